@@ -1,0 +1,69 @@
+"""The nouns everybody shares: job, fence, event, outcome.  Pure: no I/O, no clock.
+
+They are msgspec structs rather than dataclasses because the same objects cross the pipe to a child as msgpack.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """Proves that a call is about *our* attempt; the server compares it with its own."""
+
+    worker_id: str
+    job_id: str
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.job_id}#{self.attempt}"
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One claimed attempt of a job.
+
+    `parameters` is the JSON object as it came from the server, never decoded by the parent.
+    `heartbeat_interval` is in seconds and already sane (see `api.schema`).
+    """
+
+    job_id: str
+    run_id: str
+    workflow_name: str
+    step_name: str
+    action: str
+    attempt: int
+    queue: str
+    parameters: bytes
+    heartbeat_interval: float
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something a handler tells while it runs; `payload` is a compact JSON object of at most 16 KiB."""
+
+    type: str
+    payload: bytes
+
+
+class Succeeded(msgspec.Struct, frozen=True):
+    """The handler returned.  `result` is what it returned, as base64 (RFC 4648, ASCII); None for no output."""
+
+    result: bytes | None
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The attempt failed; retry policies match `error_type` exactly (protocol, section 5)."""
+
+    error_type: str
+    message: str
+
+
+Outcome = Succeeded | Failed
+
+
+class Directive(enum.Enum):
+    """What the server wants of an attempt, told in the answer to a heartbeat."""
+
+    CONTINUE = enum.auto()
+    CANCEL = enum.auto()

@@ -1,0 +1,77 @@
+"""What we ask of a job server, and what it may raise.  No I/O: `api.client` does it over HTTP.
+
+    ServerError
+    ├── AuthRevoked      401, 403        ends the program
+    ├── UnknownProject   404 on a claim  ends the program
+    ├── StaleFence       404, 409        ends the attempt
+    ├── Rejected         400, 413, 422   our request was wrong; not retried
+    ├── RateLimited      429             retried after `retry_after`
+    └── Unavailable      5xx, no reply   retried with backoff
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from supervisor.job import Directive, Event, Fence, Job, Outcome
+
+
+class ServerError(Exception):
+    """A call did not do what was asked; the subclass says what follows from it."""
+
+
+class AuthRevoked(ServerError):
+    """401 or 403: the credential is refused.  Caught by `main`, which ends the program."""
+
+
+class UnknownProject(ServerError):
+    """404 on a claim: there is no such project.  Caught by `main`, which ends the program."""
+
+
+class StaleFence(ServerError):
+    """404 or 409 about a job: the attempt is not ours any more.  Caught by the attempt, which tells its lease."""
+
+
+class Rejected(ServerError):
+    """400, 413 or 422: the request itself is wrong, sending it again cannot help."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def too_large(self) -> bool:
+        return self.status == 413
+
+
+class RateLimited(ServerError):
+    """429: nothing was done; try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unavailable(ServerError):
+    """No answer, or none that can be used: the call may or may not have been carried out."""
+
+
+class JobServer(Protocol):
+    """The four calls of the worker protocol; each is one request, never retried here."""
+
+    async def claim(self, actions: Sequence[str], *, wait: float) -> Job | None:
+        """One job for one of `actions`; None when none came up within `wait` seconds."""
+        ...
+
+    async def heartbeat(self, fence: Fence) -> Directive:
+        """Renew the lease."""
+        ...
+
+    async def send_events(self, fence: Fence, events: Sequence[Event]) -> None:
+        """Publish 1 to 100 events, all or none."""
+        ...
+
+    async def complete(self, fence: Fence, outcome: Outcome) -> None:
+        """Report how the attempt ended."""
+        ...
