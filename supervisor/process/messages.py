@@ -1,0 +1,102 @@
+"""What parent, zygote and child say to each other.  Pure data; `wire` turns it into bytes.
+
+parent → zygote   `Fork` (with two descriptors: the child's ends of its pipe and of its output), `Retire`
+zygote → parent   `Imported`, once, at the start
+parent → child    `Run`; stopping is a signal, so that the child needs no reader thread
+child  → parent   `Forked`, `Ready`, then per job: any number of `Emitted` and `Logged`, one `Finished`
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from supervisor.job import Event, Failed, Job, Succeeded
+
+
+class HandlerInfo(msgspec.Struct, frozen=True):
+    """What the parent knows of a handler: its name, its place, its limits.  Lengths in seconds."""
+
+    action: str
+    module: str
+    file: str
+    line: int
+    timeout: float | None = None
+    cancel_grace: float | None = None
+    idempotent: bool = False
+    summary: str = ""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why a handler module, or one of its handlers, is not served; `message` is one sentence."""
+
+    module: str
+    file: str
+    line: int
+    message: str
+    traceback: str = ""
+
+
+class Fork(msgspec.Struct, tag=True, frozen=True):
+    """Fork a child; its ends of the message pipe and of the output pipe travel along."""
+
+
+class Retire(msgspec.Struct, tag=True, frozen=True):
+    """No more forks: leave."""
+
+
+class Imported(msgspec.Struct, tag=True, frozen=True):
+    """All handler modules were tried: what they offer, and what went wrong."""
+
+    handlers: tuple[HandlerInfo, ...]
+    problems: tuple[Problem, ...]
+
+
+class Run(msgspec.Struct, tag=True, frozen=True):
+    """Run this job.  `attached` says that its parameters come as a descriptor instead."""
+
+    job: Job
+    worker_id: str
+    workdir: str
+    attached: bool = False
+
+
+class Forked(msgspec.Struct, tag=True, frozen=True):
+    """The child has this pid.  Said by the process between zygote and child, before it leaves."""
+
+    pid: int
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    """The child waits for a job."""
+
+
+class Emitted(msgspec.Struct, tag=True, frozen=True):
+    """The handler emitted an event."""
+
+    event: Event
+
+
+class Logged(msgspec.Struct, tag=True, frozen=True):
+    """The handler logged a line through `context.log`; `level` is a number of `logging`."""
+
+    level: int
+    text: str
+
+
+class Finished(msgspec.Struct, tag=True, frozen=True):
+    """The job is over, and this is how.
+
+    `attached`: the result comes as a descriptor instead.  `reusable` is false when the child must take no further
+    job, because the handler left processes behind or closed what it must not.
+    """
+
+    succeeded: Succeeded | None = None
+    failed: Failed | None = None
+    attached: bool = False
+    reusable: bool = True
+
+
+ZygoteMessage = Imported
+ChildMessage = Forked | Ready | Emitted | Logged | Finished
+OrderToZygote = Fork | Retire
+OrderToChild = Run
