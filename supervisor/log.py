@@ -1,0 +1,156 @@
+"""Where the program's log lines go and what they look like.  Runs in the parent.
+
+Lines go to standard error: for people on a terminal, with priorities under systemd, as JSON otherwise.  Logging never
+raises, whatever the values and whatever became of the stream (a format string that does not fit its arguments does,
+so that tests find it), and never shows an API key.  Loggers come from
+`structlog.get_logger(__name__)`; bind ids once (`log.bind(job_id=…)`), a bound logger skips disabled levels for free.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from supervisor.redaction import redact
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_FIRST = ("ts", "level", "event", "logger")
+# Control characters, and those that change the direction or the end of a line: job data could draw on the terminal.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_PLAIN_VALUE = re.compile(r"[^\s\"'=\\]+")
+
+
+class Line:
+    """One logger's end: writes finished lines to the stream and never raises."""
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self.name = name
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # The journal went away, the disk is full, the stream was closed: the jobs matter more than this line.
+            return
+
+    debug = info = warning = error = critical = msg
+
+
+class _FromLogging(logging.Handler):
+    """Hands what libraries log with `logging` on to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = max((number for number in (10, 20, 30, 40, 50) if number <= record.levelno), default=10)
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - a library's wrong format string must not end the caller
+            text = str(record.msg)
+        structlog.get_logger(record.name).log(level, text, exc_info=record.exc_info)
+
+
+def configure(level: str, line_format: str, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+    """Set up logging for the whole process; calling again replaces what was set up.
+
+    `level` and `line_format` are `Settings.log_level` and `Settings.log_format`; `secrets` never show in a line.
+    """
+    outlet = sys.stderr if stream is None else stream
+    chosen = choose_format(line_format, outlet, os.environ)
+    structlog.configure(
+        processors=_processors(chosen, secrets),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=lambda name="supervisor": Line(name, outlet),
+        # A cached logger would keep the secrets and the stream of its first use.
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_FromLogging()], level=_LEVELS[level], force=True)
+
+
+def choose_format(line_format: str, stream: TextIO, environment: Mapping[str, str]) -> str:
+    """Return `console`, `json` or `journal`: what `auto` means for this stream."""
+    if line_format != "auto":
+        return line_format
+    try:
+        status = os.fstat(stream.fileno())
+        is_terminal = stream.isatty()
+    except (OSError, ValueError):  # no descriptor, as in tests, or a closed one
+        return "json"
+    if is_terminal:
+        return "console"
+    return "journal" if environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}" else "json"
+
+
+def _processors(line_format: str, secrets: Iterable[str]) -> list[Processor]:
+    renderers: dict[str, list[Processor]] = {
+        "console": [_escape, _console()],
+        "journal": [render_journal],
+        "json": [render_json],
+    }
+    return [
+        structlog.contextvars.merge_contextvars,
+        _add_logger,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.format_exc_info,
+        redact(secrets),
+        *renderers[line_format],
+    ]
+
+
+def _add_logger(logger: Any, _method: str, event: EventDict) -> EventDict:
+    event["logger"] = logger.name
+    return event
+
+
+def _console() -> Processor:
+    return structlog.dev.ConsoleRenderer(
+        colors="NO_COLOR" not in os.environ, timestamp_key="ts", exception_formatter=structlog.dev.plain_traceback
+    )
+
+
+def render_json(_logger: Any, _method: str, event: EventDict) -> str:
+    """One line of JSON; `ts level event logger` first."""
+    ordered = {key: event[key] for key in _FIRST if key in event} | dict(event)
+    return escaped(json.dumps(ordered, ensure_ascii=False, separators=(",", ":")))
+
+
+def render_journal(_logger: Any, _method: str, event: EventDict) -> str:
+    """`<priority>event key=value …`; each line of a traceback is a line of its own with the same priority."""
+    priority = f"<{_PRIORITIES[event.pop('level')]}>"
+    event.pop("ts", None)  # the journal keeps the time itself
+    traceback = event.pop("exception", "")
+    first = " ".join([event.pop("event", ""), *(f"{key}={_value(value)}" for key, value in event.items())])
+    return "\n".join(priority + escaped(line) for line in [first, *traceback.splitlines()])
+
+
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if _PLAIN_VALUE.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def _escape(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {escaped(key): _escape_value(key, value) for key, value in event.items()}
+
+
+def _escape_value(key: str, value: object) -> object:
+    if key == "exception" and isinstance(value, str):
+        return "\n".join(escaped(line) for line in value.split("\n"))
+    if isinstance(value, dict | list):
+        return escaped(json.dumps(value, ensure_ascii=False))
+    return escaped(value) if isinstance(value, str) else value
+
+
+def escaped(text: str) -> str:
+    """`text` with what a terminal would act on written as JSON does: `\\n`, `\\u001b`."""
+    return _UNSAFE.sub(lambda found: _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}", text)
