@@ -62,7 +62,7 @@ class Context:
         self.queue = job.queue
         self.worker_id = worker_id
         self.parameters = parameters
-        # Not getLogger: that one is kept for ever, one for each job, and would pass records on to the handler's logging.
+        # Not getLogger: that keeps each logger for ever, and would pass the records on to the handler's own logging.
         self.log = logging.Logger(f"{job.action}.{job.job_id}", logging.DEBUG)  # noqa: LOG001 - see above
         """A logger whose records appear in the supervisor's log, with the job's ids."""
         self._workdir = Path(workdir)

@@ -45,10 +45,11 @@ class Retire(msgspec.Struct, tag=True, frozen=True):
 
 
 class Imported(msgspec.Struct, tag=True, frozen=True):
-    """All handler modules were tried: what they offer, and what went wrong."""
+    """All handler modules were tried: what they offer, what went wrong, and what will (one sentence each)."""
 
     handlers: tuple[HandlerInfo, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class Run(msgspec.Struct, tag=True, frozen=True):
