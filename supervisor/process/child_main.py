@@ -114,6 +114,8 @@ class Worker:
         if left:
             os.write(2, f"[killed {left} processes that the handler left behind]\n".encode())
         reusable = not left and _outlets() == self._outlets
+        if not self._pipe.is_intact:  # what stands in its place now is no way to the parent
+            raise OSError("the handler closed the pipe to the supervisor")
         return self._tell(told, reusable=reusable)
 
     def _take_parameters(self, order: Run) -> bytes:
