@@ -1,5 +1,26 @@
-"""mobius-supervisor: the Mobius worker for CPU-heavy Python."""
+"""mobius-supervisor: the Mobius worker for CPU-heavy Python.
 
+What the author of a handler needs is here; nothing heavy is imported with it.
+
+    from supervisor import Context, PermanentError, handler
+
+    @handler("summarize", timeout="10m")
+    def summarize(context: Context, document_id: str) -> dict[str, object]:
+        notes = [gist(page) for page in context.track(pages(document_id))]
+        return {"summary": join(notes)}
+
+The job's parameters arrive as the function's arguments, checked against their annotations; what it returns is the
+result, what it raises fails the attempt (`PermanentError`: for good).  It runs in a process of its own, forked from
+one that has imported all handlers, and so it can always be stopped: first `Cancelled` is raised in it, then it is
+killed.
+
+    cli ── service ── pool ── slot ── attempt ═══HTTP═══ Mobius
+                                         ║ pipe
+                 zygote ═══fork═══▶ child_main ──▶ handlers/*
+"""
+
+from supervisor.context import Cancelled, Context, PermanentError
+from supervisor.handler import handler
 from supervisor.version import __version__
 
-__all__ = ["__version__"]
+__all__ = ["Cancelled", "Context", "PermanentError", "__version__", "handler"]

@@ -6,6 +6,7 @@ They are msgspec structs rather than dataclasses because the same objects cross 
 from __future__ import annotations
 
 import enum
+import os
 
 import msgspec
 
@@ -46,10 +47,23 @@ class Event(msgspec.Struct, frozen=True):
     payload: bytes
 
 
+class Blob(msgspec.Struct, frozen=True):
+    """Bytes too many to be held in memory: `size` of them in an unlinked file, known by its `descriptor`.
+
+    Whoever holds the blob closes it, once.
+    """
+
+    descriptor: int
+    size: int
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
 class Succeeded(msgspec.Struct, frozen=True):
     """The handler returned.  `result` is what it returned, as base64 (RFC 4648, ASCII); None for no output."""
 
-    result: bytes | None
+    result: bytes | Blob | None
 
 
 class Failed(msgspec.Struct, frozen=True):

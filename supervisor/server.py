@@ -1,12 +1,12 @@
 """What we ask of a job server, and what it may raise.  No I/O: `api.client` does it over HTTP.
 
     ServerError
-    ├── AuthRevoked      401, 403        ends the program
-    ├── UnknownProject   404 on a claim  ends the program
-    ├── StaleFence       404, 409        ends the attempt
-    ├── Rejected         400, 413, 422   our request was wrong; not retried
-    ├── RateLimited      429             retried after `retry_after`
-    └── Unavailable      5xx, no reply   retried with backoff
+    ├── AuthRevoked      401, 403             ends the program
+    ├── ClaimRefused     404, 409 on a claim  ends the program
+    ├── StaleFence       404, 409 on a job    ends the attempt
+    ├── Rejected         400, 413, 422        our request was wrong; not retried
+    ├── RateLimited      429                  retried after `retry_after`
+    └── Unavailable      5xx, no reply        retried with backoff
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class AuthRevoked(ServerError):
     """401 or 403: the credential is refused.  Caught by `main`, which ends the program."""
 
 
-class UnknownProject(ServerError):
-    """404 on a claim: there is no such project.  Caught by `main`, which ends the program."""
+class ClaimRefused(ServerError):
+    """404 or 409 on a claim: no such project, or a server of another dialect.  Caught by `main`, which ends."""
 
 
 class StaleFence(ServerError):
@@ -64,8 +64,8 @@ class JobServer(Protocol):
         """One job for one of `actions`; None when none came up within `wait` seconds."""
         ...
 
-    async def heartbeat(self, fence: Fence) -> Directive:
-        """Renew the lease."""
+    async def heartbeat(self, fence: Fence, *, timeout: float) -> Directive:
+        """Renew the lease; `Unavailable` when no answer came within `timeout` seconds."""
         ...
 
     async def send_events(self, fence: Fence, events: Sequence[Event]) -> None:
@@ -74,4 +74,8 @@ class JobServer(Protocol):
 
     async def complete(self, fence: Fence, outcome: Outcome) -> None:
         """Report how the attempt ended."""
+        ...
+
+    async def is_settled(self, fence: Fence) -> bool:
+        """Whether the server has an outcome of this very attempt: resolves a report whose answer was lost."""
         ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from supervisor.job import Event, Failed, Job, Succeeded
+from supervisor.job import Event, Failed, Job
 
 
 class HandlerInfo(msgspec.Struct, frozen=True):
@@ -45,10 +45,11 @@ class Retire(msgspec.Struct, tag=True, frozen=True):
 
 
 class Imported(msgspec.Struct, tag=True, frozen=True):
-    """All handler modules were tried: what they offer, and what went wrong."""
+    """All handler modules were tried: what they offer, what went wrong, and what will (one sentence each)."""
 
     handlers: tuple[HandlerInfo, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class Run(msgspec.Struct, tag=True, frozen=True):
@@ -84,13 +85,13 @@ class Logged(msgspec.Struct, tag=True, frozen=True):
 
 
 class Finished(msgspec.Struct, tag=True, frozen=True):
-    """The job is over, and this is how.
+    """The job is over, and this is how: `failed`, or else it succeeded with `result` (as in `job.Succeeded`).
 
     `attached`: the result comes as a descriptor instead.  `reusable` is false when the child must take no further
     job, because the handler left processes behind or closed what it must not.
     """
 
-    succeeded: Succeeded | None = None
+    result: bytes | None = None
     failed: Failed | None = None
     attached: bool = False
     reusable: bool = True

@@ -1,0 +1,244 @@
+"""`JobServer` over HTTP: one method per endpoint, one table from status to error, no retries.
+
+Runs in the parent; the credential lives here and nowhere else.  Claims, heartbeats and the rest have connections of
+their own, so that long polls and big results cannot starve a heartbeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from supervisor.api import schema
+from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
+from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
+from supervisor.version import __version__
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds for a call that needs no waiting on the server's side."""
+CLAIM_MARGIN = 10.0
+"""Seconds that a claim may take beyond the time it asked the server to wait."""
+SLOWEST_UPLOAD = 256 * 1024
+"""Bytes a second: what a big result must at least make, or the call counts as unanswered."""
+LARGEST_ANSWER = 1024 * 1024
+LARGEST_CLAIM = 256 * 1024 * 1024
+LONGEST_RETRY_AFTER = 600.0
+"""Seconds; a server that names more is asked again after these."""
+CHUNK = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Which worker of which project on which server we are; the token is sent byte for byte."""
+
+    base_url: str
+    project: str
+    worker_id: str
+    queues: tuple[str, ...]
+    worker_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Client:
+    """An open connection to one server; `async with`."""
+
+    def __init__(self, account: Account, token: str) -> None:
+        self._account = account
+        self._jobs = f"{account.base_url.rstrip('/')}/v1/projects/{_segment(account.project)}/jobs"
+        self._claim_url = URL(f"{self._jobs}/claim", encoded=True)
+        self._claims = _session(token)
+        self._beats = _session(token)
+        self._rest = _session(token)
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for session in (self._claims, self._beats, self._rest):
+            await session.close()
+
+    async def claim(self, actions: Sequence[str], *, wait: float) -> Job | None:
+        """See `server.JobServer`; so for the methods below."""
+        account = self._account
+        body = schema.claim_request(
+            account.worker_id, account.queues, actions, wait, name=account.worker_name, version=__version__
+        )
+        answer = await self._post(self._claims, self._claim_url, body, wait + CLAIM_MARGIN, LARGEST_CLAIM)
+        if answer.status == 204:
+            return None
+        if answer.status in (404, 409):
+            raise ClaimRefused(_say(answer))
+        _raise_for(answer)
+        return schema.claimed_job(answer.body)
+
+    async def heartbeat(self, fence: Fence, *, timeout: float) -> Directive:  # noqa: ASYNC109 - it is the connection's
+        answer = await self._post(self._beats, self._url(fence, "heartbeat"), schema.fence_request(fence), timeout)
+        _raise_for(answer)
+        directive = schema.directive(answer.body)
+        if directive is None:
+            raise StaleFence("the server answered ok: false")
+        return directive
+
+    async def send_events(self, fence: Fence, events: Sequence[Event]) -> None:
+        body = schema.events_request(fence, events)
+        _raise_for(await self._post(self._rest, self._url(fence, "events"), body, ANSWER_TIMEOUT))
+
+    async def complete(self, fence: Fence, outcome: Outcome) -> None:
+        head, blob, tail = schema.complete_request(fence, outcome)
+        url = self._url(fence, "complete")
+        if blob is None:
+            _raise_for(await self._post(self._rest, url, head, ANSWER_TIMEOUT))
+            return
+        size = len(head) + blob.size + len(tail)
+        body = aiohttp.AsyncIterablePayload(_parts(head, blob, tail), content_type="application/json")
+        timeout = ANSWER_TIMEOUT + size / SLOWEST_UPLOAD
+        _raise_for(await self._post(self._rest, url, body, timeout, headers={"Content-Length": str(size)}))
+
+    async def is_settled(self, fence: Fence) -> bool:
+        answer = await self._send(self._rest, "GET", self._url(fence), None, ANSWER_TIMEOUT, LARGEST_ANSWER)
+        _raise_for(answer)
+        return schema.job_state(answer.body).is_settled_by(fence)
+
+    def _url(self, fence: Fence, call: str = "") -> URL:
+        # yarl would decode and normalize what we have encoded on purpose ("a/b", "..").
+        return URL(f"{self._jobs}/{_segment(fence.job_id)}" + (f"/{call}" if call else ""), encoded=True)
+
+    async def _post(
+        self,
+        session: aiohttp.ClientSession,
+        url: URL,
+        body: Any,
+        seconds: float,
+        largest: int = LARGEST_ANSWER,
+        headers: Mapping[str, str] | None = None,
+    ) -> _Answer:
+        return await self._send(session, "POST", url, body, seconds, largest, headers)
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        body: Any,
+        seconds: float,
+        largest: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> _Answer:
+        # A total timeout, not only one per read: a server that sends a byte now and then must not hold us.
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=5.0)
+        try:
+            async with session.request(
+                method, url, data=body, timeout=timeout, headers=headers, allow_redirects=False
+            ) as response:
+                return _Answer(response.status, response.headers, await _read(response, largest))
+        except TimeoutError as error:
+            raise Unavailable(f"no answer within {seconds:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Unavailable(str(error) or type(error).__name__) from error
+
+
+def _session(token: str) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        # No limit: there are never more calls than slots, and a heartbeat must not queue behind anything.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, socket_factory=_socket),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        auto_decompress=True,
+    )
+
+
+def _socket(address: Any) -> socket.socket:
+    """A socket that notices within half a minute that its peer is gone without a word (tcp(7))."""
+    family, kind, protocol, _, _ = address
+    connection = socket.socket(family, kind, protocol)
+    connection.setblocking(False)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 10),
+        (socket.TCP_KEEPINTVL, 5),
+        (socket.TCP_KEEPCNT, 3),
+        (socket.TCP_USER_TIMEOUT, 25_000),
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    return connection
+
+
+async def _read(response: aiohttp.ClientResponse, largest: int) -> bytes:
+    if response.content_length is not None and response.content_length <= largest:
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > largest:
+            response.close()
+            raise Unavailable(f"the answer is longer than {largest} bytes")
+    return bytes(body)
+
+
+async def _parts(head: bytes, blob: Blob, tail: bytes) -> AsyncIterator[bytes]:
+    yield head
+    for offset in range(0, blob.size, CHUNK):
+        yield os.pread(blob.descriptor, CHUNK, offset)
+    yield tail
+
+
+def _raise_for(answer: _Answer) -> None:
+    """Raise what the status of an answer about a job means; see the table in `server`."""
+    if answer.status in (200, 204):
+        return
+    raise _error_of(answer)
+
+
+def _error_of(answer: _Answer) -> ServerError:
+    match answer.status:
+        case 401 | 403:
+            return AuthRevoked(_say(answer))
+        case 404 | 409:
+            return StaleFence(_say(answer))
+        case 429:
+            return RateLimited(_say(answer), retry_after=retry_after(answer.headers))
+        case 408 | 425:
+            return Unavailable(_say(answer))
+        case status if 400 <= status < 500:
+            return Rejected(_say(answer), status=status)
+        case _:  # 5xx; and redirects, which are not followed: the key would travel to another host
+            return Unavailable(_say(answer))
+
+
+def _say(answer: _Answer) -> str:
+    said = schema.error_text(answer.body)
+    return f"{answer.status} {said}".rstrip()
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds to wait, from `Retry-After` as seconds or as an HTTP date (counted from the answer's own `Date`)."""
+    told = headers.get("Retry-After", "")
+    if told.isascii() and told.isdigit():
+        return min(float(told), LONGEST_RETRY_AFTER)
+    with contextlib.suppress(ValueError, TypeError):
+        wait = parsedate_to_datetime(told) - parsedate_to_datetime(headers.get("Date", ""))
+        return max(0.0, min(wait.total_seconds(), LONGEST_RETRY_AFTER))
+    return 1.0
+
+
+def _segment(text: str) -> str:
+    """`text` as one segment of a path; `.` and `..` are no way to another path."""
+    return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")

@@ -1,0 +1,172 @@
+"""JSON of the worker protocol to nouns and back.  Pure; the only place that knows field names.
+
+Fields it does not know are tolerated in answers and never sent in requests.  What a job is given and what it returns
+is passed on as raw bytes, never decoded here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Outcome, Succeeded
+from supervisor.server import Unavailable
+
+FALLBACK_INTERVAL = 10.0
+"""Seconds between heartbeats when the server names none, or none that makes sense."""
+LONGEST_INTERVAL = 60.0
+"""Seconds.  A longer interval is taken for this: a cancel is told with a heartbeat only."""
+LONGEST_WAIT = 30
+"""Seconds that a claim may wait, by the protocol."""
+
+
+class _Claimed(msgspec.Struct):
+    job_id: str
+    run_id: str
+    action: str
+    attempt: int
+    workflow_name: str = ""
+    step_name: str = ""
+    queue: str = ""
+    parameters: msgspec.Raw = msgspec.Raw(b"{}")
+    # Any: an interval of the wrong type must not cost the job.
+    heartbeat_interval_seconds: Any = None
+
+
+class _Directives(msgspec.Struct):
+    should_cancel: bool = False
+
+
+class _Beat(msgspec.Struct):
+    ok: bool = True
+    directives: _Directives | None = None
+
+
+class _FencedEvents(msgspec.Struct):
+    worker_id: str
+    attempt: int
+    events: list[_SentEvent]
+
+
+class _SentEvent(msgspec.Struct):
+    type: str
+    payload: msgspec.Raw
+
+
+class JobState(msgspec.Struct):
+    """What the server tells of a job that is looked up."""
+
+    status: str
+    attempt: int = 0
+    claimed_by: str | None = None
+
+    def is_settled_by(self, fence: Fence) -> bool:
+        """Whether this very attempt was reported: the answer to a report that went unanswered."""
+        ours = self.claimed_by in (None, fence.worker_id) and self.attempt == fence.attempt
+        return ours and self.status in ("completed", "failed")
+
+
+_encode = msgspec.json.Encoder().encode
+_claimed = msgspec.json.Decoder(_Claimed)
+_beat = msgspec.json.Decoder(_Beat)
+_job_state = msgspec.json.Decoder(JobState)
+
+
+def claim_request(
+    worker_id: str, queues: Sequence[str], actions: Sequence[str], wait: float, *, name: str, version: str
+) -> bytes:
+    """The body of a claim; no `queues` means any queue of the project."""
+    request: dict[str, Any] = {
+        "worker_id": worker_id,
+        "worker_name": name,
+        "worker_version": version,
+        "actions": list(actions),
+        "wait_seconds": max(0, min(LONGEST_WAIT, round(wait))),
+    }
+    if queues:
+        request["queues"] = list(queues)
+    return _encode(request)
+
+
+def claimed_job(body: bytes) -> Job:
+    """The job in the answer to a claim; raise `Unavailable` when the answer makes no sense."""
+    claimed: _Claimed = _decode(_claimed, body)
+    return Job(
+        job_id=claimed.job_id,
+        run_id=claimed.run_id,
+        workflow_name=claimed.workflow_name,
+        step_name=claimed.step_name,
+        action=claimed.action,
+        attempt=claimed.attempt,
+        queue=claimed.queue,
+        parameters=bytes(claimed.parameters),
+        heartbeat_interval=sane_interval(claimed.heartbeat_interval_seconds),
+    )
+
+
+def sane_interval(told: Any) -> float:
+    """Seconds between heartbeats, from whatever the server said."""
+    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told) or told <= 0:
+        return FALLBACK_INTERVAL
+    return min(float(told), LONGEST_INTERVAL)
+
+
+def fence_request(fence: Fence) -> bytes:
+    """The body of a heartbeat."""
+    return _encode({"worker_id": fence.worker_id, "attempt": fence.attempt})
+
+
+def directive(body: bytes) -> Directive | None:
+    """What the answer to a heartbeat asks for; None when it says `ok: false`, which counts as refused."""
+    beat: _Beat = _decode(_beat, body)
+    if not beat.ok:
+        return None
+    return Directive.CANCEL if beat.directives and beat.directives.should_cancel else Directive.CONTINUE
+
+
+def events_request(fence: Fence, events: Sequence[Event]) -> bytes:
+    """The body of an events call."""
+    sent = [_SentEvent(event.type, msgspec.Raw(event.payload)) for event in events]
+    return _encode(_FencedEvents(fence.worker_id, fence.attempt, sent))
+
+
+def complete_request(fence: Fence, outcome: Outcome) -> tuple[bytes, Blob | None, bytes]:
+    """The body of a complete, in up to three parts: the middle one is there when the result is too big to be held."""
+    report: dict[str, Any] = {"worker_id": fence.worker_id, "attempt": fence.attempt}
+    match outcome:
+        case Failed(error_type, message):
+            report |= {"status": "failed", "error_type": error_type, "error_message": message}
+            return _encode(report), None, b""
+        case Succeeded(None):
+            return _encode(report | {"status": "completed"}), None, b""
+        case Succeeded(result):
+            # base64 needs no escaping, so the result is put in as it is, never parsed.
+            head = _encode(report | {"status": "completed"})[:-1] + b',"result_b64":"'
+            if isinstance(result, Blob):
+                return head, result, b'"}'
+            return head + (result or b"") + b'"}', None, b""
+
+
+def job_state(body: bytes) -> JobState:
+    """The answer to a look-up."""
+    state: JobState = _decode(_job_state, body)
+    return state
+
+
+def error_text(body: bytes) -> str:
+    """What an error answer says, for the log: its code and message, or the beginning of whatever it is."""
+    try:
+        error = msgspec.json.decode(body)["error"]
+        return f"{error['code']}: {error['message']}"
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, KeyError):
+        return body[:200].decode("utf-8", "replace")
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Unavailable(f"the answer makes no sense: {error}") from error

@@ -1,0 +1,167 @@
+"""What makes a function a handler, and the registry of all of them.  In the zygote and its children.
+
+It owns which function answers to which action; it calls none of them (`child_main` does) and imports none
+(`process.importing` does).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from supervisor.binding import Binding
+from supervisor.duration import parse_duration
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Duration = str | float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a handler says about its own running; lengths in seconds, None for what the settings say.
+
+    An idempotent handler may run twice at once: it goes on while the server is silent.
+    """
+
+    timeout: float | None = None
+    cancel_grace: float | None = None
+    idempotent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A function that answers to an action, and where it was written."""
+
+    name: str
+    function: Callable[..., Any]
+    limits: Limits
+    parameters: Binding
+    module: str
+    file: str
+    line: int
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is a coroutine function, to be run in a loop."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring, or nothing."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    def __str__(self) -> str:
+        return f"{self.function.__qualname__} in {self.file}, line {self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Several modules claim one action; none of them is served."""
+
+    name: str
+    claims: tuple[Handler, ...]
+
+
+class Registry:
+    """All claims on actions, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self._claims: dict[str, list[Handler]] = {}
+
+    def register(self, handler: Handler) -> None:
+        """Remember a claim; raise `ValueError` if its own module has another function for the same action.
+
+        A function registered anew from its old place, by a module that is executed again, replaces the old one.
+        """
+        claims = self._claims.setdefault(handler.name, [])
+        for claim in claims:
+            if claim.module == handler.module and (claim.file, claim.line) != (handler.file, handler.line):
+                raise ValueError(f"action {handler.name!r} is claimed twice: by {claim} and by {handler}")
+        claims[:] = [claim for claim in claims if claim.module != handler.module]
+        claims.append(handler)
+
+    def get(self, name: str) -> Handler | None:
+        """Return the handler that serves this action; None when there is none or more than one."""
+        claims = self._claims.get(name, [])
+        return claims[0] if len(claims) == 1 else None
+
+    def handlers(self) -> tuple[Handler, ...]:
+        """Return the handlers that can be served, by name."""
+        return tuple(claims[0] for _, claims in sorted(self._claims.items()) if len(claims) == 1)
+
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """Return the actions that several modules claim, by name."""
+        return tuple(Conflict(name, tuple(claims)) for name, claims in sorted(self._claims.items()) if len(claims) > 1)
+
+    def keep(self, is_wanted: Callable[[Handler], bool]) -> None:
+        """Forget all other claims: those of modules that failed after they had made them."""
+        for claims in self._claims.values():
+            claims[:] = [claim for claim in claims if is_wanted(claim)]
+
+
+registry = Registry()
+"""The handlers of this process: the only mutable state at module level."""
+
+
+def handler(
+    name: str,
+    *,
+    timeout: Duration | None = None,
+    cancel_grace: Duration | None = None,
+    idempotent: bool = False,
+) -> Callable[[Function], Function]:
+    """Make a function answer to the action `name`; it stays the plain function that it is.
+
+    `timeout` bounds one attempt, `cancel_grace` is how long its cleanup may take once it was asked to stop: seconds,
+    or text such as "500ms", "10m" or "1h30m"; None leaves both to the settings.  `idempotent` says that two attempts
+    may overlap without harm.  Raises `TypeError` or `ValueError`, one sentence that names the function.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f'@handler needs the name of an action, as in @handler("resize"), not {name!r}')
+
+    def register(function: Function) -> Function:
+        place = _place(function)
+        try:
+            limits = Limits(_length("timeout", timeout), _length("cancel_grace", cancel_grace), _flag(idempotent))
+            parameters = Binding.of(function)
+            _check(name, function, limits)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"handler {name!r} ({function.__qualname__}): {error}") from error
+        registry.register(Handler(name, function, limits, parameters, *place))
+        return function
+
+    return register
+
+
+def _place(function: Callable[..., Any]) -> tuple[str, str, int]:
+    """Return module, file and line of a function, however often it is wrapped."""
+    inner = inspect.unwrap(function)
+    if not inspect.isfunction(inner):
+        raise TypeError(f"@handler belongs above a function, not {function!r}")
+    return function.__module__, inner.__code__.co_filename, inner.__code__.co_firstlineno
+
+
+def _check(name: str, function: Callable[..., Any], limits: Limits) -> None:
+    if not name or name != name.strip() or not name.isprintable():
+        raise ValueError("the name of an action is printable text, not empty, without space around it")
+    if limits.timeout == 0:
+        raise ValueError("timeout must be more than zero; leave it out for none")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError("it yields, but a handler returns its result; use context.emit for what comes before")
+
+
+def _length(what: str, value: Duration | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+def _flag(idempotent: object) -> bool:
+    if not isinstance(idempotent, bool):
+        raise TypeError(f"idempotent is True or False, not {idempotent!r}")
+    return idempotent

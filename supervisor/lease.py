@@ -1,0 +1,152 @@
+"""The lease on one attempt.  No I/O and no clock: callers say what time it is.
+
+Times are seconds on a clock that counts suspended time too (CLOCK_BOOTTIME).  A renewal counts from the moment it was
+*sent*: the server may have received it then, and its clock of the lease runs from there.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from supervisor.backoff import Backoff
+from supervisor.job import Directive
+
+
+class LeaseLost(Exception):
+    """The attempt is not ours any more: its child is killed and nothing is reported.  Caught by the slot."""
+
+
+class State(enum.Enum):
+    HELD = "held"
+    CANCELLING = "cancelling"
+    REPORTING = "reporting"
+    RELEASED = "released"
+    LOST = "lost"
+
+
+class Told(enum.Enum):
+    """What can befall a lease."""
+
+    RENEWED = "beat accepted"
+    CANCELLED = "cancel asked"
+    REFUSED = "beat refused"
+    REPORT_BEGINS = "report begins"
+    REPORT_ACCEPTED = "report accepted"
+    REPORT_REFUSED = "report refused"
+    SILENT = "silent past its time-to-live"
+
+
+_LIVE = {
+    Told.RENEWED: None,  # stays where it is
+    Told.CANCELLED: State.CANCELLING,
+    Told.REFUSED: State.LOST,
+    Told.REPORT_BEGINS: State.REPORTING,
+    Told.SILENT: State.LOST,
+}
+# What is not in here cannot happen, and raises.
+_NEXT: dict[State, dict[Told, State | None]] = {
+    State.HELD: _LIVE,
+    State.CANCELLING: _LIVE,
+    State.REPORTING: {
+        Told.RENEWED: None,
+        Told.CANCELLED: None,  # too late: the outcome is on its way
+        Told.REFUSED: None,  # decides nothing: the job may just have been completed by us
+        Told.REPORT_BEGINS: None,
+        Told.REPORT_ACCEPTED: State.RELEASED,
+        Told.REPORT_REFUSED: State.LOST,
+        Told.SILENT: State.LOST,
+    },
+    State.RELEASED: {},
+    State.LOST: {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How often a lease wants to be renewed, and how much silence it survives; in seconds."""
+
+    interval: float
+    time_to_live: float
+
+    @classmethod
+    def of(cls, server_interval: float, *, time_to_live: float | None, longest_interval: float | None) -> Terms:
+        """The server's interval, tightened to `longest_interval`; a time-to-live of three of the server's own."""
+        interval = min(server_interval, longest_interval or server_interval)
+        return cls(interval, time_to_live or 3 * server_interval)
+
+
+class Lease:
+    """The right to run one attempt, from its claim until it is released or lost."""
+
+    def __init__(self, terms: Terms, *, claimed_at: float, backoff: Backoff | None = None) -> None:
+        self.state = State.HELD
+        self._terms = terms
+        self._renewed_at = claimed_at
+        self._next_beat_at = claimed_at + terms.interval
+        # A beat that went unanswered is repeated soon, while the lease still lives.
+        self._retry = backoff or Backoff(terms.interval / 8, terms.interval / 4)
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.state.value} until {self.expires_at:.3f}>"
+
+    @property
+    def expires_at(self) -> float:
+        """When silence will have lasted for the time-to-live."""
+        return self._renewed_at + self._terms.time_to_live
+
+    @property
+    def next_beat_at(self) -> float:
+        """When the next heartbeat is due."""
+        return self._next_beat_at
+
+    @property
+    def is_cancelling(self) -> bool:
+        return self.state is State.CANCELLING
+
+    def beat_timeout(self, now: float) -> float:
+        """How long a heartbeat sent `now` may wait for its answer: less than the interval, and within the lease."""
+        return max(0.0, min(0.9 * self._terms.interval, self.expires_at - now))
+
+    def check(self, now: float) -> None:
+        """Raise `LeaseLost` when silence has lasted for the time-to-live."""
+        if now >= self.expires_at and self.state not in (State.RELEASED, State.LOST):
+            self._turn(Told.SILENT)
+            raise LeaseLost(f"no heartbeat was accepted for {self._terms.time_to_live:g} s")
+
+    def answered(self, directive: Directive, *, sent_at: float) -> None:
+        """A heartbeat sent at `sent_at` was accepted."""
+        self._turn(Told.RENEWED)
+        if directive is Directive.CANCEL:
+            self._turn(Told.CANCELLED)
+        self._renewed_at = max(self._renewed_at, sent_at)
+        self._next_beat_at = sent_at + self._terms.interval
+        self._retry.reset()
+
+    def unanswered(self, now: float, *, wait: float | None = None) -> None:
+        """A heartbeat failed, which tells nothing of the lease; `wait` is the server's own wish (429)."""
+        pause = self._retry.next() if wait is None else min(wait, (self.expires_at - now) / 2)
+        self._next_beat_at = now + max(pause, 0.01)
+
+    def refused(self, why: str) -> None:
+        """The server says that the fence is stale; raise `LeaseLost` unless a report is under way."""
+        self._turn(Told.REFUSED)
+        if self.state is State.LOST:
+            raise LeaseLost(why)
+
+    def report_begins(self) -> None:
+        self._turn(Told.REPORT_BEGINS)
+
+    def report_accepted(self) -> None:
+        self._turn(Told.REPORT_ACCEPTED)
+
+    def report_refused(self, why: str) -> LeaseLost:
+        """The server refused the report: the lease is lost; returns what is to be raised."""
+        self._turn(Told.REPORT_REFUSED)
+        return LeaseLost(why)
+
+    def _turn(self, told: Told) -> None:
+        try:
+            self.state = _NEXT[self.state][told] or self.state
+        except KeyError:
+            raise RuntimeError(f"a lease that is {self.state.value} was told: {told.value}") from None

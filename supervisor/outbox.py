@@ -1,0 +1,79 @@
+"""The events of one attempt that the server has not accepted yet.  Pure: no I/O, no clock.
+
+Events keep their order and are never dropped, except that of the `progress` events that still wait only the newest
+counts.  An outbox that is full says so; then its child is not read any more, and the handler's `emit` waits.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from supervisor.job import Event
+
+MOST_EVENTS = 100
+"""Events in one call, by the protocol."""
+MOST_BYTES = 512 * 1024
+"""Payload bytes in one call: 100 events of 16 KiB would be more than some proxies let pass."""
+LIMIT = 1024 * 1024
+"""Bytes that may wait before the outbox counts as full."""
+OVERHEAD = 64
+"""Bytes that an event costs beside its payload; a flood of empty events must fill an outbox as well."""
+
+
+class Outbox:
+    """Takes events one by one, hands them out in batches."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Event] = {}  # by number: in order, and removable in the middle
+        self._progress: int | None = None
+        self._batch: tuple[Event, ...] = ()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._batch)
+
+    @property
+    def is_full(self) -> bool:
+        return self._size >= self._limit
+
+    def add(self, event: Event) -> None:
+        """Put one event at the end."""
+        number = next(self._numbers)
+        if event.type == "progress":
+            if self._progress in self._waiting:
+                self._size -= _size(self._waiting.pop(self._progress))
+            self._progress = number
+        self._waiting[number] = event
+        self._size += _size(event)
+
+    def batch(self) -> tuple[Event, ...]:
+        """The oldest events, as many as one call takes; the same ones until they are `settled`.  () when empty."""
+        if not self._batch:
+            taken: list[Event] = []
+            room = MOST_BYTES
+            for number in list(itertools.islice(self._waiting, MOST_EVENTS)):
+                room -= _size(self._waiting[number])
+                if room < 0 and taken:
+                    break
+                taken.append(self._waiting.pop(number))
+            self._batch = tuple(taken)
+        return self._batch
+
+    def settle(self) -> None:
+        """The batch was accepted, or given up: forget it."""
+        self._size -= sum(map(_size, self._batch))
+        self._batch = ()
+
+    def halve(self) -> None:
+        """The batch was refused: put its second half back in front, so that the offending event is found."""
+        half = len(self._batch) // 2
+        back, self._batch = self._batch[half:], self._batch[:half]
+        first = next(iter(self._waiting), 0)
+        numbered = zip(range(first - len(back), first), back, strict=True)
+        self._waiting = {**dict(numbered), **self._waiting}
+
+
+def _size(event: Event) -> int:
+    return len(event.payload) + OVERHEAD

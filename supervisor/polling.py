@@ -1,0 +1,77 @@
+"""How many claims may be open at once.  Pure rules and a gate for the slots.
+
+One open poll is enough to learn that a cold queue has got a job; while claims come back with jobs, every free slot may
+ask.  So 64 idle slots cost the server one connection, and 1,000 new jobs reach them in six round trips.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Appetite:
+    """The number of polls that may be open, learned from how the last ones ended."""
+
+    def __init__(self) -> None:
+        self.allowed = 1
+
+    def found(self, most: int) -> None:
+        """A claim brought a job: ask twice as much, up to `most`."""
+        self.allowed = min(most, 2 * self.allowed)
+
+    def found_nothing(self) -> None:
+        """A claim came back empty, or failed: one poll less."""
+        self.allowed = max(1, self.allowed - 1)
+
+
+class Polls:
+    """Lets slots in, one for each poll that may be open."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._appetite = Appetite()
+        self._open = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def open(self) -> int:
+        """How many polls are open now."""
+        return self._open
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until one more poll may be opened; it counts as open inside the block."""
+        while self._open >= self._appetite.allowed:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self._admit()  # the turn that was ours may be another's
+                raise
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+            self._admit()
+
+    def found(self) -> None:
+        """The caller's poll brought a job."""
+        self._appetite.found(self._slots)
+        self._admit()
+
+    def found_nothing(self) -> None:
+        """The caller's poll came back empty, or failed."""
+        self._appetite.found_nothing()
+
+    def _admit(self) -> None:
+        room = self._appetite.allowed - self._open
+        while room > 0 and self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                room -= 1

@@ -1,0 +1,278 @@
+"""One child process, from fork to exit.  Runs in the parent.
+
+It owns the child's pid, pidfd, message pipe, output, exit status and usage.  It decides nothing about jobs: it hands
+on what the child says, and it kills.
+
+    STARTING ──Ready→ IDLE ──run→ BUSY ──Finished→ IDLE        any ──exit→ EXITED
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+import signal
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from supervisor.job import Blob, Event, Job, Outcome, Succeeded
+from supervisor.process.exit import Exit
+from supervisor.process.family import Family
+from supervisor.process.kernel import kill_group
+from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
+from supervisor.process.output import Output
+from supervisor.process.pipe import Pipe, socket_pair
+from supervisor.process.wire import ATTACH_ABOVE, WireError
+from supervisor.process.zygote import StartFailed, Zygote
+
+log = structlog.get_logger("child")
+
+LINGER = 2.0
+"""Seconds that a child may live on after it closed its pipe."""
+
+
+class State(enum.Enum):
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    EXITED = "exited"
+
+
+class ChildDied(Exception):
+    """The child ended before it said how its job went.  Caught by the attempt, which reports it."""
+
+    def __init__(self, exit_: Exit, reason: str, last_lines: list[str]) -> None:
+        super().__init__(reason)
+        self.exit = exit_
+        self.last_lines = last_lines
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a child said of its job; it takes another one only when it is `reusable`."""
+
+    outcome: Outcome
+    reusable: bool
+
+
+class Listener(Protocol):
+    """What an attempt hears of its child while its job runs.  Called in the loop; must not block or raise."""
+
+    def heard_event(self, event: Event) -> None: ...
+    def heard_log(self, level: int, text: str) -> None: ...
+    def heard_line(self, line: str) -> None: ...
+
+
+class Child:
+    """A process that runs one job at a time."""
+
+    def __init__(self, zygote: Zygote, family: Family) -> None:
+        loop = asyncio.get_running_loop()
+        self.zygote = zygote
+        self.state = State.STARTING
+        self.pid: int | None = None
+        self.exit: Exit | None = None
+        self._loop = loop
+        self._family = family
+        self._pidfd = -1
+        self._listener: Listener | None = None
+        self._fault = ""
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._told: asyncio.Future[Told] | None = None
+        self._exited = asyncio.Event()
+        ours, theirs = socket_pair()
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        self._output = Output(reading, self._on_line)
+        self._pipe: Pipe[ChildMessage] = Pipe(ours, ChildMessage, self._on_message, self._on_end)
+        family.join(self)
+        with theirs:
+            zygote.fork(theirs, writing)
+
+    @classmethod
+    async def start(cls, zygote: Zygote, family: Family, *, deadline: float = 10.0) -> Child:
+        """A child that waits for a job; raise `StartFailed` when it is not ready within `deadline` seconds."""
+        child = cls(zygote, family)
+        try:
+            async with asyncio.timeout(deadline):
+                await child._ready  # noqa: SLF001 - our own
+        except TimeoutError:
+            await child.kill()
+            raise StartFailed(f"a child was not ready within {deadline:g} s") from None
+        except BaseException:
+            await child.kill()
+            raise
+        return child
+
+    def __repr__(self) -> str:
+        return f"<Child {self.state.value} pid {self.pid}>"
+
+    @property
+    def is_idle(self) -> bool:
+        return self.state is State.IDLE
+
+    def catch_up(self) -> None:
+        """Read what a child that is just being born has said, so that its pid is known."""
+        if self.pid is None:
+            self._pipe.drain()
+
+    async def run(self, job: Job, worker_id: str, workdir: str, listener: Listener) -> Told:
+        """Have `job` run and wait for what the child says of it; raise `ChildDied` when it ends before.
+
+        When this is cancelled the child is left BUSY: it is of no use any more and must be killed.
+        """
+        assert self.state is State.IDLE, self
+        self.state = State.BUSY
+        self._listener = listener
+        self._told = self._loop.create_future()
+        self._output.forget()
+        self._send_order(job, worker_id, workdir)
+        try:
+            return await self._told
+        finally:
+            self._listener = None
+
+    def pause(self) -> None:
+        """Read no more of what it says: its next `emit` waits."""
+        self._pipe.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._pipe.resume()
+
+    def terminate(self) -> None:
+        """SIGTERM to the child: its handler is to clean up and stop."""
+        self._signal(signal.SIGTERM)
+
+    def kill_now(self) -> None:
+        """SIGKILL to the child and its process group; `wait` tells when they are gone."""
+        if self.state is not State.EXITED and self.pid is not None:
+            kill_group(self.pid)
+            self._signal(signal.SIGKILL)  # the group is not there yet when the child has not called setsid
+
+    def wait(self) -> Awaitable[bool]:
+        """Wait until it has ended and was reaped."""
+        return self._exited.wait()
+
+    async def kill(self) -> None:
+        """End it and all that it started; when this returns, every one of these processes is reaped."""
+        if self.pid is None:
+            self.catch_up()
+        if self.pid is None:
+            self._close()  # never born; should it come yet, it finds its pipe closed and leaves
+        else:
+            self.kill_now()
+            await self.wait()
+        if swept := await self._family.sweep():
+            log.warning("killed what a child left behind", processes=swept, pid=self.pid)
+
+    def last_lines(self) -> list[str]:
+        """What the job printed last."""
+        return self._output.last_lines()
+
+    def _send_order(self, job: Job, worker_id: str, workdir: str) -> None:
+        if len(job.parameters) <= ATTACH_ABOVE:
+            self._pipe.send(Run(job, worker_id, workdir))
+            return
+        envelope = Job(**{**{name: getattr(job, name) for name in Job.__struct_fields__}, "parameters": b""})
+        self._pipe.send(Run(envelope, worker_id, workdir, attached=True), _in_memory_file(job.parameters))
+
+    def _on_message(self, message: ChildMessage) -> None:
+        if self.state is State.BUSY:
+            self._hear(message)
+        elif self.state is State.STARTING and isinstance(message, Forked) and self.pid is None:
+            self.pid = message.pid
+            self._pidfd = os.pidfd_open(message.pid)
+            self._loop.add_reader(self._pidfd, self._on_exit)
+        elif self.state is State.STARTING and isinstance(message, Ready) and self.pid is not None:
+            self.state = State.IDLE
+            self._ready.set_result(None)
+        else:
+            raise WireError(f"said {type(message).__name__} out of turn, while {self.state.value}")
+
+    def _hear(self, message: ChildMessage) -> None:
+        assert self._listener is not None
+        match message:
+            case Emitted(event):
+                self._listener.heard_event(event)
+            case Logged(level, text):
+                self._listener.heard_log(level, text)
+            case Finished():
+                self._finish(message)
+            case _:
+                raise WireError(f"said {type(message).__name__} while busy")
+
+    def _finish(self, message: Finished) -> None:
+        assert self._told is not None
+        told = Told(message.failed or self._success(message), message.reusable)
+        # What was printed before is there already: the child flushes before it says that it is done.
+        self._output.drain()
+        self.state = State.IDLE
+        if not self._told.done():
+            self._told.set_result(told)
+
+    def _success(self, message: Finished) -> Succeeded:
+        if not message.attached:
+            return Succeeded(message.result)
+        descriptor = self._pipe.take_descriptor()
+        return Succeeded(Blob(descriptor, os.fstat(descriptor).st_size))
+
+    def _on_line(self, line: str) -> None:
+        if self._listener is not None:
+            self._listener.heard_line(line)
+        else:
+            log.info("printed", line=line, pid=self.pid)
+
+    def _on_end(self, error: WireError | None) -> None:
+        if error is not None:
+            self._fault = f"broke the protocol: it {error}"
+            self.kill_now()
+        elif self.pid is None:
+            self._bury(Exit(70, 0, 0, 0.0))
+        elif self.state is not State.EXITED:
+            # Usually its exit follows at once; but a handler may have closed all descriptors and go on.
+            self._loop.call_later(LINGER, self.kill_now)
+
+    def _on_exit(self) -> None:
+        # The pidfd tells of the exit, not the pipe: a grandchild may hold the pipe open for hours.
+        assert self.pid is not None
+        self._loop.remove_reader(self._pidfd)
+        self._pipe.drain()
+        kill_group(self.pid)  # while it is not reaped, its group cannot be anybody else's
+        _, status, usage = os.wait4(self.pid, 0)
+        self._bury(Exit.of(status, usage))
+
+    def _bury(self, how: Exit) -> None:
+        self._output.drain()
+        self.exit = how
+        self._close()
+        died = ChildDied(how, self._fault or str(how), self._output.last_lines())
+        if not self._ready.done():
+            last = "; ".join(died.last_lines[-3:])
+            self._ready.set_exception(StartFailed(f"a child {died}" + (f": {last}" if last else "")))
+        if self._told is not None and not self._told.done():
+            self._told.set_exception(died)
+
+    def _close(self) -> None:
+        self.state = State.EXITED
+        self._pipe.close()
+        self._output.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._family.leave(self)
+        self._exited.set()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pidfd >= 0:
+            signal.pidfd_send_signal(self._pidfd, number)
+
+
+def _in_memory_file(content: bytes) -> int:
+    descriptor = os.memfd_create("parameters", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor

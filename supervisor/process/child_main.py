@@ -1,0 +1,254 @@
+"""Inside a child: become a process of its own, then read a job, call its handler, say how it went, and again.
+
+The main thread does all of it, so that `Cancelled` reaches the handler.  Nothing here decides what is reported: the
+child only tells what happened to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import faulthandler
+import mmap
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from supervisor.binding import InvalidParameters, decode_parameters
+from supervisor.context import Cancelled, Context, PermanentError
+from supervisor.handler import Handler, registry
+from supervisor.interruption import Interruption
+from supervisor.job import Failed, Job
+from supervisor.process import descendants
+from supervisor.process.kernel import become_subreaper, die_with_parent
+from supervisor.process.messages import Finished, OrderToChild, Ready, Run
+from supervisor.process.pipe_main import BlockingPipe
+from supervisor.process.wire import ATTACH_ABOVE
+from supervisor.result import InvalidResult, encode_result
+
+MESSAGE_LIMIT = 8 * 1024
+"""Bytes of an error message, text and traceback together."""
+OOM_SCORE = 500
+"""Added to a child's badness: when memory runs out the kernel is to take a job, not the supervisor (proc(5))."""
+
+
+def main(end: socket.socket, output: int, supervisor: int) -> NoReturn:
+    """Serve jobs from `end` until it is closed.  Called in the freshly forked child."""
+    status = 1
+    try:
+        _become_child(output, supervisor)
+        Worker(BlockingPipe(end, OrderToChild)).serve()
+        status = 0
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the parent is gone, or wants no more of us
+    except BaseException:  # noqa: BLE001 - whatever it is, the last thing we do is to say it
+        traceback.print_exc()
+    finally:
+        _flush()
+        # Not sys.exit: threads that a handler left behind would be waited for, and the zygote's exit handlers run.
+        os._exit(status)
+
+
+def _become_child(output: int, supervisor: int) -> None:
+    """A session, an output and a parent of its own."""
+    between = os.getppid()
+    os.setsid()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    # The process between us and the zygote leaves at once; until then the kernel would watch the wrong parent.
+    while os.getppid() == between:
+        os.sched_yield()
+    die_with_parent()
+    if os.getppid() != supervisor:  # it died before we asked to be told
+        os._exit(1)
+    become_subreaper()
+    _raise_oom_score()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the parent decides
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    _reseed()
+
+
+def _raise_oom_score() -> None:
+    try:
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+            file.write(str(OOM_SCORE).encode())
+    except OSError:
+        pass  # not permitted in some containers; a preference, no need
+
+
+def _reseed() -> None:
+    """Python reseeds its own generator in a fork; numpy does not, and all children would draw the same numbers."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+
+
+class Worker:
+    """The child's main loop."""
+
+    def __init__(self, pipe: BlockingPipe[OrderToChild]) -> None:
+        self._pipe = pipe
+        self._interruption = Interruption()
+        self._home = os.getcwd()
+        self._outlets = _outlets()
+
+    def serve(self) -> None:
+        """Run job after job until the pipe is closed or this process is spent."""
+        self._pipe.send(Ready())
+        while (order := self._pipe.receive()) is not None:
+            finished = self._run(order)
+            if not finished.reusable:
+                return
+
+    def _run(self, order: Run) -> Finished:
+        job = order.job
+        parameters = self._take_parameters(order)
+        self._prepare(job, order.worker_id)
+        told = self._call(job, parameters, order)
+        _flush()
+        left = descendants.end_all()
+        if left:
+            os.write(2, f"[killed {left} processes that the handler left behind]\n".encode())
+        reusable = not left and _outlets() == self._outlets
+        return self._tell(told, reusable=reusable)
+
+    def _take_parameters(self, order: Run) -> bytes:
+        return _read_all(self._pipe.take_descriptor()) if order.attached else order.job.parameters
+
+    def _prepare(self, job: Job, worker_id: str) -> None:
+        """What an earlier job may have changed is as it was."""
+        signal.signal(signal.SIGTERM, lambda *_: self._interruption.request())
+        os.chdir(self._home)
+        os.environ.update(
+            MOBIUS_JOB_ID=job.job_id.replace("\0", ""),
+            MOBIUS_RUN_ID=job.run_id.replace("\0", ""),
+            MOBIUS_ACTION=job.action.replace("\0", ""),
+            MOBIUS_ATTEMPT=str(job.attempt),
+            MOBIUS_WORKER_ID=worker_id,
+        )
+
+    def _call(self, job: Job, parameters: bytes, order: Run) -> Failed | bytes | None:
+        """How the handler's call ended: a failure, or its encoded result."""
+        handler = registry.get(job.action)
+        if handler is None:
+            return Failed("ActionNotRegistered", f"no handler is registered for the action {job.action!r}")
+        try:
+            decoded = decode_parameters(parameters)
+            context = self._context(job, decoded, order)
+            arguments = handler.parameters.bind(parameters, context)
+        except InvalidParameters as error:
+            return Failed("InvalidParameters", str(error))
+        try:
+            return encode_result(self._interruptible(handler, arguments, context))
+        except Cancelled:
+            return Failed("Cancelled", "the handler stopped when it was asked to")
+        except InvalidResult as error:
+            return Failed("InvalidResult", str(error))
+        except PermanentError as error:
+            return Failed("fatal_error", _describe(error))
+        except BaseException as error:  # noqa: BLE001 - users' code may raise anything, SystemExit included
+            return Failed(type(error).__name__, _describe(error))
+
+    def _interruptible(self, handler: Handler, arguments: dict[str, Any], context: Context) -> Any:
+        try:
+            self._interruption.arm()
+            if handler.is_async:
+                return self._run_coroutine(handler, arguments)
+            return handler.function(**arguments)
+        finally:
+            self._interruption.disarm()
+            context.close()
+
+    def _run_coroutine(self, handler: Handler, arguments: dict[str, Any]) -> Any:
+        import asyncio  # only a child that has such a handler pays for it
+
+        async def run() -> Any:
+            task = asyncio.current_task()
+            assert task is not None
+            self._interruption.attach(asyncio.get_running_loop(), task)
+            return await handler.function(**arguments)
+
+        try:
+            return asyncio.run(run())
+        except asyncio.CancelledError:
+            if self._interruption.requested:
+                raise Cancelled("the job was asked to stop") from None
+            raise
+
+    def _context(self, job: Job, parameters: dict[str, Any], order: Run) -> Context:
+        return Context(
+            job,
+            worker_id=order.worker_id,
+            workdir=order.workdir,
+            parameters=parameters,
+            tell=self._pipe.send,
+            interruption=self._interruption,
+        )
+
+    def _tell(self, told: Failed | bytes | None, *, reusable: bool) -> Finished:
+        if isinstance(told, Failed):
+            finished = Finished(failed=told, reusable=reusable)
+        elif told is None or len(told) <= ATTACH_ABOVE // 2:
+            finished = Finished(None if told is None else base64.b64encode(told), reusable=reusable)
+        else:
+            finished = Finished(attached=True, reusable=reusable)
+            self._pipe.send(finished, _in_memory_file(told))
+            return finished
+        self._pipe.send(finished)
+        return finished
+
+
+def _in_memory_file(result: bytes) -> int:
+    """The result as base64 in a file without a name; in pieces, so that it is not in memory a third time."""
+    descriptor = os.memfd_create("result", os.MFD_CLOEXEC)
+    piece = 3 * 1024 * 1024  # a multiple of three, or base64 would pad in the middle
+    with open(descriptor, "wb", closefd=False) as file:
+        for start in range(0, len(result), piece):
+            file.write(base64.b64encode(result[start : start + piece]))
+    return descriptor
+
+
+def _read_all(descriptor: int) -> bytes:
+    try:
+        with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as content:
+            return bytes(content)
+    finally:
+        os.close(descriptor)
+
+
+def _describe(error: BaseException) -> str:
+    """The error's text and the last lines of its traceback, fit to be sent."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - users' exceptions may have a broken __str__
+        text = "(its text cannot be shown)"
+    # The first frame is ours.
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next))
+    head = text.encode("utf-8", "backslashreplace")[: MESSAGE_LIMIT // 2]
+    tail = trace.rstrip().encode("utf-8", "backslashreplace")[-(MESSAGE_LIMIT - len(head) - 2) :]
+    return (head + b"\n\n" + tail).decode("utf-8", "ignore")
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001, S110 - a handler may have closed or replaced it by anything; nothing is owed to it
+            pass
+
+
+def _outlets() -> list[tuple[int, int] | None]:
+    """What the standard descriptors are; a handler that closed or moved one leaves them unfit for the next job."""
+    return [_identity(descriptor) for descriptor in (0, 1, 2)]
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

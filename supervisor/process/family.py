@@ -1,0 +1,93 @@
+"""The processes that are the supervisor's own children: the known ones, and what dead children left behind.
+
+Runs in the parent, which is a subreaper: when a child dies, all that its handler started and that still lives becomes
+a child of the parent.  Whatever is a child of the parent without being a member is such a leftover and is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import Protocol
+
+from supervisor.process.kernel import become_subreaper, children_of
+
+
+class Member(Protocol):
+    """A process that belongs here: a child or a zygote."""
+
+    @property
+    def pid(self) -> int | None:
+        """None until it is known."""
+
+    def catch_up(self) -> None:
+        """Read what the process has said so far, so that a newborn's pid is known."""
+
+
+class Family:
+    """Members join before they are forked and leave once they are reaped."""
+
+    def __init__(self) -> None:
+        become_subreaper()
+        self._members: set[Member] = set()
+        # What was here before us (a shell that exec'ed into us may have had children) is none of our business.
+        self._elders = frozenset(children_of(os.getpid()))
+        self._sweeping = asyncio.Lock()
+
+    def join(self, member: Member) -> None:
+        self._members.add(member)
+
+    def leave(self, member: Member) -> None:
+        self._members.discard(member)
+
+    async def sweep(self) -> int:
+        """Kill and reap what dead children left behind, until nothing is left; return how many processes that were."""
+        swept = 0
+        async with self._sweeping:
+            # A leftover's own children come to us only when it is dead: hence the loop.
+            while strays := self._strays():
+                for pid in strays:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)  # no race on the pid: nobody but us can reap it
+                for pid in strays:
+                    await reap(pid)
+                swept += len(strays)
+        return swept
+
+    def _strays(self) -> list[int]:
+        present = children_of(os.getpid())
+        # A newborn's pid is written to its pipe before it becomes our child; so look at the children first,
+        # at the pipes then, and every child that is present is either known or a stray.
+        for member in tuple(self._members):
+            member.catch_up()
+        known = {member.pid for member in self._members}
+        return [pid for pid in present if pid not in known and pid not in self._elders]
+
+
+async def reap(pid: int) -> None:
+    """Wait for the end of our child `pid` without blocking the loop, and reap it."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            await readable(pidfd)
+        finally:
+            os.close(pidfd)
+        os.waitpid(pid, 0)
+
+
+async def readable(descriptor: int) -> None:
+    """Wait until `descriptor` is readable: for a pidfd, until its process has ended (pidfd_open(2))."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, _resolve, ended)
+    try:
+        await ended
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,64 @@
+"""The few system calls Python lacks, by ctypes or /proc, each with its man page.  Used in every process; no state."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def boottime() -> float:
+    """Seconds since boot, suspended time included (clock_gettime(2), CLOCK_BOOTTIME): what leases are counted in."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def die_with_parent(*, armed: bool = True) -> None:
+    """Have the kernel SIGKILL this process when the thread that is its parent ends (PR_SET_PDEATHSIG(2const))."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL if armed else 0)
+
+
+def set_dumpable(dumpable: bool) -> None:  # noqa: FBT001 - it is the kernel's own flag
+    """Whether other processes of this user may read this one's memory and /proc files (PR_SET_DUMPABLE(2const))."""
+    _prctl(PR_SET_DUMPABLE, int(dumpable))
+
+
+def become_subreaper() -> None:
+    """Become the parent of descendants that lost theirs (PR_SET_CHILD_SUBREAPER(2const))."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def children_of(pid: int) -> list[int]:
+    """The pids of the children of `pid`, zombies included (proc_pid_task_tid_children(5)); [] when it is gone.
+
+    A child that forks meanwhile can be missed: callers look again until nothing is left.
+    """
+    children: list[int] = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += map(int, (task / "children").read_bytes().split())
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return children
+
+
+def kill_group(leader: int) -> None:
+    """SIGKILL to the process group of an un-reaped `leader`; a group that is gone already is fine."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        # PermissionError: all that is left of the group has changed its user; what it left comes to us as a stray.
+        pass
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"prctl({option}, {value}): {os.strerror(error)}")

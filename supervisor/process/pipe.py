@@ -1,0 +1,167 @@
+"""The parent's end of a message pipe: a stream socket, never blocking, that carries frames and descriptors.
+
+Runs in the parent's event loop.  It knows nothing of what the messages mean.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Generic
+
+import msgspec
+
+from supervisor.process.wire import Decoder, Message, WireError, encode
+
+READ_SIZE = 256 * 1024
+"""Bytes taken per turn of the loop and pipe, so that one child's flood cannot keep the others waiting."""
+SOCKET_BUFFER = 1024 * 1024
+"""Bytes.  With the kernel's default a payload of 1 MiB takes ten times as long (many wake-ups)."""
+MOST_DESCRIPTORS = 4
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a message pipe, close-on-exec, with room for a megabyte on the way."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+    return ours, theirs
+
+
+class Pipe(Generic[Message]):
+    """Calls `on_message` once per message, in order, and `on_end` once, at the end of file or at a broken frame.
+
+    `on_end` receives None at an end of file and the `WireError` otherwise; after it nothing is read any more.
+    """
+
+    def __init__(
+        self,
+        end: socket.socket,
+        message_type: Any,  # a union is not a `type` to the type checker
+        on_message: Callable[[Message], None],
+        on_end: Callable[[WireError | None], None],
+    ) -> None:
+        end.setblocking(False)
+        self._socket = end
+        self._decoder: Decoder[Message] = Decoder(message_type)
+        self._on_message = on_message
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
+        self._descriptors: deque[int] = deque()
+        self._ended = False
+        self._reading = False
+        self.resume()
+
+    def send(self, message: msgspec.Struct, *descriptors: int) -> None:
+        """Send `message`, now or as soon as there is room; `descriptors` are taken over and closed once sent."""
+        if self._ended:
+            _close_all(descriptors)
+            return
+        self._unsent.append((memoryview(encode(message)), descriptors))
+        if len(self._unsent) == 1 and not self._write():
+            self._loop.add_writer(self._socket, self._write)
+
+    def pause(self) -> None:
+        """Stop reading: the peer's next sends wait once the kernel's buffer is full."""
+        if self._reading:
+            self._loop.remove_reader(self._socket)
+            self._reading = False
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self._reading and not self._ended:
+            self._loop.add_reader(self._socket, self._read)
+            self._reading = True
+
+    def take_descriptor(self) -> int:
+        """The descriptor that came with the message being delivered; raise `WireError` when none did."""
+        if not self._descriptors:
+            raise WireError("announced a descriptor and sent none")
+        return self._descriptors.popleft()
+
+    def drain(self) -> None:
+        """Deliver all that has arrived, at once: what a peer said before it died still counts."""
+        while not self._ended and self._read():
+            pass
+
+    def close(self) -> None:
+        """Close our end; nothing is delivered any more."""
+        if self._socket.fileno() >= 0:
+            self.pause()
+            self._stop_writing()
+            self._socket.close()
+        self._ended = True
+        _close_all(self._descriptors)
+        self._descriptors.clear()
+
+    def _read(self) -> bool:
+        try:
+            data = self._receive()
+        except BlockingIOError:
+            return False
+        except OSError:  # the peer reset the connection: for us the same as its end of file
+            data = b""
+        try:
+            for message in self._decoder.feed(data):
+                self._on_message(message)
+                if self._ended:
+                    return False
+            if len(self._descriptors) > MOST_DESCRIPTORS:
+                raise WireError("sent descriptors that no message announced")
+        except WireError as error:
+            self._end(error)
+        if not data:
+            self._end(None)
+        return bool(data)
+
+    def _receive(self) -> bytes:
+        room = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+        data, ancillary, _, _ = self._socket.recvmsg(READ_SIZE, room, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                received = array.array("i")
+                received.frombytes(content[: len(content) - len(content) % received.itemsize])
+                self._descriptors.extend(received)
+        return data
+
+    def _write(self) -> bool:
+        """Send what there is room for; true when nothing is left to send."""
+        try:
+            while self._unsent:
+                frame, descriptors = self._unsent[0]
+                sent = socket.send_fds(self._socket, [frame], list(descriptors))
+                _close_all(descriptors)
+                if sent == len(frame):
+                    self._unsent.popleft()
+                else:
+                    self._unsent[0] = (frame[sent:], ())
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # the peer is gone: its exit is told elsewhere, what we wanted to say has no reader
+        self._stop_writing()
+        return True
+
+    def _stop_writing(self) -> None:
+        self._loop.remove_writer(self._socket)
+        for _, descriptors in self._unsent:
+            _close_all(descriptors)
+        self._unsent.clear()
+
+    def _end(self, error: WireError | None) -> None:
+        if not self._ended:
+            self.pause()
+            self._ended = True
+            self._on_end(error)
+
+
+def _close_all(descriptors: Sequence[int] | deque[int]) -> None:
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)

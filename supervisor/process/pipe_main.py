@@ -1,0 +1,67 @@
+"""The other end of a message pipe: blocking, inside a zygote or a child.  No event loop, no thread of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from typing import Any, Generic
+
+import msgspec
+
+from supervisor.process.wire import Decoder, Message, encode
+
+READ_SIZE = 64 * 1024
+MOST_DESCRIPTORS = 2
+
+
+class BlockingPipe(Generic[Message]):
+    """Sends messages, and receives those of one type together with their descriptors."""
+
+    def __init__(self, end: socket.socket, message_type: Any) -> None:  # a union is not a `type` to the type checker
+        self._socket = end
+        self._decoder: Decoder[Message] = Decoder(message_type)
+        self._received: list[Message] = []
+        self._descriptors: list[int] = []
+        # A handler may emit from several threads; frames must not be mixed.
+        self._sending = threading.Lock()
+        self._identity = self._look()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, message: msgspec.Struct, *descriptors: int) -> None:
+        """Send one message, waiting for room; raise OSError when the peer, or our own descriptor, is gone."""
+        frame = memoryview(encode(message))
+        with self._sending:
+            if descriptors:
+                frame = frame[socket.send_fds(self._socket, [frame], list(descriptors)) :]
+            self._socket.sendall(frame)
+
+    def receive(self) -> Message | None:
+        """The next message; None at the end of file."""
+        while not self._received:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._socket, READ_SIZE, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+            if not data:
+                return None
+            self._descriptors += descriptors
+            self._received += self._decoder.feed(data)
+        return self._received.pop(0)
+
+    def take_descriptor(self) -> int:
+        """The oldest descriptor that came along."""
+        return self._descriptors.pop(0)
+
+    @property
+    def is_intact(self) -> bool:
+        """False when somebody closed or replaced our descriptor."""
+        return self._look() == self._identity
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            status = os.fstat(self._socket.fileno())
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino

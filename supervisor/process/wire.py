@@ -1,0 +1,68 @@
+"""Frames on a pipe: four bytes of length, then one message as msgpack.  Pure: bytes in, bytes out.
+
+Nothing that crosses a pipe is unpickled; a frame that does not decode into the expected messages raises `WireError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+Message = TypeVar("Message")
+
+LENGTH = 4
+MAX_FRAME = 2 * 1024 * 1024
+"""Bytes.  Anything larger travels as a descriptor, so a longer frame is garbage ("GET " announces 1.2 GB)."""
+ATTACH_ABOVE = 1024 * 1024
+"""Bytes.  Parameters and results above this size travel as a descriptor beside the frame."""
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class WireError(Exception):
+    """The peer broke the protocol of the pipe.  Caught by the pipe, which ends the peer."""
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """`message` as one frame."""
+    frame = bytearray(LENGTH)
+    _encoder.encode_into(message, frame, LENGTH)
+    frame[:LENGTH] = (len(frame) - LENGTH).to_bytes(LENGTH, "big")
+    return bytes(frame)
+
+
+class Decoder(Generic[Message]):
+    """Turns bytes, cut anywhere, back into messages of one type (a union of tagged structs)."""
+
+    def __init__(self, message_type: Any) -> None:  # a union is not a `type` to the type checker
+        self._decoder = msgspec.msgpack.Decoder(message_type)
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Yield each message that is complete now; raise `WireError` at the first frame that is not one."""
+        data = self._rest + data if self._rest else data
+        start = 0
+        try:
+            while (end := self._frame_end(data, start)) is not None:
+                body, start = data[start + LENGTH : end], end
+                yield self._decode(body)
+        finally:
+            self._rest = data[start:]
+
+    def _frame_end(self, data: bytes, start: int) -> int | None:
+        body = start + LENGTH
+        if len(data) < body:
+            return None
+        size = int.from_bytes(data[start:body], "big")
+        if size > MAX_FRAME:
+            raise WireError(f"announced a frame of {size} bytes, the limit is {MAX_FRAME}")
+        return body + size if len(data) >= body + size else None
+
+    def _decode(self, body: bytes) -> Message:
+        try:
+            message: Message = self._decoder.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise WireError(f"sent a frame that is no message ({error}): {body[:32].hex(' ')}") from error
+        return message

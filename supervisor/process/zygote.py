@@ -1,0 +1,164 @@
+"""The parent's handle on a zygote: start it, ask it for forks, retire it.
+
+A zygote is a fresh interpreter that imports the handlers once and forks children; it never holds the credential, a
+thread or a loop.  Its death harms no job: children are the parent's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from supervisor.process.environment import child_environment
+from supervisor.process.family import Family, readable
+from supervisor.process.messages import Fork, Imported, Retire, ZygoteMessage
+from supervisor.process.output import Output
+from supervisor.process.pipe import Pipe, socket_pair
+from supervisor.process.wire import WireError
+
+log = structlog.get_logger("zygote")
+
+
+class StartFailed(Exception):
+    """A zygote or a child did not come up.  Caught by the slot, which backs off, and by the service at its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nursery:
+    """What a zygote is started with: where the handlers are, and what its children may see of the environment."""
+
+    folders: Sequence[Path]
+    environment: Mapping[str, str]
+    import_timeout: float = 60.0
+
+
+class Zygote:
+    """One process from its start to its exit."""
+
+    def __init__(self, nursery: Nursery, family: Family) -> None:
+        ours, theirs = socket_pair()
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        self._family = family
+        self._imported: asyncio.Future[Imported] = asyncio.get_running_loop().create_future()
+        with theirs:
+            self._process = _spawn(nursery, theirs, writing)
+        os.close(writing)
+        self.pid = self._process.pid
+        self._output = Output(reading, lambda line: log.info("printed", line=line, pid=self.pid))
+        self._pipe: Pipe[ZygoteMessage] = Pipe(ours, ZygoteMessage, self._on_message, self._on_end)
+        family.join(self)
+
+    @classmethod
+    async def start(cls, nursery: Nursery, family: Family) -> Zygote:
+        """Start a zygote and wait until it has imported the handlers; raise `StartFailed` when it does not."""
+        zygote = cls(nursery, family)
+        try:
+            async with asyncio.timeout(nursery.import_timeout):
+                await zygote._imported  # noqa: SLF001 - our own
+        except TimeoutError:
+            await zygote.kill()
+            raise StartFailed(f"importing the handlers took longer than {nursery.import_timeout:g} s") from None
+        except BaseException:
+            await zygote.kill()
+            raise
+        return zygote
+
+    def __repr__(self) -> str:
+        return f"<Zygote pid {self.pid}>"
+
+    @property
+    def imported(self) -> Imported:
+        """The handlers and the problems it found."""
+        return self._imported.result()
+
+    def catch_up(self) -> None:
+        """Nothing to catch up with: the pid is known from the start."""
+
+    def fork(self, pipe_end: socket.socket, output_end: int) -> None:
+        """Have a child forked that holds these two descriptors; ours are closed once they are sent."""
+        if self._process.returncode is not None:
+            raise StartFailed("the zygote is gone")
+        self._pipe.send(Fork(), pipe_end.detach(), output_end)
+
+    async def exited(self) -> int:
+        """Wait for its end and reap it; return its exit code, negative when a signal ended it."""
+        if self._process.returncode is None:
+            pidfd = os.pidfd_open(self.pid)
+            try:
+                await readable(pidfd)
+            finally:
+                os.close(pidfd)
+        if self._process.returncode is None:  # somebody else may have waited for it, too
+            self._bury()
+        return self._process.wait()
+
+    async def retire(self) -> None:
+        """Let it leave by itself; its children go on."""
+        self._pipe.send(Retire())
+        await self.exited()
+
+    async def kill(self) -> None:
+        """End it at once; its children go on."""
+        self._process.kill()
+        await self.exited()
+
+    def _bury(self) -> None:
+        self._process.wait()
+        self._pipe.drain()
+        self._output.drain()
+        self._pipe.close()
+        self._output.close()
+        self._family.leave(self)
+
+    def _on_message(self, message: ZygoteMessage) -> None:
+        if self._imported.done():
+            raise WireError("said twice what it imported")
+        self._imported.set_result(message)
+
+    def _on_end(self, error: WireError | None) -> None:
+        if error is not None:
+            log.warning("zygote broke the protocol: %s", error, pid=self.pid)
+            self._process.kill()
+        if not self._imported.done():
+            self._output.drain()
+            last = "; ".join(self._output.last_lines(3)) or "it said nothing"
+            self._imported.set_exception(StartFailed(f"the process that imports the handlers died: {last}"))
+
+
+def import_once(nursery: Nursery) -> Imported:
+    """Import the handlers as a zygote does and tell how that went; raise `StartFailed` when it does not come up."""
+
+    async def start_and_retire() -> Imported:
+        zygote = await Zygote.start(nursery, Family())
+        await zygote.retire()
+        return zygote.imported
+
+    return asyncio.run(start_and_retire())
+
+
+def nursery_of(folders: Sequence[Path], passed: Sequence[str], instance: str, import_timeout: float) -> Nursery:
+    """A nursery with the environment that children may see of ours."""
+    return Nursery(folders, child_environment(os.environ, passed, instance), import_timeout)
+
+
+def _spawn(nursery: Nursery, theirs: socket.socket, output: int) -> subprocess.Popen[bytes]:
+    # Not the event loop's subprocess: uvloop forks on the loop's thread and runs Python at-fork hooks there.
+    # -P keeps the current directory off sys.path, where a file named like a module would be imported instead of it.
+    command = [sys.executable, "-P", "-m", "supervisor.process.zygote_main", str(theirs.fileno()), str(os.getpid())]
+    return subprocess.Popen(
+        [*command, *map(str, nursery.folders)],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=dict(nursery.environment),
+        pass_fds=[theirs.fileno()],
+        start_new_session=True,
+    )

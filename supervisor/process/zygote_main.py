@@ -1,0 +1,89 @@
+"""Inside the zygote: import the handlers once, then fork a child on request.  No thread, no event loop.
+
+It forks twice: the process in between tells the child's pid to the parent and leaves, so that the child becomes the
+parent's own (the parent is a subreaper) and the death of the zygote harms no job.
+"""
+
+from __future__ import annotations
+
+import ctypes  # noqa: F401 - imported here so that children share it
+import faulthandler
+import gc
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from supervisor.process import child_main, guard
+from supervisor.process.importing import import_handlers
+from supervisor.process.kernel import die_with_parent
+from supervisor.process.messages import Fork, Forked, OrderToZygote, Retire
+from supervisor.process.pipe_main import BlockingPipe
+
+
+def main() -> None:
+    """`zygote_main PIPE_DESCRIPTOR SUPERVISOR_PID FOLDER…`: started by `zygote.Zygote`."""
+    supervisor = int(sys.argv[2])
+    pipe: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=int(sys.argv[1])), OrderToZygote)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+    # An import may loop for ever; but later the zygote outlives its parent, to sweep up after it.
+    die_with_parent()
+    if os.getppid() != supervisor:
+        sys.exit("the supervisor is gone")
+    imported = import_handlers([Path(folder) for folder in sys.argv[3:]])
+    die_with_parent(armed=False)
+    _settle()
+    try:
+        pipe.send(imported)
+        _serve(pipe, supervisor)
+    except (BrokenPipeError, ConnectionResetError):
+        guard.sweep()
+
+
+def _settle() -> None:
+    """Make what is imported cheap to share: garbage out, and the collector never writes to what is left."""
+    gc.collect()
+    gc.freeze()
+
+
+def _serve(pipe: BlockingPipe[OrderToZygote], supervisor: int) -> None:
+    while (order := pipe.receive()) is not None:
+        match order:
+            case Fork():
+                _fork(pipe, supervisor, pipe.take_descriptor(), pipe.take_descriptor())
+            case Retire():
+                return
+    guard.sweep()
+
+
+def _fork(pipe: BlockingPipe[OrderToZygote], supervisor: int, pipe_end: int, output_end: int) -> None:
+    between = os.fork()
+    if between == 0:
+        _become_between(pipe, supervisor, pipe_end, output_end)
+    os.close(pipe_end)
+    os.close(output_end)
+    os.waitpid(between, 0)
+
+
+def _become_between(pipe: BlockingPipe[OrderToZygote], supervisor: int, pipe_end: int, output_end: int) -> None:
+    """The process between zygote and child: fork, tell the child's pid, leave.  Never returns in either process."""
+    status = 70  # EX_SOFTWARE of sysexits.h: nothing but a failure to fork leaves it so
+    try:
+        child = os.fork()
+        if child == 0:
+            os.close(pipe.fileno())
+            child_main.main(socket.socket(fileno=pipe_end), output_end, supervisor)
+        end: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=pipe_end), OrderToZygote)
+        end.send(Forked(child))
+        status = 0
+    except OSError as error:
+        os.write(output_end, f"could not fork: {error}\n".encode())
+    finally:
+        # Neither process may go on in the zygote's code, nor run the zygote's exit handlers.
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
