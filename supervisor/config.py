@@ -228,14 +228,11 @@ def resolve(
 ) -> Settings:
     """Return the settings: the command line wins over the environment, that over the defaults.
 
-    `key_project` is the project that the API key names.  Raises `ConfigError` for a wrong value, and one that names
-    all that is missing; the key is among it, so that a user learns of everything at once.
+    `key_project` is the project that the API key names.  Raises `ConfigError` as `read_values` and `complete` do.
     """
-    answers = collect(OPTIONS, given, environment)
-    values = {name: read(OPTIONS[name], answer) for name, answer in answers.items()}
-    values["project"] = _agreed_project(values["project"], key_project)
-    require(values, has_key=has_key)
-    refuse_clear_text(values)
+    answers = {name: _answer(option, given, environment) for name, option in OPTIONS.items()}
+    values = {name: _read(OPTIONS[name], answer) for name, answer in answers.items()}
+    complete(values, has_key=has_key, key_project=key_project)
     if _are_all_queues_meant(values, answers):
         values["queues"] = ()
     computed = _computed_defaults(environment, machine)
@@ -246,9 +243,22 @@ def resolve(
     return Settings(**fields)
 
 
-def collect(names: Iterable[str], given: Given, environment: Mapping[str, str]) -> dict[str, Answer | None]:
-    """Return what was given for each of the options `names`, or else its default; None where there is neither."""
-    return {name: _answer(OPTIONS[name], given, environment) for name in names}
+def read_values(names: Iterable[str], given: Given, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of the options `names` alone, for a command that needs no more; None where there is none.
+
+    Raises `ConfigError`, which says where a wrong value comes from.
+    """
+    return {name: _read(OPTIONS[name], _answer(OPTIONS[name], given, environment)) for name in names}
+
+
+def complete(values: dict[str, Any], *, has_key: bool, key_project: str | None) -> None:
+    """Take over the project that the key names, and see that all that a server must be told is there.
+
+    Raises `ConfigError`; for what is missing it is one that names everything at once, the key included.
+    """
+    values["project"] = _agreed_project(values["project"], key_project)
+    _require(values, has_key=has_key)
+    _refuse_clear_text(values)
 
 
 def _answer(option: Option, given: Given, environment: Mapping[str, str]) -> Answer | None:
@@ -262,8 +272,7 @@ def _answer(option: Option, given: Given, environment: Mapping[str, str]) -> Ans
     return Answer((option.default,), option.flag, 99) if option.default else None
 
 
-def read(option: Option, answer: Answer | None) -> Any:
-    """Return the value that `answer` stands for; None when nothing was given.  Raises `ConfigError`."""
+def _read(option: Option, answer: Answer | None) -> Any:
     if answer is None:
         return () if option.kind.is_repeatable else None
     try:
@@ -282,8 +291,7 @@ def _pieces(kind: Kind, texts: tuple[str, ...]) -> list[str]:
     return named
 
 
-def require(values: Mapping[str, Any], *, has_key: bool) -> None:
-    """Raise `ConfigError` that names every required setting without a value."""
+def _require(values: Mapping[str, Any], *, has_key: bool) -> None:
     missing = [
         f"{option.flag} (or {option.aliases[0]})"
         for name, option in OPTIONS.items()
@@ -295,8 +303,7 @@ def require(values: Mapping[str, Any], *, has_key: bool) -> None:
         raise ConfigError(f"missing: {', '.join(missing)}")
 
 
-def refuse_clear_text(values: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` when the API key would cross a network unencrypted and nobody said that it may."""
+def _refuse_clear_text(values: Mapping[str, Any]) -> None:
     if kinds.is_in_clear(values["base_url"]) and not values["allow_http"]:
         raise ConfigError(
             f"the API key would travel unencrypted to {values['base_url']}: use https, "

@@ -19,14 +19,12 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
+from supervisor.printable import escaped
 from supervisor.redaction import redact
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _FIRST = ("ts", "level", "event", "logger")
-# Control characters, and those that change the direction or the end of a line: job data could draw on the terminal.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _PLAIN_VALUE = re.compile(r"[^\s\"'=\\]+")
 
 
@@ -149,8 +147,3 @@ def _escape_value(key: str, value: object) -> object:
     if isinstance(value, dict | list):
         return escaped(json.dumps(value, ensure_ascii=False))
     return escaped(value) if isinstance(value, str) else value
-
-
-def escaped(text: str) -> str:
-    """`text` with what a terminal would act on written as JSON does: `\\n`, `\\u001b`."""
-    return _UNSAFE.sub(lambda found: _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}", text)

@@ -1,0 +1,240 @@
+"""The command line: reads what the user gave, builds, calls one function.  Nothing heavy is imported before it is
+needed, so that `--help` and `version` answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from supervisor import config, kinds
+from supervisor.config import OPTIONS, ConfigError, Machine, Option, Settings
+from supervisor.credential import Credential, CredentialSource
+from supervisor.exit_code import ExitCode
+from supervisor.kinds import Kind
+from supervisor.printable import escaped
+from supervisor.version import __version__
+
+_CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
+_SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http")
+
+
+class RunByDefault(click.Group):
+    """A group whose command is `run` when none is named; what goes wrong is one sentence and an exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for option in self.get_params(ctx) for name in option.opts}
+        if not args or (args[0].startswith("-") and args[0] not in own):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            _fail(str(error), ExitCode.USAGE)
+
+
+def _fail(message: str, code: ExitCode) -> NoReturn:
+    click.echo(f"Error: {escaped(message)}", err=True)
+    sys.exit(code)
+
+
+def _reads(kind: Kind) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Return what reads an option that belongs to one command only and has no environment name."""
+
+    def callback(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else kind.read(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, parameter) from error
+
+    return callback
+
+
+def _asked(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of the settings `names`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(names):
+            command = _click_option(OPTIONS[name])(command)
+        return command
+
+    return decorate
+
+
+def _click_option(option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    # click passes on what was typed and no more: `config` reads the environment, to say which of them was wrong.
+    if option.kind.is_switch:
+        return click.option(option.flag, option.key, is_flag=True, default=None, help=_help(option))
+    return click.option(
+        option.flag, option.key, multiple=option.kind.is_repeatable, metavar=option.kind.metavar, help=_help(option)
+    )
+
+
+def _help(option: Option) -> str:
+    default = "required" if option.is_required else f"default: {option.shown_default or option.default}"
+    return f"{option.help}  [{default}; env: {', '.join(option.variables)}]"
+
+
+@click.group(cls=RunByDefault, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="mobius-supervisor %(version)s")
+def main() -> None:
+    """The Mobius worker for CPU-heavy Python: jobs run in child processes that can always be stopped.
+
+    Without a command it is `run`: `mobius-supervisor --workers 8` serves jobs with eight children, and
+    `mobius-supervisor run --help` lists its options.
+    """
+
+
+@main.command()
+@_asked(*OPTIONS)
+def run(**answers: Any) -> None:
+    """Serve jobs until told to stop (the default command).
+
+    Durations are written 500ms, 2s, 10m, 1h30m or plain seconds.  SIGTERM or Ctrl-C: finish what runs, then leave.
+
+    Exit codes: 0 all jobs finished; 1 internal error; 2 usage or configuration; 3 no handler could be loaded; 4 the
+    API key was refused; 6 the drain timeout cut jobs; 7 third Ctrl-C.
+    """
+    from supervisor.process import kernel
+
+    kernel.set_dumpable(False)  # first of all: from here on a child cannot read the key from our memory
+    settings, source, credential = _configuration(answers)
+
+    import structlog
+
+    from supervisor import log, service
+
+    log.configure(settings.log_level, settings.log_format, secrets=[credential.token])
+    if credential.warning:
+        structlog.get_logger(__name__).warning(credential.warning)
+    sys.exit(service.main(settings, source))
+
+
+@main.command()
+@_asked(*_CHECK_OPTIONS)
+def check(**answers: Any) -> None:
+    """Import the handlers and list them."""
+    values = _values(_CHECK_OPTIONS, answers)
+    _require_folders(values["handlers"])
+
+    from supervisor.check import check_handlers
+
+    sys.exit(check_handlers(values["handlers"], values["import_timeout"], values["pass_env"]))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 picks a free one."
+)
+@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file.  [default: in memory]")
+@click.option("--api-key-file", type=click.Path(path_type=Path), help="Demand this key.  [default: any key will do]")
+@click.option(
+    "--heartbeat-interval",
+    metavar="DURATION",
+    callback=_reads(kinds.POSITIVE_DURATION),
+    default="10s",
+    show_default=True,
+)
+@click.option(
+    "--lease-ttl",
+    metavar="DURATION",
+    callback=_reads(kinds.POSITIVE_DURATION),
+    help="[default: three heartbeat intervals]",
+)
+def server(api_key_file: Path | None, **limits: Any) -> None:
+    """Run the local development server alone, until told to stop."""
+    import asyncio
+
+    from supervisor.devserver.app import DevServerSettings
+    from supervisor.serve import serve
+
+    api_key = CredentialSource(api_key_file, {}).read().token if api_key_file else None
+    hint = f"MOBIUS_SUPERVISOR_API_KEY_FILE={api_key_file.absolute()}" if api_key_file else "MOBIUS_API_KEY=mbx_local"
+    asyncio.run(serve(DevServerSettings(api_key=api_key, **limits), hint))
+
+
+@main.command()
+@click.argument("action")
+@click.option("--params", default="{}", show_default=True, metavar="JSON", help="The job's parameters, an object.")
+@click.option("--follow", is_flag=True, help="Show what happens to the run; end with its result.")
+@click.option("--queue", metavar="NAME", callback=_reads(kinds.NAME), help="Queue of the run.  [default: the server's]")
+@_asked(*_SUBMIT_OPTIONS)
+def submit(action: str, params: str, queue: str | None, *, follow: bool, **answers: Any) -> None:
+    """Start a run of one step and, with --follow, follow it: exit 0 when it completed, 1 when it failed."""
+    import asyncio
+
+    from supervisor.submit import SubmitError, Target, read_parameters
+    from supervisor.submit import submit as start
+
+    parameters = read_parameters(params)
+    values = _values(_SUBMIT_OPTIONS, answers)
+    _, credential = _credential(answers)
+    config.complete(values, has_key=credential is not None, key_project=credential.project if credential else None)
+    assert credential is not None
+    target = Target(values["base_url"], values["project"], credential.token)
+    try:
+        sys.exit(asyncio.run(start(target, action, parameters, queue=queue, follow=follow)))
+    except SubmitError as error:
+        _fail(str(error), error.code)
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"mobius-supervisor {__version__}")
+
+
+def _configuration(answers: Mapping[str, Any]) -> tuple[Settings, CredentialSource, Credential]:
+    source, credential = _credential(answers)
+    settings = config.resolve(
+        _given(answers),
+        os.environ,
+        _machine(),
+        has_key=credential is not None,
+        key_project=credential.project if credential else None,
+    )
+    _require_folders(settings.handlers)
+    assert credential is not None  # `resolve` has said that it is missing
+    return settings, source, credential
+
+
+def _credential(answers: Mapping[str, Any]) -> tuple[CredentialSource, Credential | None]:
+    """Return the place of the key and the key; None where there is no place, which is one missing thing of several."""
+    source = CredentialSource(_values(["api_key_file"], answers)["api_key_file"], os.environ)
+    return source, source.read() if source.is_given else None
+
+
+def _values(names: Iterable[str], answers: Mapping[str, Any]) -> dict[str, Any]:
+    return config.read_values(names, _given(answers), os.environ)
+
+
+def _given(answers: Mapping[str, Any]) -> config.Given:
+    """Put click's answers into one form: a switch is "1", a single text a tuple of one, None and () are left out."""
+    texts = {key: "1" if answer is True else answer for key, answer in answers.items()}
+    return {key: (text,) if isinstance(text, str) else text for key, text in texts.items() if text is not None}
+
+
+def _machine() -> Machine:
+    return Machine(
+        cpus=len(os.sched_getaffinity(0)),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        random=secrets.token_hex(3),
+        home=Path("~").expanduser(),
+    )
+
+
+def _require_folders(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"--handlers: there is no folder {str(folder)!r}")
