@@ -75,6 +75,11 @@ class Attempt:
         """Whether it was reported as ended by our own shutdown."""
         return isinstance(self._reported, Failed) and self._reported.error_type == Stop.SHUTDOWN.error_type
 
+    @property
+    def grace(self) -> float:
+        """Seconds from SIGTERM to SIGKILL."""
+        return self._limits.cancel_grace
+
     async def run(self) -> None:
         """Run the job and report it; in the end the child is idle, or it is dead and everything it started as well."""
         async with self._beside:

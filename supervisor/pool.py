@@ -53,6 +53,11 @@ class Pool:
         """How many jobs were reported as ended by a shutdown."""
         return sum(slot.jobs_cut for slot in self._slots)
 
+    @property
+    def longest_grace(self) -> float:
+        """Seconds that the running jobs may take to stop."""
+        return max((slot.attempt.grace for slot in self._slots if slot.attempt), default=0.0)
+
     async def run(self) -> None:
         """Run until every slot is drained; an error that concerns all of them ends all of them."""
         async with asyncio.TaskGroup() as group:
