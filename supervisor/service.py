@@ -120,12 +120,11 @@ class Service:
 
     async def _serve(self, pool: Pool) -> ExitCode:
         async with Alongside() as beside:
-            for helper in (self._keep_zygote, self._announce):
-                beside.start(lambda helper=helper: helper(pool))
-            if self._notifier.watchdog_interval is not None:
-                beside.start(self._feed_watchdog)
             serving = beside.create_task(pool.run(), name="pool")
             beside.start(lambda: self._shut_down_when_told(pool, serving))
+            beside.start(lambda: self._keep_zygote(pool))
+            beside.start(lambda: self._announce(pool))
+            beside.start(self._feed_watchdog)
             await asyncio.wait([serving])
         if self._shutdown.stage is Stage.KILL:
             return ExitCode.THIRD_INTERRUPT
@@ -154,8 +153,7 @@ class Service:
 
     async def _feed_watchdog(self) -> None:
         # From the loop that also beats and claims: when it hangs, so does this.
-        assert self._notifier.watchdog_interval is not None
-        while True:
+        while self._notifier.watchdog_interval is not None:
             self._notifier.watchdog()
             await asyncio.sleep(self._notifier.watchdog_interval)
 

@@ -1,8 +1,8 @@
 """How far a shutdown has gone, and the signals that take it further.  Runs in the parent.
 
-    SIGTERM         drain; again: stop
-    SIGINT          drain; again: stop; a third time: kill
-    SIGQUIT         stop
+SIGTERM         drain; again: stop
+SIGINT          drain; again: stop; a third time: kill
+SIGQUIT         stop
 """
 
 from __future__ import annotations

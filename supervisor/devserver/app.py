@@ -150,7 +150,7 @@ class DevServer:
         self.store.cancel(self.run(run_id).project, run_id, time.time())
         self._dispatch.follow_up()
 
-    async def until(self, predicate: Callable[[], Value | None], timeout: float = 10.0) -> Value:  # noqa: ASYNC109 - a
+    async def until(self, predicate: Callable[[], Value | None], timeout: float = 10.0) -> Value:
         # test reads better with the limit in the call, and the error shows the state of the server
         """Wait until `predicate` gives something that is neither None nor False; it is asked after every change.
 

@@ -62,7 +62,7 @@ class Zygote:
         zygote = cls(nursery, family)
         try:
             async with asyncio.timeout(nursery.import_timeout):
-                await zygote._imported  # noqa: SLF001 - our own
+                await zygote._imported
         except TimeoutError:
             await zygote.kill()
             raise StartFailed(f"importing the handlers took longer than {nursery.import_timeout:g} s") from None
