@@ -74,7 +74,7 @@ class Pool:
             slot.drain()
 
     def stop(self, why: Stop) -> None:
-        """Have every running job stopped and reported."""
+        """Drain at once: have every running job stopped and reported."""
         for slot in self._slots:
             slot.stop(why)
 

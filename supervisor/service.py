@@ -160,8 +160,9 @@ class Service:
     async def _shut_down_when_told(self, pool: Pool, serving: asyncio.Task[None]) -> None:
         await self._shutdown.reached(Stage.DRAIN)
         self._notifier.stopping()
-        log.info("draining", jobs=pool.busy, timeout=self._settings.drain_timeout)
-        pool.drain()
+        if self._shutdown.stage is Stage.DRAIN:
+            log.info("draining", jobs=pool.busy, timeout=self._settings.drain_timeout)
+            pool.drain()
         await self._shutdown.reached(Stage.STOP, timeout=self._settings.drain_timeout)
         if pool.busy:
             log.warning("stopping the jobs that still run", jobs=pool.busy)

@@ -105,14 +105,20 @@ class Slot:
 
     def drain(self) -> None:
         """Claim nothing new; a job that runs goes on."""
-        if not self._draining and self._between_jobs is not None:
-            self._between_jobs.reschedule(asyncio.get_running_loop().time() + DRAIN_POLL)
+        if not self._draining:
+            self._end_poll_in(DRAIN_POLL)
         self._draining = True
 
     def stop(self, why: Stop) -> None:
-        """Have the running job stopped, if there is one."""
+        """Drain at once, and have the running job stopped."""
+        self._draining = True
+        self._end_poll_in(0.0)
         if self._attempt is not None:
             self._attempt.stop(why)
+
+    def _end_poll_in(self, seconds: float) -> None:
+        if self._between_jobs is not None and not self._between_jobs.expired():
+            self._between_jobs.reschedule(asyncio.get_running_loop().time() + seconds)
 
     async def _next_job(self) -> Job | None:
         """Wait for a job with a child that can run it; None when there is none yet, or the slot is drained."""

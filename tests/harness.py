@@ -124,8 +124,7 @@ async def event(server: DevServer, run_id: str, type_: str) -> dict[str, Any]:
 
 def events(server: DevServer, run_id: str, type_: str) -> list[dict[str, Any]]:
     """The payloads of a run's custom events of one type."""
-    custom = [entry["data"] for entry in server.events(run_id) if entry["type"] == "custom"]
-    return [data["data"] for data in custom if data["type"] == type_]
+    return [told["data"] for told in server.events(run_id) if told["type"] == type_]
 
 
 def calls(server: DevServer, name: str, job_id: str | None = None) -> list[Call]:

@@ -35,11 +35,11 @@ OOM_SCORE = 500
 """Added to a child's badness: when memory runs out the kernel is to take a job, not the supervisor (proc(5))."""
 
 
-def main(end: socket.socket, output: int, supervisor: int) -> NoReturn:
+def main(end: socket.socket, output: int, *, between: int, supervisor: int) -> NoReturn:
     """Serve jobs from `end` until it is closed.  Called in the freshly forked child."""
     status = 1
     try:
-        _become_child(output, supervisor)
+        _become_child(output, between, supervisor)
         Worker(BlockingPipe(end, OrderToChild)).serve()
         status = 0
     except (BrokenPipeError, ConnectionResetError):
@@ -52,14 +52,13 @@ def main(end: socket.socket, output: int, supervisor: int) -> NoReturn:
         os._exit(status)
 
 
-def _become_child(output: int, supervisor: int) -> None:
+def _become_child(output: int, between: int, supervisor: int) -> None:
     """A session, an output and a parent of its own."""
-    between = os.getppid()
     os.setsid()
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    # The process between us and the zygote leaves at once; until then the kernel would watch the wrong parent.
+    # The process between us and the zygote leaves at once; while it is there the kernel would watch the wrong parent.
     while os.getppid() == between:
         os.sched_yield()
     die_with_parent()
@@ -163,8 +162,10 @@ class Worker:
                 return self._run_coroutine(handler, arguments)
             return handler.function(**arguments)
         finally:
-            self._interruption.disarm()
-            context.close()
+            try:
+                self._interruption.disarm()
+            finally:  # a `Cancelled` that comes at the last moment escapes from disarm
+                context.close()
 
     def _run_coroutine(self, handler: Handler, arguments: dict[str, Any]) -> Any:
         import asyncio  # only a child that has such a handler pays for it

@@ -71,10 +71,11 @@ def _become_between(pipe: BlockingPipe[OrderToZygote], supervisor: int, pipe_end
     """The process between zygote and child: fork, tell the child's pid, leave.  Never returns in either process."""
     status = 70  # EX_SOFTWARE of sysexits.h: nothing but a failure to fork leaves it so
     try:
+        between = os.getpid()  # asked for here: the child may look for its parent when that is gone already
         child = os.fork()
         if child == 0:
             os.close(pipe.fileno())
-            child_main.main(socket.socket(fileno=pipe_end), output_end, supervisor)
+            child_main.main(socket.socket(fileno=pipe_end), output_end, between=between, supervisor=supervisor)
         end: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=pipe_end), OrderToZygote)
         end.send(Forked(child))
         status = 0

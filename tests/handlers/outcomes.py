@@ -159,5 +159,16 @@ def pid() -> int:
 
 @handler("about")
 def about(context: Context) -> dict[str, object]:
-    names = "job_id run_id workflow_name step_name action attempt queue worker_id parameters cancelled".split()
+    names = [
+        "job_id",
+        "run_id",
+        "workflow_name",
+        "step_name",
+        "action",
+        "attempt",
+        "queue",
+        "worker_id",
+        "parameters",
+        "cancelled",
+    ]
     return {name: getattr(context, name) for name in names}
