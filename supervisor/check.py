@@ -5,6 +5,7 @@ The handlers are imported as for `run`, in a zygote, never in this process.
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,19 +13,23 @@ from pathlib import Path
 from supervisor.duration import format_duration
 from supervisor.exit_code import ExitCode
 from supervisor.printable import escaped
-from supervisor.process.messages import HandlerInfo, Imported, Problem
-from supervisor.process.zygote import import_once
+from supervisor.process.messages import HandlerInfo, Imported
+from supervisor.process.zygote import StartFailed, import_once, nursery_of
 
 _HEADINGS = ("ACTION", "MODULE", "TIMEOUT", "GRACE", "IDEMPOTENT")
 
 
 def check_handlers(folders: Sequence[Path], import_timeout: float, pass_env: Sequence[str]) -> ExitCode:
-    """Import the handlers in `folders` and print them as a table, and problems on standard error."""
-    imported = import_once(folders, import_timeout, pass_env)
+    """Import the handlers in `folders` and print them as a table, and what is wrong on standard error."""
+    try:
+        imported = import_once(nursery_of(folders, pass_env, secrets.token_hex(8), import_timeout))
+    except StartFailed as error:
+        sys.stderr.write(f"the handlers cannot be imported: {escaped(str(error))}\n")
+        return ExitCode.NO_HANDLER
     if imported.handlers:
         sys.stdout.write(table(imported.handlers))
-    for problem in imported.problems:
-        sys.stderr.write(f"{complaint(problem)}\n")
+    for line in complaints(imported):
+        sys.stderr.write(f"{line}\n")
     if not imported.handlers and not imported.problems:
         sys.stderr.write(f"no handler found in {', '.join(map(str, folders))}\n")
     return verdict(imported)
@@ -44,9 +49,10 @@ def table(handlers: Sequence[HandlerInfo]) -> str:
     )
 
 
-def complaint(problem: Problem) -> str:
-    """`file:line: message`, as compilers write it, so that editors find the place."""
-    return escaped(f"{problem.file}:{problem.line}: {problem.message}")
+def complaints(imported: Imported) -> list[str]:
+    """`file:line: message`, as compilers write it so that editors find the place, and warnings."""
+    problems = [f"{problem.file}:{problem.line}: {problem.message}" for problem in imported.problems]
+    return [escaped(line) for line in [*problems, *(f"warning: {warning}" for warning in imported.warnings)]]
 
 
 def _row(handler: HandlerInfo) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import sys
+from contextlib import AsyncExitStack
 
 from supervisor.config import ConfigError
 from supervisor.devserver.app import DevServer, DevServerSettings
@@ -13,23 +15,26 @@ from supervisor.devserver.app import DevServer, DevServerSettings
 async def serve(settings: DevServerSettings, key_hint: str) -> None:
     """Serve until told to stop; `key_hint` is the assignment that gives a worker the key.
 
-    Raises `ConfigError` when the address cannot be had.
+    Raises `ConfigError` when the address or the database cannot be had.
     """
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = DevServer(settings)
-    try:
-        await server.__aenter__()
-    except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        raise ConfigError(f"cannot serve on {where}: {error.strerror or error}") from error
-    try:
+    async with AsyncExitStack() as stack:
+        server = await _open(settings, stack)
         sys.stdout.write(greeting(server.url, key_hint))
         sys.stdout.flush()
         await stop.wait()
-    finally:
-        await server.__aexit__(None, None, None)
+
+
+async def _open(settings: DevServerSettings, stack: AsyncExitStack) -> DevServer:
+    try:
+        return await stack.enter_async_context(DevServer(settings))
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        raise ConfigError(f"cannot serve on {where}: {error.strerror or error}") from error
+    except sqlite3.Error as error:
+        raise ConfigError(f"cannot use the database {settings.database}: {error}") from error
 
 
 def greeting(url: str, key_hint: str) -> str:
