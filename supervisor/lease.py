@@ -64,7 +64,10 @@ _NEXT: dict[State, dict[Told, State | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How often a lease wants to be renewed, and how much silence it survives; in seconds."""
+    """How often a lease wants to be renewed, and how much silence it survives; in seconds.
+
+    A `time_to_live` of infinity is that of a handler that may run twice at once: it computes on through any silence.
+    """
 
     interval: float
     time_to_live: float

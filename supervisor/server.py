@@ -1,12 +1,12 @@
 """What we ask of a job server, and what it may raise.  No I/O: `api.client` does it over HTTP.
 
-    ServerError
-    ├── AuthRevoked      401, 403             ends the program
-    ├── ClaimRefused     404, 409 on a claim  ends the program
-    ├── StaleFence       404, 409 on a job    ends the attempt
-    ├── Rejected         400, 413, 422        our request was wrong; not retried
-    ├── RateLimited      429                  retried after `retry_after`
-    └── Unavailable      5xx, no reply        retried with backoff
+ServerError
+├── AuthRevoked      401, 403             ends the program
+├── ClaimRefused     404, 409 on a claim  ends the program
+├── StaleFence       404, 409 on a job    ends the attempt
+├── Rejected         400, 413, 422        our request was wrong; not retried
+├── RateLimited      429                  retried after `retry_after`
+└── Unavailable      5xx, no reply        retried with backoff
 """
 
 from __future__ import annotations

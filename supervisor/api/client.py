@@ -89,7 +89,7 @@ class Client:
         _raise_for(answer)
         return schema.claimed_job(answer.body)
 
-    async def heartbeat(self, fence: Fence, *, timeout: float) -> Directive:  # noqa: ASYNC109 - it is the connection's
+    async def heartbeat(self, fence: Fence, *, timeout: float) -> Directive:
         answer = await self._post(self._beats, self._url(fence, "heartbeat"), schema.fence_request(fence), timeout)
         _raise_for(answer)
         directive = schema.directive(answer.body)

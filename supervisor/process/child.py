@@ -97,7 +97,7 @@ class Child:
         child = cls(zygote, family)
         try:
             async with asyncio.timeout(deadline):
-                await child._ready  # noqa: SLF001 - our own
+                await child._ready
         except TimeoutError:
             await child.kill()
             raise StartFailed(f"a child was not ready within {deadline:g} s") from None

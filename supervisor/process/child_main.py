@@ -7,6 +7,7 @@ child only tells what happened to it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import faulthandler
 import mmap
 import os
@@ -114,6 +115,8 @@ class Worker:
         if left:
             os.write(2, f"[killed {left} processes that the handler left behind]\n".encode())
         reusable = not left and _outlets() == self._outlets
+        if not self._pipe.is_intact:  # what stands in its place now is no way to the parent
+            raise OSError("the handler closed the pipe to the supervisor")
         return self._tell(told, reusable=reusable)
 
     def _take_parameters(self, order: Run) -> bytes:
@@ -207,8 +210,7 @@ def _in_memory_file(result: bytes) -> int:
     descriptor = os.memfd_create("result", os.MFD_CLOEXEC)
     piece = 3 * 1024 * 1024  # a multiple of three, or base64 would pad in the middle
     with open(descriptor, "wb", closefd=False) as file:
-        for start in range(0, len(result), piece):
-            file.write(base64.b64encode(result[start : start + piece]))
+        file.writelines(base64.b64encode(result[start : start + piece]) for start in range(0, len(result), piece))
     return descriptor
 
 
@@ -235,10 +237,9 @@ def _describe(error: BaseException) -> str:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
+        # A handler may have closed it, or replaced it by anything.
+        with contextlib.suppress(Exception):
             stream.flush()
-        except Exception:  # noqa: BLE001, S110 - a handler may have closed or replaced it by anything; nothing is owed to it
-            pass
 
 
 def _outlets() -> list[tuple[int, int] | None]:

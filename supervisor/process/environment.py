@@ -1,6 +1,6 @@
 """Which of the supervisor's environment variables a zygote, and so every child, is given.  Pure.
 
-An allow-list: the credential, `NOTIFY_SOCKET`, `WATCHDOG_*` and all that systemd or a shell may have put there stay out.
+An allow-list: the credential, `NOTIFY_SOCKET`, `WATCHDOG_*` and all that systemd or a shell put there stay out.
 """
 
 from __future__ import annotations
@@ -11,10 +11,26 @@ INSTANCE = "MOBIUS_SUPERVISOR_INSTANCE"
 """Marks every process of one supervisor, so that a zygote can find what its dead supervisor's jobs left behind."""
 
 _ALLOWED = frozenset(
-    """
-    PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TMP TEMP TERM HOSTNAME
-    LD_LIBRARY_PATH SSL_CERT_FILE SSL_CERT_DIR VIRTUAL_ENV CUDA_VISIBLE_DEVICES
-    """.split()
+    [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "TMP",
+        "TEMP",
+        "TERM",
+        "HOSTNAME",
+        "LD_LIBRARY_PATH",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "VIRTUAL_ENV",
+        "CUDA_VISIBLE_DEVICES",
+    ]
 )
 _ALLOWED_PREFIXES = ("LC_", "PYTHON", "XDG_")
 _NEVER = frozenset({"MOBIUS_API_KEY", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "CREDENTIALS_DIRECTORY"})

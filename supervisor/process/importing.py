@@ -66,7 +66,9 @@ def _check_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
         if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK):
             present.setdefault(os.path.realpath(folder), folder.absolute())
         else:
-            problems.append(Problem("", str(folder), 0, f"the handlers folder {folder} does not exist or cannot be read"))
+            problems.append(
+                Problem("", str(folder), 0, f"the handlers folder {folder} does not exist or cannot be read")
+            )
     return list(present.values()), problems
 
 

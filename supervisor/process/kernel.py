@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -51,11 +52,9 @@ def children_of(pid: int) -> list[int]:
 
 def kill_group(leader: int) -> None:
     """SIGKILL to the process group of an un-reaped `leader`; a group that is gone already is fine."""
-    try:
+    # PermissionError: all that is left of the group has changed its user.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        # PermissionError: all that is left of the group has changed its user; what it left comes to us as a stray.
-        pass
 
 
 def _prctl(option: int, value: int) -> None:

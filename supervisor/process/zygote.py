@@ -62,7 +62,7 @@ class Zygote:
         zygote = cls(nursery, family)
         try:
             async with asyncio.timeout(nursery.import_timeout):
-                await zygote._imported  # noqa: SLF001 - our own
+                await zygote._imported
         except TimeoutError:
             await zygote.kill()
             raise StartFailed(f"importing the handlers took longer than {nursery.import_timeout:g} s") from None
@@ -133,8 +133,9 @@ class Zygote:
             self._imported.set_exception(StartFailed(f"the process that imports the handlers died: {last}"))
 
 
-def import_once(nursery: Nursery) -> Imported:
+def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence[str]) -> Imported:
     """Import the handlers as a zygote does and tell how that went; raise `StartFailed` when it does not come up."""
+    nursery = Nursery(folders, child_environment(os.environ, passed, f"check-{os.getpid()}"), import_timeout)
 
     async def start_and_retire() -> Imported:
         zygote = await Zygote.start(nursery, Family())
@@ -142,11 +143,6 @@ def import_once(nursery: Nursery) -> Imported:
         return zygote.imported
 
     return asyncio.run(start_and_retire())
-
-
-def nursery_of(folders: Sequence[Path], passed: Sequence[str], instance: str, import_timeout: float) -> Nursery:
-    """A nursery with the environment that children may see of ours."""
-    return Nursery(folders, child_environment(os.environ, passed, instance), import_timeout)
 
 
 def _spawn(nursery: Nursery, theirs: socket.socket, output: int) -> subprocess.Popen[bytes]:

@@ -1,0 +1,34 @@
+"""The digits of pi, as a file that grows: a handler with a working directory, cleanup, and an event of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Annotated
+
+from msgspec import Meta
+
+from supervisor import Context, handler
+
+
+@handler("digits-of-pi", timeout="1h")
+def digits_of_pi(context: Context, count: Annotated[int, Meta(ge=1)] = 1000) -> str:
+    """Return the first digits of pi, the 3 included."""
+    file = context.workdir / "digits.txt"
+    with file.open("w") as digits:
+        # Cancelled is raised in here when the job shall stop; the file is closed, and the folder goes with the job.
+        for digit in context.track(islice(_digits(), count), total=count):
+            digits.write(str(digit))
+    context.emit("pi.written", {"bytes": file.stat().st_size})
+    return file.read_text()
+
+
+def _digits() -> Iterator[int]:
+    """Yield the digits one by one, for ever (J. Gibbons, Unbounded Spigot Algorithms for the Digits of Pi, 2006)."""
+    q, r, t, k, n, m = 1, 0, 1, 1, 3, 3
+    while True:
+        if 4 * q + r - t < n * t:
+            yield n
+            q, r, n = 10 * q, 10 * (r - n * t), 10 * (3 * q + r) // t - 10 * n
+        else:
+            q, r, t, k, n, m = q * k, (2 * q + r) * m, t * m, k + 1, (q * (7 * k + 2) + r * m) // (t * m), m + 2

@@ -1,0 +1,257 @@
+"""One attempt at one job: keep its lease, watch its child, send its events, report its outcome.
+
+Runs in the parent.  The lease is kept until the report is settled, not only until the handler ends.  Whoever awaits
+`run` learns of nothing but the exceptions that end an attempt: `LeaseLost` and `AuthRevoked`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.backoff import Backoff
+from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
+from supervisor.lease import Lease
+from supervisor.outbox import Outbox
+from supervisor.outcome import Stop, child_died, decide
+from supervisor.process.child import Child, ChildDied
+from supervisor.process.kernel import boottime
+from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.tasks import Alongside
+
+CANCEL_FLUSH = 1.0
+"""Seconds that events may hold up the report of a cancelled job; any other job's are all delivered first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds the running of one handler; lengths in seconds."""
+
+    timeout: float | None
+    cancel_grace: float
+
+
+class Attempt:
+    """From a claimed job to its settled report."""
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        fence: Fence,
+        lease: Lease,
+        child: Child,
+        server: JobServer,
+        limits: Limits,
+        workdir: Path,
+        log: Any,
+        now: Callable[[], float] = boottime,
+    ) -> None:
+        self.job = job
+        self._fence = fence
+        self._lease = lease
+        self._child = child
+        self._server = server
+        self._limits = limits
+        self._workdir = workdir
+        self._log = log
+        self._now = now
+        self._began_at = now()
+        self._outbox = Outbox()
+        self._sender: asyncio.Task[None] | None = None
+        self._stop: Stop | None = None
+        self._stopping = False
+        self._reported: Outcome | None = None
+        self._beside = Alongside()
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self._fence} {self._lease.state.value}>"
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether it was reported as ended by our own shutdown."""
+        return isinstance(self._reported, Failed) and self._reported.error_type == Stop.SHUTDOWN.error_type
+
+    @property
+    def grace(self) -> float:
+        """Seconds from SIGTERM to SIGKILL."""
+        return self._limits.cancel_grace
+
+    async def run(self) -> None:
+        """Run the job and report it; in the end the child is idle, or it is dead and everything it started as well."""
+        async with self._beside:
+            self._beside.start_after(self._lease.next_beat_at - self._now(), self._keep_lease)
+            if self._limits.timeout is not None:
+                self._beside.start_after(self._limits.timeout, self._time_out)
+            told = await self._watch_child()
+            try:
+                await self._deliver_events()
+                await self._report(decide(told, cancelled=self._lease.is_cancelling, stop=self._stop))
+            finally:
+                _close(told)
+
+    def stop(self, why: Stop) -> None:
+        """Have the handler stopped, first politely; what it still says may count (see `outcome.decide`)."""
+        if self._stop is None:
+            self._stop = why
+        self._stop_child(why.message)
+
+    def heard_event(self, event: Event) -> None:
+        self._outbox.add(event)
+        if self._sender is None or self._sender.done():
+            self._sender = self._beside.start(self._send_events)
+        # While it is being stopped it is read on: an `emit` that waits would wait out the grace.
+        if self._outbox.is_full and not self._stopping:
+            self._child.pause()
+
+    def heard_log(self, level: int, text: str) -> None:
+        self._log.log(level, text, logger="handler")
+
+    def heard_line(self, line: str) -> None:
+        self._log.info("printed", line=line)
+
+    async def _watch_child(self) -> Outcome:
+        try:
+            told = await self._child.run(self.job, self._fence.worker_id, str(self._workdir), self)
+        except ChildDied as died:
+            await self._child.kill()  # it is dead, but what it started may not be
+            return child_died(str(died), died.exit, died.last_lines)
+        # A child that was interrupted in the middle of somebody's code is never used again.
+        if self._stopping or not told.reusable:
+            await self._child.kill()
+        return told.outcome
+
+    async def _keep_lease(self) -> None:
+        """Beat until the block ends; raise `LeaseLost` when the lease is lost."""
+        while True:
+            now = self._now()
+            self._lease.check(now)
+            if now >= self._lease.next_beat_at:
+                await self._beat(now)
+            else:
+                # Never longer than the lease lives: silence must be noticed when it is due.
+                await asyncio.sleep(min(self._lease.next_beat_at, self._lease.expires_at) - now)
+
+    async def _beat(self, now: float) -> None:
+        try:
+            directive = await self._server.heartbeat(self._fence, timeout=self._lease.beat_timeout(now))
+        except StaleFence as stale:
+            self._lease.refused(str(stale))
+            self._lease.unanswered(self._now())
+        except RateLimited as limited:
+            self._lease.unanswered(self._now(), wait=limited.retry_after)
+        except (Unavailable, Rejected) as error:
+            # A refusal of the request itself (400) tells as little of the lease as no answer.
+            self._log.warning("heartbeat failed", error=str(error))
+            self._lease.unanswered(self._now())
+        else:
+            self._lease.answered(directive, sent_at=now)
+            if self._lease.is_cancelling:
+                self._stop_child("the server asked to")
+
+    async def _time_out(self) -> None:
+        self.stop(Stop.TIMEOUT)
+
+    def _stop_child(self, why: str) -> None:
+        if not self._stopping and not self._child.is_idle:
+            self._stopping = True
+            self._log.info("stopping the handler", reason=why, grace=self._limits.cancel_grace)
+            self._child.resume()
+            self._beside.start(self._terminate_then_kill)
+
+    async def _terminate_then_kill(self) -> None:
+        self._child.terminate()
+        await asyncio.sleep(self._limits.cancel_grace)
+        if not self._child.is_idle:
+            self._log.warning("the handler did not stop within its grace: killed")
+            self._child.kill_now()
+
+    async def _send_events(self) -> None:
+        """Send what is in the outbox until it is empty."""
+        backoff = Backoff(0.2, 5.0)
+        while batch := self._outbox.batch():
+            try:
+                await self._server.send_events(self._fence, batch)
+            except RateLimited as limited:
+                await asyncio.sleep(limited.retry_after)
+            except Unavailable as error:
+                self._log.warning("events were not accepted, they will be sent again", error=str(error))
+                await asyncio.sleep(backoff.next())
+            except StaleFence as stale:
+                self._lease.refused(str(stale))
+                self._outbox.settle()
+            except Rejected as rejected:
+                self._drop_offender(batch, rejected)
+            else:
+                backoff.reset()
+                self._outbox.settle()
+            if not self._outbox.is_full:
+                self._child.resume()
+
+    def _drop_offender(self, batch: tuple[Event, ...], rejected: Rejected) -> None:
+        if len(batch) > 1:
+            self._outbox.halve()
+            return
+        self._log.warning("event dropped: the server refuses it", type=batch[0].type, error=str(rejected))
+        self._outbox.settle()
+
+    async def _deliver_events(self) -> None:
+        """Wait until the server has all events; it refuses them after the report."""
+        if self._sender is not None:
+            await asyncio.wait([self._sender], timeout=CANCEL_FLUSH if self._lease.is_cancelling else None)
+
+    async def _report(self, outcome: Outcome) -> None:
+        """Report `outcome` until it is accepted; raise `LeaseLost` when it is refused."""
+        self._lease.report_begins()
+        backoff = Backoff(0.2, 5.0)
+        was_unanswered = False
+        while True:
+            try:
+                await self._server.complete(self._fence, outcome)
+                break
+            except RateLimited as limited:
+                await asyncio.sleep(limited.retry_after)
+            except Unavailable as error:
+                was_unanswered = True
+                self._log.warning("report was not accepted, it will be sent again", error=str(error))
+                await asyncio.sleep(backoff.next())
+            except StaleFence as stale:
+                if was_unanswered and await self._was_accepted():
+                    break
+                raise self._lease.report_refused(f"the report was refused: {stale}") from stale
+            except Rejected as rejected:
+                outcome = self._instead_of(outcome, rejected)
+        self._lease.report_accepted()
+        self._reported = outcome
+        self._log_outcome(outcome)
+
+    async def _was_accepted(self) -> bool:
+        """Whether the refusal of a report that was sent again means that the first one had arrived."""
+        try:
+            return await self._server.is_settled(self._fence)
+        except (Unavailable, RateLimited, StaleFence, Rejected):
+            return False
+
+    def _instead_of(self, outcome: Outcome, rejected: Rejected) -> Outcome:
+        """What is reported when the server refuses an outcome as such: that it did, once."""
+        error_type = "ResultTooLarge" if rejected.too_large else "ResultRejected"
+        if isinstance(outcome, Failed) and outcome.error_type in ("ResultTooLarge", "ResultRejected"):
+            raise self._lease.report_refused(f"the server refuses every report: {rejected}")
+        return Failed(error_type, f"the server refused the report: {rejected}")
+
+    def _log_outcome(self, outcome: Outcome) -> None:
+        elapsed = round(self._now() - self._began_at, 3)
+        match outcome:
+            case Succeeded():
+                self._log.info("completed", seconds=elapsed)
+            case Failed(error_type, message):
+                reason = message.partition("\n")[0]
+                self._log.warning("failed", seconds=elapsed, error_type=error_type, error=reason)
+
+
+def _close(told: Outcome) -> None:
+    if isinstance(told, Succeeded) and isinstance(told.result, Blob):
+        told.result.close()

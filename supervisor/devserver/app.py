@@ -1,0 +1,211 @@
+"""The local development server: the job server's HTTP protocol over a store, for handler authors and for tests.
+
+    async with DevServer(DevServerSettings()) as server:
+        run_id = await server.start_run("demo", {"name": "w", "steps": [{"name": "s", "action": "a"}]})
+        await server.until(lambda: server.run(run_id).status == "completed")
+
+It runs in the loop of whoever opens it.  It is no production server: one process, one thread, no quotas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from supervisor.devserver.answers import answer_errors, demand_key, demand_project
+from supervisor.devserver.changes import Changes
+from supervisor.devserver.dispatch import Dispatch
+from supervisor.devserver.journal import Call, HangUp, Intercept, Journal, LoseAnswer
+from supervisor.devserver.records import Job, Run
+from supervisor.devserver.requests import RunRequest
+from supervisor.devserver.run_views import RunViews
+from supervisor.devserver.settings import DevServerSettings
+from supervisor.devserver.sse import EventStreams
+from supervisor.devserver.store import Store
+from supervisor.devserver.worker_views import WorkerViews
+
+__all__ = ["Call", "DevServer", "DevServerSettings", "HangUp", "LoseAnswer", "serve"]
+
+Value = TypeVar("Value")
+
+_SHUTDOWN_TIMEOUT = 2.0
+_SHOWN_RUNS = 20
+
+
+async def serve(settings: DevServerSettings, *, on_ready: Callable[[DevServer], None] | None = None) -> None:
+    """Serve until cancelled; `on_ready` is called once the server listens and its `url` is known."""
+    async with DevServer(settings) as server:
+        if on_ready is not None:
+            on_ready(server)
+        await asyncio.Event().wait()
+
+
+class DevServer:
+    """One server on one address; open it with `async with`."""
+
+    def __init__(self, settings: DevServerSettings) -> None:
+        self.settings = settings
+        self.store = Store(
+            settings.database,
+            lease_ttl=settings.lease_length,
+            immediate_cancellation=settings.immediate_cancellation,
+            new_id=settings.new_id,
+        )
+        self._projects = set(settings.projects or ()) | self.store.projects()
+        self._changes = Changes()
+        self._journal = Journal(self._changes, size=settings.journal_size)
+        self._dispatch = Dispatch(self.store, self._changes)
+        self._streams = EventStreams(self.store, self._changes, keepalive=settings.keepalive)
+        self._runner = web.AppRunner(
+            self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT
+        )
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        latest = ", ".join(map(str, self.store.latest(_SHOWN_RUNS)))
+        return f"<DevServer {self.settings.host} {latest or 'without runs'}>"
+
+    async def __aenter__(self) -> Self:
+        """Bind and listen; raises OSError when the address is taken."""
+        async with AsyncExitStack() as opening:
+            opening.callback(self.store.close)
+            await opening.enter_async_context(self._keeping_time())
+            await self._runner.setup()
+            opening.push_async_callback(self._runner.cleanup)
+            await web.TCPSite(self._runner, self.settings.host, self.settings.port).start()
+            self._stack = opening.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    @property
+    def url(self) -> str:
+        """The base address, without a path, while the server is open."""
+        host, port = self._runner.addresses[0][:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def projects(self) -> frozenset[str]:
+        """The projects known so far."""
+        return frozenset(self._projects)
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls seen, in the order in which they came; empty unless `settings.journal`."""
+        return self._journal.calls
+
+    @property
+    def intercept(self) -> Intercept | None:
+        """Asked before every call: answers in the server's stead, or None to go on, or raises `HangUp`/`LoseAnswer`."""
+        return self._journal.intercept
+
+    @intercept.setter
+    def intercept(self, intercept: Intercept | None) -> None:
+        self._journal.intercept = intercept
+
+    def job(self, job_id: str) -> Job:
+        """Raises `Unknown`."""
+        return self.store.job(None, job_id)
+
+    def run(self, run_id: str) -> Run:
+        """Raises `Unknown`."""
+        return self.store.run(None, run_id)
+
+    def jobs(self, run_id: str) -> list[Job]:
+        """A run's jobs, oldest first."""
+        return self.store.jobs(run_id)
+
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        """What handlers told in a run so far: `{"type", "job_id", "data", ...}`, oldest first."""
+        stored = self.store.events_after(0, project=self.run(run_id).project, run_id=run_id)
+        return [msgspec.json.decode(event.data) for event in stored if event.type == "custom"]
+
+    async def start_run(
+        self,
+        project: str,
+        spec: Mapping[str, Any],
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+    ) -> str:
+        """Start a run of `spec` and tell its id.  Raises `Invalid`, or msgspec's `ValidationError`."""
+        request = msgspec.convert({"spec": spec, "inputs": inputs or {}, "queue": queue}, RunRequest)
+        self._projects.add(project)
+        run = self.store.start_run(project, request, time.time())
+        self._dispatch.follow_up()
+        return run.id
+
+    async def cancel_run(self, run_id: str) -> None:
+        """As the call of that name does.  Raises `Unknown`."""
+        self.store.cancel(self.run(run_id).project, run_id, time.time())
+        self._dispatch.follow_up()
+
+    async def until(self, predicate: Callable[[], Value | None], timeout: float = 10.0) -> Value:
+        # test reads better with the limit in the call, and the error shows the state of the server
+        """Wait until `predicate` gives something that is neither None nor False; it is asked after every change.
+
+        Raises TimeoutError with the server's state after `timeout` seconds, and whatever `predicate` raises.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._first(predicate)
+        except TimeoutError:
+            raise TimeoutError(f"still not so after {timeout:g} s: {self!r}") from None
+
+    async def _first(self, predicate: Callable[[], Value | None]) -> Value:
+        while True:
+            changed = self._changes.upcoming
+            value = predicate()
+            if value is not None and value is not False:
+                return value
+            await changed.wait()
+
+    def _application(self) -> web.Application:
+        middlewares = [
+            answer_errors,
+            self._journal.observe,
+            answer_errors,  # once more inside, so that the journal sees each refusal as the answer it becomes
+            demand_key(_as_bytes(self.settings.api_key)),
+            demand_project(self._admits),
+        ]
+        application = web.Application(middlewares=middlewares, client_max_size=self.settings.max_body)
+        workers = WorkerViews(self.store, self._dispatch, heartbeat_interval=float(self.settings.heartbeat_interval))
+        # The streams come first: otherwise `runs/events` would be taken for a run.
+        application.add_routes(
+            [*self._streams.routes(), *workers.routes(), *RunViews(self.store, self._dispatch).routes()]
+        )
+        application.on_shutdown.append(self._send_home)
+        return application
+
+    def _admits(self, project: str) -> bool:
+        """Is this a project?  Unless the set is fixed, asking for one creates it."""
+        if self.settings.projects is None:
+            self._projects.add(project)
+        return project in self._projects
+
+    async def _send_home(self, _application: web.Application) -> None:
+        self._dispatch.close()
+        self._streams.close()
+
+    @asynccontextmanager
+    async def _keeping_time(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            clock = group.create_task(self._dispatch.keep_time())
+            try:
+                yield
+            finally:
+                clock.cancel()
+
+
+def _as_bytes(key: bytes | str | None) -> bytes | None:
+    return key.encode() if isinstance(key, str) else key

@@ -1,0 +1,50 @@
+"""Why a request is refused.  All are caught by `answers.answer_errors`, which answers with their status.
+
+RequestError
+├── Invalid              400
+│   └── DeadReference    400   a `${...}` that leads nowhere; while a run is under way it fails the run
+├── Unauthorized         401
+├── Unknown              404   no such project, run, job or endpoint
+├── FenceRefused         409   the call is not about the current attempt
+└── TooLarge             413
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RequestError(Exception):
+    """The request gets an error as its answer; the message is for people."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+
+
+class Invalid(RequestError):
+    status = 400
+    code = "invalid_request"
+
+
+class DeadReference(Invalid):
+    pass
+
+
+class Unauthorized(RequestError):
+    status = 401
+    code = "unauthorized"
+
+
+class Unknown(RequestError):
+    status = 404
+    code = "not_found"
+
+
+class FenceRefused(RequestError):
+    status = 409
+    code = "fence_refused"
+
+
+class TooLarge(RequestError):
+    status = 413
+    code = "payload_too_large"

@@ -1,0 +1,85 @@
+"""What clients may send: one struct per request body.  Pure; refuses what it does not know."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from supervisor.devserver.spec import Spec
+
+MAX_EVENTS = 100
+MAX_PAYLOAD = 16 * 1024
+
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Attempt = Annotated[int, msgspec.Meta(ge=1)]
+# Types that begin with `mobius.` belong to the server.
+EventType = Annotated[str, msgspec.Meta(pattern=r"\A(?!mobius\.)[a-zA-Z0-9_.-]{1,64}\Z")]
+
+
+class ClaimRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for a job; absent or empty `queues` and `actions` mean any."""
+
+    worker_id: Text
+    queues: tuple[Text, ...] | None = None
+    actions: tuple[Text, ...] | None = None
+    wait_seconds: Annotated[int, msgspec.Meta(ge=0, le=30)] | None = None
+    worker_name: str | None = None
+    worker_version: str | None = None
+    agent_id: str | None = None
+    agent_session_id: str | None = None
+
+
+class FenceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Says which attempt a call is about; also the whole of a heartbeat."""
+
+    worker_id: Text
+    attempt: Attempt
+
+
+class EventEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One event of a handler."""
+
+    type: EventType
+    payload: dict[str, Any]
+
+
+class EventsRequest(FenceRequest, frozen=True, forbid_unknown_fields=True):
+    """Publishes events, all or none."""
+
+    events: Annotated[list[EventEntry], msgspec.Meta(min_length=1, max_length=MAX_EVENTS)]
+
+
+class CompleteRequest(FenceRequest, frozen=True, forbid_unknown_fields=True):
+    """Reports how an attempt ended; `result_b64` is base64 on the wire and bytes here."""
+
+    status: Literal["completed", "failed"]
+    result_b64: bytes | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+
+
+class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Starts a run of a spec that comes with the request; older clients send no `mode`."""
+
+    spec: Spec
+    mode: Literal["inline"] = "inline"
+    queue: Text | None = None
+    inputs: dict[str, Any] = {}
+    metadata: dict[str, str] | None = None
+    tags: dict[str, str] | None = None
+    external_id: Text | None = None
+    config: list[dict[str, str]] | None = None
+
+
+class RunFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which runs to list; the fields are those of a query string."""
+
+    status: Literal["active", "completed", "failed"] | None = None
+    workflow_type: str | None = None
+    queue: str | None = None
+    external_id: str | None = None
+    parent_run_id: str | None = None
+    initiated_by: str | None = None
+    cursor: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100

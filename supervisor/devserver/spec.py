@@ -1,0 +1,127 @@
+"""Run specs: their shape, what makes one valid, and which step follows which.  Pure: no I/O, no clock.
+
+Only sequential flows are understood: one path, steps of workers' actions.  Fan-out, joins, signals, catch clauses and
+conditions exist in the hosted service; here they are fields nobody knows and are refused, never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from supervisor.devserver.errors import Invalid
+from supervisor.devserver.reference import look_up, resolve, verify
+from supervisor.devserver.retry import RetryPolicy
+
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where to go next."""
+
+    step: Name
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One action to run; `layout` and `description` are for people and their editors."""
+
+    name: Name
+    action: Name
+    parameters: dict[str, Any] = {}
+    store: Name | None = None
+    next: Annotated[list[Edge], msgspec.Meta(max_length=1)] = []
+    retry: list[RetryPolicy] = []
+    action_kind: Literal["worker"] = "worker"
+    description: str | None = None
+    layout: dict[str, Any] | None = None
+
+    @property
+    def variable(self) -> str | None:
+        """The name in the run's state that takes the result."""
+        return None if self.store is None else self.store.removeprefix("state.")
+
+    @property
+    def max_attempts(self) -> int:
+        return 1 + max((policy.max_retries for policy in self.retry), default=0)
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A declared input; one without a default must be given."""
+
+    name: Name
+    type: str
+    description: str | None = None
+    default: Any = msgspec.UNSET
+
+
+class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A value of the final state that belongs to the run's result."""
+
+    name: Name
+    variable: Name
+    branch: Literal["main"] = "main"
+    description: str | None = None
+
+
+class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a run does."""
+
+    name: Name
+    steps: Annotated[list[Step], msgspec.Meta(min_length=1)]
+    start_at: Name | None = None
+    inputs: list[Input] = []
+    outputs: list[Output] = []
+    state: dict[str, Any] = {}
+    description: str | None = None
+
+    def step(self, name: str) -> Step:
+        return next(step for step in self.steps if step.name == name)
+
+    def first(self) -> Step:
+        return self.steps[0] if self.start_at is None else self.step(self.start_at)
+
+    def after(self, name: str) -> Step | None:
+        """The step that follows `name`; None at the end.  List order counts only when no step has `next`."""
+        step = self.step(name)
+        if step.next:
+            return self.step(step.next[0].step)
+        if any(other.next for other in self.steps):
+            return None
+        following = self.steps.index(step) + 1
+        return self.steps[following] if following < len(self.steps) else None
+
+
+def check(spec: Spec) -> None:
+    """Raise `Invalid` for what the shapes alone cannot exclude."""
+    names = [step.name for step in spec.steps]
+    targets = [edge.step for step in spec.steps for edge in step.next]
+    if len(names) != len(set(names)):
+        raise Invalid("two steps have the same name")
+    for target in [*targets, *([spec.start_at] if spec.start_at else [])]:
+        if target not in names:
+            raise Invalid(f"there is no step {target!r}")
+    for step in spec.steps:
+        verify(step.parameters)
+
+
+def with_defaults(spec: Spec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a run; `Invalid` when a declared one is missing."""
+    values = {entry.name: entry.default for entry in spec.inputs} | dict(given)
+    missing = sorted(name for name, value in values.items() if value is msgspec.UNSET)
+    if missing:
+        raise Invalid(f"missing inputs: {', '.join(missing)}")
+    return values
+
+
+def parameters_of(step: Step, inputs: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """The step's parameters with every reference replaced; `DeadReference` when one leads nowhere."""
+    scope = {"inputs": inputs, "state": state}
+    return {name: resolve(value, scope) for name, value in step.parameters.items()}
+
+
+def outputs_of(spec: Spec, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The declared outputs; `DeadReference` when the state lacks one."""
+    scope = {"state": state}
+    return {output.name: look_up("state." + output.variable.removeprefix("state."), scope) for output in spec.outputs}

@@ -1,0 +1,66 @@
+"""The place of one worker id in the state directory: a lock, and scratch folders for its jobs.
+
+Runs in the parent.  The lock keeps a second process of this host from using the same worker id: both would hold the
+same fences, and the server could not tell them apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from supervisor.config import ConfigError
+
+
+@contextmanager
+def claimed_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
+    """Yield the scratch folder of `worker_id`, which is ours inside the block; raise `ConfigError` if it is taken.
+
+    What dead instances left behind is removed first.
+    """
+    instances = state_dir / "instances"
+    folder = instances / quote(worker_id, safe="")
+    try:
+        instances.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_the_dead(instances, folder)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        lock = _locked(folder)
+    except OSError as error:
+        raise ConfigError(f"the state directory {state_dir} cannot be used: {error.strerror or error}") from error
+    if lock is None:
+        raise ConfigError(f"the worker id {worker_id!r} is in use by another process on this host")
+    try:
+        scratch = folder / "scratch"
+        shutil.rmtree(scratch, ignore_errors=True)
+        yield scratch
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_the_dead(instances: Path, ours: Path) -> None:
+    for folder in instances.iterdir():
+        if folder == ours:
+            continue
+        with contextlib.suppress(OSError):
+            lock = _locked(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds the folder's lock; None when another process does (flock(2): it ends with its holder)."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,90 @@
+"""All slots, in one task group.  Runs in the parent.
+
+It owns the slots and knows which zygote is current; what a slot does is the slot's own business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from supervisor.outcome import Stop
+from supervisor.polling import Polls
+from supervisor.process.family import Family
+from supervisor.process.zygote import Zygote
+from supervisor.server import JobServer
+from supervisor.slot import Rules, Slot
+
+
+class Pool:
+    """`workers` slots that run until they are drained."""
+
+    def __init__(self, workers: int, *, rules: Rules, server: JobServer, family: Family, zygote: Zygote) -> None:
+        self._zygote = zygote
+        self._polls = Polls(workers)
+        self._first_answer = asyncio.Event()
+        self._slots = [
+            Slot(number, rules=rules, server=server, polls=self._polls, family=family, around=self)
+            for number in range(1, workers + 1)
+        ]
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.busy} busy of {len(self._slots)}>"
+
+    @property
+    def zygote(self) -> Zygote:
+        """Where slots get their next child from."""
+        return self._zygote
+
+    @property
+    def size(self) -> int:
+        return len(self._slots)
+
+    @property
+    def busy(self) -> int:
+        """How many jobs run."""
+        return sum(slot.attempt is not None for slot in self._slots)
+
+    @property
+    def open_polls(self) -> int:
+        return self._polls.open
+
+    @property
+    def jobs_cut(self) -> int:
+        """How many jobs were reported as ended by a shutdown."""
+        return sum(slot.jobs_cut for slot in self._slots)
+
+    @property
+    def longest_grace(self) -> float:
+        """Seconds that the running jobs may take to stop."""
+        return max((slot.attempt.grace for slot in self._slots if slot.attempt), default=0.0)
+
+    async def run(self) -> None:
+        """Run until every slot is drained; an error that concerns all of them ends all of them."""
+        async with asyncio.TaskGroup() as group:
+            for slot in self._slots:
+                group.create_task(slot.run(), name=f"slot {slot.number}")
+
+    def use(self, zygote: Zygote) -> None:
+        """Take new children from `zygote`; each slot swaps its child when it is next without a job."""
+        self._zygote = zygote
+
+    def drain(self) -> None:
+        """Claim nothing new; `run` returns when the running jobs are done."""
+        for slot in self._slots:
+            slot.drain()
+
+    def stop(self, why: Stop) -> None:
+        """Have every running job stopped and reported."""
+        for slot in self._slots:
+            slot.stop(why)
+
+    def answered(self) -> None:
+        self._first_answer.set()
+
+    @property
+    def is_known(self) -> bool:
+        return self._first_answer.is_set()
+
+    async def first_answer(self) -> None:
+        """Wait until the server has answered a claim: from here on we serve."""
+        await self._first_answer.wait()

@@ -1,0 +1,42 @@
+"""Tasks that run beside a block and end with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any
+
+Helper = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Alongside(asyncio.TaskGroup):
+    """A task group for helpers: the end of its block cancels them, an error in one of them ends the block.
+
+    A helper may be started now or after a while.  Most jobs are over before any of their helpers is needed, and a
+    timer costs a tenth of a task.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._helpers: list[asyncio.Task[None]] = []
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def start(self, helper: Helper) -> asyncio.Task[None]:
+        """Run `helper` from now on."""
+        task = self.create_task(helper())
+        self._helpers.append(task)
+        return task
+
+    def start_after(self, delay: float, helper: Helper) -> None:
+        """Run `helper` in `delay` seconds, unless the block is over by then."""
+        self._timers.append(asyncio.get_running_loop().call_later(delay, self.start, helper))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        for task in self._helpers:
+            task.cancel()
+        await super().__aexit__(kind, error, trace)
