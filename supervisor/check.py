@@ -5,7 +5,6 @@ The handlers are imported as for `run`, in a zygote, never in this process.
 
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from supervisor.duration import format_duration
 from supervisor.exit_code import ExitCode
 from supervisor.printable import escaped
 from supervisor.process.messages import HandlerInfo, Imported
-from supervisor.process.zygote import StartFailed, import_once, nursery_of
+from supervisor.process.zygote import StartFailed, import_once
 
 _HEADINGS = ("ACTION", "MODULE", "TIMEOUT", "GRACE", "IDEMPOTENT")
 
@@ -22,7 +21,7 @@ _HEADINGS = ("ACTION", "MODULE", "TIMEOUT", "GRACE", "IDEMPOTENT")
 def check_handlers(folders: Sequence[Path], import_timeout: float, pass_env: Sequence[str]) -> ExitCode:
     """Import the handlers in `folders` and print them as a table, and what is wrong on standard error."""
     try:
-        imported = import_once(nursery_of(folders, pass_env, secrets.token_hex(8), import_timeout))
+        imported = import_once(folders, import_timeout, pass_env)
     except StartFailed as error:
         sys.stderr.write(f"the handlers cannot be imported: {escaped(str(error))}\n")
         return ExitCode.NO_HANDLER

@@ -137,8 +137,11 @@ class RunClient:
             async with self._session.request(method, url, json=body, allow_redirects=False) as answer:
                 await self._check(answer)
                 return msgspec.json.decode(await answer.read(), type=dict[str, Any])
-        except (aiohttp.ClientError, TimeoutError, Unavailable, msgspec.DecodeError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             message = f"the server at {self._target.base_url} cannot be reached: {error}"
+            raise SubmitError(message, ExitCode.INTERNAL_ERROR) from error
+        except (Unavailable, msgspec.DecodeError) as error:
+            message = f"the server at {self._target.base_url} gives no answer of use: {error}"
             raise SubmitError(message, ExitCode.INTERNAL_ERROR) from error
 
     async def _check(self, answer: aiohttp.ClientResponse) -> None:
