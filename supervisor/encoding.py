@@ -43,12 +43,14 @@ def _plain(value: object) -> object:
     for base in (str, int, float):
         if isinstance(value, base):
             return base(value)
-    raise NotImplementedError(f"objects of type {type(value).__qualname__} have none")
+    raise NotImplementedError(f"it holds a {type(value).__qualname__} where JSON has no place for one")
 
 
 def _refuse_numbers_that_are_none(value: object) -> None:
     for path, leaf in _leaves(value):
-        if isinstance(leaf, float | Decimal) and not math.isfinite(leaf):
+        if (isinstance(leaf, float) and not math.isfinite(leaf)) or (
+            isinstance(leaf, Decimal) and not leaf.is_finite()
+        ):
             raise NotJson(f"{path} is {leaf}, which is not a number in JSON")
 
 

@@ -58,9 +58,9 @@ class Interruption:
 
     def arm(self) -> None:
         """A job begins: from here on a request interrupts it."""
+        self.disarm()  # the last job's `disarm` may itself have been interrupted
         self.requested = False
         self._delivered = False
-        self._coroutine = None
         self._armed = True
 
     def disarm(self) -> None:

@@ -10,28 +10,12 @@ from collections.abc import Iterable, Mapping
 INSTANCE = "MOBIUS_SUPERVISOR_INSTANCE"
 """Marks every process of one supervisor, so that a zygote can find what its dead supervisor's jobs left behind."""
 
-_ALLOWED = frozenset(
-    [
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "SHELL",
-        "LANG",
-        "LANGUAGE",
-        "TZ",
-        "TMPDIR",
-        "TMP",
-        "TEMP",
-        "TERM",
-        "HOSTNAME",
-        "LD_LIBRARY_PATH",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "VIRTUAL_ENV",
-        "CUDA_VISIBLE_DEVICES",
-    ]
-)
+# fmt: off
+_ALLOWED = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TMP", "TEMP", "TERM", "HOSTNAME",
+    "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES",
+})
+# fmt: on
 _ALLOWED_PREFIXES = ("LC_", "PYTHON", "XDG_")
 _NEVER = frozenset({"MOBIUS_API_KEY", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "CREDENTIALS_DIRECTORY"})
 

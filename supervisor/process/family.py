@@ -74,7 +74,7 @@ async def reap(pid: int) -> None:
             await readable(pidfd)
         finally:
             os.close(pidfd)
-        os.waitpid(pid, os.WNOHANG)  # it has ended: this does not wait
+        os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it has ended: this does not wait
 
 
 async def readable(descriptor: int) -> None:

@@ -59,17 +59,17 @@ def import_handlers(folders: Sequence[Path]) -> Imported:
 
 
 def _check_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
-    """Return the folders that exist, each once, and a problem for each of the others."""
-    present: dict[str, Path] = {}
+    """Return the folders that exist, resolved and each once, and a problem for each of the others."""
+    present: dict[Path, None] = {}
     problems = []
     for folder in folders:
         if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK):
-            present.setdefault(os.path.realpath(folder), folder.absolute())
+            present[folder.resolve()] = None
         else:
             problems.append(
                 Problem("", str(folder), 0, f"the handlers folder {folder} does not exist or cannot be read")
             )
-    return list(present.values()), problems
+    return list(present), problems
 
 
 def _modules_in(folder: Path) -> Iterator[_Module]:

@@ -1,0 +1,163 @@
+"""Handlers that end in every way a handler can end."""
+
+import ctypes
+import math
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from typing import NoReturn
+
+from supervisor import Context, PermanentError, handler
+
+
+@dataclass
+class Size:
+    width: int
+    height: int
+
+
+@handler("echo")
+def echo(context: Context, **parameters: object) -> dict[str, object]:
+    return parameters
+
+
+@handler("area")
+def area(size: Size, times: int = 1) -> int:
+    return size.width * size.height * times
+
+
+@handler("nothing")
+def nothing() -> None:
+    """Return nothing."""
+
+
+@handler("raw-bytes")
+def raw_bytes() -> bytes:
+    return bytes(range(256))
+
+
+@handler("big-result")
+def big_result(size: int) -> bytes:
+    return b"0123456789abcdef" * (size // 16)
+
+
+@handler("async-echo")
+async def async_echo(text: str) -> str:
+    import asyncio
+
+    await asyncio.sleep(0)
+    return text
+
+
+@handler("raise")
+def raise_value_error() -> NoReturn:
+    raise ValueError("there is no such page")
+
+
+@handler("raise-permanent")
+def raise_permanent() -> NoReturn:
+    raise PermanentError("the document is not a document")
+
+
+@handler("exit")
+def exit_() -> NoReturn:
+    sys.exit(3)
+
+
+@handler("die-by-signal")
+def die_by_signal(number: int) -> None:
+    print("about to die", flush=True)
+    os.kill(os.getpid(), number)
+    signal.pause()
+
+
+@handler("die-by-exit")
+def die_by_exit(code: int) -> NoReturn:
+    os._exit(code)
+
+
+@handler("segfault")
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+@handler("not-a-number")
+def not_a_number() -> dict[str, float]:
+    return {"ratio": math.nan}
+
+
+@handler("not-json")
+def not_json() -> object:
+    return threading.Lock()
+
+
+@handler("too-slow", timeout="200ms")
+def too_slow() -> None:
+    while True:
+        pass
+
+
+@handler("prints")
+def prints(line: str) -> None:
+    print(line)
+    os.write(1, b"raw on descriptor 1\n")
+    os.write(2, b"raw on descriptor 2\n")
+
+
+@handler("emits")
+def emits(context: Context, count: int, kind: str = "tick") -> int:
+    for number in range(count):
+        context.emit(kind, {"number": number})
+    return count
+
+
+@handler("logs")
+def logs(context: Context) -> None:
+    context.log.warning("page %d of %s is odd", 3, "the book")
+
+
+@handler("environment")
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+@handler("descriptors")
+def descriptors() -> dict[str, str]:
+    listing = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
+    names = [name for name in os.listdir(listing) if int(name) != listing]
+    os.close(listing)
+    return {name: os.readlink(f"/proc/self/fd/{name}") for name in names}
+
+
+@handler("closes-descriptors")
+def closes_descriptors(first: int, last: int) -> None:
+    os.closerange(first, last)
+
+
+@handler("garbage-on-every-descriptor")
+def garbage_on_every_descriptor() -> None:
+    for descriptor in range(64):
+        try:
+            os.write(descriptor, b"GET / HTTP/1.1\r\n\r\n")
+        except OSError:
+            continue
+
+
+@handler("workdir")
+def workdir(context: Context) -> str:
+    (context.workdir / "deep").mkdir()
+    (context.workdir / "deep" / "file").write_text("scratch")
+    return str(context.workdir)
+
+
+@handler("pid")
+def pid() -> int:
+    return os.getpid()
+
+
+@handler("about")
+def about(context: Context) -> dict[str, object]:
+    names = "job_id run_id workflow_name step_name action attempt queue worker_id parameters cancelled".split()
+    return {name: getattr(context, name) for name in names}

@@ -1,0 +1,125 @@
+"""Handlers that are hard to stop.  Each tells the processes it has started by an event before it goes to work."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from supervisor import Context, handler
+
+HOURS = 10**10
+"""Iterations of a key derivation that end long after any test."""
+
+
+def tell(context: Context, *others: int) -> None:
+    context.emit("working", {"pids": [os.getpid(), *others]})
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+@handler("python-loop")
+def python_loop(context: Context) -> None:
+    tell(context)
+    spin()
+
+
+@handler("c-call")
+def c_call(context: Context) -> None:
+    tell(context)
+    hashlib.pbkdf2_hmac("sha256", b"password", b"salt", HOURS)
+
+
+@handler("ignores-sigterm")
+def ignores_sigterm(context: Context) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    tell(context)
+    spin()
+
+
+@handler("swallows-the-cancel")
+def swallows_the_cancel(context: Context) -> None:
+    tell(context)
+    while True:
+        try:
+            spin()
+        except BaseException:
+            continue
+
+
+@handler("cleans-up")
+def cleans_up(context: Context, note: str) -> None:
+    tell(context)
+    try:
+        spin()
+    finally:
+        Path(note).write_text("cleaned up")
+
+
+@handler("succeeds-when-stopped", timeout="200ms")
+def succeeds_when_stopped(context: Context) -> str:
+    tell(context)
+    while not context.cancelled:
+        try:
+            time.sleep(60)
+        except BaseException:
+            return "rescued"
+    return "never"
+
+
+@handler("async-sleep")
+async def async_sleep(context: Context, note: str) -> None:
+    import asyncio
+
+    tell(context)
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        Path(note).write_text("cleaned up")
+
+
+@handler("with-subprocess")
+def with_subprocess(context: Context) -> None:
+    process = subprocess.Popen(["sleep", "3600"])
+    tell(context, process.pid)
+    process.wait()
+
+
+@handler("with-own-session")
+def with_own_session(context: Context) -> None:
+    process = subprocess.Popen(["sleep", "3600"], start_new_session=True, env={})
+    tell(context, process.pid)
+    spin()
+
+
+@handler("with-daemon")
+def with_daemon(context: Context) -> None:
+    tell(context, daemon())
+    spin()
+
+
+@handler("leaves-a-daemon")
+def leaves_a_daemon(context: Context) -> str:
+    tell(context, daemon())
+    return "done"
+
+
+def daemon() -> int:
+    """Start a process the way daemons do, in a session of its own and nobody's child; return its pid."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.write(writing, str(os.getpid()).encode())
+            os.close(writing)
+            while True:
+                time.sleep(3600)
+        os._exit(0)
+    os.wait()
+    os.close(writing)
+    return int(os.read(reading, 20))

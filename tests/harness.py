@@ -1,0 +1,159 @@
+"""A supervisor under test: the whole program, with real children, against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from supervisor.config import Machine, Settings, resolve
+from supervisor.credential import CredentialSource
+from supervisor.devserver.app import DevServer
+from supervisor.devserver.journal import Call
+from supervisor.exit_code import ExitCode
+from supervisor.process.kernel import children_of
+from supervisor.service import serve
+
+HANDLERS = Path(__file__).parent / "handlers"
+PROJECT = "acme"
+KEY = "mbx_secret_of_the_tests"
+GENEROUS = 20.0
+"""Seconds for what takes milliseconds, on a machine that may be busy with other things."""
+
+
+def settings_for(url: str, state: Path, **changes: str) -> Settings:
+    """Settings as the command line would make them; `changes` are texts by option, `cancel_grace="300ms"`."""
+    given = {"base_url": url, "project": PROJECT, "handlers": str(HANDLERS), "state_dir": str(state), "workers": "2"}
+    machine = Machine(cpus=2, host="test", pid=os.getpid(), random=str(time.monotonic_ns()), home=state)
+    texts = {name: (text,) for name, text in {**given, **changes}.items()}
+    return resolve(texts, {}, machine, has_key=True, key_project=None)
+
+
+class Supervisor:
+    """The program in this process and loop."""
+
+    def __init__(self, settings: Settings, environment: dict[str, str]) -> None:
+        self.settings = settings
+        self._environment = {**os.environ, **environment}
+        self.task: asyncio.Task[ExitCode] | None = None
+
+    def start(self) -> None:
+        source = CredentialSource(None, {"MOBIUS_API_KEY": KEY})
+        self.task = asyncio.create_task(serve(self.settings, source, self._environment), name="supervisor")
+
+    async def exit_code(self) -> ExitCode:
+        assert self.task is not None
+        async with asyncio.timeout(GENEROUS):
+            return await self.task
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(os.getpid(), number)
+
+
+@asynccontextmanager
+async def supervising(server: DevServer, state: Path, environment: dict[str, str] | None = None, **changes: str) -> Any:
+    """Run a supervisor inside the block; afterwards no process and no task of it is left."""
+    children = set(children_of(os.getpid()))
+    tasks = asyncio.all_tasks()
+    supervisor = Supervisor(settings_for(server.url, state, **changes), environment or {})
+    supervisor.start()
+    assert supervisor.task is not None
+    try:
+        yield supervisor
+        if not supervisor.task.done():
+            supervisor.signal(signal.SIGQUIT)
+        await supervisor.exit_code()
+    finally:
+        supervisor.task.cancel()
+        await asyncio.wait([supervisor.task])
+    assert set(children_of(os.getpid())) <= children
+    assert not {task for task in asyncio.all_tasks() - tasks if "supervisor" in repr(task.get_coro())}
+
+
+@asynccontextmanager
+async def program(url: str, state: Path, **changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run the installed program as a process of its own; its log goes to `state/log`."""
+    given = {"handlers": str(HANDLERS), "workers": "2", "base-url": url, "project": PROJECT, "state-dir": str(state)}
+    options = [part for name, text in {**given, **changes}.items() for part in (f"--{name.replace('_', '-')}", text)]
+    state.mkdir(exist_ok=True)
+    with (state / "log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "supervisor",
+            *options,
+            env={**os.environ, "MOBIUS_API_KEY": KEY},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def start_job(server: DevServer, action: str, parameters: dict[str, Any] | None = None, **step: Any) -> str:
+    """Start a run of one step; return its id."""
+    steps = [{"name": "only", "action": action, "parameters": parameters or {}, **step}]
+    return await server.start_run(PROJECT, {"name": action, "steps": steps})
+
+
+async def finished_job(server: DevServer, run_id: str, timeout: float = GENEROUS) -> Any:
+    """The job of a one-step run, once the run is over."""
+    await server.until(lambda: server.run(run_id).status != "active", timeout=timeout)
+    return server.jobs(run_id)[-1]
+
+
+async def event(server: DevServer, run_id: str, type_: str) -> dict[str, Any]:
+    """The payload of the first custom event of a type, once there is one."""
+    payloads = await server.until(lambda: events(server, run_id, type_), timeout=GENEROUS)
+    return payloads[0]
+
+
+def events(server: DevServer, run_id: str, type_: str) -> list[dict[str, Any]]:
+    """The payloads of a run's custom events of one type."""
+    custom = [entry["data"] for entry in server.events(run_id) if entry["type"] == "custom"]
+    return [data["data"] for data in custom if data["type"] == type_]
+
+
+def calls(server: DevServer, name: str, job_id: str | None = None) -> list[Call]:
+    """The calls of one kind, as the server saw them."""
+    return [call for call in server.calls if call.name == name and job_id in (None, call.job_id)]
+
+
+def reports(server: DevServer, job_id: str) -> list[Call]:
+    return calls(server, "complete", job_id)
+
+
+def result_of(report: Call) -> Any:
+    """The decoded result in a complete call."""
+    return json.loads(base64.b64decode(report.body["result_b64"]))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@contextmanager
+def timed() -> Iterator[list[float]]:
+    """Yield a list that holds the seconds the block took, once it is over."""
+    taken: list[float] = []
+    began = time.monotonic()
+    yield taken
+    taken.append(time.monotonic() - began)

@@ -1,0 +1,286 @@
+"""How a stop request interrupts a handler: with real signals, in this process's main thread."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+
+import pytest
+
+from supervisor.interruption import Cancelled, Interruption
+
+
+@pytest.fixture
+def interruption():
+    """An interruption wired to SIGTERM, as `child_main` does it."""
+    interruption = Interruption()
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: interruption.request())
+    yield interruption
+    interruption.disarm()
+    signal.signal(signal.SIGTERM, before)
+
+
+def ask_to_stop():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_request_raises_cancelled_where_the_handler_is(interruption):
+    interruption.arm()
+
+    with pytest.raises(Cancelled):
+        ask_to_stop()
+
+    assert interruption.requested
+
+
+def test_a_request_interrupts_a_handler_that_sleeps(interruption):
+    interruption.arm()
+    asker = threading.Timer(0.05, ask_to_stop)
+    asker.start()
+
+    with pytest.raises(Cancelled):
+        threading.Event().wait(30)
+
+    asker.join()
+
+
+def test_cancelled_is_not_swallowed_by_except_exception(interruption):
+    def handle():
+        with contextlib.suppress(Exception):
+            ask_to_stop()
+
+    interruption.arm()
+
+    with pytest.raises(Cancelled):
+        handle()
+
+
+def test_without_a_job_a_request_is_ignored(interruption):
+    ask_to_stop()
+
+    assert not interruption.requested
+
+
+def test_after_the_job_a_request_is_ignored(interruption):
+    interruption.arm()
+    interruption.disarm()
+
+    ask_to_stop()
+
+    assert not interruption.requested
+
+
+def test_a_second_request_does_not_break_the_cleanup(interruption):
+    steps = []
+
+    def handle():
+        try:
+            ask_to_stop()
+        finally:
+            ask_to_stop()
+            steps.append("cleaned")
+
+    interruption.arm()
+
+    with pytest.raises(Cancelled):
+        handle()
+
+    assert steps == ["cleaned"]
+
+
+def test_what_is_deferred_is_raised_at_the_outermost_exit(interruption):
+    steps = []
+
+    def write():
+        with interruption.deferred():
+            with interruption.deferred():
+                ask_to_stop()
+                steps.append("inside")
+            steps.append("between")
+        steps.append("outside")
+
+    interruption.arm()
+
+    with pytest.raises(Cancelled):
+        write()
+
+    assert steps == ["inside", "between"]
+
+
+def test_a_deferred_request_is_seen_at_once(interruption):
+    seen = []
+
+    def write():
+        with interruption.deferred():
+            ask_to_stop()
+            seen.append(interruption.requested)
+
+    interruption.arm()
+
+    with pytest.raises(Cancelled):
+        write()
+
+    assert seen == [True]
+
+
+def test_a_deferred_request_is_forgotten_when_the_job_is_over_first(interruption):
+    interruption.arm()
+
+    with interruption.deferred():
+        ask_to_stop()
+        interruption.disarm()
+
+    assert interruption.requested
+
+
+def test_an_error_inside_a_deferred_block_gives_way_to_the_request(interruption):
+    def write():
+        with interruption.deferred():
+            ask_to_stop()
+            raise BrokenPipeError
+
+    interruption.arm()
+
+    with pytest.raises(Cancelled) as caught:
+        write()
+
+    assert isinstance(caught.value.__context__, BrokenPipeError)
+
+
+def test_deferring_in_another_thread_does_not_defer_in_the_handlers(interruption):
+    inside, leave = threading.Event(), threading.Event()
+
+    def write():
+        with interruption.deferred():
+            inside.set()
+            leave.wait(10)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    inside.wait(10)
+    interruption.arm()
+
+    with pytest.raises(Cancelled):
+        ask_to_stop()
+
+    leave.set()
+    writer.join()
+
+
+def test_each_job_can_be_interrupted_anew(interruption):
+    for _ in range(3):
+        interruption.arm()
+        assert not interruption.requested
+        with pytest.raises(Cancelled):
+            ask_to_stop()
+        interruption.disarm()
+
+
+def test_a_storm_of_requests_raises_once_a_job_and_never_after_disarm(interruption):
+    """The pattern of the class's docstring, with signals at arbitrary places."""
+    over = threading.Event()
+    main_thread = threading.main_thread().ident
+
+    def storm():
+        while not over.is_set():
+            signal.pthread_kill(main_thread, signal.SIGTERM)
+
+    asker = threading.Thread(target=storm)
+    asker.start()
+    caught = 0
+    try:
+        for _ in range(300):
+            try:
+                try:
+                    interruption.arm()
+                    with interruption.deferred():
+                        sum(range(100))
+                    sum(range(10_000))
+                finally:
+                    interruption.disarm()
+            except Cancelled:
+                caught += 1
+            sum(range(1000))
+    finally:
+        over.set()
+        asker.join()
+
+    assert 0 < caught <= 300
+
+
+def run_attached(interruption, coroutine):
+    """Run a coroutine as `child_main` runs an `async def` handler."""
+
+    async def attached():
+        interruption.attach(asyncio.get_running_loop(), asyncio.current_task())
+        return await coroutine
+
+    interruption.arm()
+    try:
+        return asyncio.run(attached())
+    finally:
+        interruption.disarm()
+
+
+def test_a_coroutine_that_waits_is_cancelled_by_its_loop(interruption):
+    async def wait():
+        asyncio.get_running_loop().call_later(0.05, ask_to_stop)
+        await asyncio.sleep(30)
+
+    with pytest.raises(asyncio.CancelledError):
+        run_attached(interruption, wait())
+
+    assert interruption.requested
+
+
+def test_a_coroutine_that_computes_is_interrupted_in_its_step(interruption):
+    async def compute():
+        threading.Timer(0.05, ask_to_stop).start()
+        while True:
+            pass
+
+    with pytest.raises(Cancelled):
+        run_attached(interruption, compute())
+
+
+def test_a_coroutine_can_await_in_its_cleanup(interruption):
+    cleaned = []
+
+    async def handler():
+        try:
+            ask_to_stop()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(True)
+
+    with pytest.raises(Cancelled):
+        run_attached(interruption, handler())
+
+    assert cleaned
+
+
+def test_when_the_task_is_done_the_loops_end_is_interrupted(interruption):
+    async def handler():
+        return None
+
+    async def attached():
+        interruption.attach(asyncio.get_running_loop(), asyncio.current_task())
+
+    interruption.arm()
+    asyncio.run(attached())
+
+    with pytest.raises(Cancelled):
+        ask_to_stop()
+
+
+def test_a_task_is_not_cancelled_after_the_job(interruption):
+    async def main():
+        task = asyncio.create_task(asyncio.sleep(0.01, "done"))
+        interruption.arm()
+        interruption.attach(asyncio.get_running_loop(), task)
+        ask_to_stop()
+        interruption.disarm()
+        return await task
+
+    assert asyncio.run(main()) == "done"

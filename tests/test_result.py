@@ -1,0 +1,142 @@
+"""What a handler may return, and what it is told when it may not."""
+
+import dataclasses
+import datetime
+import enum
+import json
+import math
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.encoding import NotJson, encode_json
+from supervisor.result import InvalidResult, encode_result
+
+
+class Point(msgspec.Struct):
+    x: float
+    y: float | None = None
+
+
+@dataclasses.dataclass
+class Line:
+    points: list[Point]
+
+
+class Ratio(enum.Enum):
+    UNKNOWN = math.nan
+
+
+class Float(float):
+    """As NumPy's float64 is one."""
+
+
+def test_nothing_is_no_result():
+    assert encode_result(None) is None
+
+
+@pytest.mark.parametrize("value", [b"\x89PNG", bytearray(b"\x89PNG"), memoryview(b"\x89PNG")])
+def test_bytes_are_the_result_as_they_are(value):
+    assert encode_result(value) == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        ({"a": [1, 2.5, None, True, "ä"]}, '{"a":[1,2.5,null,true,"ä"]}'),
+        (Line([Point(1.0, 2.0), Point(3.0)]), '{"points":[{"x":1.0,"y":2.0},{"x":3.0,"y":null}]}'),
+        ((1, 2), "[1,2]"),
+        (datetime.date(2026, 4, 1), '"2026-04-01"'),
+        (Decimal("1.10"), '"1.10"'),
+        (Float(1.5), "1.5"),
+        ({"a": Float(1.5)}, '{"a":1.5}'),
+        ("NaN", '"NaN"'),
+        (10**30, str(10**30)),
+        ("", '""'),
+        (False, "false"),
+    ],
+)
+def test_anything_else_becomes_compact_json(value, encoded):
+    assert encode_result(value) == encoded.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (math.nan, "value is nan"),
+        ([1, -math.inf], "value[1] is -inf"),
+        ({"a": {"b": math.inf}}, "value['a']['b'] is inf"),
+        (Line([Point(1.0), Point(math.nan)]), "value.points[1].x is nan"),
+        ((None, math.nan), "value[1] is nan"),
+        (Decimal("NaN"), "value is NaN"),
+        ([Decimal("-Infinity")], "value[0] is -Infinity"),
+        ([Decimal("sNaN")], "value[0] is sNaN"),
+        ([Ratio.UNKNOWN], "value[0] is nan"),
+        ([Float(math.nan)], "value[0] is nan"),
+    ],
+)
+def test_what_is_not_a_number_is_refused_with_its_place(value, place):
+    with pytest.raises(InvalidResult) as caught:
+        encode_result(value)
+
+    assert str(caught.value) == f"the result is not JSON: {place}, which is not a number in JSON"
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (object(), "value is of type object"),
+        ({"pages": [1, range(3)]}, "value['pages'][1] is of type range"),
+        ({"pages": (page for page in "ab")}, "value['pages'] is of type generator"),
+        ({"a": "\ud800"}, "value['a'] is text with a lone surrogate"),
+        ({(1, 2): 3}, "value has no JSON: it holds a tuple where JSON has no place for one"),
+    ],
+)
+def test_what_has_no_json_is_refused_with_its_place_and_type(value, place):
+    with pytest.raises(InvalidResult) as caught:
+        encode_result(value)
+
+    assert str(caught.value).startswith(f"the result is not JSON: {place}")
+
+
+def test_what_refers_to_itself_is_refused():
+    value = {"a": []}
+    value["a"].append(value)
+
+    with pytest.raises(InvalidResult, match="refers to itself"):
+        encode_result(value)
+
+
+def test_what_refers_to_itself_beside_what_is_no_number_is_refused():
+    value = [math.nan]
+    value.append(value)
+
+    with pytest.raises(InvalidResult, match="refers to itself"):
+        encode_result(value)
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+
+
+@given(values)
+def test_json_that_is_written_reads_back_and_nothing_turns_into_null(value):
+    try:
+        encoded = encode_json(value)
+    except NotJson:
+        assert not has_strict_json(value)
+        return
+
+    assert has_strict_json(value)
+    assert json.loads(encoded) == value
+
+
+def has_strict_json(value):
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        return False
+    return True
