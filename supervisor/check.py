@@ -5,9 +5,10 @@ The handlers are imported as for `run`, in a zygote, never in this process.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import click
 
 from supervisor.duration import format_duration
 from supervisor.exit_code import ExitCode
@@ -23,14 +24,14 @@ def check_handlers(folders: Sequence[Path], import_timeout: float, pass_env: Seq
     try:
         imported = import_once(folders, import_timeout, pass_env)
     except StartFailed as error:
-        sys.stderr.write(f"the handlers cannot be imported: {escaped(str(error))}\n")
+        click.echo(f"the handlers cannot be imported: {escaped(str(error))}", err=True)
         return ExitCode.NO_HANDLER
     if imported.handlers:
-        sys.stdout.write(table(imported.handlers))
+        click.echo(table(imported.handlers))
     for line in complaints(imported):
-        sys.stderr.write(f"{line}\n")
+        click.echo(line, err=True)
     if not imported.handlers and not imported.problems:
-        sys.stderr.write(f"no handler found in {', '.join(map(str, folders))}\n")
+        click.echo(f"no handler found in {', '.join(map(str, folders))}", err=True)
     return verdict(imported)
 
 
@@ -43,8 +44,8 @@ def table(handlers: Sequence[HandlerInfo]) -> str:
     """One line per handler, sorted by action, in aligned columns."""
     rows = [_HEADINGS, *map(_row, sorted(handlers, key=lambda each: each.action))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 

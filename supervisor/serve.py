@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
-import sys
 from contextlib import AsyncExitStack
+
+import click
 
 from supervisor.config import ConfigError
 from supervisor.devserver.app import DevServer, DevServerSettings
@@ -22,8 +23,7 @@ async def serve(settings: DevServerSettings, key_hint: str) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         server = await _open(settings, stack)
-        sys.stdout.write(greeting(server.url, key_hint))
-        sys.stdout.flush()
+        click.echo(greeting(server.url, key_hint))
         await stop.wait()
 
 
@@ -39,4 +39,4 @@ async def _open(settings: DevServerSettings, stack: AsyncExitStack) -> DevServer
 
 def greeting(url: str, key_hint: str) -> str:
     """The line with the address, and what points a worker at it."""
-    return f"development server on {url}\n\n    export MOBIUS_BASE_URL={url} PROJECT=demo {key_hint}\n\n"
+    return f"development server on {url}\n\n    export MOBIUS_BASE_URL={url} PROJECT=demo {key_hint}\n"

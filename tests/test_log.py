@@ -28,13 +28,13 @@ class Log:
     """Logging set up on a stream that can be read."""
 
     def __init__(self, level: str = "info", line_format: str = "json", secrets: tuple[str, ...] = ()) -> None:
-        self._stream = io.StringIO()
-        log.configure(level, line_format, secrets=secrets, stream=self._stream)
+        self.stream = io.StringIO()
+        log.configure(level, line_format, secrets=secrets, stream=self.stream)
         self.logger = structlog.get_logger("test")
 
     @property
     def text(self) -> str:
-        return self._stream.getvalue()
+        return self.stream.getvalue()
 
     @property
     def lines(self) -> list[dict[str, object]]:
@@ -91,7 +91,6 @@ def test_job_data_cannot_draw_on_the_terminal_or_forge_a_line(
     line_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log, "choose_format", lambda *_: line_format)
-    monkeypatch.setenv("NO_COLOR", "1")
     logs = Log()
 
     logs.logger.info("a\x1b[2Jb", line="x\n<0>forged\r\x9b31m \u202e\ud800", **{"k\ney": 1})
@@ -166,13 +165,31 @@ def test_auto_means_console_on_a_terminal_priorities_in_the_journal_and_json_els
     assert chosen == ["console", "journal", "json", "json", "json"]
 
 
-@pytest.mark.parametrize("device", ["/dev/full", "closed pipe", "closed stream"])
+@pytest.mark.parametrize(("environment", "is_colored"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_terminal_gets_colours_unless_it_asks_for_none(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, *, is_colored: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    logs = Log(line_format="console")
+    monkeypatch.setattr(logs.stream, "isatty", lambda: True)
+
+    log.configure("info", "console", stream=logs.stream)
+    logs.logger.info("hello")
+
+    assert ("\x1b[" in logs.text) == is_colored
+
+
+@pytest.mark.parametrize("device", ["/dev/full", "closed pipe", "closed stream", "no stream"])
 def test_logging_goes_on_when_its_stream_is_gone(device: str) -> None:
     script = "from supervisor import log; import structlog, sys, os\n"
     if device == "closed pipe":
         script += "r, w = os.pipe(); os.dup2(w, 2); os.close(r)\n"
     elif device == "closed stream":
         script += "sys.stderr.close()\n"
+    elif device == "no stream":
+        script += "sys.stderr = None  # as Python does when descriptor 2 is closed at its start\n"
     script += (
         "log.configure('info', 'auto')\n"
         "for _ in range(9): structlog.get_logger('x').info('y' * 5000)\n"
