@@ -5,28 +5,33 @@ The handlers are imported as for `run`, in a zygote, never in this process.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import click
 
 from supervisor.duration import format_duration
 from supervisor.exit_code import ExitCode
 from supervisor.printable import escaped
-from supervisor.process.messages import HandlerInfo, Imported, Problem
-from supervisor.process.zygote import import_once
+from supervisor.process.messages import HandlerInfo, Imported
+from supervisor.process.zygote import StartFailed, import_once
 
 _HEADINGS = ("ACTION", "MODULE", "TIMEOUT", "GRACE", "IDEMPOTENT")
 
 
 def check_handlers(folders: Sequence[Path], import_timeout: float, pass_env: Sequence[str]) -> ExitCode:
-    """Import the handlers in `folders` and print them as a table, and problems on standard error."""
-    imported = import_once(folders, import_timeout, pass_env)
+    """Import the handlers in `folders` and print them as a table, and what is wrong on standard error."""
+    try:
+        imported = import_once(folders, import_timeout, pass_env)
+    except StartFailed as error:
+        click.echo(f"the handlers cannot be imported: {escaped(str(error))}", err=True)
+        return ExitCode.NO_HANDLER
     if imported.handlers:
-        sys.stdout.write(table(imported.handlers))
-    for problem in imported.problems:
-        sys.stderr.write(f"{complaint(problem)}\n")
+        click.echo(table(imported.handlers))
+    for line in complaints(imported):
+        click.echo(line, err=True)
     if not imported.handlers and not imported.problems:
-        sys.stderr.write(f"no handler found in {', '.join(map(str, folders))}\n")
+        click.echo(f"no handler found in {', '.join(map(str, folders))}", err=True)
     return verdict(imported)
 
 
@@ -39,14 +44,15 @@ def table(handlers: Sequence[HandlerInfo]) -> str:
     """One line per handler, sorted by action, in aligned columns."""
     rows = [_HEADINGS, *map(_row, sorted(handlers, key=lambda each: each.action))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
-def complaint(problem: Problem) -> str:
-    """`file:line: message`, as compilers write it, so that editors find the place."""
-    return escaped(f"{problem.file}:{problem.line}: {problem.message}")
+def complaints(imported: Imported) -> list[str]:
+    """`file:line: message`, as compilers write it so that editors find the place, and warnings."""
+    problems = [f"{problem.file}:{problem.line}: {problem.message}" for problem in imported.problems]
+    return [escaped(line) for line in [*problems, *(f"warning: {warning}" for warning in imported.warnings)]]
 
 
 def _row(handler: HandlerInfo) -> tuple[str, ...]:

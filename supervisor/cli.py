@@ -126,8 +126,10 @@ def check(**answers: Any) -> None:
     values = _values(_CHECK_OPTIONS, answers)
     _require_folders(values["handlers"])
 
+    from supervisor import log
     from supervisor.check import check_handlers
 
+    log.configure("info", "auto")  # what the modules print while they are imported
     sys.exit(check_handlers(values["handlers"], values["import_timeout"], values["pass_env"]))
 
 
@@ -136,7 +138,9 @@ def check(**answers: Any) -> None:
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port; 0 picks a free one."
 )
-@click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file.  [default: in memory]")
+@click.option(
+    "--db", "database", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file.  [default: in memory]"
+)
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="Demand this key.  [default: any key will do]")
 @click.option(
     "--heartbeat-interval",

@@ -31,11 +31,13 @@ _PLAIN_VALUE = re.compile(r"[^\s\"'=\\]+")
 class Line:
     """One logger's end: writes finished lines to the stream and never raises."""
 
-    def __init__(self, name: str, stream: TextIO) -> None:
+    def __init__(self, name: str, stream: TextIO | None) -> None:
         self.name = name
         self._stream = stream
 
     def msg(self, line: str) -> None:
+        if self._stream is None:  # started with descriptor 2 closed
+            return
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -63,10 +65,11 @@ def configure(level: str, line_format: str, *, secrets: Iterable[str] = (), stre
 
     `level` and `line_format` are `Settings.log_level` and `Settings.log_format`; `secrets` never show in a line.
     """
-    outlet = sys.stderr if stream is None else stream
+    outlet: TextIO | None = stream or sys.stderr
     chosen = choose_format(line_format, outlet, os.environ)
+    is_colored = _is_terminal(outlet) and not os.environ.get("NO_COLOR")  # https://no-color.org
     structlog.configure(
-        processors=_processors(chosen, secrets),
+        processors=_processors(chosen, secrets, is_colored=is_colored),
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda name="supervisor": Line(name, outlet),
         # A cached logger would keep the secrets and the stream of its first use.
@@ -75,23 +78,34 @@ def configure(level: str, line_format: str, *, secrets: Iterable[str] = (), stre
     logging.basicConfig(handlers=[_FromLogging()], level=_LEVELS[level], force=True)
 
 
-def choose_format(line_format: str, stream: TextIO, environment: Mapping[str, str]) -> str:
+def choose_format(line_format: str, stream: TextIO | None, environment: Mapping[str, str]) -> str:
     """Return `console`, `json` or `journal`: what `auto` means for this stream."""
     if line_format != "auto":
         return line_format
-    try:
-        status = os.fstat(stream.fileno())
-        is_terminal = stream.isatty()
-    except (OSError, ValueError):  # no descriptor, as in tests, or a closed one
-        return "json"
-    if is_terminal:
+    if _is_terminal(stream):
         return "console"
-    return "journal" if environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}" else "json"
+    return "journal" if environment.get("JOURNAL_STREAM", "-") == _identity(stream) else "json"
 
 
-def _processors(line_format: str, secrets: Iterable[str]) -> list[Processor]:
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False
+
+
+def _identity(stream: TextIO | None) -> str:
+    """What systemd.exec(5) says of `$JOURNAL_STREAM`: device and inode; empty without a descriptor."""
+    try:
+        status = os.fstat(stream.fileno()) if stream else None
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_dev}:{status.st_ino}" if status else ""
+
+
+def _processors(line_format: str, secrets: Iterable[str], *, is_colored: bool) -> list[Processor]:
     renderers: dict[str, list[Processor]] = {
-        "console": [_escape, _console()],
+        "console": [_escape, _console(is_colored=is_colored)],
         "journal": [render_journal],
         "json": [render_json],
     }
@@ -111,9 +125,12 @@ def _add_logger(logger: Any, _method: str, event: EventDict) -> EventDict:
     return event
 
 
-def _console() -> Processor:
+def _console(*, is_colored: bool) -> Processor:
     return structlog.dev.ConsoleRenderer(
-        colors="NO_COLOR" not in os.environ, timestamp_key="ts", exception_formatter=structlog.dev.plain_traceback
+        colors=is_colored,
+        sort_keys=False,
+        timestamp_key="ts",
+        exception_formatter=structlog.dev.plain_traceback,
     )
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
+import sqlite3
+from contextlib import AsyncExitStack
+
+import click
 
 from supervisor.config import ConfigError
 from supervisor.devserver.app import DevServer, DevServerSettings
@@ -13,25 +16,27 @@ from supervisor.devserver.app import DevServer, DevServerSettings
 async def serve(settings: DevServerSettings, key_hint: str) -> None:
     """Serve until told to stop; `key_hint` is the assignment that gives a worker the key.
 
-    Raises `ConfigError` when the address cannot be had.
+    Raises `ConfigError` when the address or the database cannot be had.
     """
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = DevServer(settings)
+    async with AsyncExitStack() as stack:
+        server = await _open(settings, stack)
+        click.echo(greeting(server.url, key_hint))
+        await stop.wait()
+
+
+async def _open(settings: DevServerSettings, stack: AsyncExitStack) -> DevServer:
     try:
-        await server.__aenter__()
+        return await stack.enter_async_context(DevServer(settings))
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
         raise ConfigError(f"cannot serve on {where}: {error.strerror or error}") from error
-    try:
-        sys.stdout.write(greeting(server.url, key_hint))
-        sys.stdout.flush()
-        await stop.wait()
-    finally:
-        await server.__aexit__(None, None, None)
+    except sqlite3.Error as error:
+        raise ConfigError(f"cannot use the database {settings.database}: {error}") from error
 
 
 def greeting(url: str, key_hint: str) -> str:
     """The line with the address, and what points a worker at it."""
-    return f"development server on {url}\n\n    export MOBIUS_BASE_URL={url} PROJECT=demo {key_hint}\n\n"
+    return f"development server on {url}\n\n    export MOBIUS_BASE_URL={url} PROJECT=demo {key_hint}\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import click
 import msgspec
 
 from supervisor.config import ConfigError
@@ -68,7 +68,7 @@ async def submit(target: Target, action: str, parameters: dict[str, Any], *, que
     async with RunClient(target) as client:
         run_id = await client.start(action, parameters, queue)
         if not follow:
-            sys.stdout.write(f"{run_id}\n")
+            click.echo(run_id)
             return ExitCode.DRAINED
         _tell(f"run {run_id}")
         await _tell_events(client, run_id)
@@ -137,8 +137,11 @@ class RunClient:
             async with self._session.request(method, url, json=body, allow_redirects=False) as answer:
                 await self._check(answer)
                 return msgspec.json.decode(await answer.read(), type=dict[str, Any])
-        except (aiohttp.ClientError, TimeoutError, Unavailable, msgspec.DecodeError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             message = f"the server at {self._target.base_url} cannot be reached: {error}"
+            raise SubmitError(message, ExitCode.INTERNAL_ERROR) from error
+        except (Unavailable, msgspec.DecodeError) as error:
+            message = f"the server at {self._target.base_url} gives no answer of use: {error}"
             raise SubmitError(message, ExitCode.INTERNAL_ERROR) from error
 
     async def _check(self, answer: aiohttp.ClientResponse) -> None:
@@ -200,7 +203,7 @@ def _show_end(run: dict[str, Any]) -> int:
     if run.get("status") != "completed":
         return ExitCode.INTERNAL_ERROR
     if run.get("result_b64"):
-        sys.stdout.write(show_result(base64.b64decode(run["result_b64"])) + "\n")
+        click.echo(show_result(base64.b64decode(run["result_b64"])))
     return ExitCode.DRAINED
 
 
@@ -214,4 +217,4 @@ def show_result(result: bytes) -> str:
 
 
 def _tell(line: str) -> None:
-    sys.stderr.write(escaped(line) + "\n")
+    click.echo(escaped(line), err=True)

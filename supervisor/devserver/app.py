@@ -76,10 +76,11 @@ class DevServer:
         """Bind and listen; raises OSError when the address is taken."""
         async with AsyncExitStack() as opening:
             opening.callback(self.store.close)
-            await opening.enter_async_context(self._keeping_time())
             await self._runner.setup()
             opening.push_async_callback(self._runner.cleanup)
             await web.TCPSite(self._runner, self.settings.host, self.settings.port).start()
+            # After the site: a task group would wrap the error of an address that is taken.
+            await opening.enter_async_context(self._keeping_time())
             self._stack = opening.pop_all()
         return self
 

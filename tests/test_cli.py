@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner, Result
+
+import supervisor
+from supervisor.cli import main
+from supervisor.config import OPTIONS, ConfigError, Settings
+from supervisor.credential import CredentialSource
+from supervisor.version import __version__
+
+COMMAND = [sys.executable, "-m", "supervisor"]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in OPTIONS.values():
+        for variable in option.variables:
+            monkeypatch.delenv(variable, raising=False)
+    for variable in ("MOBIUS_API_KEY", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+class Service:
+    """Stands for the running program: remembers what it was given, ends with `code` or `error`."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self.error: Exception | None = None
+        self.settings: Settings | None = None
+        self.token = ""
+        self.key_was_unread: bool | None = None
+        self.logging: tuple[object, ...] = ()
+
+    def main(self, settings: Settings, source: CredentialSource) -> int:
+        self.settings, self.token = settings, source.read().token
+        if self.error:
+            raise self.error
+        return self.code
+
+    def become_undumpable(self, dumpable: bool) -> None:
+        assert not dumpable
+        self.key_was_unread = "MOBIUS_API_KEY" in os.environ
+
+    def configure_logging(self, *arguments: object, **keywords: object) -> None:
+        self.logging = (*arguments, keywords)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Service:
+    fake = Service()
+    monkeypatch.setattr(supervisor, "service", SimpleNamespace(main=fake.main), raising=False)
+    monkeypatch.setattr("supervisor.process.kernel.set_dumpable", fake.become_undumpable)
+    monkeypatch.setattr("supervisor.log.configure", fake.configure_logging)
+    monkeypatch.setenv("MOBIUS_API_KEY", "mbx_secret")
+    monkeypatch.setenv("MOBIUS_BASE_URL", "https://api.example.com")
+    monkeypatch.setenv("PROJECT", "acme")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "handlers").mkdir()
+    return fake
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--workers", "8"], ["run", "--workers", "8"]])
+def test_run_is_what_happens_without_a_command(service: Service, arguments: list[str]) -> None:
+    result = invoke(*arguments)
+
+    assert result.exit_code == 0, result.output
+    assert service.settings is not None
+    assert (service.settings.workers, service.settings.project, service.token) == (8, "acme", "mbx_secret")
+
+
+def test_run_without_any_option_needs_the_environment_only(service: Service) -> None:
+    result = invoke()
+
+    assert result.exit_code == 0, result.output
+    assert service.settings is not None
+    assert service.settings.workers == len(os.sched_getaffinity(0))
+    assert re.fullmatch(rf".+-{os.getpid()}-[0-9a-f]{{6}}", service.settings.worker_id)
+
+
+def test_nobody_can_read_our_memory_before_the_key_is_in_it(service: Service) -> None:
+    invoke("run")
+
+    assert service.key_was_unread is True
+    assert "MOBIUS_API_KEY" not in os.environ
+
+
+def test_the_log_is_told_the_key_so_that_it_can_hide_it(service: Service) -> None:
+    invoke("run", "--log-level", "debug", "--log-format", "json")
+
+    assert service.logging == ("debug", "json", {"secrets": ["mbx_secret"]})
+
+
+def test_the_exit_code_is_the_service_s(service: Service) -> None:
+    service.code = 6
+
+    assert invoke("run").exit_code == 6
+
+
+def test_options_may_be_repeated(service: Service, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+
+    invoke("--handlers", "one", "--handlers", "two", "--queue", "a,b", "--queue", "c")
+
+    assert service.settings is not None
+    assert service.settings.handlers == (Path("one"), Path("two"))
+    assert service.settings.queues == ("a", "b", "c")
+
+
+def test_a_key_that_names_the_project_is_enough(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROJECT")
+    monkeypatch.setenv("MOBIUS_API_KEY", "pinned/mbx_secret")
+
+    invoke("run")
+
+    assert service.settings is not None
+    assert (service.settings.project, service.token) == ("pinned", "pinned/mbx_secret")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--workers", "0"], "Error: --workers: must be at least 1, not '0'"),
+        (["--handlers", "nowhere"], "Error: --handlers: there is no folder 'nowhere'"),
+        (["--api-key-file", "nowhere"], "Error: the API key file nowhere cannot be read: No such file or directory"),
+        (["--project", "other\x1b"], r"Error: --project: must be a project handle such as 'acme' or 'acme-video'"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_and_exit_code_2(service: Service, arguments: list[str], sentence: str) -> None:
+    result = invoke(*arguments)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(sentence)
+    assert result.stderr.count("\n") == 1
+    assert service.settings is None
+
+
+def test_what_the_service_finds_wrong_with_the_settings_is_a_sentence_as_well(service: Service) -> None:
+    service.error = ConfigError("the server knows no project 'acme'")
+
+    result = invoke("run")
+
+    assert (result.exit_code, result.stderr) == (2, "Error: the server knows no project 'acme'\n")
+
+
+def test_an_unknown_command_or_option_is_a_usage_error() -> None:
+    unknown_command, unknown_option = invoke("serve-jobs"), invoke("--wrokers", "8")
+
+    assert (unknown_command.exit_code, unknown_option.exit_code) == (2, 2)
+    assert "No such command 'serve-jobs'" in unknown_command.stderr
+    assert "--wrokers" in unknown_option.stderr
+
+
+def test_help_lists_the_commands_and_says_which_is_the_default() -> None:
+    result = invoke("--help")
+
+    assert result.exit_code == 0
+    assert all(f"\n  {name} " in result.output for name in ("check", "run", "server", "submit", "version"))
+    assert "(the default command)" in result.output
+
+
+def test_help_shows_each_option_with_its_default_and_environment_names() -> None:
+    shown = " ".join(CliRunner().invoke(main, ["run", "--help"], terminal_width=300).output.split())
+
+    for option in OPTIONS.values():
+        assert option.flag in shown
+        assert f"{option.shown_default or option.default or 'required'}; env: {', '.join(option.variables)}]" in shown
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["--version"]])
+def test_the_version_can_be_asked_for_both_ways(arguments: list[str]) -> None:
+    assert invoke(*arguments).output == f"mobius-supervisor {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["version"]])
+def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys; from supervisor.cli import main; main(sys.argv[1:], standalone_mode=False);"
+        "print('heavy:', *{'aiohttp', 'asyncio', 'uvloop', 'structlog', 'psutil'} & set(sys.modules))"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+
+    assert ended.stdout.splitlines()[-1] == "heavy:"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images.py").write_text(
+        "from supervisor import handler\n"
+        "@handler('resize', timeout='10m')\n"
+        "def resize(width: int) -> None: ...\n"
+        "@handler('crop', idempotent=True, cancel_grace=0.5)\n"
+        "def crop() -> None: ...\n"
+    )
+    return tmp_path
+
+
+def check(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, "check", "--handlers", folder], capture_output=True, text=True, check=False)
+
+
+def test_check_lists_the_handlers(folder: Path) -> None:
+    ended = check(folder)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [line.split() for line in ended.stdout.splitlines()] == [
+        ["ACTION", "MODULE", "TIMEOUT", "GRACE", "IDEMPOTENT"],
+        ["crop", "images", "-", "500ms", "yes"],
+        ["resize", "images", "10m", "-", "no"],
+    ]
+
+
+def test_check_tells_what_is_wrong_by_file_and_line(folder: Path) -> None:
+    (folder / "broken.py").write_text("\nimport nothing_of_that_name\n")
+
+    ended = check(folder)
+
+    assert ended.returncode == 3
+    assert "resize" in ended.stdout
+    assert f"{folder / 'broken.py'}:2: " in ended.stderr
+
+
+def test_check_of_an_empty_folder_is_a_failure(tmp_path: Path) -> None:
+    ended = check(tmp_path)
+
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr == f"no handler found in {tmp_path}\n"
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `mobius-supervisor server` on a free port; give the process and its address."""
+    command = [*COMMAND, "server", "--port", "0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().split()[-1]
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_server_says_how_to_use_it_and_ends_on_a_signal(number: signal.Signals) -> None:
+    with serving() as (process, url):
+        process.send_signal(number)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        rest, errors = process.stdout.read(), process.stderr.read()
+        process.wait(timeout=10)
+
+    assert (process.returncode, errors) == (0, "")
+    assert f"export MOBIUS_BASE_URL={url} PROJECT=demo MOBIUS_API_KEY=" in rest
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with serving() as (_, url):
+        port = url.rsplit(":", 1)[1]
+        ended = subprocess.run([*COMMAND, "server", "--port", port], capture_output=True, text=True, check=False)
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"Error: cannot serve on 127.0.0.1:{port}: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_database_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
+    result = invoke("server", "--port", "0", "--db", str(tmp_path / "missing" / "file.db"))
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: cannot use the database ")
+
+
+def test_submit_takes_the_settings_of_a_worker_and_the_server_its_key_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("mbx_local\n")
+    (tmp_path / "key").chmod(0o600)
+
+    with serving("--api-key-file", str(tmp_path / "key")) as (_, url):
+        environment = {**os.environ, "MOBIUS_BASE_URL": url, "PROJECT": "demo", "MOBIUS_API_KEY": "mbx_local"}
+        accepted = subprocess.run([*COMMAND, "submit", "resize"], capture_output=True, text=True, env=environment)
+        environment["MOBIUS_API_KEY"] = "mbx_other"
+        refused = subprocess.run([*COMMAND, "submit", "resize"], capture_output=True, text=True, env=environment)
+
+    assert (accepted.returncode, accepted.stderr) == (0, "")
+    assert accepted.stdout.startswith("run_")
+    assert (refused.returncode, refused.stdout) == (4, "")
+    assert refused.stderr == f"Error: the server at {url} refuses the API key (401)\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--params", "{"], "--params: must be a JSON object"),
+        (["--queue", ""], "must not be empty"),
+        ([], "missing: --base-url"),
+    ],
+)
+def test_what_is_wrong_with_a_submission_is_said_before_anything_is_sent(arguments: list[str], part: str) -> None:
+    result = invoke("submit", "resize", *arguments)
+
+    assert result.exit_code == 2
+    assert part in result.stderr

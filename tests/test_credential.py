@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from pathlib import Path
+
+import pytest
+
+from supervisor.config import ConfigError
+from supervisor.credential import CredentialSource, project_of
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    path.write_text("mbx_file\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> dict[str, str]:
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (folder / "mobius-api-key").write_text("mbx_systemd\n")
+    (folder / "mobius-api-key").chmod(0o440)
+    return {"CREDENTIALS_DIRECTORY": str(folder)}
+
+
+def complaint(source: CredentialSource) -> str:
+    with pytest.raises(ConfigError) as caught:
+        source.read()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_file_wins_over_systemd_and_that_over_the_environment(key_file: Path, systemd: dict[str, str]) -> None:
+    key = {"MOBIUS_API_KEY": "mbx_environment"}
+
+    tokens = [
+        CredentialSource(key_file, systemd | key).read().token,
+        CredentialSource(None, systemd | key).read().token,
+        CredentialSource(None, dict(key)).read().token,
+    ]
+
+    assert tokens == ["mbx_file", "mbx_systemd", "mbx_environment"]
+
+
+def test_the_key_is_removed_from_the_environment_even_when_a_file_is_used(key_file: Path) -> None:
+    environment = {"MOBIUS_API_KEY": "mbx_environment", "PATH": "/bin"}
+
+    CredentialSource(key_file, environment)
+
+    assert environment == {"PATH": "/bin"}
+
+
+def test_a_key_from_the_environment_can_be_read_again() -> None:
+    source = CredentialSource(None, {"MOBIUS_API_KEY": "mbx_x"})
+
+    assert source.read() == source.read()
+
+
+def test_a_file_is_read_anew_each_time(key_file: Path) -> None:
+    source = CredentialSource(key_file, {})
+    source.read()
+
+    key_file.write_text("mbx_rotated")
+
+    assert source.read().token == "mbx_rotated"
+
+
+def test_a_pipe_is_read_once_and_remembered(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("mbx_piped\n",))
+    writer.start()
+    source = CredentialSource(pipe, {})
+
+    first, second = source.read(), source.read()
+    writer.join()
+
+    assert first.token == second.token == "mbx_piped"
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+def test_one_newline_at_the_end_of_a_file_is_no_part_of_the_key(key_file: Path, ending: str) -> None:
+    key_file.write_bytes(b"acme/mbx_aB.c+/=" + ending.encode())
+
+    assert CredentialSource(key_file, {}).read().token == "acme/mbx_aB.c+/="
+
+
+@pytest.mark.parametrize(
+    "content", [b"mbx_a\n\n", b"mbx_a\nmbx_b", b" mbx_a", b"mbx_\x00", b"mbx_\xc3\xbc", b"mbx_\xff"]
+)
+def test_a_key_with_other_characters_than_a_header_takes_is_refused(key_file: Path, content: bytes) -> None:
+    key_file.write_bytes(content)
+
+    said = complaint(CredentialSource(key_file, {}))
+
+    assert str(key_file) in said
+    assert "mbx_" not in said
+
+
+def test_an_empty_a_missing_and_an_unreadable_file_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+
+    assert "is empty" in complaint(CredentialSource(tmp_path / "empty", {}))
+    assert "No such file" in complaint(CredentialSource(tmp_path / "missing", {}))
+    assert "Is a directory" in complaint(CredentialSource(tmp_path, {}))
+
+
+def test_a_file_that_cannot_be_a_key_is_not_read_whole() -> None:
+    assert "is it the right file" in complaint(CredentialSource(Path("/dev/zero"), {}))
+
+
+def test_no_source_at_all_names_the_ways() -> None:
+    source = CredentialSource(None, {"MOBIUS_API_KEY": ""})
+
+    assert not source.is_given
+    assert "MOBIUS_API_KEY or --api-key-file" in complaint(source)
+
+
+@pytest.mark.parametrize(
+    ("token", "project"),
+    [
+        ("mbx_secret", None),
+        ("acme/mbx_secret", "acme"),
+        ("mbx_secret.acme-video", "acme-video"),
+        ("mbx_se.cret.acme", "acme"),
+        ("mbx_secret.Acme", None),
+        ("anything", None),
+        ("acme/other", None),
+    ],
+)
+def test_a_decorated_key_names_its_project(token: str, project: str | None) -> None:
+    assert project_of(token) == project
+    assert CredentialSource(None, {"MOBIUS_API_KEY": token}).read().token == token
+
+
+@pytest.mark.parametrize(("mode", "is_warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_a_file_that_others_can_read_is_warned_of(key_file: Path, mode: int, *, is_warned: bool) -> None:
+    key_file.chmod(mode)
+
+    warning = CredentialSource(key_file, {}).read().warning
+
+    assert bool(warning) == is_warned
+
+
+def test_the_group_bits_of_a_systemd_credential_are_no_reason_to_warn(systemd: dict[str, str]) -> None:
+    named = Path(systemd["CREDENTIALS_DIRECTORY"]) / "mobius-api-key"
+
+    assert CredentialSource(None, systemd).read().warning is None
+    assert CredentialSource(named, systemd).read().warning is None
+
+
+def test_the_key_shows_in_no_repr_and_cannot_be_pickled() -> None:
+    source = CredentialSource(None, {"MOBIUS_API_KEY": "mbx_secret"})
+
+    shown = f"{source!r} {source.read()!r} {source.read()}"
+
+    assert "secret" not in shown
+    with pytest.raises(TypeError):
+        pickle.dumps(source)

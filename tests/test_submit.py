@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from supervisor.config import ConfigError
+from supervisor.devserver.app import Call, DevServer, DevServerSettings
+from supervisor.event_stream import RunEvent
+from supervisor.exit_code import ExitCode
+from supervisor.submit import SubmitError, Target, describe, read_parameters, show_result, submit
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[DevServer]:
+    settings = DevServerSettings(projects=frozenset({"acme"}), api_key="mbx_right")
+    async with DevServer(settings) as opened:
+        yield opened
+
+
+def target(server: DevServer, *, project: str = "acme", token: str = "mbx_right") -> Target:
+    return Target(server.url, project, token)
+
+
+async def work(server: DevServer, outcome: dict[str, Any], events: list[dict[str, Any]]) -> None:
+    """Be the worker of one job."""
+    jobs = f"{server.url}/v1/projects/acme/jobs"
+    async with aiohttp.ClientSession(headers={"Authorization": "Bearer mbx_right"}, raise_for_status=True) as session:
+        claimed = await session.post(f"{jobs}/claim", json={"worker_id": "w", "wait_seconds": 10})
+        job = await claimed.json()
+        fence = {"worker_id": "w", "attempt": job["attempt"]}
+        if events:
+            await session.post(f"{jobs}/{job['job_id']}/events", json={**fence, "events": events})
+        await session.post(f"{jobs}/{job['job_id']}/complete", json={**fence, **outcome})
+
+
+def completed(result: bytes) -> dict[str, Any]:
+    return {"status": "completed", "result_b64": base64.b64encode(result).decode()}
+
+
+async def test_a_run_of_one_step_is_started_and_its_id_printed(
+    server: DevServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = await submit(target(server), "resize-image", {"width": 8}, queue="gpu", follow=False)
+
+    run_id = capsys.readouterr().out.strip()
+    [job] = server.jobs(run_id)
+    assert code == 0
+    assert (job.action, job.queue, job.parameters) == ("resize-image", "gpu", b'{"width":8}')
+
+
+async def test_a_followed_run_shows_its_events_and_ends_with_its_result(
+    server: DevServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = [{"type": "progress", "payload": {"done": 1, "note": "\x1b[2J"}}]
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work(server, completed(b'{"width": 8}'), events))
+        code = await submit(target(server), "resize-image", {}, queue=None, follow=True)
+
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert code == 0
+    assert printed.out == '{\n  "width": 8\n}\n'
+    assert [line.split(" ")[2].rstrip(",") for line in lines if line.startswith("job")] == [
+        "pending",
+        "claimed",
+        "completed",
+    ]
+    assert '  progress {"done": 1, "note": "\\u001b[2J"}' in lines
+    assert lines[-1].endswith("completed")
+
+
+async def test_a_run_that_failed_is_exit_code_1_and_says_why(
+    server: DevServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = {"status": "failed", "error_type": "ValueError", "error_message": "no such image"}
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work(server, outcome, []))
+        code = await submit(target(server), "resize-image", {}, queue=None, follow=True)
+
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (1, "")
+    assert "ValueError: no such image" in printed.err.splitlines()[-1]
+
+
+class CuttingServer:
+    """Serves one run whose stream is cut, then refused, then replayed to its end."""
+
+    def __init__(self) -> None:
+        self.since: list[str | None] = []
+        self._runner = web.AppRunner(self._application())
+
+    async def __aenter__(self) -> Target:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        return Target(f"http://127.0.0.1:{self._runner.addresses[0][1]}", "acme", "mbx_right")
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    def _application(self) -> web.Application:
+        application = web.Application()
+        application.router.add_post("/v1/projects/acme/runs", self._run)
+        application.router.add_get("/v1/projects/acme/runs/run_1", self._run)
+        application.router.add_get("/v1/projects/acme/runs/run_1/events", self._events)
+        return application
+
+    async def _run(self, _request: web.Request) -> web.Response:
+        return web.json_response({"id": "run_1", "status": "completed", "result_b64": "AAE="})
+
+    async def _events(self, request: web.Request) -> web.Response:
+        self.since.append(request.query.get("since"))
+        first = b'data: {"type":"custom","seq":1,"data":{"type":"first"}}\n\n'
+        snapshot = b'data: {"type":"run_updated","seq":9,"data":{"status":"completed"}}\n\n'
+        second = b'data: {"type":"custom","seq":2,"data":{"type":"second"}}\n\n'
+        answers = {1: web.Response(body=first + b'data: {"type'), 2: web.Response(status=503)}
+        return answers.get(len(self.since), web.Response(body=snapshot + second))
+
+
+async def test_a_stream_that_is_cut_is_taken_up_where_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    server = CuttingServer()
+
+    async with server as cutting:
+        code = await submit(cutting, "resize-image", {}, queue=None, follow=True)
+
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (0, "2 bytes\n")
+    assert server.since == ["0", "1", "1"]
+    assert printed.err.splitlines() == [
+        "run run_1",
+        "  first null",
+        "connection lost, trying again: it answered 503",
+        "  second null",
+        "run run_1 completed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("who", "code", "part"),
+    [
+        ({"token": "mbx_wrong"}, ExitCode.CREDENTIAL_REFUSED, r"refuses the API key \(401\)"),
+        ({"project": "other"}, ExitCode.USAGE, r"knows no project 'other' \(404\)"),
+    ],
+)
+async def test_a_refusal_is_one_sentence(server: DevServer, who: dict[str, str], code: ExitCode, part: str) -> None:
+    with pytest.raises(SubmitError, match=part) as caught:
+        await submit(target(server, **who), "resize-image", {}, queue=None, follow=False)
+
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("answer", "part"),
+    [
+        (web.Response(status=503), "gives no answer of use: it answered 503"),
+        (web.Response(status=302, headers={"Location": "http://elsewhere"}), r"refuses the run \(302\)"),
+        (web.Response(status=400, text="bad\x1b[2J"), r"refuses the run \(400\): bad\\u001b\[2J"),
+        (web.Response(text="<html>"), "gives no answer of use: JSON is malformed"),
+    ],
+)
+async def test_an_answer_that_is_of_no_use_is_one_sentence(server: DevServer, answer: web.Response, part: str) -> None:
+    async def intercept(_call: Call) -> web.Response:
+        return answer
+
+    server.intercept = intercept
+
+    with pytest.raises(SubmitError, match=part) as caught:
+        await submit(target(server), "resize-image", {}, queue=None, follow=False)
+
+    assert caught.value.code == ExitCode.INTERNAL_ERROR
+
+
+async def test_a_server_that_is_not_there_is_one_sentence(unused_tcp_port: int) -> None:
+    nowhere = Target(f"http://127.0.0.1:{unused_tcp_port}", "acme", "mbx_right")
+
+    with pytest.raises(SubmitError, match="cannot be reached"):
+        await submit(nowhere, "resize-image", {}, queue=None, follow=False)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "NaN", '{"a": NaN}', "1"])
+def test_parameters_are_a_json_object(text: str) -> None:
+    with pytest.raises(ConfigError, match="--params: must be a JSON object"):
+        read_parameters(text)
+
+
+def test_a_job_that_failed_is_described_with_its_error() -> None:
+    data = {"id": "job_1", "status": "pending", "attempt": 2, "error_type": "Timeout", "last_error": "too slow"}
+
+    assert describe(RunEvent("job_updated", 4, data)) == "job job_1 pending, attempt 2: Timeout: too slow"
+
+
+@pytest.mark.parametrize(
+    ("result", "shown"),
+    [
+        (b'{"a":1}', '{\n  "a": 1\n}'),
+        ('"ü\x9b"'.encode(), '"ü\\u009b"'),
+        (b"\xff\x00\x01", "3 bytes"),
+        (b"{", "1 bytes"),
+    ],
+)
+def test_a_result_is_shown_as_json_or_by_its_size(result: bytes, shown: str) -> None:
+    assert show_result(result) == shown
