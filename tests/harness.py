@@ -118,7 +118,7 @@ async def finished_job(server: DevServer, run_id: str, timeout: float = GENEROUS
 
 async def event(server: DevServer, run_id: str, type_: str) -> dict[str, Any]:
     """The payload of the first custom event of a type, once there is one."""
-    payloads = await server.until(lambda: events(server, run_id, type_), timeout=GENEROUS)
+    payloads = await server.until(lambda: events(server, run_id, type_) or None, timeout=GENEROUS)
     return payloads[0]
 
 

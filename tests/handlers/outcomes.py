@@ -126,9 +126,10 @@ def environment() -> dict[str, str]:
 @handler("descriptors")
 def descriptors() -> dict[str, str]:
     listing = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
-    names = [name for name in os.listdir(listing) if int(name) != listing]
+    names = [name for name in os.listdir(listing) if int(name) != listing]  # noqa: PTH208 - this one must not count
+    links = {name: os.readlink(name, dir_fd=listing) for name in names}
     os.close(listing)
-    return {name: os.readlink(f"/proc/self/fd/{name}") for name in names}
+    return links
 
 
 @handler("closes-descriptors")
@@ -159,16 +160,15 @@ def pid() -> int:
 
 @handler("about")
 def about(context: Context) -> dict[str, object]:
-    names = [
-        "job_id",
-        "run_id",
-        "workflow_name",
-        "step_name",
-        "action",
-        "attempt",
-        "queue",
-        "worker_id",
-        "parameters",
-        "cancelled",
-    ]
-    return {name: getattr(context, name) for name in names}
+    return {
+        "job_id": context.job_id,
+        "run_id": context.run_id,
+        "workflow_name": context.workflow_name,
+        "step_name": context.step_name,
+        "action": context.action,
+        "attempt": context.attempt,
+        "queue": context.queue,
+        "worker_id": context.worker_id,
+        "parameters": context.parameters,
+        "cancelled": context.cancelled,
+    }
