@@ -55,6 +55,7 @@ class WorkerViews:
     async def heartbeat(self, request: web.Request) -> web.Response:
         fence = await body_of(request, FenceRequest)
         should_cancel = self._store.heartbeat(*_job_of(request), fence, time.time())
+        self._dispatch.follow_up()
         return answer({"ok": True, "directives": {"should_cancel": should_cancel}})
 
     async def events(self, request: web.Request) -> web.Response:
@@ -85,7 +86,9 @@ class WorkerViews:
         try:
             await response.prepare(request)
             await response.write_eof()
-        except (ConnectionError, asyncio.CancelledError):
+        except ConnectionError:
+            self._dispatch.give_back(job)
+        except asyncio.CancelledError:
             self._dispatch.give_back(job)
             raise
         return response
