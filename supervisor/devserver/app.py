@@ -74,19 +74,18 @@ class DevServer:
 
     async def __aenter__(self) -> Self:
         """Bind and listen; raises OSError when the address is taken."""
-        async with AsyncExitStack() as opening:
-            opening.callback(self.store.close)
-            await opening.enter_async_context(self._keeping_time())
-            await self._runner.setup()
-            opening.push_async_callback(self._runner.cleanup)
-            await web.TCPSite(self._runner, self.settings.host, self.settings.port).start()
-            self._stack = opening.pop_all()
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
+        # The error of the block passes by: the task group inside would wrap it.
+        await self._stack.aclose()
 
     @property
     def url(self) -> str:
@@ -169,6 +168,13 @@ class DevServer:
             if value is not None and value is not False:
                 return value
             await changed.wait()
+
+    async def _open(self) -> None:
+        self._stack.callback(self.store.close)
+        await self._stack.enter_async_context(self._keeping_time())
+        await self._runner.setup()
+        self._stack.push_async_callback(self._runner.cleanup)
+        await web.TCPSite(self._runner, self.settings.host, self.settings.port).start()
 
     def _application(self) -> web.Application:
         middlewares = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import time
 
 import msgspec
@@ -22,6 +22,8 @@ from supervisor.devserver.requests import (
 )
 from supervisor.devserver.store import Store
 from supervisor.devserver.views import claim_view, job_view, session_view
+
+log = logging.getLogger(__name__)
 
 
 class WorkerViews:
@@ -83,14 +85,17 @@ class WorkerViews:
         """Write the answer here rather than in aiohttp, to learn whether it could be written."""
         run = self._store.run(job.project, job.run_id)
         response = answer(claim_view(job, run, self._heartbeat_interval))
+        is_written = False
         try:
             await response.prepare(request)
             await response.write_eof()
+            # The kernel may refuse the bytes without the writer being told: then the transport is closing.
+            is_written = _is_connected(request)
         except ConnectionError:
-            self._dispatch.give_back(job)
-        except asyncio.CancelledError:
-            self._dispatch.give_back(job)
-            raise
+            log.info("worker %s hung up before it got job %s", job.claimed_by, job.id)
+        finally:
+            if not is_written:
+                self._dispatch.give_back(job)
         return response
 
 
