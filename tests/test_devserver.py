@@ -223,6 +223,19 @@ async def test_one_bad_event_keeps_back_the_whole_batch(server, caller):
     assert server.events(job["run_id"]) == []
 
 
+async def test_a_long_history_is_told_whole(server, caller):
+    job = await claimed(server, caller)
+    batch = [{"type": "tick", "payload": {"n": n}} for n in range(100)]
+    for _ in range(11):
+        await caller.post(f"jobs/{job['job_id']}/events", FENCE | {"events": batch})
+    await caller.complete(job)
+
+    told = frames(await stream_of(caller, f"runs/{job['run_id']}/events"))
+
+    assert len(server.events(job["run_id"])) == 1100
+    assert [frame["type"] for frame in told].count("custom") == 1100
+
+
 async def test_payloads_have_at_most_16_kib(server, caller):
     job = await claimed(server, caller)
     path = f"jobs/{job['job_id']}/events"

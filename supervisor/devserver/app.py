@@ -126,8 +126,7 @@ class DevServer:
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """What handlers told in a run so far: `{"type", "job_id", "data", ...}`, oldest first."""
-        stored = self.store.events_after(0, project=self.run(run_id).project, run_id=run_id)
-        return [msgspec.json.decode(event.data) for event in stored if event.type == "custom"]
+        return [msgspec.json.decode(event.data) for event in self.store.events(run_id) if event.type == "custom"]
 
     async def start_run(
         self,
@@ -150,7 +149,6 @@ class DevServer:
         self._dispatch.follow_up()
 
     async def until(self, predicate: Callable[[], Value | None], timeout: float = 10.0) -> Value:
-        # test reads better with the limit in the call, and the error shows the state of the server
         """Wait until `predicate` gives something that is neither None nor False; it is asked after every change.
 
         Raises TimeoutError with the server's state after `timeout` seconds, and whatever `predicate` raises.
