@@ -230,6 +230,7 @@ class Child:
             self._fault = f"broke the protocol: it {error}"
             self.kill_now()
         elif self.pid is None:
+            self._fault = "could not be forked, or the zygote is gone"
             self._bury(Exit(70, 0, 0, 0.0))
         elif self.state is not State.EXITED:
             # Usually its exit follows at once; but a handler may have closed all descriptors and go on.
