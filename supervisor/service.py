@@ -84,7 +84,7 @@ class Service:
         self._shutdown = Shutdown()
         self._nursery = Nursery(
             settings.handlers,
-            child_environment(environment, settings.pass_env, settings.worker_id),
+            child_environment(environment, settings.pass_env),
             settings.import_timeout,
         )
 

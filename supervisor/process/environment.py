@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-INSTANCE = "MOBIUS_SUPERVISOR_INSTANCE"
-"""Marks every process of one supervisor, so that a zygote can find what its dead supervisor's jobs left behind."""
-
 # fmt: off
 _ALLOWED = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TMP", "TEMP", "TERM", "HOSTNAME",
@@ -20,12 +17,11 @@ _ALLOWED_PREFIXES = ("LC_", "PYTHON", "XDG_")
 _NEVER = frozenset({"MOBIUS_API_KEY", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "CREDENTIALS_DIRECTORY"})
 
 
-def child_environment(environment: Mapping[str, str], passed: Iterable[str], instance: str) -> dict[str, str]:
+def child_environment(environment: Mapping[str, str], passed: Iterable[str]) -> dict[str, str]:
     """What a zygote gets of `environment`: the allow-list and the names in `passed`, never a credential."""
     wanted = _ALLOWED.union(passed) - _NEVER
-    kept = {
+    return {
         name: value
         for name, value in environment.items()
         if name in wanted or (name.startswith(_ALLOWED_PREFIXES) and name not in _NEVER)
     }
-    return {**kept, INSTANCE: instance}

@@ -13,6 +13,7 @@ import signal
 from typing import Protocol
 
 from supervisor.process.kernel import become_subreaper, children_of
+from supervisor.process.mark import new_mark
 
 
 class Member(Protocol):
@@ -31,6 +32,8 @@ class Family:
 
     def __init__(self) -> None:
         become_subreaper()
+        self.mark = new_mark()
+        """What every process of this family wears (see `process.mark`)."""
         self._members: set[Member] = set()
         # What was here before us (a shell that exec'ed into us may have had children) is none of our business.
         self._elders = frozenset(children_of(os.getpid()))

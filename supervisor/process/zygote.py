@@ -49,7 +49,7 @@ class Zygote:
         self._family = family
         self._imported: asyncio.Future[Imported] = asyncio.get_running_loop().create_future()
         with theirs:
-            self._process = _spawn(nursery, theirs, writing)
+            self._process = _spawn(nursery, family.mark, theirs, writing)
         os.close(writing)
         self.pid = self._process.pid
         self._output = Output(reading, lambda line: log.info("printed", line=line, pid=self.pid))
@@ -136,7 +136,7 @@ class Zygote:
 
 def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence[str]) -> Imported:
     """Import the handlers as a zygote does and tell how that went; raise `StartFailed` when it does not come up."""
-    nursery = Nursery(folders, child_environment(os.environ, passed, f"check-{os.getpid()}"), import_timeout)
+    nursery = Nursery(folders, child_environment(os.environ, passed), import_timeout)
 
     async def start_and_retire() -> Imported:
         zygote = await Zygote.start(nursery, Family())
@@ -146,12 +146,12 @@ def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence
     return asyncio.run(start_and_retire())
 
 
-def _spawn(nursery: Nursery, theirs: socket.socket, output: int) -> subprocess.Popen[bytes]:
+def _spawn(nursery: Nursery, mark: int, theirs: socket.socket, output: int) -> subprocess.Popen[bytes]:
     # Not the event loop's subprocess: uvloop forks on the loop's thread and runs Python at-fork hooks there.
     # -P keeps the current directory off sys.path, where a file named like a module would be imported instead of it.
-    command = [sys.executable, "-P", "-m", "supervisor.process.zygote_main", str(theirs.fileno()), str(os.getpid())]
+    program = [sys.executable, "-P", "-m", "supervisor.process.zygote_main"]
     return subprocess.Popen(
-        [*command, *map(str, nursery.folders)],
+        [*program, str(theirs.fileno()), str(os.getpid()), str(mark), *map(str, nursery.folders)],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,

@@ -18,28 +18,30 @@ from pathlib import Path
 from supervisor.process import child_main, guard
 from supervisor.process.importing import import_handlers
 from supervisor.process.kernel import die_with_parent
+from supervisor.process.mark import wear
 from supervisor.process.messages import Fork, Forked, OrderToZygote, Retire
 from supervisor.process.pipe_main import BlockingPipe
 
 
 def main() -> None:
-    """`zygote_main PIPE_DESCRIPTOR SUPERVISOR_PID FOLDER…`: started by `zygote.Zygote`."""
-    supervisor = int(sys.argv[2])
-    pipe: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=int(sys.argv[1])), OrderToZygote)
+    """`zygote_main PIPE_DESCRIPTOR SUPERVISOR_PID MARK FOLDER…`: started by `zygote.Zygote`."""
+    descriptor, supervisor, mark = map(int, sys.argv[1:4])
+    pipe: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=descriptor), OrderToZygote)
+    wear(mark)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     # An import may loop for ever; but later the zygote outlives its parent, to sweep up after it.
     die_with_parent()
     if os.getppid() != supervisor:
         sys.exit("the supervisor is gone")
-    imported = import_handlers([Path(folder) for folder in sys.argv[3:]])
+    imported = import_handlers([Path(folder) for folder in sys.argv[4:]])
     die_with_parent(armed=False)
     _settle()
     try:
         pipe.send(imported)
-        _serve(pipe, supervisor)
+        _serve(pipe, supervisor, mark)
     except (BrokenPipeError, ConnectionResetError):
-        guard.sweep()
+        guard.sweep(mark)
 
 
 def _settle() -> None:
@@ -48,14 +50,14 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _serve(pipe: BlockingPipe[OrderToZygote], supervisor: int) -> None:
+def _serve(pipe: BlockingPipe[OrderToZygote], supervisor: int, mark: int) -> None:
     while (order := pipe.receive()) is not None:
         match order:
             case Fork():
                 _fork(pipe, supervisor, pipe.take_descriptor(), pipe.take_descriptor())
             case Retire():
                 return
-    guard.sweep()
+    guard.sweep(mark)
 
 
 def _fork(pipe: BlockingPipe[OrderToZygote], supervisor: int, pipe_end: int, output_end: int) -> None:

@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from supervisor.devserver.app import DevServer
-from supervisor.process.environment import INSTANCE
+from supervisor.process.kernel import children_of
+from supervisor.process.mark import bearers
 from tests.flows.test_lease_loss import ended
-from tests.harness import event, finished_job, is_alive, program, reports, result_of, start_job, supervising
+from tests.harness import event, finished_job, program, reports, result_of, start_job, supervising
 
 STUBBORN = ["python-loop", "c-call", "ignores-sigterm", "with-subprocess", "with-own-session", "with-daemon"]
 
 
-def processes_of(worker_id: str) -> dict[int, str]:
-    """The live processes that a supervisor has started, zygote included: command lines by pid."""
-    mark = f"{INSTANCE}={worker_id}".encode()
-    found = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
-                found[int(entry.name)] = (entry / "cmdline").read_text()
-        except OSError:
-            continue
-    return found
+def mark_of(supervisor: int) -> int:
+    """What all processes of a supervisor wear."""
+    marks = {psutil.Process(child).rlimit(resource.RLIMIT_RTTIME)[0] for child in children_of(supervisor)}
+    (mark,) = marks - {resource.RLIM_INFINITY}
+    return mark
 
 
-def zygote_of(worker_id: str) -> int:
-    """The leader of the zygote's session; children lead sessions of their own."""
-    marked = processes_of(worker_id)
-    parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in marked}
-    (zygote,) = [pid for pid, command in marked.items() if "zygote_main" in command and is_zygote(pid, parents)]
-    return zygote
-
-
-def is_zygote(pid: int, parents: dict[int, int]) -> bool:
-    # The zygote is started first, so it has the lowest start time of all.
-    started = {each: int(Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[19]) for each in parents}
-    return started[pid] == min(started.values()) and pid == min(
-        each for each in started if started[each] == started[pid]
-    )
+def zygote_of(supervisor: int) -> int:
+    """The first process that the supervisor started."""
+    return min(bearers(mark_of(supervisor)), key=lambda pid: psutil.Process(pid).create_time())
 
 
 async def test_a_child_that_dies_while_idle_is_replaced(server: DevServer, state: Path) -> None:
@@ -51,6 +38,7 @@ async def test_a_child_that_dies_while_idle_is_replaced(server: DevServer, state
         first = await finished_job(server, await start_job(server, "pid"))
         pid = result_of(reports(server, first.id)[0])
         os.kill(pid, signal.SIGKILL)
+        await ended([pid])
         second = await finished_job(server, await start_job(server, "pid"))
 
     assert second.status == "completed"
@@ -68,10 +56,10 @@ async def test_one_dead_child_hurts_no_other_job(server: DevServer, state: Path)
 
 
 async def test_the_death_of_the_zygote_harms_no_job_and_a_new_one_serves(server: DevServer, state: Path) -> None:
-    async with supervising(server, state) as supervisor:
+    async with supervising(server, state):
         running = await start_job(server, "sleeps", {"seconds": 0.7})
         await server.until(lambda: server.jobs(running)[0].status == "claimed")
-        os.kill(zygote_of(supervisor.settings.worker_id), signal.SIGKILL)
+        os.kill(zygote_of(os.getpid()), signal.SIGKILL)
         # Two in a row that need a new child each.
         for _ in range(2):
             job = await finished_job(server, await start_job(server, "die-by-exit", {"code": 1}))
@@ -83,16 +71,16 @@ async def test_the_death_of_the_zygote_harms_no_job_and_a_new_one_serves(server:
 
 @pytest.mark.parametrize("action", STUBBORN)
 async def test_a_killed_supervisor_leaves_no_process_behind(server: DevServer, state: Path, action: str) -> None:
-    worker_id = f"to-be-killed-{os.getpid()}"
-    async with program(server.url, state, worker_id=worker_id) as process:
+    async with program(server.url, state) as process:
         run = await start_job(server, action)
         working = await event(server, run, "working")
-        others = [pid for pid in processes_of(worker_id) if pid not in working["pids"]]
+        mark = mark_of(process.pid)
+        assert set(working["pids"]) <= set(bearers(mark))
+        end = asyncio.create_task(ended(list(bearers(mark))))
         process.kill()
-        await process.wait()
-        await ended([pid for pid in [*working["pids"], *others] if is_alive(pid)])
+        await end
 
-    assert processes_of(worker_id) == {}
+    assert list(bearers(mark)) == []
 
 
 @pytest.mark.parametrize(
