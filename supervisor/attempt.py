@@ -72,8 +72,8 @@ class Attempt:
 
     @property
     def was_cut(self) -> bool:
-        """Whether it was reported as ended by our own shutdown."""
-        return isinstance(self._reported, Failed) and self._reported.error_type == Stop.SHUTDOWN.error_type
+        """Whether our own shutdown has ended it before it was done."""
+        return self._stop is Stop.SHUTDOWN and not isinstance(self._reported, Succeeded)
 
     @property
     def grace(self) -> float:

@@ -22,9 +22,14 @@ class Alongside(asyncio.TaskGroup):
         self._helpers: list[asyncio.Task[None]] = []
         self._timers: list[asyncio.TimerHandle] = []
 
-    def start(self, helper: Helper) -> asyncio.Task[None]:
-        """Run `helper` from now on."""
-        task = self.create_task(helper())
+    def start(self, helper: Helper) -> asyncio.Task[None] | None:
+        """Run `helper` from now on; None when the block is ending already, because of an error in another helper."""
+        coroutine = helper()
+        try:
+            task = self.create_task(coroutine)
+        except RuntimeError:
+            coroutine.close()
+            return None
         self._helpers.append(task)
         return task
 

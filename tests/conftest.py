@@ -19,8 +19,8 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 @pytest.fixture
 async def server() -> AsyncIterator[DevServer]:
-    """A server that wants a heartbeat every 200 ms and keeps a journal of the calls it gets."""
-    async with DevServer(DevServerSettings(heartbeat_interval=0.2, journal=True)) as server:
+    """A server that wants a heartbeat every 200 ms, bears with 5 s of silence, and keeps a journal of its calls."""
+    async with DevServer(DevServerSettings(heartbeat_interval=0.2, lease_ttl=5, journal=True)) as server:
         yield server
 
 

@@ -114,6 +114,14 @@ def emits(context: Context, count: int, kind: str = "tick") -> int:
     return count
 
 
+@handler("emits-then-sleeps")
+def emits_then_sleeps(context: Context, count: int, seconds: float) -> int:
+    for number in range(count):
+        context.emit("tick", {"number": number})
+    time.sleep(seconds)
+    return count
+
+
 @handler("logs")
 def logs(context: Context) -> None:
     context.log.warning("page %d of %s is odd", 3, "the book")
