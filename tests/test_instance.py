@@ -28,7 +28,7 @@ RACE = """
 import sys
 from pathlib import Path
 from supervisor.instance import claimed_instance
-for _ in range(100):
+for _ in range(300):
     with claimed_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
         scratch.mkdir()
         scratch.rmdir()
