@@ -25,12 +25,14 @@ def claimed_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
     What dead instances left behind is removed first.
     """
     instances = state_dir / "instances"
-    folder = instances / quote(worker_id, safe="")
+    # Dots too: an id such as ".." is no way out of here.
+    folder = instances / quote(worker_id, safe="").replace(".", "%2E")
     try:
         instances.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _remove_the_dead(instances, folder)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        lock = _locked(folder)
+        with _alone(instances):
+            _remove_the_dead(instances, folder)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            lock = _locked(folder)
     except OSError as error:
         raise ConfigError(f"the state directory {state_dir} cannot be used: {error.strerror or error}") from error
     if lock is None:
@@ -40,8 +42,19 @@ def claimed_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
         yield scratch
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        with _alone(instances):
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+@contextmanager
+def _alone(instances: Path) -> Iterator[None]:
+    """Come and go one process at a time: a folder that is not locked yet would be taken for a dead one's."""
+    with contextlib.ExitStack() as stack:
+        descriptor = os.open(instances, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def _remove_the_dead(instances: Path, ours: Path) -> None:

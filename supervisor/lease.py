@@ -7,6 +7,7 @@ Times are seconds on a clock that counts suspended time too (CLOCK_BOOTTIME).  A
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 from supervisor.backoff import Backoff
@@ -44,7 +45,7 @@ _LIVE = {
     Told.REPORT_BEGINS: State.REPORTING,
     Told.SILENT: State.LOST,
 }
-# What is not in here cannot happen, and raises.
+# What is not in here cannot happen, and raises; a lease that is lost answers everything with `LeaseLost`.
 _NEXT: dict[State, dict[Told, State | None]] = {
     State.HELD: _LIVE,
     State.CANCELLING: _LIVE,
@@ -58,7 +59,6 @@ _NEXT: dict[State, dict[Told, State | None]] = {
         Told.SILENT: State.LOST,
     },
     State.RELEASED: {},
-    State.LOST: {},
 }
 
 
@@ -74,9 +74,12 @@ class Terms:
 
     @classmethod
     def of(cls, server_interval: float, *, time_to_live: float | None, longest_interval: float | None) -> Terms:
-        """The server's interval, tightened to `longest_interval`; a time-to-live of three of the server's own."""
-        interval = min(server_interval, longest_interval or server_interval)
-        return cls(interval, time_to_live or 3 * server_interval)
+        """The server's interval, tightened to `longest_interval`; a time-to-live of three of the server's own.
+
+        Three beats fit in a time-to-live that is given, too: otherwise a lease would be over before its first one.
+        """
+        time_to_live = time_to_live or 3 * server_interval
+        return cls(min(server_interval, longest_interval or math.inf, time_to_live / 3), time_to_live)
 
 
 class Lease:
@@ -149,6 +152,9 @@ class Lease:
         return LeaseLost(why)
 
     def _turn(self, told: Told) -> None:
+        if self.state is State.LOST:
+            # Heartbeats, events and the report are told of it at the same time; the first one's reason is in the log.
+            raise LeaseLost(f"the lease was lost already, and was then told: {told.value}")
         try:
             self.state = _NEXT[self.state][told] or self.state
         except KeyError:

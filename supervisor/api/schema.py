@@ -6,7 +6,6 @@ is passed on as raw bytes, never decoded here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,8 +18,13 @@ FALLBACK_INTERVAL = 10.0
 """Seconds between heartbeats when the server names none, or none that makes sense."""
 LONGEST_INTERVAL = 60.0
 """Seconds.  A longer interval is taken for this: a cancel is told with a heartbeat only."""
+SHORTEST_INTERVAL = 0.1
+"""Seconds.  A shorter interval is taken for this: it would be nothing but heartbeats."""
 LONGEST_WAIT = 30
 """Seconds that a claim may wait, by the protocol."""
+
+LONGEST_TEXT = 200
+"""Characters of what a server says that are worth a place in the log."""
 
 
 class _Claimed(msgspec.Struct):
@@ -32,8 +36,8 @@ class _Claimed(msgspec.Struct):
     step_name: str = ""
     queue: str = ""
     parameters: msgspec.Raw = msgspec.Raw(b"{}")
-    # Any: an interval of the wrong type must not cost the job.
-    heartbeat_interval_seconds: Any = None
+    # Raw: an interval of the wrong type, or too long a number, must not cost the job.
+    heartbeat_interval_seconds: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Directives(msgspec.Struct):
@@ -71,6 +75,7 @@ class JobState(msgspec.Struct):
 
 _encode = msgspec.json.Encoder().encode
 _claimed = msgspec.json.Decoder(_Claimed)
+_number = msgspec.json.Decoder(float)
 _beat = msgspec.json.Decoder(_Beat)
 _job_state = msgspec.json.Decoder(JobState)
 
@@ -107,11 +112,15 @@ def claimed_job(body: bytes) -> Job:
     )
 
 
-def sane_interval(told: Any) -> float:
-    """Seconds between heartbeats, from whatever the server said."""
-    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told) or told <= 0:
+def sane_interval(told: bytes | msgspec.Raw) -> float:
+    """Seconds between heartbeats, from whatever JSON the server said."""
+    try:
+        interval: float = _number.decode(told)
+    except msgspec.MsgspecError:
         return FALLBACK_INTERVAL
-    return min(float(told), LONGEST_INTERVAL)
+    if interval <= 0:
+        return FALLBACK_INTERVAL
+    return max(SHORTEST_INTERVAL, min(interval, LONGEST_INTERVAL))
 
 
 def fence_request(fence: Fence) -> bytes:
@@ -160,9 +169,9 @@ def error_text(body: bytes) -> str:
     """What an error answer says, for the log: its code and message, or the beginning of whatever it is."""
     try:
         error = msgspec.json.decode(body)["error"]
-        return f"{error['code']}: {error['message']}"
-    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, KeyError):
-        return body[:200].decode("utf-8", "replace")
+        return f"{error['code']}: {error['message']}"[:LONGEST_TEXT]
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, KeyError, RecursionError):
+        return body[:LONGEST_TEXT].decode("utf-8", "replace")
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:

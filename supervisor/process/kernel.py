@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -55,6 +58,11 @@ def kill_group(leader: int) -> None:
     # PermissionError: all that is left of the group has changed its user.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
+
+
+def bytes_waiting(descriptor: int) -> int:
+    """How many bytes can be read from a pipe or stream socket now (FIONREAD(2const))."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _prctl(option: int, value: int) -> None:

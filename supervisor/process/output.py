@@ -9,9 +9,11 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from supervisor.process.kernel import bytes_waiting
+
 READ_SIZE = 64 * 1024
 LONGEST_LINE = 4096
-"""Bytes; a longer line is cut."""
+"""Bytes; a longer line is told in pieces of this size."""
 BURST = 256 * 1024
 """Bytes that may be printed at once."""
 RATE = 64 * 1024
@@ -44,9 +46,14 @@ class Output:
         self._tail = b""
 
     def drain(self) -> None:
-        """Take all that has been printed so far, the last line also without its newline."""
-        while self._descriptor >= 0 and self._read():
-            pass
+        """Take all that has been printed so far, the last line also without its newline.
+
+        No more than that: a thread, or what a dead child left behind, may print faster than we read.
+        """
+        left = bytes_waiting(self._descriptor) if self._descriptor >= 0 else 0
+        while left > 0 and (taken := self._read()):
+            left -= taken
+        self._say_dropped()
         if self._partial:
             self._say(self._partial)
             self._partial = b""
@@ -57,35 +64,38 @@ class Output:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _read(self) -> bool:
+    def _read(self) -> int:
         try:
             data = os.read(self._descriptor, READ_SIZE)
         except BlockingIOError:
-            return False
-        if not data:
+            return 0
+        if data:
+            self._take(data)
+        else:
             self.close()
-            return False
-        self._take(data)
-        return True
+        return len(data)
 
     def _take(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-TAIL:]
         if not self._spend(len(data)):
             self._dropped += len(data)
             return
+        self._say_dropped()
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            self._say(line)
+        while len(self._partial) > LONGEST_LINE:
+            self._on_line(_text(self._partial[:LONGEST_LINE]))
+            self._partial = self._partial[LONGEST_LINE:]
+
+    def _say(self, line: bytes) -> None:
+        for start in range(0, max(len(line), 1), LONGEST_LINE):
+            self._on_line(_text(line[start : start + LONGEST_LINE]))
+
+    def _say_dropped(self) -> None:
         if self._dropped:
             self._on_line(f"[{self._dropped} bytes of output dropped: more than {RATE} a second]")
             self._dropped = 0
-        *lines, rest = (self._partial + data).split(b"\n")
-        for line in lines:
-            self._say(line)
-        while len(rest) > LONGEST_LINE:
-            self._say(rest[:LONGEST_LINE])
-            rest = rest[LONGEST_LINE:]
-        self._partial = rest
-
-    def _say(self, line: bytes) -> None:
-        self._on_line(_text(line[:LONGEST_LINE]))
 
     def _spend(self, size: int) -> bool:
         now = self._loop.time()

@@ -16,6 +16,7 @@ from typing import Any, Generic
 
 import msgspec
 
+from supervisor.process.kernel import bytes_waiting
 from supervisor.process.wire import Decoder, Message, WireError, encode
 
 READ_SIZE = 256 * 1024
@@ -86,9 +87,13 @@ class Pipe(Generic[Message]):
         return self._descriptors.popleft()
 
     def drain(self) -> None:
-        """Deliver all that has arrived, at once: what a peer said before it died still counts."""
-        while not self._ended and self._read():
-            pass
+        """Deliver all that has arrived, at once: what a peer said before it died still counts.
+
+        No more than that: what it left behind may go on talking faster than we read.
+        """
+        left = 0 if self._ended else bytes_waiting(self._socket.fileno())
+        while left > 0 and (taken := self._read()):
+            left -= taken
 
     def close(self) -> None:
         """Close our end; nothing is delivered any more."""
@@ -100,25 +105,26 @@ class Pipe(Generic[Message]):
         _close_all(self._descriptors)
         self._descriptors.clear()
 
-    def _read(self) -> bool:
+    def _read(self) -> int:
+        """Read and deliver once; return how many bytes that were, 0 when there is no more to come or nothing yet."""
         try:
             data = self._receive()
         except BlockingIOError:
-            return False
+            return 0
         except OSError:  # the peer reset the connection: for us the same as its end of file
             data = b""
         try:
             for message in self._decoder.feed(data):
                 self._on_message(message)
                 if self._ended:
-                    return False
+                    return 0
             if len(self._descriptors) > MOST_DESCRIPTORS:
                 raise WireError("sent descriptors that no message announced")
         except WireError as error:
             self._end(error)
         if not data:
             self._end(None)
-        return bool(data)
+        return 0 if self._ended else len(data)
 
     def _receive(self) -> bytes:
         room = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)

@@ -1,0 +1,66 @@
+"""How a process ended is told in words, and what it used in figures."""
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from supervisor.process.exit import Exit, signal_name
+
+
+def end_of(body: Callable[[], None]) -> Exit:
+    """How a child that executes `body` ends."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            body()
+        finally:
+            os._exit(0)
+    _, status, usage = os.wait4(pid, 0)
+    return Exit.of(status, usage)
+
+
+@pytest.mark.parametrize("code", [0, 1, 70, 255])
+def test_a_process_that_left_by_itself_has_its_code(code: int) -> None:
+    how = end_of(lambda: os._exit(code))
+
+    assert (how.code, how.signal, str(how)) == (code, 0, f"exited with code {code}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT])
+def test_a_process_that_was_killed_has_the_name_of_the_signal(number: signal.Signals) -> None:
+    how = end_of(lambda: os.kill(os.getpid(), number))
+
+    assert (how.code, how.signal, str(how)) == (0, number, f"was killed by {number.name}")
+
+
+def test_a_signal_without_a_name_is_told_by_its_number() -> None:
+    assert signal_name(signal.SIGRTMIN + 6) == f"signal {signal.SIGRTMIN + 6}"
+
+
+def test_a_core_dump_does_not_change_the_signal() -> None:
+    _, _, usage = os.wait4(_forked(), 0)
+
+    how = Exit.of(signal.SIGSEGV | 0x80, usage)
+
+    assert str(how) == "was killed by SIGSEGV"
+
+
+def _forked() -> int:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    return pid
+
+
+def test_memory_is_told_in_bytes_and_processor_time_in_seconds() -> None:
+    def use() -> None:
+        spent = bytearray(64 * 2**20)
+        while sum(os.times()[:2]) < 0.05:
+            len(spent)
+
+    how = end_of(use)
+
+    assert 64 * 2**20 < how.peak_memory < 2**32
+    assert 0.04 < how.cpu < 2.0

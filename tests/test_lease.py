@@ -1,0 +1,270 @@
+"""A lease lives as long as it is renewed in time, and never a moment longer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.backoff import Backoff
+from supervisor.job import Directive
+from supervisor.lease import Lease, LeaseLost, State, Terms
+
+TERMS = Terms(interval=10.0, time_to_live=30.0)
+CLAIMED_AT = 1000.0
+
+
+def lease(terms: Terms = TERMS) -> Lease:
+    return Lease(terms, claimed_at=CLAIMED_AT, backoff=Backoff(1.0, 2.0, jitter=lambda: 0.0))
+
+
+TELL: dict[str, Callable[[Lease], object]] = {
+    "beat accepted": lambda lease: lease.answered(Directive.CONTINUE, sent_at=CLAIMED_AT + 1),
+    "cancel asked": lambda lease: lease.answered(Directive.CANCEL, sent_at=CLAIMED_AT + 1),
+    "beat refused": lambda lease: lease.refused("another worker has it"),
+    "report begins": lambda lease: lease.report_begins(),
+    "report accepted": lambda lease: lease.report_accepted(),
+    "report refused": lambda lease: lease.report_refused("stale"),
+    "silent": lambda lease: lease.check(CLAIMED_AT + 30),
+}
+REACH: dict[State, tuple[str, ...]] = {
+    State.HELD: (),
+    State.CANCELLING: ("cancel asked",),
+    State.REPORTING: ("report begins",),
+    State.RELEASED: ("report begins", "report accepted"),
+    State.LOST: ("report begins", "report refused"),
+}
+
+
+def lease_that_is(state: State) -> Lease:
+    held = lease()
+    for told in REACH[state]:
+        TELL[told](held)
+    assert held.state is state
+    return held
+
+
+@pytest.mark.parametrize(
+    ("before", "told", "after"),
+    [
+        (State.HELD, "beat accepted", State.HELD),
+        (State.HELD, "cancel asked", State.CANCELLING),
+        (State.HELD, "report begins", State.REPORTING),
+        (State.CANCELLING, "beat accepted", State.CANCELLING),
+        (State.CANCELLING, "cancel asked", State.CANCELLING),
+        (State.CANCELLING, "report begins", State.REPORTING),
+        (State.REPORTING, "beat accepted", State.REPORTING),
+        (State.REPORTING, "cancel asked", State.REPORTING),
+        (State.REPORTING, "beat refused", State.REPORTING),
+        (State.REPORTING, "report begins", State.REPORTING),
+        (State.REPORTING, "report accepted", State.RELEASED),
+        (State.REPORTING, "report refused", State.LOST),
+        (State.RELEASED, "silent", State.RELEASED),
+        (State.LOST, "silent", State.LOST),
+    ],
+)
+def test_what_a_lease_is_told_turns_its_state(before: State, told: str, after: State) -> None:
+    held = lease_that_is(before)
+
+    TELL[told](held)
+
+    assert held.state is after
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        (State.HELD, "beat refused"),
+        (State.HELD, "silent"),
+        (State.CANCELLING, "beat refused"),
+        (State.CANCELLING, "silent"),
+        (State.REPORTING, "silent"),
+    ],
+)
+def test_a_lease_that_is_refused_or_silent_is_lost(before: State, told: str) -> None:
+    held = lease_that_is(before)
+    TELL["beat accepted"](held)
+
+    with pytest.raises(LeaseLost):
+        TELL[told](held) if told != "silent" else held.check(CLAIMED_AT + 31)
+
+    assert held.state is State.LOST
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        (State.HELD, "report accepted"),
+        (State.HELD, "report refused"),
+        (State.CANCELLING, "report accepted"),
+        (State.CANCELLING, "report refused"),
+        *((State.RELEASED, told) for told in TELL if told != "silent"),
+    ],
+)
+def test_what_cannot_happen_is_an_error_of_ours(before: State, told: str) -> None:
+    held = lease_that_is(before)
+
+    with pytest.raises(RuntimeError, match=before.value):
+        TELL[told](held)
+
+    assert held.state is before
+
+
+@pytest.mark.parametrize("told", [told for told in TELL if told != "silent"])
+def test_whoever_comes_late_to_a_lost_lease_learns_that_it_is_lost(told: str) -> None:
+    """Heartbeat, events and report can be refused in the same turn of the loop."""
+    held = lease_that_is(State.LOST)
+
+    with pytest.raises(LeaseLost):
+        TELL[told](held)
+
+    assert held.state is State.LOST
+
+
+def test_a_refused_report_is_told_with_its_reason() -> None:
+    held = lease_that_is(State.REPORTING)
+
+    lost = held.report_refused("409 fence")
+
+    assert isinstance(lost, LeaseLost)
+    assert str(lost) == "409 fence"
+
+
+def test_a_silent_lease_is_lost_at_its_ttl() -> None:
+    held = lease()
+
+    held.check(math.nextafter(CLAIMED_AT + 30, 0))
+    with pytest.raises(LeaseLost, match="30 s"):
+        held.check(CLAIMED_AT + 30)
+
+
+def test_a_renewal_counts_from_when_it_was_sent() -> None:
+    held = lease()
+
+    held.answered(Directive.CONTINUE, sent_at=CLAIMED_AT + 10)  # however late the answer came
+
+    assert held.expires_at == CLAIMED_AT + 40
+    assert held.next_beat_at == CLAIMED_AT + 20
+
+
+def test_a_renewal_never_moves_the_end_back() -> None:
+    held = lease()
+    held.answered(Directive.CONTINUE, sent_at=CLAIMED_AT + 10)
+
+    held.answered(Directive.CONTINUE, sent_at=CLAIMED_AT + 5)
+
+    assert held.expires_at == CLAIMED_AT + 40
+
+
+def test_an_unanswered_beat_is_repeated_sooner_than_the_next_one_was_due() -> None:
+    held = Lease(TERMS, claimed_at=CLAIMED_AT)
+    pauses = []
+
+    for _ in range(5):
+        held.unanswered(CLAIMED_AT + 10)
+        pauses.append(held.next_beat_at - CLAIMED_AT - 10)
+
+    assert all(0 < pause <= TERMS.interval / 4 for pause in pauses)
+
+
+def test_an_answer_makes_the_next_failure_the_first_one_again() -> None:
+    held = lease()
+    held.unanswered(CLAIMED_AT + 10)
+    held.unanswered(CLAIMED_AT + 11)
+
+    held.answered(Directive.CONTINUE, sent_at=CLAIMED_AT + 12)
+    held.unanswered(CLAIMED_AT + 22)
+
+    assert held.next_beat_at == CLAIMED_AT + 23
+
+
+def test_the_servers_wish_to_wait_is_granted() -> None:
+    held = lease()
+
+    held.unanswered(CLAIMED_AT + 10, wait=3.0)
+
+    assert held.next_beat_at == CLAIMED_AT + 13
+
+
+@pytest.mark.parametrize("wait", [600.0, math.inf])
+def test_the_servers_wish_to_wait_leaves_time_for_another_beat(wait: float) -> None:
+    held = lease()
+
+    held.unanswered(CLAIMED_AT + 10, wait=wait)
+
+    assert held.next_beat_at == CLAIMED_AT + 20  # half of what is left
+
+
+def test_beats_never_follow_each_other_without_a_pause() -> None:
+    held = lease()
+
+    held.unanswered(CLAIMED_AT + 30, wait=0.0)
+
+    assert held.next_beat_at > CLAIMED_AT + 30
+
+
+@pytest.mark.parametrize(("now", "timeout"), [(0, 9.0), (21, 9.0), (25, 5.0), (30, 0.0), (31, 0.0)])
+def test_a_beat_waits_for_less_than_the_interval_and_never_beyond_the_lease(now: float, timeout: float) -> None:
+    assert lease().beat_timeout(CLAIMED_AT + now) == timeout
+
+
+def test_a_lease_without_end_survives_any_silence_but_no_refusal() -> None:
+    held = lease(Terms(interval=10.0, time_to_live=math.inf))
+
+    held.check(CLAIMED_AT + 10**9)
+    held.unanswered(CLAIMED_AT + 10**9, wait=600.0)
+
+    assert held.next_beat_at == CLAIMED_AT + 10**9 + 600
+    assert held.beat_timeout(CLAIMED_AT + 10**9) == 9.0
+    with pytest.raises(LeaseLost, match="stale"):
+        held.refused("stale")
+
+
+@pytest.mark.parametrize(
+    ("server", "ttl", "longest", "interval", "time_to_live"),
+    [
+        (30.0, None, None, 30.0, 90.0),
+        (30.0, None, 5.0, 5.0, 90.0),
+        (30.0, None, 60.0, 30.0, 90.0),
+        (30.0, 120.0, None, 30.0, 120.0),
+        (30.0, math.inf, 5.0, 5.0, math.inf),
+        (30.0, math.inf, None, 30.0, math.inf),
+        (30.0, 15.0, None, 5.0, 15.0),  # or the lease would be over before its first beat
+    ],
+)
+def test_the_terms_are_the_servers_unless_the_settings_are_stricter(
+    server: float, ttl: float | None, longest: float | None, interval: float, time_to_live: float
+) -> None:
+    assert Terms.of(server, time_to_live=ttl, longest_interval=longest) == Terms(interval, time_to_live)
+
+
+def test_its_repr_tells_state_and_end() -> None:
+    assert repr(lease()) == "<Lease held until 1030.000>"
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(TELL)), st.floats(0, 20), st.floats(0, 5)), max_size=30))
+def test_no_lease_outlives_its_ttl_and_none_comes_back(story: list[tuple[str, float, float]]) -> None:
+    held, now, renewed_at = lease(), CLAIMED_AT, CLAIMED_AT
+
+    for told, pause, latency in story:
+        before, sent_at, now = held.state, now + pause, now + pause + latency
+        try:
+            held.check(now)
+            if told in ("beat accepted", "cancel asked"):
+                held.answered(Directive.CANCEL if told == "cancel asked" else Directive.CONTINUE, sent_at=sent_at)
+                renewed_at = sent_at
+            elif told != "silent":
+                TELL[told](held)
+        except LeaseLost:
+            assert held.state is State.LOST
+        except RuntimeError:
+            assert held.state is before
+
+        if before in (State.RELEASED, State.LOST):
+            assert held.state is before
+        if held.state not in (State.RELEASED, State.LOST):
+            assert now < renewed_at + TERMS.time_to_live
+            assert held.expires_at == renewed_at + TERMS.time_to_live

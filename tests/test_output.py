@@ -1,0 +1,225 @@
+"""What is printed arrives line by line, bounded in speed and length, and its end is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.process.output import BURST, LONGEST_LINE, RATE, READ_SIZE, TAIL, Output
+from tests.harness import timed
+
+
+class Heard:
+    """An output, what it said so far, and the end to print to."""
+
+    def __init__(self) -> None:
+        reading, self.descriptor = os.pipe()
+        self.lines: list[str] = []
+        self.told = asyncio.Event()
+        self.output = Output(reading, self._on_line)
+
+    def _on_line(self, line: str) -> None:
+        self.lines.append(line)
+        self.told.set()
+
+    def print(self, text: bytes) -> None:
+        os.write(self.descriptor, text)
+
+
+@contextmanager
+def hearing() -> Iterator[Heard]:
+    heard = Heard()
+    try:
+        yield heard
+    finally:
+        heard.output.close()
+        os.close(heard.descriptor)
+
+
+async def test_a_line_is_told_as_soon_as_it_is_printed() -> None:
+    with hearing() as heard:
+        heard.print(b"page 1\npage")
+
+        await heard.told.wait()
+
+        assert heard.lines == ["page 1"]
+
+
+async def test_a_line_may_come_in_pieces() -> None:
+    with hearing() as heard:
+        for piece in (b"pa", b"ge \xc3", b"\xa4\npage", b" 2\n"):
+            heard.print(piece)
+            heard.output._read()
+
+        assert heard.lines == ["page ä", "page 2"]
+
+
+async def test_draining_tells_the_last_line_without_its_newline() -> None:
+    with hearing() as heard:
+        heard.print(b"page 1\r\n\npage 2")
+
+        heard.output.drain()
+        heard.output.drain()
+
+        assert heard.lines == ["page 1", "", "page 2"]
+
+
+async def test_what_was_printed_before_the_end_of_file_can_still_be_drained() -> None:
+    reading, writing = os.pipe()
+    lines: list[str] = []
+    output = Output(reading, lines.append)
+    os.write(writing, b"last words")
+    os.close(writing)
+
+    output.drain()
+
+    assert lines == ["last words"]
+    output.close()
+
+
+async def test_bytes_that_are_no_text_are_shown_escaped() -> None:
+    with hearing() as heard:
+        heard.print(b"\xff\xfe\n")
+
+        heard.output.drain()
+
+        assert heard.lines == ["\\xff\\xfe"]
+
+
+async def test_a_line_that_is_too_long_is_told_whole_in_pieces() -> None:
+    with hearing() as heard:
+        heard.print(b"x" * (2 * LONGEST_LINE + 1) + b"\nnext\n")
+
+        heard.output.drain()
+
+        assert [len(line) for line in heard.lines] == [LONGEST_LINE, LONGEST_LINE, 1, len("next")]
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that does not run: `Output` only registers with it."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"line", b"x" * LONGEST_LINE, b"y" * 5000])), st.randoms())
+def test_lines_do_not_depend_on_where_the_bytes_are_cut(
+    loop: asyncio.AbstractEventLoop, printed: list[bytes], cutter: random.Random
+) -> None:
+    text = b"\n".join(printed)
+    pieces = sorted({0, len(text), *(cutter.randint(0, len(text)) for _ in range(5))})
+
+    whole = loop.run_until_complete(lines_of([text]))
+    cut = loop.run_until_complete(lines_of([text[a:b] for a, b in itertools.pairwise(pieces)]))
+
+    assert cut == whole
+    assert "".join(whole) == text.replace(b"\n", b"").decode()
+
+
+async def lines_of(pieces: list[bytes]) -> list[str]:
+    with hearing() as heard:
+        for piece in pieces:
+            for start in range(0, len(piece), READ_SIZE):
+                heard.print(piece[start : start + READ_SIZE])
+                heard.output._read()
+        heard.output.drain()
+    return heard.lines
+
+
+async def test_a_flood_is_dropped_and_told_how_much_it_was() -> None:
+    chunk = b"flood\n" * 4096
+    with hearing() as heard, timed() as taken:
+        for _ in range(40):
+            heard.print(chunk)
+            heard.output._read()
+        heard.output.drain()
+
+    *lines, last = heard.lines
+    told = len(lines) * len(b"flood\n")
+    assert last == f"[{40 * len(chunk) - told} bytes of output dropped: more than {RATE} a second]"
+    assert BURST - len(chunk) <= told <= BURST + RATE * taken[0]
+
+
+async def test_after_a_flood_lines_are_told_again() -> None:
+    with hearing() as heard:
+        heard.output._allowance = 0.0  # the flood
+        heard.print(b"x" * READ_SIZE)
+        heard.output._read()
+        heard.output._allowance = 100.0  # a moment later
+
+        heard.print(b"calm\n")
+        heard.output._read()
+
+    assert heard.lines == [f"[{READ_SIZE} bytes of output dropped: more than {RATE} a second]", "calm"]
+
+
+async def test_the_last_lines_are_remembered_though_they_were_dropped() -> None:
+    with hearing() as heard:
+        heard.output._allowance = -float(BURST)
+        heard.print(b"one\ntwo\nthree")
+
+        heard.output.drain()
+
+    assert heard.output.last_lines(2) == ["two", "three"]
+
+
+async def test_no_more_is_remembered_than_the_tail() -> None:
+    with hearing() as heard:
+        heard.print(b"a" * (3 * TAIL))
+
+        heard.output.drain()
+
+    assert sum(map(len, heard.output.last_lines())) == TAIL
+
+
+async def test_what_was_printed_before_a_job_is_forgotten() -> None:
+    with hearing() as heard:
+        heard.print(b"the job before\n")
+        heard.output.drain()
+
+        heard.output.forget()
+        heard.print(b"this job\n")
+        heard.output.drain()
+
+    assert heard.output.last_lines() == ["this job"]
+
+
+async def test_somebody_who_never_stops_printing_cannot_keep_the_loop() -> None:
+    with hearing() as heard:
+        stop = threading.Event()
+        printer = threading.Thread(target=print_until, args=(stop, heard.descriptor))
+        printer.start()
+        await heard.told.wait()
+
+        heard.output.drain()
+
+        stop.set()
+        while printer.is_alive():
+            heard.output.drain()
+        printer.join()
+
+
+def print_until(stop: threading.Event, descriptor: int) -> None:
+    while not stop.is_set():
+        os.write(descriptor, b"spam\n" * 1000)
+
+
+async def test_closing_twice_closes_no_other_descriptor() -> None:
+    with hearing() as heard:
+        heard.output.close()
+        other = os.open("/dev/null", os.O_RDONLY)
+
+        heard.output.close()
+
+        os.fstat(other)
+        os.close(other)

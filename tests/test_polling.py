@@ -1,0 +1,191 @@
+"""One poll while the queue is cold, all free slots while jobs come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from supervisor.polling import Appetite, Polls
+
+
+def test_a_cold_queue_is_asked_by_one_poll() -> None:
+    assert Appetite().allowed == 1
+
+
+def test_64_slots_ask_within_seven_answers() -> None:
+    appetite = Appetite()
+
+    answers = 0
+    while appetite.allowed < 64:
+        appetite.found(64)
+        answers += 1
+
+    assert answers <= 7
+
+
+def test_never_more_polls_than_slots_are_allowed() -> None:
+    appetite = Appetite()
+
+    for _ in range(10):
+        appetite.found(5)
+
+    assert appetite.allowed == 5
+
+
+def test_each_empty_answer_takes_one_poll_back_down_to_one() -> None:
+    appetite = Appetite()
+    for _ in range(3):
+        appetite.found(8)
+
+    seen = []
+    for _ in range(9):
+        appetite.found_nothing()
+        seen.append(appetite.allowed)
+
+    assert seen == [7, 6, 5, 4, 3, 2, 1, 1, 1]
+
+
+class Slots:
+    """So many slots that want to poll; each holds its turn until it is told to go."""
+
+    def __init__(self, polls: Polls, group: asyncio.TaskGroup) -> None:
+        self.polls = polls
+        self.held: list[int] = []
+        self._group = group
+        self._go: dict[int, asyncio.Event] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def want(self, count: int) -> None:
+        for _ in range(count):
+            number = len(self.tasks)
+            self._go[number] = asyncio.Event()
+            self.tasks.append(self._group.create_task(self._poll(number)))
+
+    def let_go(self, number: int) -> None:
+        self._go[number].set()
+
+    async def _poll(self, number: int) -> None:
+        async with self.polls.turn():
+            self.held.append(number)
+            await self._go[number].wait()
+
+
+@asynccontextmanager
+async def slots(count: int) -> AsyncIterator[Slots]:
+    async with asyncio.TaskGroup() as group:
+        slots = Slots(Polls(count), group)
+        slots.want(count)
+        await settled(lambda: bool(slots.held))
+        yield slots
+        for task in slots.tasks:
+            task.cancel()
+
+
+async def settled(reached: Callable[[], bool]) -> None:
+    """Give the loop the turns it needs until `reached`, and a few more in which too much could happen."""
+    async with asyncio.timeout(5):
+        while not reached():
+            await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_of_many_slots_one_polls() -> None:
+    async with slots(8) as world:
+        await settled(lambda: world.polls.open == 1)
+
+        assert world.held == [0]
+        assert world.polls.open == 1
+
+
+async def test_a_poll_that_ends_is_followed_by_the_next_slot_in_line() -> None:
+    async with slots(3) as world:
+        world.let_go(0)
+        await settled(lambda: len(world.held) == 2)
+
+        assert world.held == [0, 1]
+        assert world.polls.open == 1
+
+
+async def test_each_job_that_is_found_doubles_the_polls() -> None:
+    async with slots(8) as world:
+        for expected in (2, 4, 8, 8):
+            world.polls.found()
+            await settled(lambda: len(world.held) >= expected)  # noqa: B023 - awaited at once
+
+            assert world.polls.open == expected
+
+
+async def test_polls_that_come_back_empty_are_not_all_opened_again() -> None:
+    async with slots(8) as world:
+        world.polls.found()
+        world.polls.found()
+        await settled(lambda: world.polls.open == 4)
+
+        for number in range(4):
+            world.polls.found_nothing()
+            world.let_go(number)
+        await settled(lambda: len(world.held) >= 5)
+
+        assert world.polls.open == 1
+
+
+async def test_a_cancelled_poll_makes_room() -> None:
+    async with slots(3) as world:
+        world.tasks[0].cancel()
+        await settled(lambda: len(world.held) == 2)
+
+        assert world.held == [0, 1]
+
+
+async def test_a_slot_that_waits_and_is_cancelled_is_passed_over() -> None:
+    async with slots(3) as world:
+        world.tasks[1].cancel()
+        await settled(world.tasks[1].done)
+
+        world.let_go(0)
+        await settled(lambda: len(world.held) == 2)
+
+        assert world.held == [0, 2]
+
+
+async def test_a_slot_that_is_cancelled_as_its_turn_comes_passes_it_on() -> None:
+    async with slots(3) as world:
+        world.let_go(0)
+        await settled_until_admitted(world)
+
+        world.tasks[1].cancel()
+        await settled(lambda: len(world.held) == 2)
+
+        assert world.held == [0, 2]
+
+
+async def settled_until_admitted(world: Slots) -> None:
+    """Until the turn is slot 1's, which has not noticed yet."""
+    while world.polls.open:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
+async def test_a_turn_that_fails_is_over(error: type[BaseException]) -> None:
+    polls = Polls(2)
+
+    with pytest.raises(error):
+        async with polls.turn():
+            raise error
+
+    assert polls.open == 0
+
+
+async def test_a_slot_that_finds_a_job_lets_others_poll_while_it_still_holds_its_turn() -> None:
+    polls = Polls(2)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(polls.turn())
+
+        polls.found()
+        await stack.enter_async_context(polls.turn())
+
+        assert polls.open == 2
