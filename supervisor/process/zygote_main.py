@@ -29,6 +29,8 @@ def main() -> None:
     pipe: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=descriptor), OrderToZygote)
     wear(mark)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A line that is printed is to be seen at once, not when eight kilobytes are together; children inherit this.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper: we just started
     faulthandler.enable()
     # An import may loop for ever; but later the zygote outlives its parent, to sweep up after it.
     die_with_parent()

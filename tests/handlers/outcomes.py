@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from supervisor import Context, PermanentError, handler
@@ -134,11 +135,9 @@ def environment() -> dict[str, str]:
 
 @handler("descriptors")
 def descriptors() -> dict[str, str]:
-    listing = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
-    names = [name for name in os.listdir(listing) if int(name) != listing]  # noqa: PTH208 - this one must not count
-    links = {name: os.readlink(name, dir_fd=listing) for name in names}
-    os.close(listing)
-    return links
+    # The one that lists the folder is in the list, and gone by the time its link is read.
+    entries = list(Path("/proc/self/fd").iterdir())
+    return {entry.name: os.readlink(entry) for entry in entries if entry.is_symlink()}
 
 
 @handler("closes-descriptors")
