@@ -137,7 +137,7 @@ def environment() -> dict[str, str]:
 def descriptors() -> dict[str, str]:
     # The one that lists the folder is in the list, and gone by the time its link is read.
     entries = list(Path("/proc/self/fd").iterdir())
-    return {entry.name: os.readlink(entry) for entry in entries if entry.is_symlink()}
+    return {entry.name: str(entry.readlink()) for entry in entries if entry.is_symlink()}
 
 
 @handler("closes-descriptors")
