@@ -7,6 +7,7 @@ their own, so that long polls and big results cannot starve a heartbeat.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -143,7 +144,8 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> _Answer:
         # A total timeout, not only one per read: a server that sends a byte now and then must not hold us.
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=5.0)
+        # And to the point: aiohttp would round it up to whole seconds (beyond the end of a lease), and take 0 for none.
+        timeout = aiohttp.ClientTimeout(total=max(seconds, 0.001), sock_connect=5.0, ceil_threshold=math.inf)
         try:
             async with session.request(
                 method, url, data=body, timeout=timeout, headers=headers, allow_redirects=False
@@ -182,7 +184,8 @@ def _socket(address: Any) -> socket.socket:
 
 
 async def _read(response: aiohttp.ClientResponse, largest: int) -> bytes:
-    if response.content_length is not None and response.content_length <= largest:
+    length, encoding = response.content_length, response.headers.get("Content-Encoding")
+    if length is not None and length <= largest and encoding is None:  # a few bytes may unpack to gigabytes
         return await response.read()
     body = bytearray()
     async for chunk in response.content.iter_any():
@@ -196,7 +199,10 @@ async def _read(response: aiohttp.ClientResponse, largest: int) -> bytes:
 async def _parts(head: bytes, blob: Blob, tail: bytes) -> AsyncIterator[bytes]:
     yield head
     for offset in range(0, blob.size, CHUNK):
-        yield os.pread(blob.descriptor, CHUNK, offset)
+        piece = os.pread(blob.descriptor, CHUNK, offset)
+        if len(piece) < min(CHUNK, blob.size - offset):  # the child may have kept the file, and cut it
+            raise OSError("the file that holds the result has shrunk")
+        yield piece
     yield tail
 
 
@@ -233,7 +239,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
     told = headers.get("Retry-After", "")
     if told.isascii() and told.isdigit():
         return min(float(told), LONGEST_RETRY_AFTER)
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         wait = parsedate_to_datetime(told) - parsedate_to_datetime(headers.get("Date", ""))
         return max(0.0, min(wait.total_seconds(), LONGEST_RETRY_AFTER))
     return 1.0

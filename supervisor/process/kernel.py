@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import ctypes
 import fcntl
 import os
 import signal
+import socket
 import sys
 import termios
 import time
@@ -63,6 +65,20 @@ def kill_group(leader: int) -> None:
 def bytes_waiting(descriptor: int) -> int:
     """How many bytes can be read from a pipe or stream socket now (FIONREAD(2const))."""
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """Up to `size` bytes, and the descriptors that came along, up to `most`, close-on-exec (unix(7), SCM_RIGHTS).
+
+    `socket.recv_fds` does not pass its flags on, so what it receives is inherited by every program that is started.
+    """
+    item = array.array("i").itemsize
+    data, ancillary, _, _ = end.recvmsg(size, socket.CMSG_SPACE(most * item), socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) - len(content) % item])
+    return data, list(descriptors)
 
 
 def _prctl(option: int, value: int) -> None:

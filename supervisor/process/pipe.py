@@ -5,7 +5,6 @@ Runs in the parent's event loop.  It knows nothing of what the messages mean.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import os
@@ -16,7 +15,7 @@ from typing import Any, Generic
 
 import msgspec
 
-from supervisor.process.kernel import bytes_waiting
+from supervisor.process.kernel import bytes_waiting, receive
 from supervisor.process.wire import Decoder, Message, WireError, encode
 
 READ_SIZE = 256 * 1024
@@ -108,11 +107,12 @@ class Pipe(Generic[Message]):
     def _read(self) -> int:
         """Read and deliver once; return how many bytes that were, 0 when there is no more to come or nothing yet."""
         try:
-            data = self._receive()
+            data, descriptors = receive(self._socket, READ_SIZE, MOST_DESCRIPTORS)
         except BlockingIOError:
             return 0
         except OSError:  # the peer reset the connection: for us the same as its end of file
-            data = b""
+            data, descriptors = b"", []
+        self._descriptors += descriptors
         try:
             for message in self._decoder.feed(data):
                 self._on_message(message)
@@ -125,16 +125,6 @@ class Pipe(Generic[Message]):
         if not data:
             self._end(None)
         return 0 if self._ended else len(data)
-
-    def _receive(self) -> bytes:
-        room = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
-        data, ancillary, _, _ = self._socket.recvmsg(READ_SIZE, room, socket.MSG_CMSG_CLOEXEC)
-        for level, kind, content in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                received = array.array("i")
-                received.frombytes(content[: len(content) - len(content) % received.itemsize])
-                self._descriptors.extend(received)
-        return data
 
     def _write(self) -> bool:
         """Send what there is room for; true when nothing is left to send."""

@@ -9,6 +9,7 @@ from typing import Any, Generic
 
 import msgspec
 
+from supervisor.process.kernel import receive
 from supervisor.process.wire import Decoder, Message, encode
 
 READ_SIZE = 64 * 1024
@@ -41,9 +42,7 @@ class BlockingPipe(Generic[Message]):
     def receive(self) -> Message | None:
         """The next message; None at the end of file."""
         while not self._received:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._socket, READ_SIZE, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors = receive(self._socket, READ_SIZE, MOST_DESCRIPTORS)
             if not data:
                 return None
             self._descriptors += descriptors

@@ -7,6 +7,7 @@ thread or a loop.  Its death harms no job: children are the parent's own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from supervisor.process.environment import child_environment
+from supervisor.process.exit import signal_name
 from supervisor.process.family import Family, readable
 from supervisor.process.messages import Fork, Imported, Retire, ZygoteMessage
 from supervisor.process.output import Output
@@ -25,6 +27,9 @@ from supervisor.process.pipe import Pipe, socket_pair
 from supervisor.process.wire import WireError
 
 log = structlog.get_logger("zygote")
+
+LINGER = 2.0
+"""Seconds that a zygote may live on after it closed its pipe."""
 
 
 class StartFailed(Exception):
@@ -63,6 +68,8 @@ class Zygote:
         try:
             async with asyncio.timeout(nursery.import_timeout):
                 await zygote._imported
+        except EOFError:
+            raise StartFailed(await zygote._last_words()) from None
         except TimeoutError:
             await zygote.kill()
             raise StartFailed(f"importing the handlers took longer than {nursery.import_timeout:g} s") from None
@@ -111,6 +118,17 @@ class Zygote:
         self._process.kill()
         await self.exited()
 
+    async def _last_words(self) -> str:
+        """How it ended without having said what it imported."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                await self.exited()
+        await self.kill()
+        code = self._process.wait()
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
+        last = "; ".join(self._output.last_lines(3)) or "it said nothing"
+        return f"the process that imports the handlers {how}: {last}"
+
     def _bury(self) -> None:
         self._process.wait()
         self._pipe.drain()
@@ -129,9 +147,7 @@ class Zygote:
             log.warning("zygote broke the protocol: %s", error, pid=self.pid)
             self._process.kill()
         if not self._imported.done():
-            self._output.drain()
-            last = "; ".join(self._output.last_lines(3)) or "it said nothing"
-            self._imported.set_exception(StartFailed(f"the process that imports the handlers died: {last}"))
+            self._imported.set_exception(EOFError())
 
 
 def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence[str]) -> Imported:

@@ -1,0 +1,94 @@
+"""Handlers that look at, or break, what their process is made of."""
+
+import ctypes
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+from supervisor import Context, handler
+
+PR_GET_PDEATHSIG = 2
+PR_GET_CHILD_SUBREAPER = 37
+
+
+@handler("kinship")
+def kinship() -> dict[str, int]:
+    """What the kernel knows of this process's relations."""
+    libc = ctypes.CDLL(None)
+    told = {}
+    for name, option in (("pdeathsig", PR_GET_PDEATHSIG), ("subreaper", PR_GET_CHILD_SUBREAPER)):
+        value = ctypes.c_int()
+        libc.prctl(option, ctypes.byref(value), 0, 0, 0)
+        told[name] = value.value
+    return {**told, "pid": os.getpid(), "parent": os.getppid(), "session": os.getsid(0), "group": os.getpgid(0)}
+
+
+@handler("inherited")
+def inherited() -> list[str]:
+    """The descriptors that a program sees which is started without further ado."""
+    listing = subprocess.run(["ls", "/proc/self/fd"], check=True, capture_output=True, close_fds=False, text=True)
+    return sorted(set(listing.stdout.split()) - {"3"})  # 3 is the listing's own
+
+
+def pipe() -> int:
+    """The descriptor of the pipe to the supervisor."""
+    return next(number for number in range(3, 64) if is_socket(number))
+
+
+def is_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+@handler("forges")
+def forges(frame: str) -> str:
+    os.write(pipe(), bytes.fromhex(frame))
+    return "real"
+
+
+@handler("closes-the-pipe-and-goes-on")
+def closes_the_pipe_and_goes_on() -> None:
+    os.close(pipe())
+    while True:
+        time.sleep(3600)
+
+
+@handler("stops-itself")
+def stops_itself(context: Context) -> None:
+    context.emit("working", {"pids": [os.getpid()]})
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@handler("moves-away")
+def moves_away() -> None:
+    os.chdir("/")
+    os.environ["MOBIUS_JOB_ID"] = "another"
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@handler("where")
+def where() -> list[str]:
+    return [os.getcwd(), os.environ["MOBIUS_JOB_ID"], str(signal.getsignal(signal.SIGTERM) == signal.SIG_IGN)]
+
+
+@handler("dies-and-leaves-a-printer")
+def dies_and_leaves_a_printer() -> None:
+    subprocess.Popen([sys.executable, "-c", "while True: print('x' * 1000)"], start_new_session=True)
+    os._exit(3)
+
+
+@handler("prints-without-end-beside")
+def prints_without_end_beside() -> str:
+    import threading
+
+    def print_without_end() -> None:
+        while True:
+            os.write(1, b"beside\n" * 1000)
+
+    threading.Thread(target=print_without_end, daemon=True).start()
+    return "done"

@@ -1,0 +1,112 @@
+"""What tests of real processes share: a family, a zygote of the handlers under test, and one who listens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import msgspec
+
+from supervisor.job import Event, Job
+from supervisor.process.child import Child, Told
+from supervisor.process.environment import child_environment
+from supervisor.process.family import Family
+from supervisor.process.zygote import Nursery, Zygote
+from tests.harness import GENEROUS, HANDLERS
+
+MARK = f"tests-{os.getpid()}"
+
+
+def nursery(*folders: Path, import_timeout: float = GENEROUS, **environment: str) -> Nursery:
+    """Handlers in `folders`, by default those of the tests; `environment` is the supervisor's own."""
+    given = {**os.environ, **environment}
+    return Nursery(folders or (HANDLERS,), child_environment(given, ["PASSED"], MARK), import_timeout)
+
+
+def module(folder: Path, source: str) -> Path:
+    """A folder of handlers with one module."""
+    folder.mkdir(exist_ok=True)
+    (folder / "under_test.py").write_text(dedent(source))
+    return folder
+
+
+def a_job(action: str, **parameters: Any) -> Job:
+    return Job("job_1", "run_1", "flow", "step", action, 1, "default", msgspec.json.encode(parameters), 30.0)
+
+
+@dataclass
+class Heard:
+    """Listens to a child."""
+
+    events: list[Event] = field(default_factory=list)
+    logged: list[tuple[int, str]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def heard_event(self, event: Event) -> None:
+        self.events.append(event)
+        self.changed.set()
+
+    def heard_log(self, level: int, text: str) -> None:
+        self.logged.append((level, text))
+        self.changed.set()
+
+    def heard_line(self, line: str) -> None:
+        self.lines.append(line)
+        self.changed.set()
+
+    async def until(self, heard: Callable[[], bool]) -> None:
+        async with asyncio.timeout(GENEROUS):
+            while not heard():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def pids(self) -> list[int]:
+        """The processes that the handler told it has started, itself included."""
+        await self.until(lambda: bool(self.events))
+        pids: list[int] = msgspec.json.decode(self.events[0].payload)["pids"]
+        return pids
+
+
+@dataclass
+class World:
+    """A zygote and the family of its children."""
+
+    zygote: Zygote
+    family: Family
+
+    async def child(self, **options: float) -> Child:
+        return await Child.start(self.zygote, self.family, **options)
+
+
+async def run(child: Child, action: str, heard: Heard | None = None, **parameters: Any) -> Told:
+    async with asyncio.timeout(GENEROUS):
+        return await child.run(a_job(action, **parameters), "worker 1", "/tmp/nowhere", heard or Heard())
+
+
+@asynccontextmanager
+async def world(*folders: Path, **environment: str) -> AsyncIterator[World]:
+    """A zygote; at the end of the block no process and no descriptor is left of it and of its children."""
+    before = open_descriptors()
+    family = Family()
+    zygote = await Zygote.start(nursery(*folders, **environment), family)
+    try:
+        yield World(zygote, family)
+    finally:
+        members = [member for member in family._members if isinstance(member, Child)]
+        for child in members:
+            await child.kill()
+        await zygote.kill()
+        await family.sweep()
+    assert not family._members
+    assert open_descriptors() == before
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -1,0 +1,591 @@
+"""The four calls over HTTP: what each answer means, and what no answer can do to us."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import hashlib
+import json
+import os
+import socket
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.api.client import LONGEST_RETRY_AFTER, Account, Client, retry_after
+from supervisor.devserver.app import DevServer, DevServerSettings, HangUp, LoseAnswer
+from supervisor.devserver.journal import Call
+from supervisor.job import Blob, Directive, Event, Failed, Fence, Succeeded
+from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
+from tests.harness import KEY, PROJECT, events, start_job
+from tests.raw_server import (
+    Behaviour,
+    RawServer,
+    answering,
+    hashing,
+    raw_server,
+    refusing_at_the_head,
+    repeating,
+    resetting,
+    saying,
+)
+
+WORKER = "worker 1"
+FENCE = Fence(WORKER, "job_1", 1)
+ERROR = b'{"error": {"code": "some_code", "message": "some message"}}'
+
+CALLS: dict[str, Callable[[Client], Awaitable[object]]] = {
+    "claim": lambda client: client.claim(["echo"], wait=0),
+    "heartbeat": lambda client: client.heartbeat(FENCE, timeout=5.0),
+    "events": lambda client: client.send_events(FENCE, [Event("tick", b"{}")]),
+    "complete": lambda client: client.complete(FENCE, Succeeded(None)),
+    "look-up": lambda client: client.is_settled(FENCE),
+}
+ON_A_JOB = [name for name in CALLS if name != "claim"]
+
+
+@asynccontextmanager
+async def client_of(url: str, token: str = KEY, **account: Any) -> AsyncIterator[Client]:
+    fields = {"base_url": url, "project": PROJECT, "worker_id": WORKER, "queues": ("default",), **account}
+    async with Client(Account(**fields), token) as client:
+        yield client
+
+
+@asynccontextmanager
+async def against(behaviour: Behaviour, **account: Any) -> AsyncIterator[tuple[Client, RawServer]]:
+    async with raw_server(behaviour) as server, client_of(server.url, **account) as client:
+        yield client, server
+
+
+# What a real server answers
+
+
+async def test_a_job_is_claimed_with_its_fence(server: DevServer) -> None:
+    run = await start_job(server, "echo", {"text": "ä"})
+
+    async with client_of(server.url, worker_name="host-1") as client:
+        job = await client.claim(["echo"], wait=0)
+
+    assert job is not None
+    assert (job.run_id, job.action, job.step_name, job.attempt, job.queue) == (run, "echo", "only", 1, "default")
+    assert json.loads(job.parameters) == {"text": "ä"}
+    assert job.heartbeat_interval == 0.2
+    assert server.job(job.job_id).claimed_by == WORKER
+    assert server.calls[-1].body.keys() == {
+        "worker_id", "queues", "actions", "wait_seconds", "worker_name", "worker_version"
+    }  # fmt: skip
+
+
+async def test_an_empty_queue_has_no_job(server: DevServer) -> None:
+    async with client_of(server.url) as client:
+        assert await client.claim(["echo"], wait=0) is None
+
+
+async def test_only_jobs_of_the_given_actions_and_queues_are_claimed(server: DevServer) -> None:
+    await start_job(server, "echo")
+
+    async with client_of(server.url) as client, client_of(server.url, queues=("other",)) as elsewhere:
+        assert await client.claim(["resize"], wait=0) is None
+        assert await elsewhere.claim(["echo"], wait=0) is None
+        assert await client.claim(["resize", "echo"], wait=0) is not None
+
+
+@asynccontextmanager
+async def claimed(server: DevServer) -> AsyncIterator[tuple[Client, Fence, str]]:
+    """A client that holds a job."""
+    run = await start_job(server, "echo")
+    async with client_of(server.url) as client:
+        job = await client.claim(["echo"], wait=0)
+        assert job is not None
+        yield client, Fence(WORKER, job.job_id, job.attempt), run
+
+
+async def test_a_heartbeat_is_told_to_go_on_until_the_run_is_cancelled(server: DevServer) -> None:
+    async with claimed(server) as (client, fence, run):
+        assert await client.heartbeat(fence, timeout=5.0) is Directive.CONTINUE
+
+        await server.cancel_run(run)
+
+        assert await client.heartbeat(fence, timeout=5.0) is Directive.CANCEL
+
+
+async def test_events_are_published_in_their_order(server: DevServer) -> None:
+    async with claimed(server) as (client, fence, run):
+        await client.send_events(fence, [Event("tick", json.dumps({"n": n}).encode()) for n in range(100)])
+
+    assert [payload["n"] for payload in events(server, run, "tick")] == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [(Succeeded(b"e30="), "completed"), (Succeeded(None), "completed"), (Failed("E", "m"), "failed")],
+)
+async def test_a_report_settles_the_job(server: DevServer, outcome: Any, status: str) -> None:
+    async with claimed(server) as (client, fence, _):
+        assert not await client.is_settled(fence)
+
+        await client.complete(fence, outcome)
+
+        assert await client.is_settled(fence)
+        assert server.job(fence.job_id).status == status
+
+
+async def test_a_job_that_is_another_workers_is_a_stale_fence(server: DevServer) -> None:
+    async with claimed(server) as (client, fence, _):
+        stale = Fence("another", fence.job_id, fence.attempt)
+
+        for call in (
+            client.heartbeat(stale, timeout=5.0),
+            client.send_events(stale, [Event("tick", b"{}")]),
+            client.complete(stale, Succeeded(None)),
+        ):
+            with pytest.raises(StaleFence, match="409"):
+                await call
+
+
+async def test_one_bad_event_is_rejected_with_all_others(server: DevServer) -> None:
+    async with claimed(server) as (client, fence, run):
+        with pytest.raises(Rejected) as caught:
+            await client.send_events(fence, [Event("tick", b"{}"), Event("mobius.tick", b"{}")])
+
+    assert caught.value.status == 400
+    assert events(server, run, "tick") == []
+
+
+async def test_a_key_that_is_not_valid_ends_the_program() -> None:
+    async with (
+        DevServer(DevServerSettings(api_key="mbx_right")) as server,
+        client_of(server.url, "mbx_wrong") as client,
+    ):
+        for call in CALLS.values():
+            with pytest.raises(AuthRevoked, match="401"):
+                await call(client)
+
+
+async def test_a_project_that_does_not_exist_ends_the_program() -> None:
+    settings = DevServerSettings(projects=frozenset({"other"}))
+    async with DevServer(settings) as server, client_of(server.url) as client:
+        with pytest.raises(ClaimRefused, match="there is no project 'acme'"):
+            await client.claim(["echo"], wait=0)
+
+
+@pytest.mark.parametrize("error", [HangUp, LoseAnswer])
+async def test_a_lost_answer_is_no_answer(server: DevServer, error: type[Exception]) -> None:
+    async def intercept(_call: Call) -> None:
+        raise error
+
+    async with claimed(server) as (client, fence, _):
+        server.intercept = intercept
+        with pytest.raises(Unavailable):
+            await client.complete(fence, Succeeded(None))
+        server.intercept = None
+
+        assert await client.is_settled(fence) is (error is LoseAnswer)
+
+
+async def test_a_heartbeat_does_not_queue_behind_open_polls(server: DevServer) -> None:
+    async with claimed(server) as (client, fence, _), asyncio.TaskGroup() as group:
+        polls = [group.create_task(client.claim(["echo"], wait=20)) for _ in range(120)]
+        await server.until(lambda: sum(call.name == "claim" for call in server.calls) == 121)
+
+        assert await client.heartbeat(fence, timeout=5.0) is Directive.CONTINUE
+
+        for poll in polls:
+            poll.cancel()
+
+
+@pytest.mark.parametrize("id_", ["a/b", "..", "a b", "ä", "100%", "a%2Fb", "?x#y", "."])
+async def test_any_job_id_finds_its_way(id_: str) -> None:
+    settings = DevServerSettings(new_id=lambda kind: id_ if kind == "job" else f"{kind}_1")
+    async with DevServer(settings) as server, claimed(server) as (client, fence, _):
+        assert fence.job_id == id_
+        assert await client.heartbeat(fence, timeout=5.0) is Directive.CONTINUE
+
+        await client.complete(fence, Succeeded(None))
+
+        assert await client.is_settled(fence)
+
+
+# What stands on the wire
+
+
+@pytest.mark.parametrize(
+    ("job_id", "segment"),
+    [
+        ("job_1", "job_1"),
+        ("a/b", "a%2Fb"),
+        ("..", "%2E%2E"),
+        (".", "%2E"),
+        ("ä", "%C3%A4"),
+        (" ", "%20"),
+        ("a%2Fb", "a%252Fb"),
+        ("x?y#z", "x%3Fy%23z"),
+        ("a\r\nHost: evil", "a%0D%0AHost%3A%20evil"),
+    ],
+)
+async def test_ids_are_percent_encoded(job_id: str, segment: str) -> None:
+    async with against(answering(200, b"{}")) as (client, server):
+        await client.heartbeat(Fence(WORKER, job_id, 1), timeout=5.0)
+
+    assert server.requests[0].line == f"POST /v1/projects/{PROJECT}/jobs/{segment}/heartbeat HTTP/1.1"
+
+
+async def test_each_call_has_its_path() -> None:
+    async with against(answering(200, b"{}")) as (client, server):
+        for call in CALLS.values():
+            try:
+                await call(client)
+            except Unavailable:
+                continue  # `{}` is no job, and no state of one
+
+    assert [request.line.removesuffix(" HTTP/1.1") for request in server.requests] == [
+        "POST /v1/projects/acme/jobs/claim",
+        "POST /v1/projects/acme/jobs/job_1/heartbeat",
+        "POST /v1/projects/acme/jobs/job_1/events",
+        "POST /v1/projects/acme/jobs/job_1/complete",
+        "GET /v1/projects/acme/jobs/job_1",
+    ]
+
+
+async def test_the_server_may_stand_below_a_path() -> None:
+    async with raw_server(answering(200, b"{}")) as server, client_of(f"{server.url}/mobius/") as client:
+        await client.heartbeat(FENCE, timeout=5.0)
+
+    assert server.requests[0].path == "/mobius/v1/projects/acme/jobs/job_1/heartbeat"
+
+
+@pytest.mark.parametrize("token", ["mbx_secret", "acme/mbx_secret", "mbx_secret.acme", "mbx_a+b/c==~"])
+async def test_the_key_is_sent_byte_for_byte(token: str) -> None:
+    async with raw_server(answering(200, b"{}")) as server, client_of(server.url, token) as client:
+        await client.heartbeat(FENCE, timeout=5.0)
+
+    assert server.requests[0].headers["authorization"] == f"Bearer {token}"
+    assert server.requests[0].headers["content-type"] == "application/json"
+
+
+async def test_cookies_are_not_kept() -> None:
+    async with against(answering(200, b"{}", Set_Cookie="session=1; Path=/")) as (client, server):
+        await client.heartbeat(FENCE, timeout=5.0)
+        await client.heartbeat(FENCE, timeout=5.0)
+
+    assert "cookie" not in server.requests[1].headers
+    assert server.connections == 1  # but the connection is
+
+
+# What each status means
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, Rejected),
+        (401, AuthRevoked),
+        (403, AuthRevoked),
+        (405, Rejected),
+        (408, Unavailable),
+        (413, Rejected),
+        (422, Rejected),
+        (425, Unavailable),
+        (429, RateLimited),
+        (500, Unavailable),
+        (502, Unavailable),
+        (503, Unavailable),
+        (504, Unavailable),
+        (599, Unavailable),
+        (202, Unavailable),
+    ],
+)
+async def test_a_status_that_is_no_success(call: str, status: int, error: type[ServerError]) -> None:
+    async with against(answering(status, ERROR)) as (client, _):
+        with pytest.raises(error) as caught:
+            await CALLS[call](client)
+
+    assert str(caught.value) == f"{status} some_code: some message"
+    if isinstance(caught.value, Rejected):
+        assert (caught.value.status, caught.value.too_large) == (status, status == 413)
+
+
+@pytest.mark.parametrize("status", [404, 409])
+async def test_not_found_and_conflict_about_a_job_are_a_stale_fence(status: int) -> None:
+    async with against(answering(status)) as (client, _):
+        for name in ON_A_JOB:
+            with pytest.raises(StaleFence, match=str(status)):
+                await CALLS[name](client)
+
+
+@pytest.mark.parametrize("status", [404, 409])
+async def test_not_found_and_conflict_on_a_claim_end_the_program(status: int) -> None:
+    async with against(answering(status)) as (client, _):
+        with pytest.raises(ClaimRefused, match=str(status)):
+            await CALLS["claim"](client)
+
+
+async def test_a_heartbeat_that_is_not_ok_is_a_stale_fence() -> None:
+    async with against(answering(200, b'{"ok": false}')) as (client, _):
+        with pytest.raises(StaleFence, match="ok: false"):
+            await CALLS["heartbeat"](client)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_redirect_is_not_followed_and_the_key_stays_here(call: str, status: int) -> None:
+    async with (
+        raw_server(answering(200, b"{}")) as elsewhere,
+        against(answering(status, Location=f"{elsewhere.url}/v1")) as (client, server),
+    ):
+        with pytest.raises(Unavailable, match=str(status)):
+            await CALLS[call](client)
+
+        assert len(server.requests) == 1
+        assert elsewhere.connections == 0
+
+
+DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        ("99999999999", LONGEST_RETRY_AFTER),
+        ("9" * 5000, LONGEST_RETRY_AFTER),
+        ("Wed, 21 Oct 2026 07:28:42 GMT", 42.0),
+        ("Wed, 21 Oct 2026 07:27:00 GMT", 0.0),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", LONGEST_RETRY_AFTER),
+        ("Wed, 21 Oct 2026 07:28:42", 1.0),
+        ("Wed, 99 Oct 2026 07:28:42 GMT", 1.0),
+        ("Wed, 21 Oct 99999999999999 07:28:42 GMT", 1.0),
+        ("-5", 1.0),
+        ("1.5", 1.0),
+        ("inf", 1.0),
+        ("soon", 1.0),
+        ("", 1.0),
+    ],
+)
+async def test_the_wait_that_a_limit_asks_for(told: str, seconds: float) -> None:
+    async with against(answering(429, Retry_After=told, Date=DATE)) as (client, _):
+        with pytest.raises(RateLimited) as caught:
+            await CALLS["events"](client)
+
+    assert caught.value.retry_after == seconds
+
+
+def test_without_a_word_about_it_the_wait_is_a_second() -> None:
+    assert retry_after({}) == 1.0
+    assert retry_after({"Retry-After": "Wed, 21 Oct 2026 07:28:42 GMT"}) == 1.0  # and no Date to count from
+
+
+@given(st.text(), st.text())
+def test_whatever_the_headers_say_the_wait_is_bounded(told: str, date: str) -> None:
+    assert 0.0 <= retry_after({"Retry-After": told, "Date": date}) <= LONGEST_RETRY_AFTER
+
+
+# What broken servers and connections do
+
+OK = b"HTTP/1.1 200 OK\r\n"
+BROKEN = {
+    "hangs up": saying(),
+    "resets": resetting,
+    "ends in the status line": saying(b"HTTP/1.1 20"),
+    "ends in the headers": saying(OK + b"Content-Len"),
+    "ends in the body": saying(OK + b'Content-Length: 100\r\n\r\n{"ok": true'),
+    "ends in a chunk": saying(OK + b'Transfer-Encoding: chunked\r\n\r\n64\r\n{"ok":'),
+    "ends before the last chunk": saying(OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"),
+    "speaks another protocol": saying(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"),
+    "sends garbage": saying(os.urandom(4096) + b"\r\n\r\n"),
+    "sends a header without end": saying(OK + b"X: " + b"x" * 100_000),
+    "sends too many headers": saying(OK + b"X: y\r\n" * 50_000 + b"\r\n"),
+    "sends a length that is none": saying(OK + b"Content-Length: many\r\n\r\n{}"),
+    "sends a negative length": saying(OK + b"Content-Length: -1\r\n\r\n{}"),
+    "sends two lengths": saying(OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"),
+    "sends chunks that are none": saying(OK + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n{}\r\n"),
+    "sends what is not packed as packed": saying(OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"),
+    "sends an empty answer": saying(OK + b"Content-Length: 0\r\n\r\n"),
+    "sends a page": saying(OK + b"Content-Length: 13\r\n\r\n<html></html>"),
+}
+
+
+@pytest.mark.parametrize("call", ["claim", "heartbeat", "look-up"])
+@pytest.mark.parametrize("behaviour", BROKEN.values(), ids=BROKEN.keys())
+async def test_a_broken_answer_is_no_answer(call: str, behaviour: Behaviour) -> None:
+    async with against(behaviour) as (client, _):
+        with pytest.raises(Unavailable) as caught:
+            await CALLS[call](client)
+
+    assert str(caught.value)
+
+
+@pytest.mark.parametrize("call", ["events", "complete"])
+@pytest.mark.parametrize("behaviour", ["hangs up", "resets", "ends in the headers", "sends garbage"])
+async def test_a_report_without_an_answer_counts_as_unanswered(call: str, behaviour: str) -> None:
+    async with against(BROKEN[behaviour]) as (client, _):
+        with pytest.raises(Unavailable):
+            await CALLS[call](client)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_server_that_is_not_there_gives_no_answer(call: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+
+    async with client_of(f"http://127.0.0.1:{port}") as client:
+        with pytest.raises(Unavailable):
+            await CALLS[call](client)
+
+
+async def test_a_host_that_has_no_address_gives_no_answer() -> None:
+    async with client_of("http://nowhere.invalid") as client:
+        with pytest.raises(Unavailable):
+            await CALLS["heartbeat"](client)
+
+
+SLOW = {
+    "nothing": saying(then_silence=True),
+    "half a status line": saying(b"HTTP/1.1 20", then_silence=True),
+    "headers": saying(OK + b"Content-Length: 100\r\n\r\n", then_silence=True),
+    "half a body": saying(OK + b'Content-Length: 100\r\n\r\n{"ok": true', then_silence=True),
+    "a byte now and then": repeating(OK + b"Content-Length: 100000\r\n\r\n", b" ", pause=0.01),
+    "interim answers": repeating(b"", b"HTTP/1.1 100 Continue\r\n\r\n", pause=0.01),
+}
+
+
+@pytest.mark.parametrize("behaviour", SLOW.values(), ids=SLOW.keys())
+async def test_a_heartbeat_waits_no_longer_than_its_timeout(behaviour: Behaviour) -> None:
+    async with against(behaviour) as (client, _):
+        began = asyncio.get_running_loop().time()
+
+        with pytest.raises(Unavailable, match=r"^no answer within 0\.1 s$"):
+            await client.heartbeat(FENCE, timeout=0.1)
+
+        assert asyncio.get_running_loop().time() - began < 2.0
+
+
+async def test_a_heartbeat_whose_time_is_over_does_not_wait_at_all() -> None:
+    async with against(saying(then_silence=True)) as (client, _):
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(client.heartbeat(FENCE, timeout=0.0), 5)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        repeating(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b" " * 0x10000 + b"\r\n"),
+        repeating(OK + b"\r\n", b" " * 0x10000),
+        saying(OK + b"Content-Length: 4000000\r\n\r\n" + b" " * 4_000_000),
+        answering(200, gzip.compress(b" " * 4_000_000), Content_Encoding="gzip"),
+    ],
+    ids=["chunks without end", "a body without end", "an announced one", "a packed one"],
+)
+async def test_an_answer_that_is_too_long_is_not_read(behaviour: Behaviour) -> None:
+    async with against(behaviour) as (client, _):
+        with pytest.raises(Unavailable, match="longer than 1048576 bytes"):
+            await CALLS["heartbeat"](client)
+
+
+async def test_an_answer_may_be_packed() -> None:
+    body = gzip.compress(b'{"ok": true, "directives": {"should_cancel": true}}')
+    async with against(answering(200, body, Content_Encoding="gzip")) as (client, _):
+        assert await client.heartbeat(FENCE, timeout=5.0) is Directive.CANCEL
+
+
+async def test_a_claim_that_is_cancelled_hangs_up() -> None:
+    async with against(saying(then_silence=True)) as (client, server):
+        poll = asyncio.create_task(client.claim(["echo"], wait=20))
+        await server.asked.wait()
+
+        poll.cancel()
+        await asyncio.wait([poll])
+
+        await asyncio.wait_for(server.hung_up.wait(), 5)
+        assert poll.cancelled()
+
+
+async def test_after_a_broken_connection_the_next_call_opens_a_new_one() -> None:
+    async def breaks_once(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (resetting if server.connections == 1 else answering(200, b"{}"))(server, reader, writer)
+
+    async with against(breaks_once) as (client, _):
+        with pytest.raises(Unavailable):
+            await client.heartbeat(FENCE, timeout=5.0)
+
+        assert await client.heartbeat(FENCE, timeout=5.0) is Directive.CONTINUE
+
+
+# Results too big to be held
+
+
+@asynccontextmanager
+async def blob_of(size: int) -> AsyncIterator[Blob]:
+    """A file of base64 text."""
+    descriptor = os.memfd_create("result")
+    piece = base64.b64encode(os.urandom(48 * 1024))
+    for _ in range(size // len(piece)):
+        os.write(descriptor, piece)
+    blob = Blob(descriptor, os.fstat(descriptor).st_size)
+    try:
+        yield blob
+    finally:
+        blob.close()
+
+
+async def test_a_big_result_is_sent_whole_and_never_held() -> None:
+    async with against(hashing) as (client, server), blob_of(16 * 2**20) as blob:
+        tracemalloc.start()
+        try:
+            await client.complete(FENCE, Succeeded(blob))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+        head = b'{"worker_id":"worker 1","attempt":1,"status":"completed","result_b64":"'
+        expected = head + os.pread(blob.descriptor, blob.size, 0) + b'"}'
+    (request,) = server.requests
+    assert request.body == hashlib.sha256(expected).digest()
+    assert request.headers["content-length"] == str(len(expected))
+    assert "transfer-encoding" not in request.headers
+    assert peak < 4 * 2**20
+
+
+async def test_a_big_result_can_be_sent_again() -> None:
+    async def breaks_once(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if server.connections == 1:
+            await server.read_head(reader)
+            await reader.read(100_000)
+            writer.transport.abort()
+        else:
+            await hashing(server, reader, writer)
+
+    async with against(breaks_once) as (client, server), blob_of(2**20) as blob:
+        with pytest.raises(Unavailable):
+            await client.complete(FENCE, Succeeded(blob))
+
+        await client.complete(FENCE, Succeeded(blob))
+
+        assert len(server.requests[1].body) == hashlib.sha256().digest_size
+
+
+async def test_a_result_that_is_refused_before_it_is_read_is_too_large() -> None:
+    answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    async with against(refusing_at_the_head(answer)) as (client, _), blob_of(8 * 2**20) as blob:
+        with pytest.raises(Rejected) as caught:
+            await client.complete(FENCE, Succeeded(blob))
+
+    assert caught.value.too_large
+
+
+async def test_a_file_that_shrank_is_no_report() -> None:
+    async with against(hashing) as (client, server), blob_of(2**20) as blob:
+        os.ftruncate(blob.descriptor, 1000)
+
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(client.complete(FENCE, Succeeded(blob)), 5)
+
+    assert server.requests[0].body == b""

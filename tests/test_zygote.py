@@ -1,0 +1,250 @@
+"""A zygote imports the handlers and forks; whatever happens to it is told, and nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from supervisor.process.child import Child
+from supervisor.process.environment import INSTANCE
+from supervisor.process.family import Family
+from supervisor.process.zygote import Nursery, StartFailed, Zygote, import_once
+from tests.harness import GENEROUS, HANDLERS, is_alive, timed
+from tests.process_world import MARK, Heard, module, nursery, open_descriptors, run, world
+
+
+async def failure(failing: Nursery) -> str:
+    """Why a zygote did not come up; nothing of it is left."""
+    before = open_descriptors()
+    family = Family()
+
+    with pytest.raises(StartFailed) as caught:
+        await Zygote.start(failing, family)
+
+    assert not family._members
+    assert await family.sweep() == 0
+    assert open_descriptors() == before
+    return str(caught.value)
+
+
+async def test_it_tells_the_handlers_it_has_imported() -> None:
+    async with world() as here:
+        told = {known.action: known for known in here.zygote.imported.handlers}
+
+    assert {"echo", "too-slow", "with-daemon"} <= told.keys()
+    assert told["too-slow"].timeout == 0.2
+    assert told["echo"].file == str(HANDLERS / "outcomes.py")
+
+
+async def test_a_module_that_fails_is_a_problem_and_the_others_serve(tmp_path: Path) -> None:
+    module(tmp_path, "raise ValueError('no model')")
+    (tmp_path / "other.py").write_text("from supervisor import handler\n@handler('other')\ndef other(): ...\n")
+
+    async with world(tmp_path) as here:
+        imported = here.zygote.imported
+
+    assert [known.action for known in imported.handlers] == ["other"]
+    assert [problem.message for problem in imported.problems] == ["ValueError: no model"]
+
+
+async def test_an_import_that_never_ends_is_cut_at_its_timeout(tmp_path: Path) -> None:
+    looping = nursery(module(tmp_path, "while True: pass"), import_timeout=0.5)
+
+    with timed() as taken:
+        why = await failure(looping)
+
+    assert why == "importing the handlers took longer than 0.5 s"
+    assert 0.4 < taken[0] < 5
+
+
+@pytest.mark.parametrize(
+    ("source", "end"),
+    [
+        ("import os\nos._exit(3)", "exited with code 3: it said nothing"),
+        ("import os\nos.write(2, b'no licence')\nos._exit(3)", "exited with code 3: no licence"),
+        ("import ctypes\nctypes.string_at(0)", "was killed by SIGSEGV: "),
+        ("import os\nos.closerange(3, 64)", "exited with code 1: .*Bad file descriptor"),
+        ("import os\nos.kill(os.getpid(), 9)", "was killed by SIGKILL: it said nothing"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    ],
+)
+async def test_an_import_that_ends_the_process_is_told_with_its_end_and_last_words(
+    tmp_path: Path, source: str, end: str
+) -> None:
+    why = await failure(nursery(module(tmp_path, source)))
+
+    assert why.startswith("the process that imports the handlers ")
+    assert re.search(end, why)
+
+
+async def test_an_import_that_closes_the_pipe_and_goes_on_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.process.zygote.LINGER", 0.1)
+
+    why = await failure(nursery(module(tmp_path, "import os\nos.closerange(3, 64)\nwhile True: pass")))
+
+    assert "was killed by SIGKILL" in why
+
+
+async def test_garbage_instead_of_handlers_is_a_failure(tmp_path: Path) -> None:
+    source = """
+    import os
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, b"GET / HTTP/1.1")
+        except OSError:
+            pass
+    while True: pass
+    """
+
+    assert "was killed by SIGKILL" in await failure(nursery(module(tmp_path, source)))
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
+    before = open_descriptors()
+    family = Family()
+    start = asyncio.create_task(Zygote.start(nursery(module(tmp_path, "while True: pass")), family))
+    await asyncio.sleep(0)
+
+    start.cancel()
+    await asyncio.wait([start])
+
+    assert start.cancelled()
+    assert not family._members
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, -15)])
+async def test_its_death_is_told_to_everybody_who_waits(number: signal.Signals, code: int) -> None:
+    async with world() as here:
+        waiting = [asyncio.create_task(here.zygote.exited()) for _ in range(2)]
+        await asyncio.sleep(0)
+
+        os.kill(here.zygote.pid, number)
+
+        async with asyncio.timeout(GENEROUS):
+            assert await asyncio.gather(*waiting) == [code, code]
+            assert await here.zygote.exited() == code
+
+
+async def test_its_death_harms_no_job() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        os.kill(here.zygote.pid, signal.SIGKILL)
+        await here.zygote.exited()
+        told = await run(child, "echo", size=1)
+
+        assert told.reusable
+
+
+async def test_a_retired_zygote_leaves_and_its_children_go_on() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        async with asyncio.timeout(GENEROUS):
+            await here.zygote.retire()
+
+        assert await here.zygote.exited() == 0
+        assert (await run(child, "echo")).reusable
+
+
+@pytest.mark.parametrize("buried", [True, False])
+async def test_a_zygote_that_is_gone_forks_nothing(buried: bool) -> None:
+    async with world() as here:
+        os.kill(here.zygote.pid, signal.SIGKILL)
+        if buried:
+            await here.zygote.exited()
+        else:
+            os.waitid(os.P_PID, here.zygote.pid, os.WEXITED | os.WNOWAIT)
+
+        with pytest.raises(StartFailed, match="zygote is gone"):
+            await Child.start(here.zygote, here.family)
+
+
+async def test_a_zygote_that_died_on_the_way_can_be_killed_and_retired() -> None:
+    async with world() as here:
+        os.kill(here.zygote.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, here.zygote.pid, os.WEXITED | os.WNOWAIT)
+
+        async with asyncio.timeout(GENEROUS):
+            await here.zygote.kill()
+            await here.zygote.retire()
+
+        assert not here.family._members
+
+
+async def test_the_credential_and_the_rest_of_the_environment_stay_out() -> None:
+    async with world(MOBIUS_API_KEY="mbx_secret", NOTIFY_SOCKET="@x", PASSED="yes", NOT_PASSED="no") as here:
+        content = Path(f"/proc/{here.zygote.pid}/environ").read_bytes()
+
+    environment = dict(line.split("=", 1) for line in content.decode().split("\0") if line)
+    assert environment[INSTANCE] == MARK
+    assert environment["PASSED"] == "yes"
+    assert not {"MOBIUS_API_KEY", "NOTIFY_SOCKET", "NOT_PASSED"} & environment.keys()
+    assert b"mbx_secret" not in content
+
+
+async def test_ctrl_c_in_the_terminal_does_not_reach_it() -> None:
+    async with world() as here:
+        assert os.getsid(here.zygote.pid) == here.zygote.pid
+
+        os.kill(here.zygote.pid, signal.SIGINT)
+
+        assert (await here.child()).is_idle
+
+
+async def test_files_in_the_working_directory_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "msgspec.py").write_text("raise RuntimeError('a file of the user')")
+    monkeypatch.chdir(tmp_path)
+
+    async with world(HANDLERS) as here:
+        assert here.zygote.imported.handlers
+
+
+async def test_what_handlers_share_by_import_is_there_in_every_child(tmp_path: Path) -> None:
+    source = """
+    import os
+    from supervisor import handler
+    LOADED_BY = os.getpid()
+    @handler("loaded-by")
+    def loaded_by() -> int:
+        return LOADED_BY
+    """
+    async with world(module(tmp_path, source)) as here:
+        told = [await run(await here.child(), "loaded-by") for _ in range(2)]
+
+    assert told[0] == told[1]
+
+
+async def test_what_it_prints_is_no_job_of_anybody(tmp_path: Path) -> None:
+    async with world(
+        module(tmp_path, "print('loading')\nfrom supervisor import handler\nhandler('a')(lambda: None)")
+    ) as here:
+        heard = Heard()
+        await run(await here.child(), "a", heard)
+
+    assert heard.lines == []
+
+
+def test_importing_once_tells_the_same_and_leaves_no_process() -> None:
+    imported = import_once([HANDLERS], GENEROUS, [])
+
+    assert "echo" in {known.action for known in imported.handlers}
+
+
+def test_importing_once_fails_as_a_zygote_does(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match="exited with code 1"):
+        import_once([module(tmp_path, "import os; os._exit(1)")], GENEROUS, [])
+
+
+async def test_its_repr_tells_its_pid() -> None:
+    async with world() as here:
+        assert repr(here.zygote) == f"<Zygote pid {here.zygote.pid}>"
+        assert is_alive(here.zygote.pid)
