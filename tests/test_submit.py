@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -159,15 +159,17 @@ async def test_a_refusal_is_one_sentence(server: DevServer, who: dict[str, str],
 @pytest.mark.parametrize(
     ("answer", "part"),
     [
-        (web.Response(status=503), "gives no answer of use: it answered 503"),
-        (web.Response(status=302, headers={"Location": "http://elsewhere"}), r"refuses the run \(302\)"),
-        (web.Response(status=400, text="bad\x1b[2J"), r"refuses the run \(400\): bad\\u001b\[2J"),
-        (web.Response(text="<html>"), "gives no answer of use: JSON is malformed"),
+        (lambda: web.Response(status=503), "gives no answer of use: it answered 503"),
+        (lambda: web.Response(status=302, headers={"Location": "http://elsewhere"}), r"refuses the run \(302\)"),
+        (lambda: web.Response(status=400, text="bad\x1b[2J"), r"refuses the run \(400\): bad\\u001b\[2J"),
+        (lambda: web.Response(text="<html>"), "gives no answer of use: JSON is malformed"),
     ],
 )
-async def test_an_answer_that_is_of_no_use_is_one_sentence(server: DevServer, answer: web.Response, part: str) -> None:
+async def test_an_answer_that_is_of_no_use_is_one_sentence(
+    server: DevServer, answer: Callable[[], web.Response], part: str
+) -> None:
     async def intercept(_call: Call) -> web.Response:
-        return answer
+        return answer()
 
     server.intercept = intercept
 

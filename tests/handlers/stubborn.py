@@ -53,8 +53,8 @@ def swallows_the_cancel(context: Context) -> None:
 
 @handler("cleans-up")
 def cleans_up(context: Context, note: str) -> None:
-    tell(context)
     try:
+        tell(context)
         spin()
     finally:
         Path(note).write_text("cleaned up")
@@ -75,8 +75,8 @@ def succeeds_when_stopped(context: Context) -> str:
 async def async_sleep(context: Context, note: str) -> None:
     import asyncio
 
-    tell(context)
     try:
+        tell(context)
         await asyncio.sleep(3600)
     finally:
         Path(note).write_text("cleaned up")
