@@ -74,20 +74,18 @@ class DevServer:
 
     async def __aenter__(self) -> Self:
         """Bind and listen; raises OSError when the address is taken."""
-        async with AsyncExitStack() as opening:
-            opening.callback(self.store.close)
-            await self._runner.setup()
-            opening.push_async_callback(self._runner.cleanup)
-            await web.TCPSite(self._runner, self.settings.host, self.settings.port).start()
-            # After the site: a task group would wrap the error of an address that is taken.
-            await opening.enter_async_context(self._keeping_time())
-            self._stack = opening.pop_all()
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
+        # The error of the block passes by: the task group inside would wrap it.
+        await self._stack.aclose()
 
     @property
     def url(self) -> str:
@@ -128,8 +126,7 @@ class DevServer:
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """What handlers told in a run so far: `{"type", "job_id", "data", ...}`, oldest first."""
-        stored = self.store.events_after(0, project=self.run(run_id).project, run_id=run_id)
-        return [msgspec.json.decode(event.data) for event in stored if event.type == "custom"]
+        return [msgspec.json.decode(event.data) for event in self.store.events(run_id) if event.type == "custom"]
 
     async def start_run(
         self,
@@ -152,7 +149,6 @@ class DevServer:
         self._dispatch.follow_up()
 
     async def until(self, predicate: Callable[[], Value | None], timeout: float = 10.0) -> Value:
-        # test reads better with the limit in the call, and the error shows the state of the server
         """Wait until `predicate` gives something that is neither None nor False; it is asked after every change.
 
         Raises TimeoutError with the server's state after `timeout` seconds, and whatever `predicate` raises.
@@ -170,6 +166,13 @@ class DevServer:
             if value is not None and value is not False:
                 return value
             await changed.wait()
+
+    async def _open(self) -> None:
+        self._stack.callback(self.store.close)
+        await self._stack.enter_async_context(self._keeping_time())
+        await self._runner.setup()
+        self._stack.push_async_callback(self._runner.cleanup)
+        await web.TCPSite(self._runner, self.settings.host, self.settings.port).start()
 
     def _application(self) -> web.Application:
         middlewares = [

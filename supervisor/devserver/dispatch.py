@@ -26,6 +26,10 @@ class Poll:
     job: asyncio.Future[Job] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
+    def lease(self) -> Job | None:
+        return self.job.result() if self.job.done() and not self.job.cancelled() else None
+
+    @property
     def wish(self) -> tuple[object, ...]:
         """What it would take: polls with the same wish find nothing together."""
         return self.project, self.request.queues, self.request.actions
@@ -38,24 +42,18 @@ class Dispatch:
         self._store = store
         self._changes = changes
         self._polls: dict[Poll, None] = {}
-        self._closing = asyncio.Event()
+        self._is_closing = False
         self._sooner = asyncio.Event()
         self._wake_at: float | None = None
 
     async def claim(self, project: str, request: ClaimRequest, is_open: Callable[[], bool]) -> Job | None:
         """Lease a job, waiting as long as the request says; cancelled while it waits, it leases nothing."""
         poll = Poll(project, request, is_open)
-        self._polls[poll] = None
-        try:
+        if self._serve(poll):
             self.follow_up()
-            if not poll.job.done() and request.wait_seconds and not self._closing.is_set():
-                await asyncio.wait((poll.job,), timeout=request.wait_seconds)
-        except asyncio.CancelledError:
-            self._take_back(poll)
-            raise
-        finally:
-            del self._polls[poll]
-        return poll.job.result() if poll.job.done() and not poll.job.cancelled() else None
+        elif request.wait_seconds and not self._is_closing:
+            await self._wait_in_line(poll, request.wait_seconds)
+        return poll.lease
 
     def give_back(self, job: Job) -> None:
         """The answer with `job` did not reach the worker."""
@@ -81,7 +79,7 @@ class Dispatch:
 
     def close(self) -> None:
         """Send all waiting polls home."""
-        self._closing.set()
+        self._is_closing = True
         for poll in self._polls:
             poll.job.cancel()
 
@@ -96,16 +94,26 @@ class Dispatch:
     def _serve_polls(self) -> None:
         vain = set[object]()
         for poll in self._polls:
-            if poll.wish in vain or poll.job.done() or not poll.is_open():
-                continue
-            job = self._store.claim(poll.project, poll.request, time.time())
-            if job is None:
+            if not poll.job.done() and poll.wish not in vain and not self._serve(poll):
                 vain.add(poll.wish)
-            else:
-                poll.job.set_result(job)
 
-    def _take_back(self, poll: Poll) -> None:
-        if poll.job.done() and not poll.job.cancelled():
-            self.give_back(poll.job.result())
-        else:
-            poll.job.cancel()
+    def _serve(self, poll: Poll) -> bool:
+        """Lease a job to the poll; False when there is none for its wish."""
+        if not poll.is_open():
+            return True  # its client has hung up, which says nothing about the others' chances
+        job = self._store.claim(poll.project, poll.request, time.time())
+        if job is not None:
+            poll.job.set_result(job)
+        return job is not None
+
+    async def _wait_in_line(self, poll: Poll, seconds: float) -> None:
+        self._polls[poll] = None
+        try:
+            await asyncio.wait((poll.job,), timeout=seconds)
+        except asyncio.CancelledError:
+            # The lease may have been made in the moment in which the client hung up.
+            if poll.lease is not None:
+                self.give_back(poll.lease)
+            raise
+        finally:
+            del self._polls[poll]

@@ -37,6 +37,10 @@ class History:
         statement = "SELECT * FROM events WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT ?"
         return self._database.all(StoredEvent, statement, run_id, seq, _BATCH)
 
+    def of_run(self, run_id: str) -> list[StoredEvent]:
+        """All events of one run."""
+        return self._database.all(StoredEvent, "SELECT * FROM events WHERE run_id = ? ORDER BY seq", run_id)
+
     def last_seq(self) -> int:
         """The number of the newest event; 0 before the first."""
         newest = self._database.value("SELECT max(seq) FROM events")

@@ -60,7 +60,10 @@ class CompleteRequest(FenceRequest, frozen=True, forbid_unknown_fields=True):
 
 
 class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Starts a run of a spec that comes with the request; older clients send no `mode`."""
+    """Starts a run of a spec that comes with the request; older clients send no `mode`.
+
+    `config` overrides the hosted service's timeouts; it is accepted and has no effect here.
+    """
 
     spec: Spec
     mode: Literal["inline"] = "inline"
@@ -79,7 +82,5 @@ class RunFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workflow_type: str | None = None
     queue: str | None = None
     external_id: str | None = None
-    parent_run_id: str | None = None
-    initiated_by: str | None = None
     cursor: Annotated[int, msgspec.Meta(ge=1)] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100

@@ -217,6 +217,10 @@ class Store:
         """See `History.after`."""
         return self._history.after(seq, project=project, run_id=run_id)
 
+    def events(self, run_id: str) -> list[StoredEvent]:
+        """See `History.of_run`."""
+        return self._history.of_run(run_id)
+
     def last_seq(self) -> int:
         """See `History.last_seq`."""
         return self._history.last_seq()

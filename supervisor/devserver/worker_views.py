@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import time
 
 import msgspec
@@ -22,6 +22,8 @@ from supervisor.devserver.requests import (
 )
 from supervisor.devserver.store import Store
 from supervisor.devserver.views import claim_view, job_view, session_view
+
+log = logging.getLogger(__name__)
 
 
 class WorkerViews:
@@ -55,6 +57,7 @@ class WorkerViews:
     async def heartbeat(self, request: web.Request) -> web.Response:
         fence = await body_of(request, FenceRequest)
         should_cancel = self._store.heartbeat(*_job_of(request), fence, time.time())
+        self._dispatch.follow_up()
         return answer({"ok": True, "directives": {"should_cancel": should_cancel}})
 
     async def events(self, request: web.Request) -> web.Response:
@@ -82,12 +85,17 @@ class WorkerViews:
         """Write the answer here rather than in aiohttp, to learn whether it could be written."""
         run = self._store.run(job.project, job.run_id)
         response = answer(claim_view(job, run, self._heartbeat_interval))
+        is_written = False
         try:
             await response.prepare(request)
             await response.write_eof()
-        except (ConnectionError, asyncio.CancelledError):
-            self._dispatch.give_back(job)
-            raise
+            # The kernel may refuse the bytes without the writer being told: then the transport is closing.
+            is_written = _is_connected(request)
+        except ConnectionError:
+            log.info("worker %s hung up before it got job %s", job.claimed_by, job.id)
+        finally:
+            if not is_written:
+                self._dispatch.give_back(job)
         return response
 
 

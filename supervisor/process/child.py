@@ -32,6 +32,8 @@ log = structlog.get_logger("child")
 
 LINGER = 2.0
 """Seconds that a child may live on after it closed its pipe."""
+MOMENT = 0.002
+"""Seconds until the kernel is asked again for a dead child that is not ours yet."""
 
 
 class State(enum.Enum):
@@ -188,12 +190,14 @@ class Child:
             self._loop.add_reader(self._pidfd, self._on_exit)
         elif self.state is State.STARTING and isinstance(message, Ready) and self.pid is not None:
             self.state = State.IDLE
-            self._ready.set_result(None)
+            if not self._ready.done():  # whoever wanted it may have gone
+                self._ready.set_result(None)
         else:
             raise WireError(f"said {type(message).__name__} out of turn, while {self.state.value}")
 
     def _hear(self, message: ChildMessage) -> None:
-        assert self._listener is not None
+        if self._listener is None:
+            return  # `run` was cancelled: nobody wants to hear it, and the child is about to be killed
         match message:
             case Emitted(event):
                 self._listener.heard_event(event)
@@ -230,6 +234,7 @@ class Child:
             self._fault = f"broke the protocol: it {error}"
             self.kill_now()
         elif self.pid is None:
+            self._fault = "could not be forked, or the zygote is gone"
             self._bury(Exit(70, 0, 0, 0.0))
         elif self.state is not State.EXITED:
             # Usually its exit follows at once; but a handler may have closed all descriptors and go on.
@@ -239,10 +244,20 @@ class Child:
         # The pidfd tells of the exit, not the pipe: a grandchild may hold the pipe open for hours.
         assert self.pid is not None
         self._loop.remove_reader(self._pidfd)
-        self._pipe.drain()
         kill_group(self.pid)  # while it is not reaped, its group cannot be anybody else's
-        _, status, usage = os.wait4(self.pid, 0)
-        self._bury(Exit.of(status, usage))
+        try:
+            self._pipe.drain()
+        finally:  # whatever goes wrong with what it said: it is dead, and somebody waits for that
+            self._reap(self.pid)
+
+    def _reap(self, pid: int) -> None:
+        try:
+            _, status, usage = os.wait4(pid, 0)
+        except ChildProcessError:
+            # It was killed so young that the process between it and the zygote, its parent, has not left yet.
+            self._loop.call_later(MOMENT, self._reap, pid)
+        else:
+            self._bury(Exit.of(status, usage))
 
     def _bury(self, how: Exit) -> None:
         self._output.drain()

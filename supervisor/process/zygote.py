@@ -83,9 +83,10 @@ class Zygote:
         """Nothing to catch up with: the pid is known from the start."""
 
     def fork(self, pipe_end: socket.socket, output_end: int) -> None:
-        """Have a child forked that holds these two descriptors; ours are closed once they are sent."""
-        if self._process.returncode is not None:
-            raise StartFailed("the zygote is gone")
+        """Have a child forked that holds these two descriptors; ours are closed once they are sent.
+
+        When the zygote is gone they are closed as well: whoever holds the other ends sees their end of file.
+        """
         self._pipe.send(Fork(), pipe_end.detach(), output_end)
 
     async def exited(self) -> int:
@@ -96,8 +97,8 @@ class Zygote:
                 await readable(pidfd)
             finally:
                 os.close(pidfd)
-        if self._process.returncode is None:  # somebody else may have waited for it, too
-            self._bury()
+        # Always, and it can be done twice: `Popen.kill` may have reaped it on the way.
+        self._bury()
         return self._process.wait()
 
     async def retire(self) -> None:

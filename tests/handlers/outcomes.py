@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -151,6 +152,16 @@ def workdir(context: Context) -> str:
     (context.workdir / "deep").mkdir()
     (context.workdir / "deep" / "file").write_text("scratch")
     return str(context.workdir)
+
+
+@handler("sleeps")
+def sleeps(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@handler("sleeps-idempotently", idempotent=True)
+def sleeps_idempotently(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 @handler("pid")

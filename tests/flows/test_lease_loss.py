@@ -1,0 +1,147 @@
+"""The lease is lost: the child and all that it started are killed at once, and nothing is reported."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from supervisor.devserver.app import DevServer
+from supervisor.devserver.journal import Call, HangUp
+from supervisor.process.family import readable
+from tests.harness import calls, event, finished_job, reports, result_of, start_job, supervising
+
+STUBBORN = ["python-loop", "c-call", "ignores-sigterm", "with-subprocess", "with-own-session", "with-daemon"]
+
+
+def refuse(server: DevServer, names: set[str], status: int) -> list[float]:
+    """Answer every call of these kinds by a status; the list holds when that was."""
+    answered: list[float] = []
+
+    async def intercept(call: Call) -> web.StreamResponse | None:
+        if call.name not in names:
+            return None
+        answered.append(time.monotonic())
+        return web.json_response({"error": {"code": "conflict", "message": "the fence is stale"}}, status=status)
+
+    server.intercept = intercept
+    return answered
+
+
+async def ended(pids: list[int]) -> float:
+    """Wait until none of these processes runs any more; return when that was."""
+    descriptors = [os.pidfd_open(pid) for pid in pids]
+    await asyncio.gather(*map(readable, descriptors))
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return time.monotonic()
+
+
+async def seconds_from_refusal_to_death(server: DevServer, state: Path, action: str, status: int) -> float:
+    async with supervising(server, state, workers="1", cancel_grace="1m"):
+        run = await start_job(server, action)
+        working = await event(server, run, "working")
+        (job,) = server.jobs(run)
+        end = asyncio.create_task(ended(working["pids"]))
+        refused = refuse(server, {"heartbeat"}, status)
+        last_death = await end
+        server.intercept = None
+        # The slot goes on, with a new child.
+        other = await finished_job(server, await start_job(server, "pid"))
+        assert result_of(reports(server, other.id)[0]) not in working["pids"]
+    assert len(refused) == 1
+    assert reports(server, job.id) == []
+    assert [call for call in calls(server, "events", job.id) if call.received_at > refused[0]] == []
+    return last_death - refused[0]
+
+
+@pytest.mark.parametrize("status", [404, 409])
+@pytest.mark.parametrize("action", STUBBORN)
+async def test_a_refused_heartbeat_kills_everything_within_100_ms_and_nothing_more_is_said(
+    server: DevServer, state: Path, action: str, status: int
+) -> None:
+    # The best of three: the machine may be busy with other things.
+    taken = [await seconds_from_refusal_to_death(server, state, action, status) for _ in range(3)]
+
+    assert min(taken) < 0.1
+
+
+async def test_refused_events_kill_the_child_too(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, workers="1"):
+        refused = refuse(server, {"events"}, 409)
+        run = await start_job(server, "python-loop")
+        await server.until(lambda: refused or None)
+        server.intercept = None
+        await finished_job(server, await start_job(server, "nothing"))
+
+    assert reports(server, server.jobs(run)[0].id) == []
+
+
+async def test_a_silent_server_loses_the_lease_at_its_time_to_live(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, workers="1", lease_ttl="700ms"):
+        run = await start_job(server, "python-loop")
+        working = await event(server, run, "working")
+        (job,) = server.jobs(run)
+        end = asyncio.create_task(ended(working["pids"]))
+        silent_since = time.monotonic()
+
+        async def hang_up(call: Call) -> None:
+            if call.name != "claim":
+                raise HangUp
+
+        server.intercept = hang_up
+        died_at = await end
+        server.intercept = None
+
+    # The last accepted beat was sent at most one interval (200 ms) before the silence began.
+    assert 0.4 < died_at - silent_since < 2.0
+    assert all(call.status in (None, 499) for call in reports(server, job.id))
+
+
+async def test_a_short_silence_is_not_noticed_by_the_job(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, workers="1", lease_ttl="10s"):
+        run = await start_job(server, "sleeps", {"seconds": 1.2})
+        await server.until(lambda: calls(server, "heartbeat") or None)
+        hung_up: list[Call] = []
+
+        async def hang_up(call: Call) -> None:
+            if call.name == "heartbeat" and len(hung_up) < 3:
+                hung_up.append(call)
+                raise HangUp
+
+        server.intercept = hang_up
+        job = await finished_job(server, run)
+
+    assert job.status == "completed"
+    assert len(hung_up) == 3
+
+
+async def test_an_idempotent_handler_computes_on_through_silence(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, workers="1", lease_ttl="300ms"):
+        run = await start_job(server, "sleeps-idempotently", {"seconds": 1.0})
+        await server.until(lambda: calls(server, "heartbeat") or None)
+
+        async def hang_up(call: Call) -> None:
+            if call.name == "heartbeat":
+                raise HangUp
+
+        server.intercept = hang_up
+        await server.until(lambda: calls(server, "complete") or None)
+        job_id = server.jobs(run)[0].id
+
+    assert [call.body["status"] for call in reports(server, job_id)] == ["completed"]
+
+
+async def test_a_refused_report_is_dropped(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, workers="1"):
+        refused = refuse(server, {"complete"}, 409)
+        run = await start_job(server, "nothing")
+        await server.until(lambda: refused or None)
+        server.intercept = None
+        await finished_job(server, await start_job(server, "nothing"))
+
+    assert len(reports(server, server.jobs(run)[0].id)) == 1
