@@ -20,13 +20,11 @@ from supervisor.process.family import Family
 from supervisor.process.zygote import Nursery, Zygote
 from tests.harness import GENEROUS, HANDLERS
 
-MARK = f"tests-{os.getpid()}"
-
 
 def nursery(*folders: Path, import_timeout: float = GENEROUS, **environment: str) -> Nursery:
     """Handlers in `folders`, by default those of the tests; `environment` is the supervisor's own."""
     given = {**os.environ, **environment}
-    return Nursery(folders or (HANDLERS,), child_environment(given, ["PASSED"], MARK), import_timeout)
+    return Nursery(folders or (HANDLERS,), child_environment(given, ["PASSED"]), import_timeout)
 
 
 def module(folder: Path, source: str) -> Path:

@@ -1,0 +1,479 @@
+"""A child runs one job after the other, and whatever it does, its end is told and complete."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.job import Blob, Event, Failed, Succeeded
+from supervisor.process.child import Child, ChildDied, Told
+from supervisor.process.kernel import children_of
+from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready
+from supervisor.process.wire import encode
+from supervisor.process.zygote import StartFailed
+from tests.harness import GENEROUS, is_alive
+from tests.process_world import Heard, a_job, module, run, world
+
+
+def value_of(told: Told) -> Any:
+    assert isinstance(told.outcome, Succeeded), told
+    assert isinstance(told.outcome.result, bytes)
+    return json.loads(base64.b64decode(told.outcome.result))
+
+
+async def death_of(child: Child, action: str, **parameters: Any) -> ChildDied:
+    with pytest.raises(ChildDied) as caught:
+        await run(child, action, **parameters)
+    assert child.exit is caught.value.exit
+    return caught.value
+
+
+# Birth
+
+
+async def test_a_child_that_is_ready_is_idle_and_our_own() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        assert child.is_idle
+        assert child.pid in children_of(os.getpid())
+        assert repr(child) == f"<Child idle pid {child.pid}>"
+
+
+async def test_what_the_kernel_knows_of_a_child() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        told = value_of(await run(child, "kinship"))
+
+    assert told == {
+        "pdeathsig": signal.SIGKILL,
+        "subreaper": 1,
+        "pid": child.pid,
+        "parent": os.getpid(),
+        "session": child.pid,
+        "group": child.pid,
+    }
+
+
+async def test_a_child_has_its_standard_descriptors_and_its_pipe_and_nothing_else() -> None:
+    async with world() as here:
+        told = value_of(await run(await here.child(), "descriptors"))
+
+    kinds = sorted((number, target.partition(":")[0]) for number, target in told.items())
+    assert kinds[:3] == [("0", "/dev/null"), ("1", "pipe"), ("2", "pipe")]
+    assert [kind for _, kind in kinds[3:]] == ["socket"]
+
+
+async def test_programs_that_a_handler_starts_inherit_no_pipe() -> None:
+    async with world() as here:
+        assert value_of(await run(await here.child(), "inherited")) == ["0", "1", "2"]
+
+
+async def test_many_children_at_once() -> None:
+    async with world() as here:
+        children = await asyncio.gather(*(here.child() for _ in range(16)))
+
+        pids = [value_of(told) for told in await asyncio.gather(*(run(child, "pid") for child in children))]
+
+    assert pids == [child.pid for child in children]
+
+
+@pytest.mark.parametrize(
+    ("fork", "what", "reason"),
+    [
+        (1, "os._exit(9)", "could not be forked"),
+        (2, "os._exit(9)", "a child exited with code 9"),
+        (2, "os.kill(os.getpid(), 11)", "a child was killed by SIGSEGV"),
+        (2, "signal.pause()", "a child was not ready within 0.3 s"),
+    ],
+)
+async def test_a_child_that_does_not_come_up_is_told_with_its_reason(
+    tmp_path: Path, fork: int, what: str, reason: str
+) -> None:
+    """Libraries may break in a fork; the first one is the process between zygote and child."""
+    source = f"""
+    import os, signal
+    from supervisor import handler
+    handler("a")(lambda: None)
+    forks = 0
+    def after_fork():
+        global forks
+        forks += 1
+        if forks == {fork}:
+            {what}
+    os.register_at_fork(after_in_child=after_fork)
+    """
+    async with world(module(tmp_path, source)) as here:
+        with pytest.raises(StartFailed) as caught:
+            await here.child(deadline=0.3)
+
+        assert reason in str(caught.value)
+        assert not any(isinstance(member, Child) for member in here.family._members)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01])
+async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(moment: float) -> None:
+    async with world() as here:
+        start = asyncio.create_task(here.child())
+        asyncio.get_running_loop().call_later(moment, start.cancel)
+
+        await asyncio.wait([start], timeout=GENEROUS)
+
+        assert start.done()
+        if not start.cancelled():
+            await start.result().kill()
+        assert not any(isinstance(member, Child) for member in here.family._members)
+
+
+# Work
+
+
+async def test_a_job_is_run_and_its_result_comes_back_as_it_is() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "echo", name="ä", ratio=0.1)
+
+    assert value_of(told) == {"name": "ä", "ratio": 0.1}
+    assert told.reusable
+
+
+async def test_two_jobs_one_after_the_other_run_in_one_process() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        pids = [value_of(await run(child, "pid")) for _ in range(2)]
+
+        assert pids == [child.pid, child.pid]
+        assert child.is_idle
+
+
+async def test_a_failed_job_leaves_the_child_warm() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        told = await run(child, "raise")
+
+        assert isinstance(told.outcome, Failed)
+        assert told.reusable
+        assert value_of(await run(child, "pid")) == child.pid
+
+
+async def test_what_is_too_big_for_a_frame_travels_beside_it() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        told = await run(child, "echo", text="x" * 5_000_000)
+
+        assert isinstance(told.outcome, Succeeded)
+        assert isinstance(told.outcome.result, Blob)
+        blob = told.outcome.result
+        assert json.loads(base64.b64decode(os.pread(blob.descriptor, blob.size, 0))) == {"text": "x" * 5_000_000}
+        assert not os.get_inheritable(blob.descriptor)
+        blob.close()
+
+
+async def test_the_listener_hears_events_logs_and_lines() -> None:
+    async with world() as here:
+        child = await here.child()
+        heard = Heard()
+
+        await run(child, "emits", heard, count=1000)
+        await run(child, "logs", heard)
+        await run(child, "prints", heard, line="page 1")
+
+    assert [json.loads(event.payload)["number"] for event in heard.events] == list(range(1000))
+    assert heard.logged == [(30, "page 3 of the book is odd")]
+    assert sorted(heard.lines) == ["page 1", "raw on descriptor 1", "raw on descriptor 2"]
+
+
+async def test_a_paused_child_waits_in_its_emit_until_it_is_resumed() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+        job = asyncio.create_task(run(child, "emits", heard, count=20_000))
+        await heard.until(lambda: bool(heard.events))
+
+        child.pause()
+        before = len(heard.events)
+        await asyncio.sleep(0)
+        assert len(heard.events) == before
+        child.resume()
+        await job
+
+    assert len(heard.events) == 20_000
+
+
+async def test_a_child_that_is_asked_to_stop_cleans_up_and_says_so(tmp_path: Path) -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+        job = asyncio.create_task(run(child, "cleans-up", heard, note=str(tmp_path / "note")))
+        await heard.pids()
+
+        child.terminate()
+        told = await job
+
+    assert isinstance(told.outcome, Failed)
+    assert told.outcome.error_type == "Cancelled"
+    assert (tmp_path / "note").read_text() == "cleaned up"
+
+
+async def test_a_stop_between_two_jobs_stops_neither() -> None:
+    async with world() as here:
+        child = await here.child()
+        await run(child, "echo")
+
+        child.terminate()
+
+        assert value_of(await run(child, "pid")) == child.pid
+
+
+async def test_what_a_job_changed_in_its_process_is_as_before_for_the_next() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        await run(child, "moves-away")
+
+        assert value_of(await run(child, "where")) == [os.getcwd(), "job_1", "False"]
+
+
+async def test_a_handler_knows_its_job_and_never_the_credential() -> None:
+    async with world(MOBIUS_API_KEY="mbx_secret", PASSED="yes") as here:
+        told = value_of(await run(await here.child(), "environment"))
+
+    expected = {
+        "MOBIUS_JOB_ID": "job_1",
+        "MOBIUS_ATTEMPT": "1",
+        "MOBIUS_WORKER_ID": "worker 1",
+        "PASSED": "yes",
+    }
+    assert expected.items() <= told.items()
+    assert not any("mbx_secret" in value for value in told.values())
+
+
+async def test_a_child_whose_handler_left_processes_behind_takes_no_further_job() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+
+        told = await run(child, "leaves-a-daemon", heard)
+
+        assert value_of(told) == "done"
+        assert not told.reusable
+        assert not any(map(is_alive, set(await heard.pids()) - {child.pid}))
+
+
+async def test_a_child_whose_handler_closed_its_output_takes_no_further_job() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "closes-descriptors", first=1, last=3)
+
+    assert not told.reusable
+
+
+async def test_a_thread_that_goes_on_printing_does_not_keep_the_loop() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "prints-without-end-beside")
+
+    assert value_of(told) == "done"
+
+
+# Death
+
+
+@pytest.mark.parametrize(
+    ("action", "parameters", "reason", "last_line"),
+    [
+        ("die-by-signal", {"number": signal.SIGKILL}, "was killed by SIGKILL", "about to die"),
+        ("die-by-signal", {"number": signal.SIGABRT}, "was killed by SIGABRT", None),
+        ("die-by-exit", {"code": 0}, "exited with code 0", None),
+        ("die-by-exit", {"code": 9}, "exited with code 9", None),
+        ("segfault", {}, "was killed by SIGSEGV", None),
+    ],
+)
+async def test_a_death_is_told_with_its_reason_and_the_last_output(
+    action: str, parameters: dict[str, int], reason: str, last_line: str | None
+) -> None:
+    async with world() as here:
+        died = await death_of(await here.child(), action, **parameters)
+
+    assert str(died) == str(died.exit) == reason
+    assert last_line is None or died.last_lines[-1] == last_line
+    assert died.exit.peak_memory > 2**20
+
+
+async def test_the_output_of_the_job_before_is_not_part_of_a_death() -> None:
+    async with world() as here:
+        child = await here.child()
+        await run(child, "prints", line="the job before")
+
+        died = await death_of(child, "die-by-exit", code=3)
+
+    assert died.last_lines == []
+
+
+async def test_a_child_that_dies_between_two_jobs_is_not_idle_any_more() -> None:
+    async with world() as here:
+        child = await here.child()
+        assert child.pid is not None
+
+        os.kill(child.pid, signal.SIGKILL)
+        async with asyncio.timeout(GENEROUS):
+            await child.wait()
+
+        assert not child.is_idle
+        assert not is_alive(child.pid)
+        assert repr(child) == f"<Child exited pid {child.pid}>"
+
+
+@pytest.mark.parametrize(
+    "action",
+    ["python-loop", "c-call", "ignores-sigterm", "with-subprocess", "with-own-session", "with-daemon", "stops-itself"],
+)
+async def test_a_kill_ends_the_child_and_all_that_it_started(action: str) -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+        job = asyncio.create_task(run(child, action, heard))
+        pids = await heard.pids()
+
+        async with asyncio.timeout(GENEROUS):
+            await child.kill()
+
+        assert not any(map(is_alive, pids))
+        assert not set(pids) & set(children_of(os.getpid()))
+        with pytest.raises(ChildDied, match="was killed by SIGKILL"):
+            await job
+
+
+async def test_killing_twice_is_as_good_as_once() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        await asyncio.gather(child.kill(), child.kill())
+        await child.kill()
+        child.terminate()
+        child.kill_now()
+
+        assert child.exit is not None
+
+
+async def test_a_child_whose_job_was_cut_short_in_mid_sentence_can_be_killed() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+        job = asyncio.create_task(child.run(a_job("emits", count=10**9), "w", "/tmp/nowhere", heard))
+        await heard.until(lambda: bool(heard.events))
+        child.pause()  # so that there is more in the pipe than was heard
+
+        job.cancel()
+        await asyncio.wait([job])
+        async with asyncio.timeout(GENEROUS):
+            await child.kill()
+
+        assert job.cancelled()
+        assert child.exit is not None
+        assert child.exit.signal == signal.SIGKILL
+
+
+async def test_a_big_result_that_nobody_waits_for_any_more_is_closed() -> None:
+    async with world() as here:
+        child = await here.child()
+        job = asyncio.create_task(child.run(a_job("big-result", size=3_000_000), "w", "/tmp/nowhere", Heard()))
+        await asyncio.sleep(0)
+
+        job.cancel()
+        await asyncio.wait([job])
+
+    assert child.exit is not None  # and `world` counts the descriptors that are left
+
+
+async def test_what_a_dead_child_left_behind_cannot_keep_the_loop_by_printing() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        died = await death_of(child, "dies-and-leaves-a-printer")
+        async with asyncio.timeout(GENEROUS):
+            await child.kill()
+
+        assert died.exit.code == 3
+
+
+# Breaches
+
+
+def frame(message: ChildMessage) -> str:
+    return encode(message).hex()
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"GET / HTTP/1.1\r\n\r\n".hex(),
+        struct.pack(">I", 2**31).hex(),
+        "00000001c1",
+        frame(Ready()),
+        frame(Forked(1)),
+        frame(Finished(attached=True)),
+    ],
+)
+async def test_a_child_that_breaks_the_protocol_is_killed(forged: str) -> None:
+    async with world() as here:
+        died = await death_of(await here.child(), "forges", frame=forged)
+
+    assert str(died).startswith("broke the protocol: it ")
+
+
+async def test_garbage_on_every_descriptor_harms_nobody_else() -> None:
+    async with world() as here:
+        one, other = await here.child(), await here.child()
+
+        died = await death_of(one, "garbage-on-every-descriptor")
+
+        assert "broke the protocol" in str(died)
+        assert (await run(other, "echo")).reusable
+
+
+@pytest.mark.parametrize("more", [Emitted(Event("tick", b"{}")), Logged(30, "more"), Finished(b"e30="), Ready()])
+async def test_whoever_talks_after_the_end_of_its_job_is_killed(more: ChildMessage) -> None:
+    async with world() as here:
+        child = await here.child()
+
+        told = await run(child, "forges", frame=frame(Finished(b"e30=")) + frame(more))
+        async with asyncio.timeout(GENEROUS):
+            await child.wait()
+
+    assert told.outcome == Succeeded(b"e30=")
+    assert not child.is_idle
+
+
+async def test_a_handler_that_closes_the_pipe_has_died_of_it() -> None:
+    async with world() as here:
+        died = await death_of(await here.child(), "closes-descriptors", first=3, last=64)
+
+    assert str(died) == "exited with code 1"
+    assert "closed the pipe" in died.last_lines[-1]
+
+
+async def test_a_child_that_closed_its_pipe_and_goes_on_is_killed_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("supervisor.process.child.LINGER", 0.1)
+    async with world() as here:
+        died = await death_of(await here.child(), "closes-the-pipe-and-goes-on")
+
+    assert str(died) == "was killed by SIGKILL"
+
+
+async def test_a_child_that_stands_still_can_be_killed() -> None:
+    async with world() as here:
+        child = await here.child()
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGSTOP)
+
+        async with asyncio.timeout(GENEROUS):
+            await child.kill()
+
+        assert not is_alive(child.pid)

@@ -1,0 +1,156 @@
+"""When a supervisor dies without a word, nothing of what its jobs have started is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from supervisor.process import guard
+from supervisor.process.mark import bearers, is_worn_by, new_mark, wear
+from tests.harness import GENEROUS, HANDLERS
+from tests.process_world import module
+
+SUPERVISOR = """
+import asyncio, json, sys
+from supervisor.process.child import Child
+from supervisor.process.family import Family
+from supervisor.process.zygote import Zygote
+from tests.process_world import Heard, a_job, nursery
+
+async def main():
+    family = Family()
+    zygote = await Zygote.start(nursery(), family)
+    pids = [zygote.pid]
+    async with asyncio.TaskGroup() as group:
+        for action in sys.argv[1:]:
+            child, heard = await Child.start(zygote, family), Heard()
+            group.create_task(child.run(a_job(action), "w", "/tmp/nowhere", heard))
+            pids += await heard.pids()
+        print(json.dumps([family.mark, *pids]), flush=True)
+
+asyncio.run(main())
+"""
+LOADING = """
+import asyncio, sys
+from pathlib import Path
+from supervisor.process.family import Family
+from supervisor.process.zygote import Zygote
+from tests.process_world import nursery
+
+asyncio.run(Zygote.start(nursery(Path(sys.argv[1])), Family()))
+"""
+
+
+@contextmanager
+def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def wait_for_the_end_of(pids: list[int]) -> None:
+    """Until all of them have ended; those that became ours are reaped."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            ended, _, _ = select.select([pidfd], [], [], GENEROUS)
+            os.close(pidfd)
+            assert ended, pid
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        ["c-call", "ignores-sigterm"],
+        ["with-subprocess", "with-own-session", "with-daemon"],
+        [],
+    ],
+)
+def test_a_supervisor_that_was_killed_leaves_no_process_behind(actions: list[str]) -> None:
+    with process(sys.executable, "-c", SUPERVISOR, *actions) as supervisor:
+        assert supervisor.stdout is not None
+        mark, *pids = json.loads(supervisor.stdout.readline())
+        assert set(pids) <= set(bearers(mark))
+
+        supervisor.kill()
+
+        wait_for_the_end_of(pids)
+        assert list(bearers(mark)) == []
+
+
+def test_a_zygote_that_still_imports_dies_with_its_supervisor(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    module(tmp_path, f"import os\nopen({str(told)!r}, 'w').write(str(os.getpid()))\nwhile True: pass")
+    with process(sys.executable, "-c", LOADING, str(tmp_path)) as supervisor:
+        pid = int(told.read_text())
+
+        supervisor.kill()
+
+        wait_for_the_end_of([pid])
+
+
+@contextmanager
+def marked(mark: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that wears `mark`."""
+    with subprocess.Popen(command, preexec_fn=lambda: wear(mark), stdout=subprocess.PIPE) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def test_a_mark_is_handed_down_through_everything() -> None:
+    mark = new_mark()
+    hidden = f"{sys.executable} -c 'import os, time; print(os.getpid(), flush=True); time.sleep(3600)'"
+
+    with marked(mark, "sh", "-c", f"setsid env -i {hidden} & wait") as started:
+        assert started.stdout is not None
+        pid = int(started.stdout.readline())
+
+        assert set(bearers(mark)) == {started.pid, pid}
+        guard.sweep(mark)
+
+    assert list(bearers(mark)) == []
+    wait_for_the_end_of([pid])
+
+
+def test_only_who_wears_the_mark_is_swept() -> None:
+    mark, other = new_mark(), new_mark()
+    with marked(mark, "sleep", "3600") as ours, marked(other, "sleep", "3600") as theirs:
+        guard.sweep(mark)
+
+        assert ours.wait(GENEROUS) == -9
+        assert is_worn_by(theirs.pid, other)
+
+
+def test_no_two_marks_are_alike_and_none_is_a_limit() -> None:
+    marks = {new_mark() for _ in range(100)}
+
+    assert len(marks) == 100
+    assert min(marks) / 1e6 / 86400 / 365 > 10_000  # years
+    assert max(marks) < resource.RLIM_INFINITY % 2**64
+
+
+def test_a_sweep_spares_the_one_that_sweeps() -> None:
+    mark = new_mark()
+    program = f"from supervisor.process import guard, mark; mark.wear({mark}); guard.sweep({mark}); print('alive')"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, cwd=HANDLERS.parents[1], timeout=GENEROUS
+    )
+
+    assert done.stdout == b"alive\n"
