@@ -153,8 +153,9 @@ class Slot:
         try:
             job = await self._server.claim(self._actions(), wait=wait)
         except RateLimited as limited:
+            self._log.warning("claims pause: the server asks for it", seconds=limited.retry_after)
             self._polls.found_nothing()
-            await asyncio.sleep(limited.retry_after)
+            self._polls.pause(limited.retry_after)
             return None
         except (Unavailable, Rejected) as error:
             self._polls.found_nothing()

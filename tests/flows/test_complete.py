@@ -150,7 +150,7 @@ async def test_only_jobs_of_known_actions_are_claimed(server: DevServer, state: 
 
 
 async def test_the_scratch_folder_is_gone_after_the_job(server: DevServer, state: Path) -> None:
-    async with supervising(server, state):
+    async with supervising(server, state, workers="1"):
         run = await start_job(server, "workdir")
         job = await finished_job(server, run)
 

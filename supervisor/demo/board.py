@@ -1,0 +1,126 @@
+"""What the demo shows: on a terminal a line for each job, rewritten in place; elsewhere a line for each piece of news.
+
+It owns the lines on the screen and knows nothing of servers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TextIO
+
+import click
+
+from supervisor.demo.standing import Standing
+from supervisor.printable import escaped
+
+_COLOURS = {"completed": "green", "cancelled": "yellow", "failed": "red", "running": "cyan", "stopping": "yellow"}
+_LONGEST_BAR = 40
+_HEADINGS = ("JOB", "ATTEMPTS", "STATUS", "SECONDS", "WHAT CAME OUT")
+_STATUS = _HEADINGS.index("STATUS")
+
+
+class Board(Protocol):
+    """Shows how all jobs stand."""
+
+    def show(self, standings: Sequence[Standing]) -> None:
+        """Called after each change, and now and then, for clocks go on."""
+
+
+def board_for(stream: TextIO) -> Board:
+    """A terminal is drawn on, anything else gets lines."""
+    return Screen(stream) if is_terminal(stream) else Lines(stream, time.monotonic)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether it understands colours and a cursor that moves."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+class Screen:
+    """One line per job, in place."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._drawn = 0
+
+    def show(self, standings: Sequence[Standing]) -> None:
+        width = shutil.get_terminal_size().columns
+        back = f"\x1b[{self._drawn}A" if self._drawn else ""
+        lines = [f"\r{line(standing, width)}\x1b[K\n" for standing in standings]
+        self._stream.write(back + "".join(lines))
+        self._stream.flush()
+        self._drawn = len(standings)
+
+
+class Lines:
+    """A line when a job's status changes or another quarter of it is done, with the time since the beginning."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._began_at = clock()
+        self._told: dict[str, tuple[object, ...]] = {}
+
+    def show(self, standings: Sequence[Standing]) -> None:
+        for standing in standings:
+            news = (standing.status, standing.attempt, min(3, math.floor(4 * (standing.part or 0))))
+            if self._told.get(standing.job.title, ("waiting", 1, 0)) != news:
+                elapsed = self._clock() - self._began_at
+                self._stream.write(f"{elapsed:5.1f} s  {standing.job.title}: {_state(standing)}\n")
+            self._told[standing.job.title] = news
+        self._stream.flush()
+
+
+def line(standing: Standing, width: int) -> str:
+    """Title, bar, state and seconds in `width` columns, the last one left free so that no terminal wraps."""
+    title = f"  {standing.job.title:<24}"
+    state = f"  {_state(standing):<24}"
+    seconds = _seconds(standing)
+    room = width - len(title) - len(state) - len(seconds) - 1
+    if room < 4:
+        return f"{title}{state}{seconds}"[: width - 1]
+    return title + bar(standing.part, min(room, _LONGEST_BAR)) + painted(state, standing.status) + seconds
+
+
+def bar(part: float | None, width: int) -> str:
+    """How much is done, as a bar; dots where nobody says."""
+    full = math.floor((part or 0.0) * width)
+    return "█" * full + ("·" if part is None else "░") * (width - full)
+
+
+def painted(text: str, status: str) -> str:
+    """`text` in the colour of a status, unless the user wants none (no-color.org)."""
+    if os.environ.get("NO_COLOR") or status not in _COLOURS:
+        return text
+    return click.style(text, fg=_COLOURS[status])
+
+
+def table(standings: Sequence[Standing], *, in_colour: bool) -> str:
+    """How all jobs ended."""
+    rows = [_HEADINGS, *map(_row, standings)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    if in_colour:
+        for row, standing in zip(padded[1:], standings, strict=True):
+            row[_STATUS] = painted(row[_STATUS], standing.status)
+    return "".join("  ".join(row).rstrip() + "\n" for row in padded)
+
+
+def _row(standing: Standing) -> tuple[str, ...]:
+    figures = (str(standing.attempt), standing.status, f"{standing.seconds or 0:.1f}")
+    return (standing.job.title, *figures, escaped(standing.said))
+
+
+def _state(standing: Standing) -> str:
+    attempt = f", attempt {standing.attempt}" if standing.attempt > 1 else ""
+    is_measured = standing.status == "running" and standing.part is not None
+    part = f" {standing.part:.0%}" if is_measured else ""
+    return f"{standing.status}{part}{attempt}"
+
+
+def _seconds(standing: Standing) -> str:
+    return " " * 7 if standing.seconds is None else f"{standing.seconds:5.1f} s"

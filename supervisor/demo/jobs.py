@@ -1,0 +1,99 @@
+"""What the demo asks for: its jobs, how each should end, and how to say what came out."""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class DemoJob:
+    """A run of one step; `describe` makes one line of its result, `cancelled` means that the demo cancels it."""
+
+    title: str
+    action: str
+    parameters: Mapping[str, Any]
+    describe: Callable[[bytes], str] = field(repr=False)
+    text: str = field(default="", repr=False)
+    retries: int = 0
+    cancelled: bool = False
+
+    @property
+    def status(self) -> str:
+        """How it should end."""
+        return "cancelled" if self.cancelled else "completed"
+
+    @property
+    def attempts(self) -> int:
+        """How many it should take."""
+        return 1 + self.retries
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the server is asked to run."""
+        retry = [{"error_equals": ["Unlucky"], "max_retries": self.retries, "base_delay": "500ms"}]
+        step = {"name": self.action, "action": self.action, "parameters": dict(self.parameters)}
+        return {"name": self.title, "steps": [{**step, "retry": retry if self.retries else []}]}
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What the parameters refer to: a text may hold what looks like a reference, an input is taken as it is."""
+        return {"text": self.text} if self.text else {}
+
+
+def demo_jobs(picture: Path, *, quick: bool) -> list[DemoJob]:
+    """The jobs in the order in which they are submitted; the first one's image is written to `picture`."""
+    width, height = (240, 160) if quick else (1280, 800)
+    below = 50_000 if quick else 1_500_000
+    digits = 1_000 if quick else 10_000
+    product = 1_000_003 * 2_000_003 if quick else 30_000_001 * 40_000_003
+    text = {"text": "${inputs.text}"}
+    size = {"width": width, "height": height}
+    return [
+        DemoJob(f"mandelbrot {width}×{height}", "mandelbrot", size, lambda result: _save(result, picture)),
+        DemoJob(
+            "a C call of minutes", "derive-key", {"password": "x", "rounds": 2**31 - 1}, lambda _: "", cancelled=True
+        ),
+        DemoJob("fails twice, retried", "flaky", {"succeed_on": 3}, _describe_luck, retries=2),
+        DemoJob("words of the stdlib", "word-statistics", text, _describe_words, text=_library(quick=quick)),
+        DemoJob(f"primes to {below:,}", "count-primes", {"below": below}, _describe_primes),
+        DemoJob(f"{digits:,} digits of pi", "digits-of-pi", {"count": digits}, _describe_digits),
+        DemoJob("factor a big number", "factorize", {"number": product}, _describe_factors),
+    ]
+
+
+def _library(*, quick: bool) -> str:
+    """A large text that is on every machine: the sources of Python's own library."""
+    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    return "\n".join(file.read_text(errors="replace") for file in files[: 10 if quick else None])
+
+
+def _save(result: bytes, picture: Path) -> str:
+    picture.write_bytes(result)
+    return f"a PNG of {len(result) // 1024} KiB"
+
+
+def _describe_luck(result: bytes) -> str:
+    return f"succeeded at attempt {json.loads(result)['attempt']}"
+
+
+def _describe_words(result: bytes) -> str:
+    counted = json.loads(result)
+    return f"{counted['words']:,} words, most: {counted['top'][0]['word']}"
+
+
+def _describe_primes(result: bytes) -> str:
+    return f"{json.loads(result)['primes']:,} primes"
+
+
+def _describe_digits(result: bytes) -> str:
+    digits = json.loads(result)
+    return f"{digits[0]}.{digits[1:8]}…{digits[-8:]}"
+
+
+def _describe_factors(result: bytes) -> str:
+    return " × ".join(map(str, json.loads(result)))
