@@ -54,9 +54,17 @@ class Zygote:
         reading, writing = os.pipe2(os.O_CLOEXEC)
         self._family = family
         self._imported: asyncio.Future[Imported] = asyncio.get_running_loop().create_future()
-        with theirs:
-            self._process = _spawn(nursery, family.mark, theirs, writing)
-        os.close(writing)
+        try:
+            with theirs:
+                self._process = _spawn(nursery, family.mark, theirs, writing)
+        except OSError as error:
+            ours.close()
+            os.close(reading)
+            raise StartFailed(
+                f"the process that imports the handlers could not be started: {error.strerror}"
+            ) from error
+        finally:
+            os.close(writing)
         self.pid = self._process.pid
         self._output = Output(reading, lambda line: log.info("printed", line=line, pid=self.pid))
         self._pipe: Pipe[ZygoteMessage] = Pipe(ours, ZygoteMessage, self._on_message, self._on_end)
