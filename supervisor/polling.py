@@ -45,7 +45,7 @@ class Polls:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait until one more poll may be opened; it counts as open inside the block."""
-        while self._is_paused or self._open >= self._appetite.allowed:
+        while self._paused_until or self._open >= self._appetite.allowed:
             await self._change()
         self._open += 1
         try:
@@ -58,7 +58,7 @@ class Polls:
         """Open no further poll for so long: the server has asked for it (429)."""
         loop = asyncio.get_running_loop()
         self._paused_until = max(self._paused_until, loop.time() + seconds)
-        loop.call_at(self._paused_until, self._admit)
+        loop.call_at(self._paused_until, self._end_pause, self._paused_until)
 
     def found(self) -> None:
         """The caller's poll brought a job."""
@@ -69,9 +69,11 @@ class Polls:
         """The caller's poll came back empty, or failed."""
         self._appetite.found_nothing()
 
-    @property
-    def _is_paused(self) -> bool:
-        return asyncio.get_running_loop().time() < self._paused_until
+    def _end_pause(self, until: float) -> None:
+        # Not by comparing times again: a loop may call a little early.
+        if until == self._paused_until:
+            self._paused_until = 0.0
+            self._admit()
 
     async def _change(self) -> None:
         """Wait until there may be room for the caller's poll."""
@@ -84,7 +86,7 @@ class Polls:
             raise
 
     def _admit(self) -> None:
-        if self._is_paused:
+        if self._paused_until:
             return
         room = self._appetite.allowed - self._open
         while room > 0 and self._waiting:
