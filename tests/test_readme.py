@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from supervisor.cli import main
 from supervisor.config import OPTIONS
 from supervisor.exit_code import ExitCode
+from supervisor.handler import handler
 from supervisor.process import environment
 from tests.handler_world import World
 
@@ -102,3 +104,17 @@ def test_what_to_do_first_is_on_the_first_screen() -> None:
     assert "make demo" in first
     assert "make test" in first
     assert "mobius-supervisor --workers 8" in first
+
+
+def test_every_argument_of_the_decorator_is_named() -> None:
+    arguments = set(inspect.signature(handler).parameters) - {"name"}
+
+    assert not [argument for argument in arguments if f"`{argument}`" not in TEXT]
+
+
+def test_every_failure_of_our_own_is_named() -> None:
+    sources = "".join(file.read_text() for file in (ROOT / "supervisor").glob("[!_]*.py"))
+    types = set(re.findall(r'(?:Failed|Stop)\(\s*"(\w+)"', sources))
+
+    assert {"Cancelled", "Timeout", "ChildDied"} <= types
+    assert not [type_ for type_ in types if f"`{type_}`" not in TEXT]
