@@ -155,7 +155,7 @@ class Child:
     def dump_stack(self) -> None:
         """Have the child write its Python stack, even from inside a C call; a matter of a millisecond."""
         if self.state is State.BUSY:  # earlier SIGUSR1 would kill it: `faulthandler` is not there yet
-            self._stack.forget()
+            self._stack.renew()
             self._signal(signal.SIGUSR1)
 
     def kill_now(self) -> None:
