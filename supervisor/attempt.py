@@ -31,6 +31,10 @@ LONGEST_SLEEP = 1.0
 """Seconds between two looks at the lease."""
 MEMORY_INTERVAL = 0.25
 """Seconds between two looks at what a job with a memory limit uses."""
+NUDGES = (0.02, 0.1, 0.0)
+"""Seconds after each SIGTERM.  One is not enough: when it arrives just before the handler begins to wait in a system
+call, or with the signal for the stack, which restarts the call, it would be noticed only when the call is over.
+"""
 STACK_TIME = 0.01
 """Seconds that a child gets to write its stack before it is killed; it takes one millisecond."""
 
@@ -165,8 +169,8 @@ class Attempt:
             if now >= self._lease.next_beat_at:
                 await self._beat(now)
             else:
-                # Never longer than the lease lives: silence must be noticed when it is due.
-                # And never for long: while the machine is suspended the loop's clock stands still, the lease's does not.
+                # Never longer than the lease lives: silence must be noticed when it is due.  And never for long:
+                # while the machine is suspended the loop's clock stands still, the lease's does not.
                 wake_at = min(self._lease.next_beat_at, self._lease.expires_at)
                 await asyncio.sleep(min(wake_at - now, LONGEST_SLEEP))
 
@@ -213,8 +217,13 @@ class Attempt:
             await asyncio.sleep(MEMORY_INTERVAL)
 
     async def _terminate_then_kill(self) -> None:
-        self._child.terminate()
-        await asyncio.sleep(self.grace)
+        self._child.dump_stack()
+        await asyncio.sleep(STACK_TIME)
+        kill_at = asyncio.get_running_loop().time() + self.grace
+        for pause in NUDGES:
+            self._child.terminate()
+            await asyncio.sleep(min(pause, self.grace))
+        await asyncio.sleep(kill_at - asyncio.get_running_loop().time())
         if not self._child.is_idle:
             self._log.warning("the handler did not stop within its grace: killed")
             self._child.dump_stack()
