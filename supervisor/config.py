@@ -175,6 +175,14 @@ class Settings:
             shown_default="the server's",
         )
     )
+    spool_after: float = field(
+        metadata=_asked(
+            "spool-after",
+            kinds.DURATION,
+            "A job that took longer has its outcome on disk before it is first sent.",
+            default="5s",
+        )
+    )
     import_timeout: float = field(
         metadata=_asked(
             "import-timeout", kinds.POSITIVE_DURATION, "How long importing the handlers may take.", default="1m"

@@ -169,19 +169,20 @@ class Spool:
             return sorted(path for path in (self.folder / shelf.value).iterdir() if path.name.endswith(ending))
         except FileNotFoundError:
             return ()
+        except OSError as error:
+            self._failed(error)
+            return ()
 
     def _failed(self, error: OSError) -> None:
         # Once, not for every job: the disk stays full for a while.
         if not self._is_failing:
             reason = error.strerror or str(error)
-            log.warning(
-                "the spool cannot be written: outcomes wait in memory only", folder=str(self.folder), error=reason
-            )
+            log.warning("the spool cannot be used: outcomes wait in memory only", folder=str(self.folder), error=reason)
         self._is_failing = True
 
     def _succeeded(self) -> None:
         if self._is_failing:
-            log.info("the spool can be written again")
+            log.info("the spool can be used again")
         self._is_failing = False
 
 
