@@ -338,11 +338,12 @@ def _computed_defaults(environment: Mapping[str, str], machine: Machine) -> dict
     return {
         "workers": machine.cpus,
         "worker_id": f"{machine.host[:150]}-{machine.pid}-{machine.random}",
-        "state_dir": _state_dir(environment, machine.home),
+        "state_dir": default_state_dir(environment, machine.home),
     }
 
 
-def _state_dir(environment: Mapping[str, str], home: Path) -> Path:
+def default_state_dir(environment: Mapping[str, str], home: Path) -> Path:
+    """Where the state is kept when nobody says where."""
     # systemd joins several state directories by ':'; the first is the service's own.
     given = environment.get("STATE_DIRECTORY", "").split(":")[0]
     if given:

@@ -125,6 +125,14 @@ class Spool:
             raise
         return None
 
+    def is_in_hands(self, path: Path) -> bool:
+        """Whether somebody has taken it; whoever wants it while we look will look again later."""
+        try:
+            os.close(_locked(path))
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+        return False
+
     def shelve(self, entry: Entry) -> None:
         """Close an entry that is not to be sent any more, and leave it to the operator."""
         self._move(entry.path, Shelf.UNDELIVERABLE)
