@@ -47,6 +47,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         drain_timeout=300.0,
         lease_ttl=None,
         max_heartbeat_interval=None,
+        spool_after=5.0,
         import_timeout=60.0,
         pass_env=(),
         state_dir=Path("/home/user/.local/state/mobius-supervisor"),
