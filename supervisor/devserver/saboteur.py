@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -38,7 +39,8 @@ from supervisor.devserver.store import Store
 
 log = logging.getLogger(__name__)
 
-_EARLY = "fault"  # under it a claim's request keeps the fault that fell on it as it came
+# The fault that fell on a call as it came, for when it turns out to be a claim that hands out a job.
+_early: ContextVar[AnyFault | None] = ContextVar("early", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ class Saboteur:
             return await handler(request)
         await request.read()  # what hangs or is refused has arrived as a whole
         job = self._job_of(request)
-        fault = request[_EARLY] = self._strike(call, job)
+        fault = self._strike(call, job)
+        _early.set(fault)
         response = await self._before(fault, request, job) or self._duplicate(call) or await handler(request)
         # What is written already is a job, and `hand_over` has seen to everything.
         if not isinstance(response, web.Response) or response.prepared:
@@ -93,7 +96,7 @@ class Saboteur:
 
         Raises ConnectionError when it could not.
         """
-        early, late = request.get(_EARLY), self._strike("claim", job)
+        early, late = _early.get(), self._strike("claim", job)
         instead = await self._before(late, request, job)
         if instead is not None:
             return HandOver(instead, was_made=False)
