@@ -34,6 +34,7 @@ class Polls:
         self._slots = slots
         self._appetite = Appetite()
         self._open = 0
+        self._paused_until = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
@@ -44,20 +45,20 @@ class Polls:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait until one more poll may be opened; it counts as open inside the block."""
-        while self._open >= self._appetite.allowed:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                self._admit()  # the turn that was ours may be another's
-                raise
+        while self._paused_until or self._open >= self._appetite.allowed:
+            await self._change()
         self._open += 1
         try:
             yield
         finally:
             self._open -= 1
             self._admit()
+
+    def pause(self, seconds: float) -> None:
+        """Open no further poll for so long: the server has asked for it (429)."""
+        loop = asyncio.get_running_loop()
+        self._paused_until = max(self._paused_until, loop.time() + seconds)
+        loop.call_at(self._paused_until, self._end_pause, self._paused_until)
 
     def found(self) -> None:
         """The caller's poll brought a job."""
@@ -68,7 +69,25 @@ class Polls:
         """The caller's poll came back empty, or failed."""
         self._appetite.found_nothing()
 
+    def _end_pause(self, until: float) -> None:
+        # Not by comparing times again: a loop may call a little early.
+        if until == self._paused_until:
+            self._paused_until = 0.0
+            self._admit()
+
+    async def _change(self) -> None:
+        """Wait until there may be room for the caller's poll."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self._admit()  # the turn that was ours may be another's
+            raise
+
     def _admit(self) -> None:
+        if self._paused_until:
+            return
         room = self._appetite.allowed - self._open
         while room > 0 and self._waiting:
             waiter = self._waiting.popleft()

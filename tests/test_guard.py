@@ -9,13 +9,13 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from supervisor.process import guard
-from supervisor.process.mark import bearers, is_worn_by, new_mark, wear
+from supervisor.process.mark import bearers, is_worn_by, new_mark
 from tests.harness import GENEROUS, HANDLERS
 from tests.process_world import module
 
@@ -103,14 +103,17 @@ def test_a_zygote_that_still_imports_dies_with_its_supervisor(tmp_path: Path) ->
         wait_for_the_end_of([pid])
 
 
-@contextmanager
-def marked(mark: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+WEAR = """
+import os, sys
+from supervisor.process.mark import wear
+wear(int(sys.argv[1]))
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def marked(mark: int, *command: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """A process that wears `mark`."""
-    with subprocess.Popen(command, preexec_fn=lambda: wear(mark), stdout=subprocess.PIPE) as started:
-        try:
-            yield started
-        finally:
-            started.kill()
+    return process(sys.executable, "-c", WEAR, str(mark), *command)
 
 
 def test_a_mark_is_handed_down_through_everything() -> None:
@@ -130,7 +133,12 @@ def test_a_mark_is_handed_down_through_everything() -> None:
 
 def test_only_who_wears_the_mark_is_swept() -> None:
     mark, other = new_mark(), new_mark()
-    with marked(mark, "sleep", "3600") as ours, marked(other, "sleep", "3600") as theirs:
+    talk = "echo; exec sleep 3600"
+    with marked(mark, "sh", "-c", talk) as ours, marked(other, "sh", "-c", talk) as theirs:
+        for one in (ours, theirs):
+            assert one.stdout is not None
+            one.stdout.readline()
+
         guard.sweep(mark)
 
         assert ours.wait(GENEROUS) == -9

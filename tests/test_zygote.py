@@ -105,6 +105,14 @@ async def test_garbage_instead_of_handlers_is_a_failure(tmp_path: Path) -> None:
     assert "was killed by SIGKILL" in await failure(nursery(module(tmp_path, source)))
 
 
+async def test_a_process_that_cannot_be_started_is_a_failure_like_others() -> None:
+    too_long_for_the_kernel = nursery(PASSED="x" * 200_000)
+
+    assert await failure(too_long_for_the_kernel) == (
+        "the process that imports the handlers cannot be started: Argument list too long"
+    )
+
+
 async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     before = open_descriptors()
     family = Family()

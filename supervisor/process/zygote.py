@@ -21,7 +21,7 @@ import structlog
 from supervisor.process.environment import child_environment
 from supervisor.process.exit import signal_name
 from supervisor.process.family import Family, readable
-from supervisor.process.messages import Fork, Imported, Retire, ZygoteMessage
+from supervisor.process.messages import Fork, HandlerInfo, Imported, Retire, ZygoteMessage
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
 from supervisor.process.wire import WireError
@@ -49,13 +49,22 @@ class Zygote:
     """One process from its start to its exit."""
 
     def __init__(self, nursery: Nursery, family: Family) -> None:
+        self._handlers: dict[str, HandlerInfo] = {}
         ours, theirs = socket_pair()
         reading, writing = os.pipe2(os.O_CLOEXEC)
         self._family = family
         self._imported: asyncio.Future[Imported] = asyncio.get_running_loop().create_future()
-        with theirs:
-            self._process = _spawn(nursery, family.mark, theirs, writing)
-        os.close(writing)
+        try:
+            with theirs:
+                self._process = _spawn(nursery, family.mark, theirs, writing)
+        except OSError as error:
+            ours.close()
+            os.close(reading)
+            raise StartFailed(
+                f"the process that imports the handlers could not be started: {error.strerror}"
+            ) from error
+        finally:
+            os.close(writing)
         self.pid = self._process.pid
         self._output = Output(reading, lambda line: log.info("printed", line=line, pid=self.pid))
         self._pipe: Pipe[ZygoteMessage] = Pipe(ours, ZygoteMessage, self._on_message, self._on_end)
@@ -86,15 +95,19 @@ class Zygote:
         """The handlers and the problems it found."""
         return self._imported.result()
 
+    def handler_of(self, action: str) -> HandlerInfo | None:
+        """What is known of the handler of `action`; None when there is none."""
+        return self._handlers.get(action)
+
     def catch_up(self) -> None:
         """Nothing to catch up with: the pid is known from the start."""
 
-    def fork(self, pipe_end: socket.socket, output_end: int) -> None:
-        """Have a child forked that holds these two descriptors; ours are closed once they are sent.
+    def fork(self, pipe_end: socket.socket, output_end: int, stack_file: int) -> None:
+        """Have a child forked that holds these three descriptors; ours are closed once they are sent.
 
         When the zygote is gone they are closed as well: whoever holds the other ends sees their end of file.
         """
-        self._pipe.send(Fork(), pipe_end.detach(), output_end)
+        self._pipe.send(Fork(), pipe_end.detach(), output_end, stack_file)
 
     async def exited(self) -> int:
         """Wait for its end and reap it; return its exit code, negative when a signal ended it."""
@@ -141,6 +154,7 @@ class Zygote:
         if self._imported.done():
             raise WireError("said twice what it imported")
         self._imported.set_result(message)
+        self._handlers = {handler.action: handler for handler in message.handlers}
 
     def _on_end(self, error: WireError | None) -> None:
         if error is not None:

@@ -157,3 +157,23 @@ async def test_an_absurd_heartbeat_interval_harms_no_job(server: DevServer, stat
 
     (report,) = calls(server, "complete")
     assert (report.job_id, report.body["status"]) == ("a/b ..", "completed")
+
+
+async def test_after_a_429_no_slot_claims_for_as_long_as_the_server_asks(server: DevServer, state: Path) -> None:
+    runs = [await start_job(server, "sleeps", {"seconds": 0.05}) for _ in range(8)]
+    limited_at: list[float] = []
+
+    async def limit(call: Call) -> web.StreamResponse | None:
+        if call.name != "claim" or limited_at or len(calls(server, "claim")) < 4:
+            return None
+        limited_at.append(call.received_at)
+        return limited()
+
+    server.intercept = limit
+    async with supervising(server, state, workers="4"):
+        for run in runs:
+            await finished_job(server, run)
+
+    # Polls that were open already may come back; no new one is opened.
+    opened = [call.received_at - limited_at[0] for call in calls(server, "claim")]
+    assert [moment for moment in opened if 0.1 < moment < 0.95] == []
