@@ -19,6 +19,7 @@ from supervisor.outbox import Outbox
 from supervisor.outcome import CANCELLED, SHUTDOWN, Stop, decide, over_memory, timed_out
 from supervisor.process.child import Child, ChildDied
 from supervisor.process.kernel import boottime
+from supervisor.process.messages import Run
 from supervisor.process.usage import tree_memory
 from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.tasks import Alongside
@@ -26,6 +27,8 @@ from supervisor.tasks import Alongside
 CANCEL_FLUSH = 1.0
 """Seconds that events may hold up the report of a cancelled job; any other job's are all delivered first."""
 
+LONGEST_SLEEP = 1.0
+"""Seconds between two looks at the lease."""
 MEMORY_INTERVAL = 0.25
 """Seconds between two looks at what a job with a memory limit uses."""
 STACK_TIME = 0.01
@@ -133,11 +136,18 @@ class Attempt:
     def heard_line(self, line: str) -> None:
         self._log.info("printed", line=line)
 
+    @property
+    def _order(self) -> Run:
+        limits = self._limits
+        return Run(
+            self.job, self._fence.worker_id, str(self._workdir), nice=limits.nice or 0, threads=limits.threads or 1
+        )
+
     async def _watch_child(self) -> Outcome | None:
         """What the child told; None when it died before."""
         self._ran = True
         try:
-            told = await self._child.run(self.job, self._fence.worker_id, str(self._workdir), self)
+            told = await self._child.run(self._order, self)
         except ChildDied:
             await self._child.kill()  # it is dead, but what it started may not be
             self._told_nothing = True
@@ -156,7 +166,9 @@ class Attempt:
                 await self._beat(now)
             else:
                 # Never longer than the lease lives: silence must be noticed when it is due.
-                await asyncio.sleep(min(self._lease.next_beat_at, self._lease.expires_at) - now)
+                # And never for long: while the machine is suspended the loop's clock stands still, the lease's does not.
+                wake_at = min(self._lease.next_beat_at, self._lease.expires_at)
+                await asyncio.sleep(min(wake_at - now, LONGEST_SLEEP))
 
     async def _beat(self, now: float) -> None:
         try:
@@ -174,6 +186,16 @@ class Attempt:
             self._lease.answered(directive, sent_at=now)
             if self._lease.is_cancelling:
                 self.stop(CANCELLED)
+            elif self._lease.length_is_guessed:
+                await self._learn_lease_length()
+
+    async def _learn_lease_length(self) -> None:
+        """Ask once how long the lease lives; a job that is over before its first beat does not cost a call more."""
+        try:
+            length = await self._server.lease_length(self._fence)
+        except (Unavailable, RateLimited, StaleFence, Rejected):
+            return  # with the next beat again; a stale fence is for that one to tell
+        self._lease.learn(length)
 
     async def _time_out(self) -> None:
         assert self._limits.timeout is not None
@@ -203,6 +225,7 @@ class Attempt:
         """Send what is in the outbox until it is empty."""
         backoff = Backoff(0.2, 5.0)
         while batch := self._outbox.batch():
+            self._lease.check(self._now())  # after a suspend, before a word is said to the server
             try:
                 await self._server.send_events(self._fence, batch)
             except RateLimited as limited:

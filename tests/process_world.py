@@ -17,6 +17,7 @@ from supervisor.job import Event, Job
 from supervisor.process.child import Child, Told
 from supervisor.process.environment import child_environment
 from supervisor.process.family import Family
+from supervisor.process.messages import Run
 from supervisor.process.zygote import Nursery, Zygote
 from tests.harness import GENEROUS, HANDLERS
 
@@ -85,7 +86,7 @@ class World:
 
 async def run(child: Child, action: str, heard: Heard | None = None, **parameters: Any) -> Told:
     async with asyncio.timeout(GENEROUS):
-        return await child.run(a_job(action, **parameters), "worker 1", "/tmp/nowhere", heard or Heard())
+        return await child.run(Run(a_job(action, **parameters), "worker 1", "/tmp/nowhere"), heard or Heard())
 
 
 @asynccontextmanager

@@ -36,7 +36,7 @@ async def test_it_tells_the_handlers_it_has_imported() -> None:
         told = {known.action: known for known in here.zygote.imported.handlers}
 
     assert {"echo", "too-slow", "with-daemon"} <= told.keys()
-    assert told["too-slow"].timeout == 0.2
+    assert told["too-slow"].limits.timeout == 0.2
     assert told["echo"].file == str(HANDLERS / "outcomes.py")
 
 
@@ -109,7 +109,7 @@ async def test_a_process_that_cannot_be_started_is_a_failure_like_others() -> No
     too_long_for_the_kernel = nursery(PASSED="x" * 200_000)
 
     assert await failure(too_long_for_the_kernel) == (
-        "the process that imports the handlers cannot be started: Argument list too long"
+        "the process that imports the handlers could not be started: Argument list too long"
     )
 
 

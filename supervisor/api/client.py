@@ -114,9 +114,15 @@ class Client:
         _raise_for(await self._post(self._rest, url, body, timeout, headers={"Content-Length": str(size)}))
 
     async def is_settled(self, fence: Fence) -> bool:
+        return (await self._look_up(fence)).is_settled_by(fence)
+
+    async def lease_length(self, fence: Fence) -> float | None:
+        return (await self._look_up(fence)).lease_length
+
+    async def _look_up(self, fence: Fence) -> schema.JobState:
         answer = await self._send(self._rest, "GET", self._url(fence), None, ANSWER_TIMEOUT, LARGEST_ANSWER)
         _raise_for(answer)
-        return schema.job_state(answer.body).is_settled_by(fence)
+        return schema.job_state(answer.body)
 
     def _url(self, fence: Fence, call: str = "") -> URL:
         # yarl would decode and normalize what we have encoded on purpose ("a/b", "..").

@@ -16,6 +16,7 @@ import socket
 import sys
 import traceback
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, NoReturn
 
 from supervisor.binding import InvalidParameters, decode_parameters
@@ -23,7 +24,7 @@ from supervisor.context import Cancelled, Context, PermanentError
 from supervisor.handler import Handler, registry
 from supervisor.interruption import Interruption
 from supervisor.job import Failed, Job
-from supervisor.process import descendants
+from supervisor.process import descendants, threads
 from supervisor.process.kernel import become_subreaper, die_with_parent
 from supervisor.process.messages import Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
@@ -105,7 +106,9 @@ class Worker:
         self._pipe = pipe
         self._interruption = Interruption()
         self._home = os.getcwd()
+        self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         self._outlets = _outlets()
+        self._threads = 0
 
     def serve(self) -> None:
         """Run job after job until the pipe is closed or this process is spent."""
@@ -118,7 +121,7 @@ class Worker:
     def _run(self, order: Run) -> Finished:
         job = order.job
         parameters = self._take_parameters(order)
-        self._prepare(job, order.worker_id)
+        self._prepare(job, order)
         told = self._call(job, parameters, order)
         _flush()
         left = descendants.end_all()
@@ -132,8 +135,8 @@ class Worker:
     def _take_parameters(self, order: Run) -> bytes:
         return _read_all(self._pipe.take_descriptor()) if order.attached else order.job.parameters
 
-    def _prepare(self, job: Job, worker_id: str) -> None:
-        """What an earlier job may have changed is as it was."""
+    def _prepare(self, job: Job, order: Run) -> None:
+        """What an earlier job may have changed is as it was, and what this one is to have is there."""
         signal.signal(signal.SIGTERM, lambda *_: self._interruption.request())
         os.chdir(self._home)
         os.environ.update(
@@ -141,8 +144,13 @@ class Worker:
             MOBIUS_RUN_ID=job.run_id.replace("\0", ""),
             MOBIUS_ACTION=job.action.replace("\0", ""),
             MOBIUS_ATTEMPT=str(job.attempt),
-            MOBIUS_WORKER_ID=worker_id,
+            MOBIUS_WORKER_ID=order.worker_id,
         )
+        with contextlib.suppress(PermissionError):  # only root may become less nice than it was for an earlier job
+            os.setpriority(os.PRIO_PROCESS, 0, self._niceness + order.nice)
+        if order.threads != self._threads:
+            threads.limit(order.threads)
+            self._threads = order.threads
 
     def _call(self, job: Job, parameters: bytes, order: Run) -> Failed | bytes | None:
         """How the handler's call ended: a failure, or its encoded result."""
@@ -240,11 +248,20 @@ def _describe(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 - users' exceptions may have a broken __str__
         text = "(its text cannot be shown)"
-    # The first frame is ours.
-    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next))
+    trace = "".join(traceback.format_exception(type(error), error, _below_ours(error.__traceback__)))
     head = text.encode("utf-8", "backslashreplace")[: MESSAGE_LIMIT // 2]
     tail = trace.rstrip().encode("utf-8", "backslashreplace")[-(MESSAGE_LIMIT - len(head) - 2) :]
     return (head + b"\n\n" + tail).decode("utf-8", "ignore")
+
+
+def _below_ours(trace: TracebackType | None) -> TracebackType | None:
+    """What is below our last frame in a traceback: the handler's own part."""
+    below = trace
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == __file__:
+            below = trace.tb_next
+        trace = trace.tb_next
+    return below
 
 
 def _flush() -> None:
