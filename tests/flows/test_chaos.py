@@ -16,7 +16,7 @@ import pytest
 from supervisor.api import client
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.faults import KINDS, parse_faults
-from tests.harness import calls, finished_job, reports, result_of, start_job, supervising
+from tests.harness import calls, events, finished_job, reports, result_of, start_job, supervising
 
 pytestmark = pytest.mark.asyncio(
     loop_factories=["uvloop"]
@@ -146,13 +146,14 @@ def accepted_statuses(server: DevServer, job: Any) -> set[str]:
     return {call.body["status"] for call in reports(server, job.id) if call.status == 204}
 
 
-async def test_a_job_that_is_handed_out_twice_completes_once(state: Path) -> None:
+async def test_a_job_that_is_handed_out_twice_runs_once(state: Path) -> None:
     async with chaotic({"what": "duplicate_claim", "call": "claim", "nth": 1}) as server:
         jobs = await run_jobs(server, state, 2)
 
         for job in jobs:
             assert (job.status, job.attempt) == ("completed", 1)
             assert accepted(server, job) == [(1, "completed", 3)]
+            assert len(events(server, job.run_id, "tick")) == 3
 
 
 @pytest.mark.parametrize("kind", ["status", "delay", "hang_up", "lose_answer", "reset", "truncate", "garbage", "slow"])
