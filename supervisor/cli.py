@@ -159,16 +159,22 @@ def check(**answers: Any) -> None:
     callback=_reads(kinds.POSITIVE_DURATION),
     help="[default: three heartbeat intervals]",
 )
-def server(api_key_file: Path | None, **limits: Any) -> None:
+@click.option(
+    "--faults",
+    type=click.Path(path_type=Path),
+    help="What shall go wrong: a script of faults, TOML (or JSON, if it is named so).  [default: nothing]",
+)
+def server(api_key_file: Path | None, faults: Path | None, **limits: Any) -> None:
     """Run the local development server alone, until told to stop."""
     import asyncio
 
     from supervisor.devserver.app import DevServerSettings
-    from supervisor.serve import serve
+    from supervisor.serve import read_faults, serve
 
+    script = read_faults(faults) if faults else None
     api_key = CredentialSource(api_key_file, {}).read().token if api_key_file else None
     hint = f"MOBIUS_SUPERVISOR_API_KEY_FILE={api_key_file.absolute()}" if api_key_file else "MOBIUS_API_KEY=mbx_local"
-    asyncio.run(serve(DevServerSettings(api_key=api_key, **limits), hint))
+    asyncio.run(serve(DevServerSettings(api_key=api_key, faults=script, **limits), hint))
 
 
 @main.command()

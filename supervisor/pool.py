@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+from supervisor.job import Job
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.family import Family
@@ -83,6 +84,9 @@ class Pool:
 
     def _engaged(self, action: str) -> int:
         return sum(slot.may_run(action) for slot in self._slots)
+
+    def has_taken(self, job: Job) -> bool:
+        return any(slot.has_taken(job) for slot in self._slots)
 
     async def job_over(self) -> None:
         await self._job_over.wait()
