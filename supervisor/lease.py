@@ -90,6 +90,7 @@ class Lease:
 
     def __init__(self, terms: Terms, *, claimed_at: float, backoff: Backoff | None = None) -> None:
         self.state = State.HELD
+        self._lost_by: Told | None = None
         self._terms = terms
         self._renewed_at = claimed_at
         self._next_beat_at = claimed_at + terms.interval
@@ -112,6 +113,11 @@ class Lease:
     def next_beat_at(self) -> float:
         """When the next heartbeat is due."""
         return self._next_beat_at
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server has said that the attempt is not ours; a lease lost by silence may still be, for it."""
+        return self._lost_by in (Told.REFUSED, Told.REPORT_REFUSED)
 
     @property
     def is_cancelling(self) -> bool:
@@ -171,3 +177,5 @@ class Lease:
             self.state = _NEXT[self.state][told] or self.state
         except KeyError:
             raise RuntimeError(f"a lease that is {self.state.value} was told: {told.value}") from None
+        if self.state is State.LOST:
+            self._lost_by = told

@@ -13,6 +13,7 @@ from supervisor.polling import Polls
 from supervisor.process.family import Family
 from supervisor.process.zygote import Zygote
 from supervisor.quarantine import Quarantine
+from supervisor.report import Reporter
 from supervisor.server import JobServer
 from supervisor.slot import Rules, Slot
 
@@ -20,7 +21,9 @@ from supervisor.slot import Rules, Slot
 class Pool:
     """`workers` slots that run until they are drained."""
 
-    def __init__(self, workers: int, *, rules: Rules, server: JobServer, family: Family, zygote: Zygote) -> None:
+    def __init__(
+        self, workers: int, *, rules: Rules, server: JobServer, reporter: Reporter, family: Family, zygote: Zygote
+    ) -> None:
         self._zygote = zygote
         self._polls = Polls(workers)
         self._first_answer = asyncio.Event()
@@ -29,7 +32,7 @@ class Pool:
         self.quarantine = Quarantine()
         """Which jobs and handlers are not to be run, for what they did to their children."""
         self._slots = [
-            Slot(number, rules=rules, server=server, polls=self._polls, family=family, around=self)
+            Slot(number, rules=rules, server=server, reporter=reporter, polls=self._polls, family=family, around=self)
             for number in range(1, workers + 1)
         ]
 

@@ -28,6 +28,7 @@ from supervisor.process.child import Child
 from supervisor.process.family import Family
 from supervisor.process.kernel import boottime
 from supervisor.quarantine import Quarantine
+from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, RateLimited, Rejected, ServerError, Unavailable
 
 DRAIN_POLL = 0.5
@@ -84,12 +85,21 @@ class Slot:
     """One of the places where jobs run."""
 
     def __init__(
-        self, number: int, *, rules: Rules, server: JobServer, polls: Polls, family: Family, around: Surroundings
+        self,
+        number: int,
+        *,
+        rules: Rules,
+        server: JobServer,
+        reporter: Reporter,
+        polls: Polls,
+        family: Family,
+        around: Surroundings,
     ) -> None:
         self.number = number
         self.jobs_cut = 0
         self._rules = rules
         self._server = server
+        self._reporter = reporter
         self._polls = polls
         self._around = around
         self._log = structlog.get_logger("slot").bind(slot=number)
@@ -213,14 +223,15 @@ class Slot:
         try:
             await attempt.run(self._around.quarantine.refusal(job, claimed_at))
         except* LeaseLost as lost:
-            log.warning("lease lost: killed, nothing is reported", reason=str(lost.exceptions[0]))
+            log.warning("lease lost: killed, nothing more is reported", reason=str(lost.exceptions[0]))
             await self._berth.discard()
         except* (AuthRevoked, ClaimRefused):
             raise
         except* Exception:  # one slot's bug must not end the others' jobs
             log.exception("turn failed")
             await self._berth.discard()
-            await self._report_bug(job)
+            if not attempt.has_left_outcome:
+                await self._report_bug(job)
         finally:
             self._attempt = None
             self._learn(attempt)
@@ -251,6 +262,7 @@ class Slot:
             lease=Lease(terms, claimed_at=claimed_at),
             child=child,
             server=self._server,
+            reporter=self._reporter,
             limits=limits,
             workdir=self._workdir,
             log=log,

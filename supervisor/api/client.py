@@ -205,8 +205,9 @@ async def _read(response: aiohttp.ClientResponse, largest: int) -> bytes:
 async def _parts(head: bytes, blob: Blob, tail: bytes) -> AsyncIterator[bytes]:
     yield head
     for offset in range(0, blob.size, CHUNK):
-        piece = os.pread(blob.descriptor, CHUNK, offset)
-        if len(piece) < min(CHUNK, blob.size - offset):  # the child may have kept the file, and cut it
+        wanted = min(CHUNK, blob.size - offset)  # what comes after the result, if anything does, is not part of it
+        piece = os.pread(blob.descriptor, wanted, offset)
+        if len(piece) < wanted:  # the child may have kept the file, and cut it
             raise OSError("the file that holds the result has shrunk")
         yield piece
     yield tail

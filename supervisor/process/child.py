@@ -148,8 +148,7 @@ class Child:
         self._pipe.resume()
 
     def terminate(self) -> None:
-        """SIGTERM to the child: its handler is to clean up and stop.  Its stack of this moment is kept."""
-        self.dump_stack()
+        """SIGTERM to the child: its handler is to clean up and stop.  Only the first one of a job interrupts it."""
         self._signal(signal.SIGTERM)
 
     def dump_stack(self) -> None:
