@@ -8,30 +8,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from supervisor.backoff import Backoff
 from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.lease import Lease
+from supervisor.limits import Limits
 from supervisor.outbox import Outbox
-from supervisor.outcome import Stop, child_died, decide
+from supervisor.outcome import CANCELLED, SHUTDOWN, Stop, decide, over_memory, timed_out
 from supervisor.process.child import Child, ChildDied
 from supervisor.process.kernel import boottime
+from supervisor.process.usage import tree_memory
 from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.tasks import Alongside
 
 CANCEL_FLUSH = 1.0
 """Seconds that events may hold up the report of a cancelled job; any other job's are all delivered first."""
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds the running of one handler; lengths in seconds."""
-
-    timeout: float | None
-    cancel_grace: float
+MEMORY_INTERVAL = 0.25
+"""Seconds between two looks at what a job with a memory limit uses."""
+STACK_TIME = 0.01
+"""Seconds that a child gets to write its stack before it is killed; it takes one millisecond."""
 
 
 class Attempt:
@@ -64,6 +62,8 @@ class Attempt:
         self._sender: asyncio.Task[None] | None = None
         self._stop: Stop | None = None
         self._stopping = False
+        self._ran = False
+        self._told_nothing = False
         self._reported: Outcome | None = None
         self._beside = Alongside()
 
@@ -73,23 +73,39 @@ class Attempt:
     @property
     def was_cut(self) -> bool:
         """Whether our own shutdown has ended it before it was done."""
-        return self._stop is Stop.SHUTDOWN and not isinstance(self._reported, Succeeded)
+        return self._stop is SHUTDOWN and not isinstance(self._reported, Succeeded)
 
     @property
     def grace(self) -> float:
         """Seconds from SIGTERM to SIGKILL."""
-        return self._limits.cancel_grace
+        return self._limits.cancel_grace or 0.0
 
-    async def run(self) -> None:
-        """Run the job and report it; in the end the child is idle, or it is dead and everything it started as well."""
+    @property
+    def was_run(self) -> bool:
+        """Whether its child was given the job and came through, or was stopped by us."""
+        return self._ran
+
+    @property
+    def killed_its_child(self) -> bool:
+        """Whether its child died, and not because we wanted it to."""
+        return self._ran and self._told_nothing and not self._stopping
+
+    async def run(self, refusal: Failed | None = None) -> None:
+        """Run the job and report it; or report `refusal` instead of running it.
+
+        In the end the child is idle, or it is dead and everything that it started as well.
+        """
         async with self._beside:
             self._beside.start_after(self._lease.next_beat_at - self._now(), self._keep_lease)
             if self._limits.timeout is not None:
                 self._beside.start_after(self._limits.timeout, self._time_out)
-            told = await self._watch_child()
+            if self._limits.memory is not None:
+                self._beside.start_after(MEMORY_INTERVAL, self._watch_memory)
+            told = refusal or await self._watch_child()
             try:
                 await self._deliver_events()
-                await self._report(decide(told, cancelled=self._lease.is_cancelling, stop=self._stop))
+                stop = CANCELLED if self._lease.is_cancelling else self._stop
+                await self._report(decide(told, stop=stop, ending=self._child.ending))
             finally:
                 _close(told)
 
@@ -97,7 +113,11 @@ class Attempt:
         """Have the handler stopped, first politely; what it still says may count (see `outcome.decide`)."""
         if self._stop is None:
             self._stop = why
-        self._stop_child(why.message)
+        if not self._stopping and not self._child.is_idle:
+            self._stopping = True
+            self._log.info("stopping the handler", reason=why.message, grace=self.grace)
+            self._child.resume()
+            self._beside.start(self._terminate_then_kill)
 
     def heard_event(self, event: Event) -> None:
         self._outbox.add(event)
@@ -113,12 +133,15 @@ class Attempt:
     def heard_line(self, line: str) -> None:
         self._log.info("printed", line=line)
 
-    async def _watch_child(self) -> Outcome:
+    async def _watch_child(self) -> Outcome | None:
+        """What the child told; None when it died before."""
+        self._ran = True
         try:
             told = await self._child.run(self.job, self._fence.worker_id, str(self._workdir), self)
-        except ChildDied as died:
+        except ChildDied:
             await self._child.kill()  # it is dead, but what it started may not be
-            return child_died(str(died), died.exit, died.last_lines)
+            self._told_nothing = True
+            return None
         # A child that was interrupted in the middle of somebody's code is never used again.
         if self._stopping or not told.reusable:
             await self._child.kill()
@@ -150,23 +173,30 @@ class Attempt:
         else:
             self._lease.answered(directive, sent_at=now)
             if self._lease.is_cancelling:
-                self._stop_child("the server asked to")
+                self.stop(CANCELLED)
 
     async def _time_out(self) -> None:
-        self.stop(Stop.TIMEOUT)
+        assert self._limits.timeout is not None
+        self.stop(timed_out(self._limits.timeout))
 
-    def _stop_child(self, why: str) -> None:
-        if not self._stopping and not self._child.is_idle:
-            self._stopping = True
-            self._log.info("stopping the handler", reason=why, grace=self._limits.cancel_grace)
-            self._child.resume()
-            self._beside.start(self._terminate_then_kill)
+    async def _watch_memory(self) -> None:
+        """Stop the job once it uses more than its limit."""
+        limit = self._limits.memory
+        assert limit is not None
+        while self._child.pid is not None:
+            used = await asyncio.to_thread(tree_memory, self._child.pid, exact_above=limit)
+            if used > limit:
+                self.stop(over_memory(used, limit))
+                return
+            await asyncio.sleep(MEMORY_INTERVAL)
 
     async def _terminate_then_kill(self) -> None:
         self._child.terminate()
-        await asyncio.sleep(self._limits.cancel_grace)
+        await asyncio.sleep(self.grace)
         if not self._child.is_idle:
             self._log.warning("the handler did not stop within its grace: killed")
+            self._child.dump_stack()
+            await asyncio.sleep(STACK_TIME)
             self._child.kill_now()
 
     async def _send_events(self) -> None:
@@ -252,6 +282,6 @@ class Attempt:
                 self._log.warning("failed", seconds=elapsed, error_type=error_type, error=reason)
 
 
-def _close(told: Outcome) -> None:
+def _close(told: Outcome | None) -> None:
     if isinstance(told, Succeeded) and isinstance(told.result, Blob):
         told.result.close()

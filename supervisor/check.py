@@ -5,18 +5,20 @@ The handlers are imported as for `run`, in a zygote, never in this process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from supervisor.duration import format_duration
 from supervisor.exit_code import ExitCode
+from supervisor.limits import Limits
 from supervisor.printable import escaped
 from supervisor.process.messages import HandlerInfo, Imported
 from supervisor.process.zygote import StartFailed, import_once
+from supervisor.size import format_size
 
-_HEADINGS = ("ACTION", "MODULE", "TIMEOUT", "GRACE", "IDEMPOTENT")
+_HEADINGS = ("ACTION", "MODULE", "TIMEOUT", "GRACE", "MEMORY", "CONCURRENT", "OTHER LIMITS")
 
 
 def check_handlers(folders: Sequence[Path], import_timeout: float, pass_env: Sequence[str]) -> ExitCode:
@@ -56,8 +58,32 @@ def complaints(imported: Imported) -> list[str]:
 
 
 def _row(handler: HandlerInfo) -> tuple[str, ...]:
-    limits = (_length(handler.timeout), _length(handler.cancel_grace), "yes" if handler.idempotent else "no")
-    return (escaped(handler.action), escaped(handler.module), *limits)
+    limits = handler.limits
+    memory = "-" if limits.memory is None else format_size(limits.memory)
+    return (
+        escaped(handler.action),
+        escaped(handler.module),
+        _length(limits.timeout),
+        _length(limits.cancel_grace),
+        memory,
+        "-" if limits.max_concurrent is None else str(limits.max_concurrent),
+        ", ".join(_others(limits)) or "-",
+    )
+
+
+def _others(limits: Limits) -> Iterator[str]:
+    if limits.idempotent:
+        yield "idempotent"
+    if limits.isolation == "fresh":
+        yield "fresh child"
+    if limits.max_jobs_per_child is not None:
+        yield f"{limits.max_jobs_per_child} jobs per child"
+    if limits.max_memory_per_child is not None:
+        yield f"{format_size(limits.max_memory_per_child)} per child"
+    if limits.nice is not None:
+        yield f"nice {limits.nice}"
+    if limits.threads is not None:
+        yield f"{limits.threads} threads"
 
 
 def _length(seconds: float | None) -> str:

@@ -13,21 +13,12 @@ from typing import Any, TypeVar
 
 from supervisor.binding import Binding
 from supervisor.duration import parse_duration
+from supervisor.limits import Isolation, Limits
+from supervisor.size import parse_size
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Duration = str | float
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a handler says about its own running; lengths in seconds, None for what the settings say.
-
-    An idempotent handler may run twice at once: it goes on while the server is silent.
-    """
-
-    timeout: float | None = None
-    cancel_grace: float | None = None
-    idempotent: bool = False
+Size = str | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +102,23 @@ def handler(
     timeout: Duration | None = None,
     cancel_grace: Duration | None = None,
     idempotent: bool = False,
+    memory: Size | None = None,
+    max_concurrent: int | None = None,
+    max_jobs_per_child: int | None = None,
+    max_memory_per_child: Size | None = None,
+    isolation: Isolation = "shared",
+    nice: int | None = None,
+    threads: int | None = None,
 ) -> Callable[[Function], Function]:
     """Make a function answer to the action `name`; it stays the plain function that it is.
 
     `timeout` bounds one attempt, `cancel_grace` is how long its cleanup may take once it was asked to stop: seconds,
-    or text such as "500ms", "10m" or "1h30m"; None leaves both to the settings.  `idempotent` says that two attempts
-    may overlap without harm.  Raises `TypeError` or `ValueError`, one sentence that names the function.
+    or text such as "500ms", "10m" or "1h30m".  `idempotent` says that two attempts may overlap without harm.
+    `memory` bounds what the job and all that it starts may use: bytes, or text such as "512MiB".  `max_concurrent`
+    is how many of these jobs run at once.  A child is replaced after `max_jobs_per_child` jobs, or when it keeps more
+    than `max_memory_per_child`; with `isolation="fresh"` each job has a child of its own.  `nice` is added to the
+    child's niceness, `threads` is how many threads numeric libraries use.  None leaves each to the settings.
+    Raises `TypeError` or `ValueError`, one sentence that names the function.
     """
     if not isinstance(name, str):
         raise TypeError(f'@handler needs the name of an action, as in @handler("resize"), not {name!r}')
@@ -124,7 +126,18 @@ def handler(
     def register(function: Function) -> Function:
         place = _place(function)
         try:
-            limits = Limits(_length("timeout", timeout), _length("cancel_grace", cancel_grace), _flag(idempotent))
+            limits = Limits(
+                timeout=_length("timeout", timeout),
+                cancel_grace=_length("cancel_grace", cancel_grace),
+                idempotent=_flag(idempotent),
+                memory=_size("memory", memory),
+                max_concurrent=_count("max_concurrent", max_concurrent),
+                max_jobs_per_child=_count("max_jobs_per_child", max_jobs_per_child),
+                max_memory_per_child=_size("max_memory_per_child", max_memory_per_child),
+                isolation=_isolation(isolation),
+                nice=_niceness(nice),
+                threads=_count("threads", threads),
+            )
             parameters = Binding.of(function)
             _check(name, function, limits)
         except (TypeError, ValueError) as error:
@@ -159,6 +172,33 @@ def _length(what: str, value: Duration | None) -> float | None:
         return parse_duration(value)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
+
+
+def _size(what: str, value: Size | None) -> int | None:
+    if value is None:
+        return None
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+def _count(what: str, value: int | None) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"{what} is a whole number from 1 on, not {value!r}")
+    return value
+
+
+def _niceness(value: int | None) -> int | None:
+    if value is not None and (not isinstance(value, int) or not 0 <= value <= 19):
+        raise ValueError(f"nice is a whole number from 0 to 19, not {value!r}")
+    return value
+
+
+def _isolation(value: Isolation) -> Isolation:
+    if value not in ("shared", "fresh"):
+        raise ValueError(f"isolation is 'shared' or 'fresh', not {value!r}")
+    return value
 
 
 def _flag(idempotent: object) -> bool:

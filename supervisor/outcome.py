@@ -1,56 +1,65 @@
 """What is reported of an attempt: one decision, made once.  Pure.
 
-The child tells what happened to it; the lease knows whether the server asked to stop; the attempt knows whether we did.
+The child tells what happened to it, if it still can; the attempt knows why it was stopped, if it was.
 """
 
 from __future__ import annotations
 
-import enum
+from dataclasses import dataclass
 
+from supervisor.duration import format_duration
 from supervisor.job import Failed, Outcome, Succeeded
-from supervisor.process.exit import Exit
+from supervisor.process.exit import Ending
+from supervisor.size import format_size
 
 MESSAGE_LIMIT = 8 * 1024
 """Bytes of an error message."""
 
 
-class Stop(enum.Enum):
-    """Why we stop a job that the server did not ask us to stop: the error type, and what is said of it."""
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a job is stopped, as it is reported."""
 
-    TIMEOUT = ("Timeout", "the handler ran longer than its timeout")
-    SHUTDOWN = ("WorkerShutdown", "the worker was shut down before the job was done")
-
-    @property
-    def error_type(self) -> str:
-        return self.value[0]
-
-    @property
-    def message(self) -> str:
-        return self.value[1]
+    error_type: str
+    message: str
 
 
-CANCELLED = Failed("Cancelled", "the server asked to stop the job")
+CANCELLED = Stop("Cancelled", "the server asked to stop the job")
+SHUTDOWN = Stop("WorkerShutdown", "the worker was shut down before the job was done")
 
 
-def decide(told: Outcome, *, cancelled: bool, stop: Stop | None) -> Outcome:
-    """What is reported, given what the child told.
+def timed_out(limit: float) -> Stop:
+    """The handler ran for longer than `limit` seconds."""
+    return Stop("Timeout", f"the handler ran longer than its timeout of {format_duration(limit)}")
+
+
+def over_memory(used: int, limit: int) -> Stop:
+    """The job and all that it started use more than `limit` bytes."""
+    return Stop("MemoryLimit", f"the job used {format_size(used)} of memory, its limit is {format_size(limit)}")
+
+
+def decide(told: Outcome | None, *, stop: Stop | None, ending: Ending | None) -> Outcome:
+    """What is reported, given what the child told (None: it died before), why it was stopped, and how it ended.
 
     After a cancel nothing else is ever reported.  After a stop of our own, a handler that still succeeded has
     succeeded; any other end is the stop's.
     """
-    if cancelled:
-        return CANCELLED
-    if stop is not None and not isinstance(told, Succeeded):
-        detail = "" if told.error_type in ("Cancelled", "ChildDied") else f"; its cleanup failed: {told.message}"
-        return Failed(stop.error_type, clipped(stop.message + detail))
+    if stop is CANCELLED or (stop is not None and not isinstance(told, Succeeded)):
+        assert stop is not None
+        return _stopped(stop, told, ending)
+    if told is None:
+        assert ending is not None
+        return Failed("ChildDied", clipped(f"the process {ending.reason} ({ending.figures}){ending.details}"))
     return told
 
 
-def child_died(reason: str, how: Exit, last_lines: list[str]) -> Failed:
-    """The outcome of a job whose child ended before it told any."""
-    figures = f"peak memory {how.peak_memory / 2**20:.0f} MiB, {how.cpu:.2f} s of CPU"
-    printed = "\n".join(["", "last output:", *last_lines]) if last_lines else ""
-    return Failed("ChildDied", clipped(f"the process {reason} ({figures}){printed}"))
+def _stopped(stop: Stop, told: Outcome | None, ending: Ending | None) -> Failed:
+    if isinstance(told, Failed) and told.error_type != "Cancelled":
+        how = f"its cleanup failed with {told.error_type}: {told.message}"
+    else:
+        how = "it did not stop within its grace and was killed" if told is None else "it stopped when it was asked to"
+    left = f" ({ending.figures}){ending.details}" if ending else ""
+    return Failed(stop.error_type, clipped(f"{stop.message}; {how}{left}"))
 
 
 def clipped(message: str) -> str:

@@ -11,6 +11,7 @@ from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.family import Family
 from supervisor.process.zygote import Zygote
+from supervisor.quarantine import Quarantine
 from supervisor.server import JobServer
 from supervisor.slot import Rules, Slot
 
@@ -22,6 +23,10 @@ class Pool:
         self._zygote = zygote
         self._polls = Polls(workers)
         self._first_answer = asyncio.Event()
+        self._job_over = asyncio.Event()
+        self._has_borne = False
+        self.quarantine = Quarantine()
+        """Which jobs and handlers are not to be run, for what they did to their children."""
         self._slots = [
             Slot(number, rules=rules, server=server, polls=self._polls, family=family, around=self)
             for number in range(1, workers + 1)
@@ -58,6 +63,31 @@ class Pool:
         """Seconds that the running jobs may take to stop."""
         return max((slot.attempt.grace for slot in self._slots if slot.attempt), default=0.0)
 
+    @property
+    def has_borne(self) -> bool:
+        return self._has_borne
+
+    def bore(self) -> None:
+        self._has_borne = True
+
+    def open_actions(self) -> list[str]:
+        """The actions of which one more job may run: all but those that are at their `max_concurrent`."""
+        return [
+            handler.action
+            for handler in self._zygote.imported.handlers
+            if handler.limits.max_concurrent is None or self._engaged(handler.action) < handler.limits.max_concurrent
+        ]
+
+    def _engaged(self, action: str) -> int:
+        return sum(slot.may_run(action) for slot in self._slots)
+
+    async def job_over(self) -> None:
+        await self._job_over.wait()
+
+    def announce_job_over(self) -> None:
+        self._job_over.set()
+        self._job_over = asyncio.Event()
+
     async def run(self) -> None:
         """Run until every slot is drained; an error that concerns all of them ends all of them."""
         async with asyncio.TaskGroup() as group:
@@ -67,6 +97,7 @@ class Pool:
     def use(self, zygote: Zygote) -> None:
         """Take new children from `zygote`; each slot swaps its child when it is next without a job."""
         self._zygote = zygote
+        self.quarantine = Quarantine()  # new code deserves a new trial
 
     def drain(self) -> None:
         """Claim nothing new; `run` returns when the running jobs are done."""

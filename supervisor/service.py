@@ -18,7 +18,8 @@ from supervisor.config import ConfigError, Settings
 from supervisor.credential import CredentialSource
 from supervisor.exit_code import ExitCode
 from supervisor.instance import claimed_instance
-from supervisor.outcome import Stop
+from supervisor.limits import Limits
+from supervisor.outcome import SHUTDOWN
 from supervisor.pool import Pool
 from supervisor.process.environment import child_environment
 from supervisor.process.family import Family
@@ -52,7 +53,7 @@ async def serve(settings: Settings, source: CredentialSource, environment: Mappi
             rules = Rules(
                 worker_id=settings.worker_id,
                 wait=settings.wait_seconds,
-                cancel_grace=settings.cancel_grace,
+                limits=Limits(cancel_grace=settings.cancel_grace),
                 lease_ttl=settings.lease_ttl,
                 max_heartbeat_interval=settings.max_heartbeat_interval,
                 scratch=scratch,
@@ -166,7 +167,7 @@ class Service:
         await self._shutdown.reached(Stage.STOP, timeout=self._settings.drain_timeout)
         if pool.busy:
             log.warning("stopping the jobs that still run", jobs=pool.busy)
-        pool.stop(Stop.SHUTDOWN)
+        pool.stop(SHUTDOWN)
         await self._shutdown.reached(Stage.KILL, timeout=pool.longest_grace + LAST_REPORTS)
         log.warning("killing what still runs", jobs=pool.busy)
         serving.cancel()

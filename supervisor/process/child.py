@@ -19,12 +19,13 @@ from typing import Protocol
 import structlog
 
 from supervisor.job import Blob, Event, Job, Outcome, Succeeded
-from supervisor.process.exit import Exit
+from supervisor.process.exit import Ending, Exit
 from supervisor.process.family import Family
 from supervisor.process.kernel import kill_group
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
+from supervisor.process.stack import StackFile
 from supervisor.process.wire import ATTACH_ABOVE, WireError
 from supervisor.process.zygote import StartFailed, Zygote
 
@@ -44,12 +45,7 @@ class State(enum.Enum):
 
 
 class ChildDied(Exception):
-    """The child ended before it said how its job went.  Caught by the attempt, which reports it."""
-
-    def __init__(self, exit_: Exit, reason: str, last_lines: list[str]) -> None:
-        super().__init__(reason)
-        self.exit = exit_
-        self.last_lines = last_lines
+    """The child ended before it said how its job went.  Caught by the attempt, which asks for its `ending`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +72,10 @@ class Child:
         self.zygote = zygote
         self.state = State.STARTING
         self.pid: int | None = None
-        self.exit: Exit | None = None
+        self.jobs = 0
+        """How many jobs it was given."""
+        self.ending: Ending | None = None
+        """What is left of it, once it has exited."""
         self._loop = loop
         self._family = family
         self._pidfd = -1
@@ -88,10 +87,11 @@ class Child:
         ours, theirs = socket_pair()
         reading, writing = os.pipe2(os.O_CLOEXEC)
         self._output = Output(reading, self._on_line)
+        self._stack = StackFile()
         self._pipe: Pipe[ChildMessage] = Pipe(ours, ChildMessage, self._on_message, self._on_end)
         family.join(self)
         with theirs:
-            zygote.fork(theirs, writing)
+            zygote.fork(theirs, writing, self._stack.descriptor())
 
     @classmethod
     async def start(cls, zygote: Zygote, family: Family, *, deadline: float = 10.0) -> Child:
@@ -127,9 +127,11 @@ class Child:
         """
         assert self.state is State.IDLE, self
         self.state = State.BUSY
+        self.jobs += 1
         self._listener = listener
         self._told = self._loop.create_future()
         self._output.forget()
+        self._stack.forget()
         self._send_order(job, worker_id, workdir)
         try:
             return await self._told
@@ -145,8 +147,15 @@ class Child:
         self._pipe.resume()
 
     def terminate(self) -> None:
-        """SIGTERM to the child: its handler is to clean up and stop."""
+        """SIGTERM to the child: its handler is to clean up and stop.  Its stack of this moment is kept."""
+        self.dump_stack()
         self._signal(signal.SIGTERM)
+
+    def dump_stack(self) -> None:
+        """Have the child write its Python stack, even from inside a C call; a matter of a millisecond."""
+        if self.state is State.BUSY:  # earlier SIGUSR1 would kill it: `faulthandler` is not there yet
+            self._stack.forget()
+            self._signal(signal.SIGUSR1)
 
     def kill_now(self) -> None:
         """SIGKILL to the child and its process group; `wait` tells when they are gone."""
@@ -169,10 +178,6 @@ class Child:
             await self.wait()
         if swept := await self._family.sweep():
             log.warning("killed what a child left behind", processes=swept, pid=self.pid)
-
-    def last_lines(self) -> list[str]:
-        """What the job printed last."""
-        return self._output.last_lines()
 
     def _send_order(self, job: Job, worker_id: str, workdir: str) -> None:
         if len(job.parameters) <= ATTACH_ABOVE:
@@ -235,7 +240,7 @@ class Child:
             self.kill_now()
         elif self.pid is None:
             self._fault = "could not be forked, or the zygote is gone"
-            self._bury(Exit(70, 0, 0, 0.0))
+            self._bury(Exit(code=70, signal=0, peak_memory=0, cpu=0.0))
         elif self.state is not State.EXITED:
             # Usually its exit follows at once; but a handler may have closed all descriptors and go on.
             self._loop.call_later(LINGER, self.kill_now)
@@ -261,19 +266,19 @@ class Child:
 
     def _bury(self, how: Exit) -> None:
         self._output.drain()
-        self.exit = how
+        self.ending = Ending(how, self._fault or str(how), self._stack.read(), self._output.last_lines())
         self._close()
-        died = ChildDied(how, self._fault or str(how), self._output.last_lines())
         if not self._ready.done():
-            last = "; ".join(died.last_lines[-3:])
-            self._ready.set_exception(StartFailed(f"a child {died}" + (f": {last}" if last else "")))
+            last = "; ".join(self.ending.last_lines[-3:])
+            self._ready.set_exception(StartFailed(f"a child {self.ending.reason}" + (f": {last}" if last else "")))
         if self._told is not None and not self._told.done():
-            self._told.set_exception(died)
+            self._told.set_exception(ChildDied(self.ending.reason))
 
     def _close(self) -> None:
         self.state = State.EXITED
         self._pipe.close()
         self._output.close()
+        self._stack.close()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

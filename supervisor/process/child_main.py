@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import traceback
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from supervisor.binding import InvalidParameters, decode_parameters
@@ -35,12 +36,22 @@ OOM_SCORE = 500
 """Added to a child's badness: when memory runs out the kernel is to take a job, not the supervisor (proc(5))."""
 
 
-def main(end: socket.socket, output: int, *, between: int, supervisor: int) -> NoReturn:
-    """Serve jobs from `end` until it is closed.  Called in the freshly forked child."""
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a newborn child is given: the descriptors of its pipe, output and stack file; and who its parent is."""
+
+    pipe: int
+    output: int
+    stack: int
+    supervisor: int
+
+
+def main(birth: Birth, *, between: int) -> NoReturn:
+    """Serve jobs until the pipe is closed.  Called in the freshly forked child; `between` is its first parent."""
     status = 1
     try:
-        _become_child(output, between, supervisor)
-        Worker(BlockingPipe(end, OrderToChild)).serve()
+        _become_child(birth, between)
+        Worker(BlockingPipe(socket.socket(fileno=birth.pipe), OrderToChild)).serve()
         status = 0
     except (BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone, or wants no more of us
@@ -52,23 +63,23 @@ def main(end: socket.socket, output: int, *, between: int, supervisor: int) -> N
         os._exit(status)
 
 
-def _become_child(output: int, between: int, supervisor: int) -> None:
+def _become_child(birth: Birth, between: int) -> None:
     """A session, an output and a parent of its own."""
     os.setsid()
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+    os.dup2(birth.output, 1)
+    os.dup2(birth.output, 2)
+    os.close(birth.output)
     # The process between us and the zygote leaves at once; while it is there the kernel would watch the wrong parent.
     while os.getppid() == between:
         os.sched_yield()
     die_with_parent()
-    if os.getppid() != supervisor:  # it died before we asked to be told
+    if os.getppid() != birth.supervisor:  # it died before we asked to be told
         os._exit(1)
     become_subreaper()
     _raise_oom_score()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the parent decides
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    faulthandler.enable(birth.stack)
+    faulthandler.register(signal.SIGUSR1, birth.stack, all_threads=True)
     _reseed()
 
 

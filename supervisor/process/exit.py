@@ -7,6 +7,13 @@ import resource
 import signal
 from dataclasses import dataclass
 
+from supervisor.size import format_size
+
+STACK_LIMIT = 3 * 1024
+"""Bytes of a stack that are shown."""
+OUTPUT_LIMIT = 3 * 1024
+"""Bytes of the last output that are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exit:
@@ -33,9 +40,35 @@ class Exit:
         return f"was killed by {signal_name(self.signal)}" if self.signal else f"exited with code {self.code}"
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is left of a child: how it ended, its Python stack when that was asked for, what it printed last."""
+
+    exit: Exit
+    reason: str
+    stack: str
+    last_lines: list[str]
+
+    @property
+    def figures(self) -> str:
+        """What it used, in words."""
+        return f"peak memory {format_size(self.exit.peak_memory)}, {self.exit.cpu:.2f} s of CPU"
+
+    @property
+    def details(self) -> str:
+        """Stack and last output, each with its title; nothing where there is none."""
+        stack = f"\n\nstack:\n{_end(self.stack, STACK_LIMIT)}" if self.stack else ""
+        output = "\n".join(self.last_lines)
+        return stack + (f"\n\nlast output:\n{_end(output, OUTPUT_LIMIT)}" if output else "")
+
+
 def signal_name(number: int) -> str:
     """`SIGSEGV` for 11; `signal 40` for one without a name."""
     try:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _end(text: str, limit: int) -> str:
+    return text.encode("utf-8", "backslashreplace")[-limit:].decode("utf-8", "ignore")

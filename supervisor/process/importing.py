@@ -205,8 +205,6 @@ def _info(handler: Handler) -> HandlerInfo:
         module=handler.module,
         file=handler.file,
         line=handler.line,
-        timeout=handler.limits.timeout,
-        cancel_grace=handler.limits.cancel_grace,
-        idempotent=handler.limits.idempotent,
+        limits=handler.limits,
         summary=handler.summary,
     )

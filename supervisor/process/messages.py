@@ -1,6 +1,6 @@
 """What parent, zygote and child say to each other.  Pure data; `wire` turns it into bytes.
 
-parent → zygote   `Fork` (with two descriptors: the child's ends of its pipe and of its output), `Retire`
+parent → zygote   `Fork` (with three descriptors: the child's ends of pipe and output, and its stack file), `Retire`
 zygote → parent   `Imported`, once, at the start
 parent → child    `Run`; stopping is a signal, so that the child needs no reader thread
 child  → parent   `Forked`, `Ready`, then per job: any number of `Emitted` and `Logged`, one `Finished`
@@ -11,18 +11,17 @@ from __future__ import annotations
 import msgspec
 
 from supervisor.job import Event, Failed, Job
+from supervisor.limits import Limits
 
 
 class HandlerInfo(msgspec.Struct, frozen=True):
-    """What the parent knows of a handler: its name, its place, its limits.  Lengths in seconds."""
+    """What the parent knows of a handler: its name, its place, its limits."""
 
     action: str
     module: str
     file: str
     line: int
-    timeout: float | None = None
-    cancel_grace: float | None = None
-    idempotent: bool = False
+    limits: Limits = Limits()
     summary: str = ""
 
 
@@ -37,7 +36,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Fork(msgspec.Struct, tag=True, frozen=True):
-    """Fork a child; its ends of the message pipe and of the output pipe travel along."""
+    """Fork a child; its ends of the message pipe and of the output pipe, and its stack file, travel along."""
 
 
 class Retire(msgspec.Struct, tag=True, frozen=True):

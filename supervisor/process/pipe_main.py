@@ -13,7 +13,7 @@ from supervisor.process.kernel import receive
 from supervisor.process.wire import Decoder, Message, encode
 
 READ_SIZE = 64 * 1024
-MOST_DESCRIPTORS = 2
+MOST_DESCRIPTORS = 4
 
 
 class BlockingPipe(Generic[Message]):

@@ -21,7 +21,7 @@ import structlog
 from supervisor.process.environment import child_environment
 from supervisor.process.exit import signal_name
 from supervisor.process.family import Family, readable
-from supervisor.process.messages import Fork, Imported, Retire, ZygoteMessage
+from supervisor.process.messages import Fork, HandlerInfo, Imported, Retire, ZygoteMessage
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
 from supervisor.process.wire import WireError
@@ -49,6 +49,7 @@ class Zygote:
     """One process from its start to its exit."""
 
     def __init__(self, nursery: Nursery, family: Family) -> None:
+        self._handlers: dict[str, HandlerInfo] = {}
         ours, theirs = socket_pair()
         reading, writing = os.pipe2(os.O_CLOEXEC)
         self._family = family
@@ -92,15 +93,19 @@ class Zygote:
         """The handlers and the problems it found."""
         return self._imported.result()
 
+    def handler_of(self, action: str) -> HandlerInfo | None:
+        """What is known of the handler of `action`; None when there is none."""
+        return self._handlers.get(action)
+
     def catch_up(self) -> None:
         """Nothing to catch up with: the pid is known from the start."""
 
-    def fork(self, pipe_end: socket.socket, output_end: int) -> None:
-        """Have a child forked that holds these two descriptors; ours are closed once they are sent.
+    def fork(self, pipe_end: socket.socket, output_end: int, stack_file: int) -> None:
+        """Have a child forked that holds these three descriptors; ours are closed once they are sent.
 
         When the zygote is gone they are closed as well: whoever holds the other ends sees their end of file.
         """
-        self._pipe.send(Fork(), pipe_end.detach(), output_end)
+        self._pipe.send(Fork(), pipe_end.detach(), output_end, stack_file)
 
     async def exited(self) -> int:
         """Wait for its end and reap it; return its exit code, negative when a signal ended it."""
@@ -147,6 +152,7 @@ class Zygote:
         if self._imported.done():
             raise WireError("said twice what it imported")
         self._imported.set_result(message)
+        self._handlers = {handler.action: handler for handler in message.handlers}
 
     def _on_end(self, error: WireError | None) -> None:
         if error is not None:

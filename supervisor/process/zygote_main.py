@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from supervisor.process import child_main, guard
+from supervisor.process.child_main import Birth
 from supervisor.process.importing import import_handlers
 from supervisor.process.kernel import die_with_parent
 from supervisor.process.mark import wear
@@ -56,22 +57,22 @@ def _serve(pipe: BlockingPipe[OrderToZygote], supervisor: int, mark: int) -> Non
     while (order := pipe.receive()) is not None:
         match order:
             case Fork():
-                _fork(pipe, supervisor, pipe.take_descriptor(), pipe.take_descriptor())
+                _fork(pipe, Birth(pipe.take_descriptor(), pipe.take_descriptor(), pipe.take_descriptor(), supervisor))
             case Retire():
                 return
     guard.sweep(mark)
 
 
-def _fork(pipe: BlockingPipe[OrderToZygote], supervisor: int, pipe_end: int, output_end: int) -> None:
+def _fork(pipe: BlockingPipe[OrderToZygote], birth: Birth) -> None:
     between = os.fork()
     if between == 0:
-        _become_between(pipe, supervisor, pipe_end, output_end)
-    os.close(pipe_end)
-    os.close(output_end)
+        _become_between(pipe, birth)
+    for descriptor in (birth.pipe, birth.output, birth.stack):
+        os.close(descriptor)
     os.waitpid(between, 0)
 
 
-def _become_between(pipe: BlockingPipe[OrderToZygote], supervisor: int, pipe_end: int, output_end: int) -> None:
+def _become_between(pipe: BlockingPipe[OrderToZygote], birth: Birth) -> None:
     """The process between zygote and child: fork, tell the child's pid, leave.  Never returns in either process."""
     status = 70  # EX_SOFTWARE of sysexits.h: nothing but a failure to fork leaves it so
     try:
@@ -79,12 +80,12 @@ def _become_between(pipe: BlockingPipe[OrderToZygote], supervisor: int, pipe_end
         child = os.fork()
         if child == 0:
             os.close(pipe.fileno())
-            child_main.main(socket.socket(fileno=pipe_end), output_end, between=between, supervisor=supervisor)
-        end: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=pipe_end), OrderToZygote)
+            child_main.main(birth, between=between)
+        end: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=birth.pipe), OrderToZygote)
         end.send(Forked(child))
         status = 0
     except OSError as error:
-        os.write(output_end, f"could not fork: {error}\n".encode())
+        os.write(birth.output, f"could not fork: {error}\n".encode())
     finally:
         # Neither process may go on in the zygote's code, nor run the zygote's exit handlers.
         os._exit(status)

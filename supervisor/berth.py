@@ -1,0 +1,104 @@
+"""The place of a slot's child: it holds one that can run a job, and replaces it when it is dead, spent or outdated.
+
+Runs in the parent.  A replacement is ready before the old child is ended, so that a slot never waits for a start
+that could have been made before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from supervisor.backoff import Backoff
+from supervisor.limits import Limits
+from supervisor.process.child import Child
+from supervisor.process.family import Family
+from supervisor.process.usage import tree_memory
+from supervisor.process.zygote import StartFailed, Zygote
+
+PATIENCE = 3
+"""Failures in a row after which a slot gives up, as long as no child at all has ever come up."""
+
+
+class Source(Protocol):
+    """Where children come from."""
+
+    @property
+    def zygote(self) -> Zygote:
+        """The current one."""
+
+    @property
+    def has_borne(self) -> bool:
+        """Whether any child ever came up; false means that something is wrong with all of them."""
+
+    def bore(self) -> None:
+        """A child came up."""
+
+
+class Berth:
+    """One child after the other."""
+
+    def __init__(self, source: Source, family: Family, log: Any) -> None:
+        self._source = source
+        self._family = family
+        self._log = log
+        self._child: Child | None = None
+        self._is_spent = False
+        self._backoff = Backoff(0.1, 30.0)
+
+    @property
+    def child(self) -> Child | None:
+        """The one that is here now, in whatever state."""
+        return self._child
+
+    async def warm(self) -> Child:
+        """A child of the current zygote that waits for a job; raise `StartFailed` when none ever came up."""
+        while self._child is None or not self._is_fit(self._child):
+            try:
+                await self._replace()
+            except StartFailed as failed:
+                if not self._source.has_borne and self._backoff.failures >= PATIENCE:
+                    raise
+                wait = self._backoff.next()
+                self._log.error("no child", error=str(failed), again_in=round(wait, 1))
+                await asyncio.sleep(wait)
+        return self._child
+
+    async def fresh(self) -> Child:
+        """As `warm`, and it has not run any job yet."""
+        child = await self.warm()
+        self._is_spent = child.jobs > 0
+        return await self.warm()
+
+    async def settle(self, limits: Limits) -> None:
+        """After a job under `limits`: a child that is dead or has had enough is not kept."""
+        child = self._child
+        if child is None:
+            return
+        if not child.is_idle:
+            await self.discard()
+        elif child.jobs >= limits.jobs_per_child:
+            self._is_spent = True
+        elif limits.max_memory_per_child is not None and child.pid is not None:
+            kept = await asyncio.to_thread(tree_memory, child.pid, exact_above=limits.max_memory_per_child)
+            self._is_spent = kept > limits.max_memory_per_child
+
+    async def discard(self) -> None:
+        """End the child and all that it started."""
+        if self._child is not None:
+            child, self._child = self._child, None
+            await child.kill()
+
+    def _is_fit(self, child: Child) -> bool:
+        return child.is_idle and child.zygote is self._source.zygote and not self._is_spent
+
+    async def _replace(self) -> None:
+        old, self._child = self._child, None
+        try:
+            self._child = await Child.start(self._source.zygote, self._family)
+        finally:
+            if old is not None:
+                await old.kill()
+        self._is_spent = False
+        self._backoff.reset()
+        self._source.bore()
