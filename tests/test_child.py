@@ -16,6 +16,7 @@ import pytest
 
 from supervisor.job import Blob, Event, Failed, Succeeded
 from supervisor.process.child import Child, ChildDied, Told
+from supervisor.process.exit import Ending
 from supervisor.process.kernel import bytes_waiting, children_of
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready
 from supervisor.process.wire import encode
@@ -30,11 +31,12 @@ def value_of(told: Told) -> Any:
     return json.loads(base64.b64decode(told.outcome.result))
 
 
-async def death_of(child: Child, action: str, **parameters: Any) -> ChildDied:
+async def death_of(child: Child, action: str, **parameters: Any) -> Ending:
     with pytest.raises(ChildDied) as caught:
         await run(child, action, **parameters)
-    assert child.exit is caught.value.exit
-    return caught.value
+    assert child.ending is not None
+    assert str(caught.value) == child.ending.reason
+    return child.ending
 
 
 # Birth
@@ -157,7 +159,7 @@ async def test_a_child_that_says_ready_to_nobody_can_be_killed() -> None:
         async with asyncio.timeout(GENEROUS):
             await child.kill()
 
-        assert child.exit is not None
+        assert child.ending is not None
 
 
 async def test_a_child_that_is_killed_before_it_is_our_own_is_reaped(tmp_path: Path) -> None:
@@ -176,8 +178,8 @@ async def test_a_child_that_is_killed_before_it_is_our_own_is_reaped(tmp_path: P
         async with asyncio.timeout(GENEROUS):
             await child.kill()
 
-        assert child.exit is not None
-        assert child.exit.signal == signal.SIGKILL
+        assert child.ending is not None
+        assert child.ending.exit.signal == signal.SIGKILL
 
 
 # Work
@@ -347,7 +349,7 @@ async def test_a_death_is_told_with_its_reason_and_the_last_output(
     async with world() as here:
         died = await death_of(await here.child(), action, **parameters)
 
-    assert str(died) == str(died.exit) == reason
+    assert died.reason == str(died.exit) == reason
     assert last_line is None or died.last_lines[-1] == last_line
     assert died.exit.peak_memory > 2**20
 
@@ -404,7 +406,7 @@ async def test_killing_twice_is_as_good_as_once() -> None:
         child.terminate()
         child.kill_now()
 
-        assert child.exit is not None
+        assert child.ending is not None
 
 
 async def test_a_child_whose_job_was_cut_short_in_mid_sentence_can_be_killed() -> None:
@@ -421,8 +423,8 @@ async def test_a_child_whose_job_was_cut_short_in_mid_sentence_can_be_killed() -
             await child.kill()
 
         assert job.cancelled()
-        assert child.exit is not None
-        assert child.exit.signal == signal.SIGKILL
+        assert child.ending is not None
+        assert child.ending.exit.signal == signal.SIGKILL
 
 
 async def test_a_big_result_that_nobody_waits_for_any_more_is_closed() -> None:
@@ -434,7 +436,7 @@ async def test_a_big_result_that_nobody_waits_for_any_more_is_closed() -> None:
         job.cancel()
         await asyncio.wait([job])
 
-    assert child.exit is not None  # and `world` counts the descriptors that are left
+    assert child.ending is not None  # and `world` counts the descriptors that are left
 
 
 async def test_what_a_dead_child_left_behind_cannot_keep_the_loop_by_printing() -> None:
@@ -470,7 +472,7 @@ async def test_a_child_that_breaks_the_protocol_is_killed(forged: str) -> None:
     async with world() as here:
         died = await death_of(await here.child(), "forges", frame=forged)
 
-    assert str(died).startswith("broke the protocol: it ")
+    assert died.reason.startswith("broke the protocol: it ")
 
 
 async def test_garbage_on_every_descriptor_harms_nobody_else() -> None:
@@ -479,7 +481,7 @@ async def test_garbage_on_every_descriptor_harms_nobody_else() -> None:
 
         died = await death_of(one, "garbage-on-every-descriptor")
 
-        assert "broke the protocol" in str(died)
+        assert "broke the protocol" in died.reason
         assert (await run(other, "echo")).reusable
 
 
@@ -500,7 +502,7 @@ async def test_a_handler_that_closes_the_pipe_has_died_of_it() -> None:
     async with world() as here:
         died = await death_of(await here.child(), "closes-descriptors", first=3, last=64)
 
-    assert str(died) == "exited with code 1"
+    assert died.reason == "exited with code 1"
     assert "closed the pipe" in died.last_lines[-1]
 
 
@@ -511,7 +513,7 @@ async def test_a_child_that_closed_its_pipe_and_goes_on_is_killed_after_a_while(
     async with world() as here:
         died = await death_of(await here.child(), "closes-the-pipe-and-goes-on")
 
-    assert str(died) == "was killed by SIGKILL"
+    assert died.reason == "was killed by SIGKILL"
 
 
 async def test_a_child_that_stands_still_can_be_killed() -> None:

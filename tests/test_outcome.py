@@ -7,64 +7,94 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.job import Failed, Outcome, Succeeded
-from supervisor.outcome import CANCELLED, MESSAGE_LIMIT, Stop, child_died, clipped, decide
-from supervisor.process.exit import Exit
+from supervisor.outcome import CANCELLED, MESSAGE_LIMIT, SHUTDOWN, Stop, clipped, decide, over_memory, timed_out
+from supervisor.process.exit import Ending, Exit
 
 DONE = Succeeded(b"e30=")
 BROKEN = Failed("ValueError", "no such page")
 STOPPED = Failed("Cancelled", "the handler stopped when it was asked to")
-DIED = Failed("ChildDied", "the process was killed by SIGKILL")
-TIMEOUT = Failed("Timeout", "the handler ran longer than its timeout")
-SHUTDOWN = Failed("WorkerShutdown", "the worker was shut down before the job was done")
+TIMEOUT = timed_out(600)
+KILLED = Ending(
+    Exit(0, 9, 300 * 2**20, 1.234), "was killed by SIGKILL", 'File "resize.py", line 7 in scale', ["page 1"]
+)
 
 
 @pytest.mark.parametrize(
-    ("told", "cancelled", "stop", "reported"),
+    ("told", "stop", "error_type"),
     [
-        (DONE, False, None, DONE),
-        (BROKEN, False, None, BROKEN),
-        (DIED, False, None, DIED),
+        (DONE, None, None),
+        (BROKEN, None, "ValueError"),
+        (None, None, "ChildDied"),
         # The handler may stop itself: that is its own failure.
-        (STOPPED, False, None, STOPPED),
+        (STOPPED, None, "Cancelled"),
         # Once the server asked to stop, nothing else is ever reported.
-        (DONE, True, None, CANCELLED),
-        (BROKEN, True, None, CANCELLED),
-        (STOPPED, True, None, CANCELLED),
-        (DIED, True, None, CANCELLED),
-        (DONE, True, Stop.TIMEOUT, CANCELLED),
-        (STOPPED, True, Stop.SHUTDOWN, CANCELLED),
+        (DONE, CANCELLED, "Cancelled"),
+        (BROKEN, CANCELLED, "Cancelled"),
+        (STOPPED, CANCELLED, "Cancelled"),
+        (None, CANCELLED, "Cancelled"),
         # After a stop of ours, a handler that still succeeded has succeeded.
-        (DONE, False, Stop.TIMEOUT, DONE),
-        (DONE, False, Stop.SHUTDOWN, DONE),
-        (STOPPED, False, Stop.TIMEOUT, TIMEOUT),
-        (STOPPED, False, Stop.SHUTDOWN, SHUTDOWN),
-        (DIED, False, Stop.TIMEOUT, TIMEOUT),
-        (DIED, False, Stop.SHUTDOWN, SHUTDOWN),
-        (
-            BROKEN,
-            False,
-            Stop.TIMEOUT,
-            Failed("Timeout", "the handler ran longer than its timeout; its cleanup failed: no such page"),
-        ),
+        (DONE, TIMEOUT, None),
+        (DONE, SHUTDOWN, None),
+        (STOPPED, TIMEOUT, "Timeout"),
+        (STOPPED, SHUTDOWN, "WorkerShutdown"),
+        (BROKEN, TIMEOUT, "Timeout"),
+        (None, TIMEOUT, "Timeout"),
+        (None, SHUTDOWN, "WorkerShutdown"),
+        (None, over_memory(2**31, 2**30), "MemoryLimit"),
     ],
 )
-def test_what_is_reported(told: Outcome, cancelled: bool, stop: Stop | None, reported: Outcome) -> None:
-    assert decide(told, cancelled=cancelled, stop=stop) == reported
+def test_what_is_reported(told: Outcome | None, stop: Stop | None, error_type: str | None) -> None:
+    reported = decide(told, stop=stop, ending=KILLED)
+
+    if error_type is None:
+        assert reported is told
+    else:
+        assert isinstance(reported, Failed)
+        assert reported.error_type == error_type
 
 
-def test_a_death_is_told_with_its_figures_and_the_last_output() -> None:
-    how = Exit(code=0, signal=11, peak_memory=300 * 2**20, cpu=1.234)
-
-    died = child_died("was killed by SIGSEGV", how, ["page 1", "page 2"])
+def test_a_death_is_told_with_its_figures_its_stack_and_its_last_output() -> None:
+    died = decide(None, stop=None, ending=KILLED)
 
     assert died == Failed(
         "ChildDied",
-        "the process was killed by SIGSEGV (peak memory 300 MiB, 1.23 s of CPU)\nlast output:\npage 1\npage 2",
+        "the process was killed by SIGKILL (peak memory 300 MiB, 1.23 s of CPU)"
+        '\n\nstack:\nFile "resize.py", line 7 in scale\n\nlast output:\npage 1',
     )
 
 
-def test_a_death_without_output_is_one_line() -> None:
-    assert "\n" not in child_died("exited with code 3", Exit(3, 0, 0, 0.0), []).message
+@pytest.mark.parametrize(
+    ("told", "how"),
+    [
+        (None, "it did not stop within its grace and was killed"),
+        (STOPPED, "it stopped when it was asked to"),
+        (BROKEN, "its cleanup failed with ValueError: no such page"),
+    ],
+)
+def test_a_stop_says_how_the_handler_took_it(told: Outcome | None, how: str) -> None:
+    reported = decide(told, stop=TIMEOUT, ending=KILLED)
+
+    assert isinstance(reported, Failed)
+    assert reported.message.startswith(f"the handler ran longer than its timeout of 10m; {how} (peak memory")
+    assert 'File "resize.py", line 7 in scale' in reported.message
+
+
+def test_a_death_without_output_and_stack_is_one_line() -> None:
+    died = decide(None, stop=None, ending=Ending(Exit(3, 0, 0, 0.0), "exited with code 3", "", []))
+
+    assert isinstance(died, Failed)
+    assert "\n" not in died.message
+
+
+def test_an_endless_stack_and_output_do_not_push_out_the_reason() -> None:
+    ending = Ending(Exit(0, 9, 0, 0.0), "was killed by SIGKILL", "s" * 100_000, ["l" * 4096] * 20)
+
+    died = decide(None, stop=None, ending=ending)
+
+    assert isinstance(died, Failed)
+    assert died.message.startswith("the process was killed by SIGKILL")
+    assert len(died.message.encode()) <= MESSAGE_LIMIT
+    assert "[...]" not in died.message
 
 
 def test_a_short_message_is_left_alone() -> None:
@@ -88,8 +118,3 @@ def test_no_message_is_longer_than_the_limit_wherever_its_characters_are_cut(tex
 
 def test_a_message_that_is_no_valid_text_can_still_be_sent() -> None:
     assert clipped("half a pair: \ud800") == "half a pair: \\ud800"
-
-
-def test_a_stop_has_a_type_and_a_sentence() -> None:
-    assert {stop.error_type for stop in Stop} == {"Timeout", "WorkerShutdown"}
-    assert all(stop.message.islower() for stop in Stop)

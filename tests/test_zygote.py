@@ -36,7 +36,7 @@ async def test_it_tells_the_handlers_it_has_imported() -> None:
         told = {known.action: known for known in here.zygote.imported.handlers}
 
     assert {"echo", "too-slow", "with-daemon"} <= told.keys()
-    assert told["too-slow"].timeout == 0.2
+    assert told["too-slow"].limits.timeout == 0.2
     assert told["echo"].file == str(HANDLERS / "outcomes.py")
 
 

@@ -56,7 +56,8 @@ def main(*, quick: bool) -> None:
     except* DemoFailed as failed:
         trouble, code = _first(failed), 1
     if trouble:
-        click.echo(f"\ndemo: {trouble}\n      the supervisor's log: {log_of(folder)}", err=True)
+        hint = f"\n      the supervisor's log: {log_of(folder)}" if log_of(folder).exists() else ""
+        click.echo(f"\ndemo: {trouble}{hint}", err=True)
     sys.exit(code)
 
 

@@ -16,6 +16,7 @@ import socket
 import sys
 import traceback
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, NoReturn
 
 from supervisor.binding import InvalidParameters, decode_parameters
@@ -240,11 +241,20 @@ def _describe(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 - users' exceptions may have a broken __str__
         text = "(its text cannot be shown)"
-    # The first frame is ours.
-    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next))
+    trace = "".join(traceback.format_exception(type(error), error, _below_ours(error.__traceback__)))
     head = text.encode("utf-8", "backslashreplace")[: MESSAGE_LIMIT // 2]
     tail = trace.rstrip().encode("utf-8", "backslashreplace")[-(MESSAGE_LIMIT - len(head) - 2) :]
     return (head + b"\n\n" + tail).decode("utf-8", "ignore")
+
+
+def _below_ours(trace: TracebackType | None) -> TracebackType | None:
+    """What is below our last frame in a traceback: the handler's own part."""
+    below = trace
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == __file__:
+            below = trace.tb_next
+        trace = trace.tb_next
+    return below
 
 
 def _flush() -> None:

@@ -60,6 +60,14 @@ async def test_a_failure_is_reported_with_its_type_and_reason(
     assert len(body["error_message"].encode()) <= 8 * 1024
 
 
+@pytest.mark.parametrize("action", ["raise", "async-raise"])
+async def test_a_traceback_shows_the_handlers_part_only(server: DevServer, state: Path, action: str) -> None:
+    body = await outcome_of(server, state, action)
+
+    assert "outcomes.py" in body["error_message"]
+    assert "child_main.py" not in body["error_message"]
+
+
 async def test_no_result_is_no_output(server: DevServer, state: Path) -> None:
     body = await outcome_of(server, state, "nothing")
 

@@ -58,6 +58,11 @@ def raise_value_error() -> NoReturn:
     raise ValueError("there is no such page")
 
 
+@handler("async-raise")
+async def raise_in_coroutine() -> NoReturn:
+    raise ValueError("there is no such page")
+
+
 @handler("raise-permanent")
 def raise_permanent() -> NoReturn:
     raise PermanentError("the document is not a document")

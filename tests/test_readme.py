@@ -1,0 +1,104 @@
+"""The README says what is so: its options, exit codes, commands, links and its example."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.cli import main
+from supervisor.config import OPTIONS
+from supervisor.exit_code import ExitCode
+from supervisor.process import environment
+from tests.handler_world import World
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+# Options of the tools that the README tells how to use.
+FOREIGN = {"--now"}
+
+
+def rows(heading: str) -> dict[str, list[str]]:
+    """The first table below a heading: each row's cells by its first cell."""
+    table = re.findall(r"^\|.*\|$", TEXT.partition(f"{heading}\n")[2].partition("\n#")[0], re.MULTILINE)
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in table[2:]]
+    return {row[0].replace("\\|", "|").strip("`"): row for row in cells}
+
+
+def anchor_of(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_table_of_options_is_that_of_the_program() -> None:
+    named = {row.split()[0] for row in rows("### Options")}
+
+    assert named == {option.flag for option in OPTIONS.values()}
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+def test_an_option_is_shown_as_it_is(option: Any) -> None:
+    (row,) = [row for name, row in rows("### Options").items() if name.split()[0] == option.flag]
+
+    assert row[0].replace("\\|", "|").strip("`") == f"{option.flag} {option.kind.metavar}".strip()
+    assert re.findall(r"`(\w+)`", row[2]) == list(option.aliases)
+    assert (option.default or "") in row[1]
+    assert ("required" in row[1]) == option.is_required
+
+
+def test_every_option_that_is_named_exists() -> None:
+    known = {flag for command in main.commands.values() for option in command.params for flag in option.opts}
+
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TEXT)) - FOREIGN <= known
+
+
+def test_every_option_of_every_command_is_named() -> None:
+    known = {flag for command in main.commands.values() for option in command.params for flag in option.opts}
+
+    assert {flag for flag in known if flag.startswith("--")} <= set(re.findall(r"--[a-z][\w-]*", TEXT))
+
+
+def test_the_table_of_exit_codes_is_that_of_the_program() -> None:
+    assert {int(code) for code in rows("### Exit codes")} == set(ExitCode)
+
+
+def test_the_table_of_commands_is_that_of_the_program() -> None:
+    assert {name.split()[0] for name in rows("## Command line")} == set(main.commands)
+
+
+def test_the_allow_list_is_that_of_the_program() -> None:
+    told = TEXT.partition("An allow-list: ")[2].partition(" names;")[0]
+
+    names = set(re.findall(r"`([A-Z_]+\*?)`", told))
+
+    prefixes = {f"{prefix}*" for prefix in environment._ALLOWED_PREFIXES}
+    assert names == environment._ALLOWED | prefixes
+
+
+def test_every_relative_link_leads_somewhere() -> None:
+    headings = {anchor_of(heading) for heading in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)}
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
+
+    assert links
+    assert not [link for link in links if link.startswith("#") and link[1:] not in headings]
+    assert not [link for link in links if not link.startswith("#") and not (ROOT / link).exists()]
+
+
+def test_the_example_works_as_it_stands(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    scope: dict[str, Any] = {"__name__": "example_of_the_readme"}
+    world = World(tmp_path)
+
+    exec(compile(example, "README.md", "exec"), scope)
+
+    assert scope["shout"](world.context(), "hello", 2) == {"shouted": "HELLO HELLO"}
+    assert world.progress[-1] == {"done": 2, "total": 2}
+
+
+def test_what_to_do_first_is_on_the_first_screen() -> None:
+    first = "\n".join(TEXT.splitlines()[:20])
+
+    assert "make demo" in first
+    assert "make test" in first
+    assert "mobius-supervisor --workers 8" in first
