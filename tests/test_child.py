@@ -67,13 +67,13 @@ async def test_what_the_kernel_knows_of_a_child() -> None:
     }
 
 
-async def test_a_child_has_its_standard_descriptors_and_its_pipe_and_nothing_else() -> None:
+async def test_a_child_has_its_standard_descriptors_its_pipe_and_its_stack_file_and_nothing_else() -> None:
     async with world() as here:
         told = value_of(await run(await here.child(), "descriptors"))
 
     kinds = sorted((number, target.partition(":")[0]) for number, target in told.items())
     assert kinds[:3] == [("0", "/dev/null"), ("1", "pipe"), ("2", "pipe")]
-    assert [kind for _, kind in kinds[3:]] == ["socket"]
+    assert sorted(kind for _, kind in kinds[3:]) == ["/memfd", "socket"]
 
 
 async def test_programs_that_a_handler_starts_inherit_no_pipe() -> None:
