@@ -19,6 +19,7 @@ from supervisor.outbox import Outbox
 from supervisor.outcome import CANCELLED, SHUTDOWN, Stop, decide, over_memory, timed_out
 from supervisor.process.child import Child, ChildDied
 from supervisor.process.kernel import boottime
+from supervisor.process.messages import Run
 from supervisor.process.usage import tree_memory
 from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.tasks import Alongside
@@ -133,11 +134,18 @@ class Attempt:
     def heard_line(self, line: str) -> None:
         self._log.info("printed", line=line)
 
+    @property
+    def _order(self) -> Run:
+        limits = self._limits
+        return Run(
+            self.job, self._fence.worker_id, str(self._workdir), nice=limits.nice or 0, threads=limits.threads or 1
+        )
+
     async def _watch_child(self) -> Outcome | None:
         """What the child told; None when it died before."""
         self._ran = True
         try:
-            told = await self._child.run(self.job, self._fence.worker_id, str(self._workdir), self)
+            told = await self._child.run(self._order, self)
         except ChildDied:
             await self._child.kill()  # it is dead, but what it started may not be
             self._told_nothing = True

@@ -154,6 +154,51 @@ class Settings:
     cancel_grace: float = field(
         metadata=_asked("cancel-grace", kinds.DURATION, "From SIGTERM to SIGKILL when a job is stopped.", default="2s")
     )
+    job_timeout: float | None = field(
+        metadata=_asked(
+            "job-timeout",
+            kinds.POSITIVE_DURATION,
+            "How long a job may run whose handler says nothing of it.",
+            shown_default="for ever",
+        )
+    )
+    job_memory: int | None = field(
+        metadata=_asked(
+            "job-memory",
+            kinds.SIZE,
+            "Memory that a job and all it starts may use, as 2GiB, if its handler says nothing of it.",
+            shown_default="all there is",
+        )
+    )
+    max_jobs_per_child: int | None = field(
+        metadata=_asked(
+            "max-jobs-per-child", kinds.COUNT, "Jobs after which a child is replaced.", shown_default="never"
+        )
+    )
+    max_memory_per_child: int | None = field(
+        metadata=_asked(
+            "max-memory-per-child",
+            kinds.SIZE,
+            "Memory, kept after a job, for which a child is replaced.",
+            shown_default="any",
+        )
+    )
+    nice: int = field(
+        metadata=_asked(
+            "nice",
+            kinds.NICENESS,
+            "Added to the niceness of the children, so that the supervisor comes first.",
+            default="5",
+        )
+    )
+    threads: int | None = field(
+        metadata=_asked(
+            "threads",
+            kinds.COUNT,
+            "Threads that numeric libraries use in a child.",
+            shown_default="CPUs divided by workers",
+        )
+    )
     drain_timeout: float = field(
         metadata=_asked(
             "drain-timeout", kinds.DURATION, "How long running jobs may take to finish at a shutdown.", default="5m"
@@ -235,7 +280,7 @@ def resolve(
     complete(values, has_key=has_key, key_project=key_project)
     if _are_all_queues_meant(values, answers):
         values["queues"] = ()
-    computed = _computed_defaults(environment, machine)
+    computed = _computed_defaults(environment, machine, values["workers"])
     fields: dict[str, Any] = {
         each.name: computed.get(each.name) if values[each.name] is None else values[each.name]
         for each in dataclasses.fields(Settings)
@@ -326,9 +371,10 @@ def _are_all_queues_meant(values: Mapping[str, Any], answers: Mapping[str, Answe
     return every.rank < some.rank
 
 
-def _computed_defaults(environment: Mapping[str, str], machine: Machine) -> dict[str, Any]:
+def _computed_defaults(environment: Mapping[str, str], machine: Machine, workers: int | None) -> dict[str, Any]:
     return {
         "workers": machine.cpus,
+        "threads": max(1, machine.cpus // (workers or machine.cpus)),
         "worker_id": f"{machine.host[:150]}-{machine.pid}-{machine.random}",
         "state_dir": _state_dir(environment, machine.home),
     }

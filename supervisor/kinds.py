@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from supervisor.duration import parse_duration
+from supervisor.size import parse_size
 
 PROJECT_HANDLE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
@@ -124,6 +125,18 @@ def _read_positive_duration(text: str) -> float:
     return seconds
 
 
+def _read_count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
+        raise ValueError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def _read_niceness(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,2}", text) or int(text) > 19:
+        raise ValueError(f"must be a whole number from 0 to 19, not {text!r}")
+    return int(text)
+
+
 def _read_wait(text: str) -> float:
     # The server's long poll takes at most 30 s; asking for more is not worth an error.
     return min(parse_duration(text), 30.0)
@@ -164,6 +177,9 @@ PROJECT = Kind(_read_project, "HANDLE")
 URL = Kind(_read_url, "URL")
 DURATION = Kind(parse_duration, "DURATION")
 POSITIVE_DURATION = Kind(_read_positive_duration, "DURATION")
+SIZE = Kind(parse_size, "SIZE")
+COUNT = Kind(_read_count, "N")
+NICENESS = Kind(_read_niceness, "0..19")
 WAIT = Kind(_read_wait, "SECONDS")
 VARIABLES = Kind(_read_variable, "NAME", separator=",")
 LEVEL = Kind(_read_level, "debug|info|warning|error")

@@ -53,7 +53,7 @@ async def serve(settings: Settings, source: CredentialSource, environment: Mappi
             rules = Rules(
                 worker_id=settings.worker_id,
                 wait=settings.wait_seconds,
-                limits=Limits(cancel_grace=settings.cancel_grace),
+                limits=_default_limits(settings),
                 lease_ttl=settings.lease_ttl,
                 max_heartbeat_interval=settings.max_heartbeat_interval,
                 scratch=scratch,
@@ -171,6 +171,19 @@ class Service:
         await self._shutdown.reached(Stage.KILL, timeout=pool.longest_grace + LAST_REPORTS)
         log.warning("killing what still runs", jobs=pool.busy)
         serving.cancel()
+
+
+def _default_limits(settings: Settings) -> Limits:
+    """What holds for a handler that says nothing of it."""
+    return Limits(
+        timeout=settings.job_timeout,
+        cancel_grace=settings.cancel_grace,
+        memory=settings.job_memory,
+        max_jobs_per_child=settings.max_jobs_per_child,
+        max_memory_per_child=settings.max_memory_per_child,
+        nice=settings.nice,
+        threads=settings.threads,
+    )
 
 
 def _log_problems(imported: Imported) -> None:

@@ -17,6 +17,7 @@ from supervisor.job import Event, Job
 from supervisor.process.child import Child, Told
 from supervisor.process.environment import child_environment
 from supervisor.process.family import Family
+from supervisor.process.messages import Run
 from supervisor.process.zygote import Nursery, Zygote
 from tests.harness import GENEROUS, HANDLERS
 
@@ -34,8 +35,9 @@ def module(folder: Path, source: str) -> Path:
     return folder
 
 
-def a_job(action: str, **parameters: Any) -> Job:
-    return Job("job_1", "run_1", "flow", "step", action, 1, "default", msgspec.json.encode(parameters), 30.0)
+def order(action: str, **parameters: Any) -> Run:
+    job = Job("job_1", "run_1", "flow", "step", action, 1, "default", msgspec.json.encode(parameters), 30.0)
+    return Run(job, "worker 1", "/tmp/nowhere")
 
 
 @dataclass
@@ -85,7 +87,7 @@ class World:
 
 async def run(child: Child, action: str, heard: Heard | None = None, **parameters: Any) -> Told:
     async with asyncio.timeout(GENEROUS):
-        return await child.run(a_job(action, **parameters), "worker 1", "/tmp/nowhere", heard or Heard())
+        return await child.run(order(action, **parameters), heard or Heard())
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked,
 from supervisor.process.wire import encode
 from supervisor.process.zygote import StartFailed
 from tests.harness import GENEROUS, is_alive
-from tests.process_world import Heard, a_job, module, run, world
+from tests.process_world import Heard, module, order, run, world
 
 
 def value_of(told: Told) -> Any:
@@ -67,7 +67,7 @@ async def test_what_the_kernel_knows_of_a_child() -> None:
     }
 
 
-async def test_a_child_has_its_standard_descriptors_its_pipe_and_its_stack_file_and_nothing_else() -> None:
+async def test_a_child_has_its_outlets_its_stack_file_and_its_pipe_and_nothing_else() -> None:
     async with world() as here:
         told = value_of(await run(await here.child(), "descriptors"))
 
@@ -185,7 +185,7 @@ async def test_a_child_that_is_killed_before_it_is_our_own_is_reaped(tmp_path: P
 # Work
 
 
-async def test_a_job_is_run_and_its_result_comes_back_as_it_is() -> None:
+async def test_order_is_run_and_its_result_comes_back_as_it_is() -> None:
     async with world() as here:
         told = await run(await here.child(), "echo", name="ä", ratio=0.1)
 
@@ -282,7 +282,7 @@ async def test_a_stop_between_two_jobs_stops_neither() -> None:
         assert value_of(await run(child, "pid")) == child.pid
 
 
-async def test_what_a_job_changed_in_its_process_is_as_before_for_the_next() -> None:
+async def test_what_order_changed_in_its_process_is_as_before_for_the_next() -> None:
     async with world() as here:
         child = await here.child()
 
@@ -412,7 +412,7 @@ async def test_killing_twice_is_as_good_as_once() -> None:
 async def test_a_child_whose_job_was_cut_short_in_mid_sentence_can_be_killed() -> None:
     async with world() as here:
         child, heard = await here.child(), Heard()
-        job = asyncio.create_task(child.run(a_job("emits", count=10**9), "w", "/tmp/nowhere", heard))
+        job = asyncio.create_task(child.run(order("emits", count=10**9), heard))
         await heard.until(lambda: bool(heard.events))
         child.pause()
         await until(lambda: waiting(child) > 0)  # there is more in the pipe than was heard
@@ -430,7 +430,7 @@ async def test_a_child_whose_job_was_cut_short_in_mid_sentence_can_be_killed() -
 async def test_a_big_result_that_nobody_waits_for_any_more_is_closed() -> None:
     async with world() as here:
         child = await here.child()
-        job = asyncio.create_task(child.run(a_job("big-result", size=3_000_000), "w", "/tmp/nowhere", Heard()))
+        job = asyncio.create_task(child.run(order("big-result", size=3_000_000), Heard()))
         await asyncio.sleep(0)
 
         job.cancel()

@@ -220,9 +220,9 @@ def test_check_lists_the_handlers(folder: Path) -> None:
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert [line.split() for line in ended.stdout.splitlines()] == [
-        ["ACTION", "MODULE", "TIMEOUT", "GRACE", "IDEMPOTENT"],
-        ["crop", "images", "-", "500ms", "yes"],
-        ["resize", "images", "10m", "-", "no"],
+        ["ACTION", "MODULE", "TIMEOUT", "GRACE", "MEMORY", "CONCURRENT", "OTHER", "LIMITS"],
+        ["crop", "images", "-", "500ms", "-", "-", "idempotent"],
+        ["resize", "images", "10m", "-", "-", "-", "-"],
     ]
 
 

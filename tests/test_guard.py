@@ -24,7 +24,7 @@ import asyncio, json, sys
 from supervisor.process.child import Child
 from supervisor.process.family import Family
 from supervisor.process.zygote import Zygote
-from tests.process_world import Heard, a_job, nursery
+from tests.process_world import Heard, order, nursery
 
 async def main():
     family = Family()
@@ -33,7 +33,7 @@ async def main():
     async with asyncio.TaskGroup() as group:
         for action in sys.argv[1:]:
             child, heard = await Child.start(zygote, family), Heard()
-            group.create_task(child.run(a_job(action), "w", "/tmp/nowhere", heard))
+            group.create_task(child.run(order(action), heard))
             pids += await heard.pids()
         print(json.dumps([family.mark, *pids]), flush=True)
 

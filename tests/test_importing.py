@@ -90,7 +90,8 @@ def test_a_handler_is_told_with_its_place_limits_and_summary(tmp_path):
         str(tmp_path / "pictures.py"),
         4,
     )
-    assert (known.timeout, known.cancel_grace, known.idempotent) == (600.0, 5.0, True)
+    limits = known.limits
+    assert (limits.timeout, limits.cancel_grace, limits.idempotent) == (600.0, 5.0, True)
     assert known.summary == "Make a picture smaller."
 
 

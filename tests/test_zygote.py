@@ -109,7 +109,7 @@ async def test_a_process_that_cannot_be_started_is_a_failure_like_others() -> No
     too_long_for_the_kernel = nursery(PASSED="x" * 200_000)
 
     assert await failure(too_long_for_the_kernel) == (
-        "the process that imports the handlers cannot be started: Argument list too long"
+        "the process that imports the handlers could not be started: Argument list too long"
     )
 
 

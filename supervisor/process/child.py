@@ -16,9 +16,10 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import structlog
 
-from supervisor.job import Blob, Event, Job, Outcome, Succeeded
+from supervisor.job import Blob, Event, Outcome, Succeeded
 from supervisor.process.exit import Ending, Exit
 from supervisor.process.family import Family
 from supervisor.process.kernel import kill_group
@@ -120,8 +121,8 @@ class Child:
         if self.pid is None:
             self._pipe.drain()
 
-    async def run(self, job: Job, worker_id: str, workdir: str, listener: Listener) -> Told:
-        """Have `job` run and wait for what the child says of it; raise `ChildDied` when it ends before.
+    async def run(self, order: Run, listener: Listener) -> Told:
+        """Have a job run and wait for what the child says of it; raise `ChildDied` when it ends before.
 
         When this is cancelled the child is left BUSY: it is of no use any more and must be killed.
         """
@@ -132,7 +133,7 @@ class Child:
         self._told = self._loop.create_future()
         self._output.forget()
         self._stack.forget()
-        self._send_order(job, worker_id, workdir)
+        self._send(order)
         try:
             return await self._told
         finally:
@@ -179,12 +180,14 @@ class Child:
         if swept := await self._family.sweep():
             log.warning("killed what a child left behind", processes=swept, pid=self.pid)
 
-    def _send_order(self, job: Job, worker_id: str, workdir: str) -> None:
-        if len(job.parameters) <= ATTACH_ABOVE:
-            self._pipe.send(Run(job, worker_id, workdir))
+    def _send(self, order: Run) -> None:
+        if len(order.job.parameters) <= ATTACH_ABOVE:
+            self._pipe.send(order)
             return
-        envelope = Job(**{**{name: getattr(job, name) for name in Job.__struct_fields__}, "parameters": b""})
-        self._pipe.send(Run(envelope, worker_id, workdir, attached=True), _in_memory_file(job.parameters))
+        envelope = msgspec.structs.replace(order.job, parameters=b"")
+        self._pipe.send(
+            msgspec.structs.replace(order, job=envelope, attached=True), _in_memory_file(order.job.parameters)
+        )
 
     def _on_message(self, message: ChildMessage) -> None:
         if self.state is State.BUSY:

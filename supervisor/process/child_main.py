@@ -24,7 +24,7 @@ from supervisor.context import Cancelled, Context, PermanentError
 from supervisor.handler import Handler, registry
 from supervisor.interruption import Interruption
 from supervisor.job import Failed, Job
-from supervisor.process import descendants
+from supervisor.process import descendants, threads
 from supervisor.process.kernel import become_subreaper, die_with_parent
 from supervisor.process.messages import Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
@@ -106,6 +106,7 @@ class Worker:
         self._pipe = pipe
         self._interruption = Interruption()
         self._home = os.getcwd()
+        self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         self._outlets = _outlets()
 
     def serve(self) -> None:
@@ -119,7 +120,7 @@ class Worker:
     def _run(self, order: Run) -> Finished:
         job = order.job
         parameters = self._take_parameters(order)
-        self._prepare(job, order.worker_id)
+        self._prepare(job, order)
         told = self._call(job, parameters, order)
         _flush()
         left = descendants.end_all()
@@ -133,8 +134,8 @@ class Worker:
     def _take_parameters(self, order: Run) -> bytes:
         return _read_all(self._pipe.take_descriptor()) if order.attached else order.job.parameters
 
-    def _prepare(self, job: Job, worker_id: str) -> None:
-        """What an earlier job may have changed is as it was."""
+    def _prepare(self, job: Job, order: Run) -> None:
+        """What an earlier job may have changed is as it was, and what this one is to have is there."""
         signal.signal(signal.SIGTERM, lambda *_: self._interruption.request())
         os.chdir(self._home)
         os.environ.update(
@@ -142,8 +143,11 @@ class Worker:
             MOBIUS_RUN_ID=job.run_id.replace("\0", ""),
             MOBIUS_ACTION=job.action.replace("\0", ""),
             MOBIUS_ATTEMPT=str(job.attempt),
-            MOBIUS_WORKER_ID=worker_id,
+            MOBIUS_WORKER_ID=order.worker_id,
         )
+        with contextlib.suppress(PermissionError):  # only root may become less nice than it was for an earlier job
+            os.setpriority(os.PRIO_PROCESS, 0, self._niceness + order.nice)
+        threads.limit(order.threads)
 
     def _call(self, job: Job, parameters: bytes, order: Run) -> Failed | bytes | None:
         """How the handler's call ended: a failure, or its encoded result."""

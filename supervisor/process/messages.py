@@ -52,11 +52,16 @@ class Imported(msgspec.Struct, tag=True, frozen=True):
 
 
 class Run(msgspec.Struct, tag=True, frozen=True):
-    """Run this job.  `attached` says that its parameters come as a descriptor instead."""
+    """Run this job, this nice and with so many threads in numeric libraries.
+
+    `attached` says that its parameters come as a descriptor instead.
+    """
 
     job: Job
     worker_id: str
     workdir: str
+    nice: int = 0
+    threads: int = 1
     attached: bool = False
 
 

@@ -60,7 +60,9 @@ class Zygote:
         except OSError as error:
             ours.close()
             os.close(reading)
-            raise StartFailed(f"the process that imports the handlers cannot be started: {error.strerror}") from error
+            raise StartFailed(
+                f"the process that imports the handlers could not be started: {error.strerror}"
+            ) from error
         finally:
             os.close(writing)
         self.pid = self._process.pid

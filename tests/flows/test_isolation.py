@@ -33,12 +33,15 @@ async def test_a_child_sees_an_allow_list_of_the_environment_and_its_job(
     assert KEY not in seen.values()
 
 
-async def test_a_child_holds_its_outlets_and_its_pipe_and_nothing_else(server: DevServer, state: Path) -> None:
+async def test_a_child_holds_its_outlets_its_stack_file_and_its_pipe_and_nothing_else(
+    server: DevServer, state: Path
+) -> None:
     seen = await result(server, state, "descriptors")
 
     assert seen.pop("0") == "/dev/null"
     assert seen.pop("1") == seen.pop("2")
-    (pipe,) = seen.values()
+    stack, pipe = sorted(seen.values())
+    assert stack.startswith("/memfd:stack")
     assert pipe.startswith("socket:")
 
 
