@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test soak check format clean
 
 demo: $(READY)
 	$(BIN)/python -m supervisor.demo
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Ten minutes of everything that can go wrong; the same seed gives the same jobs and faults.
+SECONDS ?= 600
+SEED ?= 1
+soak: $(READY)
+	$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) --seed $(SEED) $(SOAK_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

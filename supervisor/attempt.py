@@ -21,14 +21,21 @@ from supervisor.process.child import Child, ChildDied
 from supervisor.process.kernel import boottime
 from supervisor.process.messages import Run
 from supervisor.process.usage import tree_memory
+from supervisor.report import Refused, Report, Reporter
 from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.tasks import Alongside
 
 CANCEL_FLUSH = 1.0
 """Seconds that events may hold up the report of a cancelled job; any other job's are all delivered first."""
 
+LONGEST_SLEEP = 1.0
+"""Seconds between two looks at the lease."""
 MEMORY_INTERVAL = 0.25
 """Seconds between two looks at what a job with a memory limit uses."""
+NUDGES = (0.02, 0.1, 0.0)
+"""Seconds after each SIGTERM.  One is not enough: when it arrives just before the handler begins to wait in a system
+call, or with the signal for the stack, which restarts the call, it would be noticed only when the call is over.
+"""
 STACK_TIME = 0.01
 """Seconds that a child gets to write its stack before it is killed; it takes one millisecond."""
 
@@ -44,6 +51,7 @@ class Attempt:
         lease: Lease,
         child: Child,
         server: JobServer,
+        reporter: Reporter,
         limits: Limits,
         workdir: Path,
         log: Any,
@@ -54,6 +62,7 @@ class Attempt:
         self._lease = lease
         self._child = child
         self._server = server
+        self._reporter = reporter
         self._limits = limits
         self._workdir = workdir
         self._log = log
@@ -65,6 +74,7 @@ class Attempt:
         self._stopping = False
         self._ran = False
         self._told_nothing = False
+        self._report: Report | None = None
         self._reported: Outcome | None = None
         self._beside = Alongside()
 
@@ -91,6 +101,11 @@ class Attempt:
         """Whether its child died, and not because we wanted it to."""
         return self._ran and self._told_nothing and not self._stopping
 
+    @property
+    def has_left_outcome(self) -> bool:
+        """Whether its outcome was not settled when it ended, and waits in the spool."""
+        return self._report is not None and self._report.is_kept
+
     async def run(self, refusal: Failed | None = None) -> None:
         """Run the job and report it; or report `refusal` instead of running it.
 
@@ -103,12 +118,7 @@ class Attempt:
             if self._limits.memory is not None:
                 self._beside.start_after(MEMORY_INTERVAL, self._watch_memory)
             told = refusal or await self._watch_child()
-            try:
-                await self._deliver_events()
-                stop = CANCELLED if self._lease.is_cancelling else self._stop
-                await self._report(decide(told, stop=stop, ending=self._child.ending))
-            finally:
-                _close(told)
+            await self._conclude(told)
 
     def stop(self, why: Stop) -> None:
         """Have the handler stopped, first politely; what it still says may count (see `outcome.decide`)."""
@@ -163,8 +173,10 @@ class Attempt:
             if now >= self._lease.next_beat_at:
                 await self._beat(now)
             else:
-                # Never longer than the lease lives: silence must be noticed when it is due.
-                await asyncio.sleep(min(self._lease.next_beat_at, self._lease.expires_at) - now)
+                # Never longer than the lease lives: silence must be noticed when it is due.  And never for long:
+                # while the machine is suspended the loop's clock stands still, the lease's does not.
+                wake_at = min(self._lease.next_beat_at, self._lease.expires_at)
+                await asyncio.sleep(min(wake_at - now, LONGEST_SLEEP))
 
     async def _beat(self, now: float) -> None:
         try:
@@ -182,6 +194,16 @@ class Attempt:
             self._lease.answered(directive, sent_at=now)
             if self._lease.is_cancelling:
                 self.stop(CANCELLED)
+            elif self._lease.length_is_guessed:
+                await self._learn_lease_length()
+
+    async def _learn_lease_length(self) -> None:
+        """Ask once how long the lease lives; a job that is over before its first beat does not cost a call more."""
+        try:
+            length = await self._server.lease_length(self._fence)
+        except (Unavailable, RateLimited, StaleFence, Rejected):
+            return  # with the next beat again; a stale fence is for that one to tell
+        self._lease.learn(length)
 
     async def _time_out(self) -> None:
         assert self._limits.timeout is not None
@@ -199,8 +221,13 @@ class Attempt:
             await asyncio.sleep(MEMORY_INTERVAL)
 
     async def _terminate_then_kill(self) -> None:
-        self._child.terminate()
-        await asyncio.sleep(self.grace)
+        self._child.dump_stack()
+        await asyncio.sleep(STACK_TIME)
+        kill_at = asyncio.get_running_loop().time() + self.grace
+        for pause in NUDGES:
+            self._child.terminate()
+            await asyncio.sleep(min(pause, self.grace))
+        await asyncio.sleep(kill_at - asyncio.get_running_loop().time())
         if not self._child.is_idle:
             self._log.warning("the handler did not stop within its grace: killed")
             self._child.dump_stack()
@@ -211,6 +238,7 @@ class Attempt:
         """Send what is in the outbox until it is empty."""
         backoff = Backoff(0.2, 5.0)
         while batch := self._outbox.batch():
+            self._lease.check(self._now())  # after a suspend, before a word is said to the server
             try:
                 await self._server.send_events(self._fence, batch)
             except RateLimited as limited:
@@ -241,44 +269,37 @@ class Attempt:
         if self._sender is not None:
             await asyncio.wait([self._sender], timeout=CANCEL_FLUSH if self._lease.is_cancelling else None)
 
-    async def _report(self, outcome: Outcome) -> None:
-        """Report `outcome` until it is accepted; raise `LeaseLost` when it is refused."""
-        self._lease.report_begins()
-        backoff = Backoff(0.2, 5.0)
-        was_unanswered = False
-        while True:
-            try:
-                await self._server.complete(self._fence, outcome)
-                break
-            except RateLimited as limited:
-                await asyncio.sleep(limited.retry_after)
-            except Unavailable as error:
-                was_unanswered = True
-                self._log.warning("report was not accepted, it will be sent again", error=str(error))
-                await asyncio.sleep(backoff.next())
-            except StaleFence as stale:
-                if was_unanswered and await self._was_accepted():
-                    break
-                raise self._lease.report_refused(f"the report was refused: {stale}") from stale
-            except Rejected as rejected:
-                outcome = self._instead_of(outcome, rejected)
-        self._lease.report_accepted()
-        self._reported = outcome
-        self._log_outcome(outcome)
+    def _decide(self, told: Outcome | None) -> Outcome:
+        stop = CANCELLED if self._lease.is_cancelling else self._stop
+        return decide(told, stop=stop, ending=self._child.ending)
 
-    async def _was_accepted(self) -> bool:
-        """Whether the refusal of a report that was sent again means that the first one had arrived."""
+    async def _conclude(self, told: Outcome | None) -> None:
+        """Deliver the events, then the outcome; whatever happens meanwhile, the outcome is not lost."""
+        report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
-            return await self._server.is_settled(self._fence)
-        except (Unavailable, RateLimited, StaleFence, Rejected):
-            return False
+            await self._keep_in_time(report)
+            await self._deliver_events()
+            outcome = self._decide(told)
+            self._lease.report_begins()  # a cancel that comes from here on comes too late
+            await report.replace(outcome)
+            answer = await report.deliver()
+        finally:
+            await report.end(is_ours=not self._lease.is_refused)
+            _close(told)
+        # Nothing is awaited from here on: a lease that is over takes no heartbeat's answer.
+        if isinstance(answer, Refused):
+            raise self._lease.report_refused(answer.why)
+        self._lease.report_accepted()
+        self._reported = report.outcome
+        self._log_outcome(report.outcome)
 
-    def _instead_of(self, outcome: Outcome, rejected: Rejected) -> Outcome:
-        """What is reported when the server refuses an outcome as such: that it did, once."""
-        error_type = "ResultTooLarge" if rejected.too_large else "ResultRejected"
-        if isinstance(outcome, Failed) and outcome.error_type in ("ResultTooLarge", "ResultRejected"):
-            raise self._lease.report_refused(f"the server refuses every report: {rejected}")
-        return Failed(error_type, f"the server refused the report: {rejected}")
+    async def _keep_in_time(self, report: Report) -> None:
+        """Have the outcome on disk from when it is worth that, however long events and report take."""
+        wait = self._reporter.spool_after - (self._now() - self._began_at)
+        if wait <= 0:
+            await report.keep()
+        else:
+            self._beside.start_after(wait, report.keep)
 
     def _log_outcome(self, outcome: Outcome) -> None:
         elapsed = round(self._now() - self._began_at, 3)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from supervisor.columns import aligned
 from supervisor.duration import format_duration
 from supervisor.exit_code import ExitCode
 from supervisor.limits import Limits
@@ -44,11 +45,7 @@ def verdict(imported: Imported) -> ExitCode:
 
 def table(handlers: Sequence[HandlerInfo]) -> str:
     """One line per handler, sorted by action, in aligned columns."""
-    rows = [_HEADINGS, *map(_row, sorted(handlers, key=lambda each: each.action))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return aligned([_HEADINGS, *map(_row, sorted(handlers, key=lambda each: each.action))])
 
 
 def complaints(imported: Imported) -> list[str]:

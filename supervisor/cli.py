@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -22,8 +22,12 @@ from supervisor.kinds import Kind
 from supervisor.printable import escaped
 from supervisor.version import __version__
 
+if TYPE_CHECKING:
+    from supervisor.spool import Spool
+
 _CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
 _SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http")
+_REPLAY_OPTIONS = (*_SUBMIT_OPTIONS, "state_dir")
 
 
 class RunByDefault(click.Group):
@@ -155,16 +159,22 @@ def check(**answers: Any) -> None:
     callback=_reads(kinds.POSITIVE_DURATION),
     help="[default: three heartbeat intervals]",
 )
-def server(api_key_file: Path | None, **limits: Any) -> None:
+@click.option(
+    "--faults",
+    type=click.Path(path_type=Path),
+    help="What shall go wrong: a script of faults, TOML (or JSON, if it is named so).  [default: nothing]",
+)
+def server(api_key_file: Path | None, faults: Path | None, **limits: Any) -> None:
     """Run the local development server alone, until told to stop."""
     import asyncio
 
     from supervisor.devserver.app import DevServerSettings
-    from supervisor.serve import serve
+    from supervisor.serve import read_faults, serve
 
+    script = read_faults(faults) if faults else None
     api_key = CredentialSource(api_key_file, {}).read().token if api_key_file else None
     hint = f"MOBIUS_SUPERVISOR_API_KEY_FILE={api_key_file.absolute()}" if api_key_file else "MOBIUS_API_KEY=mbx_local"
-    asyncio.run(serve(DevServerSettings(api_key=api_key, **limits), hint))
+    asyncio.run(serve(DevServerSettings(api_key=api_key, faults=script, **limits), hint))
 
 
 @main.command()
@@ -181,15 +191,64 @@ def submit(action: str, params: str, queue: str | None, *, follow: bool, **answe
     from supervisor.submit import submit as start
 
     parameters = read_parameters(params)
-    values = _values(_SUBMIT_OPTIONS, answers)
-    _, credential = _credential(answers)
-    config.complete(values, has_key=credential is not None, key_project=credential.project if credential else None)
-    assert credential is not None
+    values, credential = _account(_SUBMIT_OPTIONS, answers)
     target = Target(values["base_url"], values["project"], credential.token)
     try:
         sys.exit(asyncio.run(start(target, action, parameters, queue=queue, follow=follow)))
     except SubmitError as error:
         _fail(str(error), error.code)
+
+
+@main.group()
+def spool() -> None:
+    """Outcomes on disk that the server does not have yet: list, show, send, drop.
+
+    ID is a job's id, JOB#ATTEMPT, or a file's name.  All of it works while the service runs.
+    """
+
+
+@spool.command("ls")
+@_asked("state_dir")
+def spool_ls(**answers: Any) -> None:
+    """List them all, with those that could not be delivered and damaged files."""
+    from supervisor import inventory
+
+    inventory.list_all(_spool(answers))
+
+
+@spool.command("show")
+@click.argument("name", metavar="ID")
+@_asked("state_dir")
+def spool_show(name: str, **answers: Any) -> None:
+    """Show whose outcome it is, and how it begins."""
+    from supervisor import inventory
+
+    inventory.show(_spool(answers), name)
+
+
+@spool.command("drop")
+@click.argument("name", metavar="ID")
+@click.option("--yes", "is_sure", is_flag=True, help="It cannot be undone.")
+@_asked("state_dir")
+def spool_drop(name: str, *, is_sure: bool, **answers: Any) -> None:
+    """Delete one for ever; the server will not hear of it."""
+    from supervisor import inventory
+
+    inventory.drop(_spool(answers), name, is_sure=is_sure)
+
+
+@spool.command("replay")
+@_asked(*_REPLAY_OPTIONS)
+def spool_replay(**answers: Any) -> None:
+    """Send now what waits for this server and project; exit 0 when nothing is left to be sent again."""
+    import asyncio
+
+    from supervisor import inventory
+    from supervisor.spoolfile import Destination
+
+    values, credential = _account(_REPLAY_OPTIONS, answers)
+    destination = Destination(values["base_url"], values["project"])
+    sys.exit(asyncio.run(inventory.replay(_spool(answers), destination, credential.token)))
 
 
 @main.command()
@@ -210,6 +269,24 @@ def _configuration(answers: Mapping[str, Any]) -> tuple[Settings, CredentialSour
     _require_folders(settings.handlers)
     assert credential is not None  # `resolve` has said that it is missing
     return settings, source, credential
+
+
+def _account(names: Iterable[str], answers: Mapping[str, Any]) -> tuple[dict[str, Any], Credential]:
+    """Return the values of `names`, the server's address and the project among them, and the key."""
+    values = _values(names, answers)
+    _, credential = _credential(answers)
+    config.complete(values, has_key=credential is not None, key_project=credential.project if credential else None)
+    assert credential is not None  # `complete` has said that it is missing
+    return values, credential
+
+
+def _spool(answers: Mapping[str, Any]) -> Spool:
+    from supervisor import log
+    from supervisor.inventory import spool_in
+
+    log.configure("error", "auto")  # what is found damaged on the way
+    given: Path | None = _values(["state_dir"], answers)["state_dir"]
+    return spool_in(given or config.default_state_dir(os.environ, Path("~").expanduser()))
 
 
 def _credential(answers: Mapping[str, Any]) -> tuple[CredentialSource, Credential | None]:

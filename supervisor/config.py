@@ -220,6 +220,14 @@ class Settings:
             shown_default="the server's",
         )
     )
+    spool_after: float = field(
+        metadata=_asked(
+            "spool-after",
+            kinds.DURATION,
+            "A job that took longer has its outcome on disk before it is first sent.",
+            default="5s",
+        )
+    )
     import_timeout: float = field(
         metadata=_asked(
             "import-timeout", kinds.POSITIVE_DURATION, "How long importing the handlers may take.", default="1m"
@@ -376,11 +384,12 @@ def _computed_defaults(environment: Mapping[str, str], machine: Machine, workers
         "workers": machine.cpus,
         "threads": max(1, machine.cpus // (workers or machine.cpus)),
         "worker_id": f"{machine.host[:150]}-{machine.pid}-{machine.random}",
-        "state_dir": _state_dir(environment, machine.home),
+        "state_dir": default_state_dir(environment, machine.home),
     }
 
 
-def _state_dir(environment: Mapping[str, str], home: Path) -> Path:
+def default_state_dir(environment: Mapping[str, str], home: Path) -> Path:
+    """Where the state is kept when nobody says where."""
     # systemd joins several state directories by ':'; the first is the service's own.
     given = environment.get("STATE_DIRECTORY", "").split(":")[0]
     if given:

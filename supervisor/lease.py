@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from supervisor.backoff import Backoff
 from supervisor.job import Directive
@@ -71,6 +71,8 @@ class Terms:
 
     interval: float
     time_to_live: float
+    is_guessed: bool = False
+    """Whether nobody has told the time-to-live: the server may, when the job is looked up."""
 
     @classmethod
     def of(cls, server_interval: float, *, time_to_live: float | None, longest_interval: float | None) -> Terms:
@@ -78,8 +80,9 @@ class Terms:
 
         Three beats fit in a time-to-live that is given, too: otherwise a lease would be over before its first one.
         """
-        time_to_live = time_to_live or 3 * server_interval
-        return cls(min(server_interval, longest_interval or math.inf, time_to_live / 3), time_to_live)
+        lives = time_to_live or 3 * server_interval
+        interval = min(server_interval, longest_interval or math.inf, lives / 3)
+        return cls(interval, lives, is_guessed=time_to_live is None)
 
 
 class Lease:
@@ -87,6 +90,7 @@ class Lease:
 
     def __init__(self, terms: Terms, *, claimed_at: float, backoff: Backoff | None = None) -> None:
         self.state = State.HELD
+        self._lost_by: Told | None = None
         self._terms = terms
         self._renewed_at = claimed_at
         self._next_beat_at = claimed_at + terms.interval
@@ -102,13 +106,27 @@ class Lease:
         return self._renewed_at + self._terms.time_to_live
 
     @property
+    def length_is_guessed(self) -> bool:
+        return self._terms.is_guessed
+
+    @property
     def next_beat_at(self) -> float:
         """When the next heartbeat is due."""
         return self._next_beat_at
 
     @property
+    def is_refused(self) -> bool:
+        """Whether the server has said that the attempt is not ours; a lease lost by silence may still be, for it."""
+        return self._lost_by in (Told.REFUSED, Told.REPORT_REFUSED)
+
+    @property
     def is_cancelling(self) -> bool:
         return self.state is State.CANCELLING
+
+    def learn(self, time_to_live: float | None) -> None:
+        """The server has told how long a lease lives, or that it does not tell."""
+        known = self._terms.time_to_live if time_to_live is None else time_to_live
+        self._terms = replace(self._terms, time_to_live=known, is_guessed=False)
 
     def beat_timeout(self, now: float) -> float:
         """How long a heartbeat sent `now` may wait for its answer: less than the interval, and within the lease."""
@@ -159,3 +177,5 @@ class Lease:
             self.state = _NEXT[self.state][told] or self.state
         except KeyError:
             raise RuntimeError(f"a lease that is {self.state.value} was told: {told.value}") from None
+        if self.state is State.LOST:
+            self._lost_by = told

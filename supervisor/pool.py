@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 
+from supervisor.job import Job
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.family import Family
 from supervisor.process.zygote import Zygote
 from supervisor.quarantine import Quarantine
+from supervisor.report import Reporter
 from supervisor.server import JobServer
 from supervisor.slot import Rules, Slot
 
@@ -19,7 +21,9 @@ from supervisor.slot import Rules, Slot
 class Pool:
     """`workers` slots that run until they are drained."""
 
-    def __init__(self, workers: int, *, rules: Rules, server: JobServer, family: Family, zygote: Zygote) -> None:
+    def __init__(
+        self, workers: int, *, rules: Rules, server: JobServer, reporter: Reporter, family: Family, zygote: Zygote
+    ) -> None:
         self._zygote = zygote
         self._polls = Polls(workers)
         self._first_answer = asyncio.Event()
@@ -28,7 +32,7 @@ class Pool:
         self.quarantine = Quarantine()
         """Which jobs and handlers are not to be run, for what they did to their children."""
         self._slots = [
-            Slot(number, rules=rules, server=server, polls=self._polls, family=family, around=self)
+            Slot(number, rules=rules, server=server, reporter=reporter, polls=self._polls, family=family, around=self)
             for number in range(1, workers + 1)
         ]
 
@@ -80,6 +84,9 @@ class Pool:
 
     def _engaged(self, action: str) -> int:
         return sum(slot.may_run(action) for slot in self._slots)
+
+    def has_taken(self, job: Job) -> bool:
+        return any(slot.has_taken(job) for slot in self._slots)
 
     async def job_over(self) -> None:
         await self._job_over.wait()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sqlite3
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import click
 
 from supervisor.config import ConfigError
+from supervisor.devserver import saboteur
 from supervisor.devserver.app import DevServer, DevServerSettings
+from supervisor.devserver.faults import FaultScript, FaultScriptError, parse_text
 
 
 async def serve(settings: DevServerSettings, key_hint: str) -> None:
@@ -24,7 +29,11 @@ async def serve(settings: DevServerSettings, key_hint: str) -> None:
     async with AsyncExitStack() as stack:
         server = await _open(settings, stack)
         click.echo(greeting(server.url, key_hint))
+        if settings.faults is not None:
+            _show(saboteur.log)
         await stop.wait()
+        if settings.faults is not None:
+            click.echo(tally(server.faults_injected))
 
 
 async def _open(settings: DevServerSettings, stack: AsyncExitStack) -> DevServer:
@@ -35,6 +44,31 @@ async def _open(settings: DevServerSettings, stack: AsyncExitStack) -> DevServer
         raise ConfigError(f"cannot serve on {where}: {error.strerror or error}") from error
     except sqlite3.Error as error:
         raise ConfigError(f"cannot use the database {settings.database}: {error}") from error
+
+
+def read_faults(path: Path) -> FaultScript:
+    """The fault script in a file; raises `ConfigError`."""
+    try:
+        return parse_text(path.read_text(), is_json=path.suffix == ".json")
+    except OSError as error:
+        raise ConfigError(f"--faults: {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--faults: {path} is not text: {error}") from error
+    except FaultScriptError as error:
+        raise ConfigError(f"--faults: {path}: {error}") from error
+
+
+def tally(injected: Mapping[str, int]) -> str:
+    """The line that says how often what went wrong."""
+    return f"faults injected: {', '.join(f'{count} {kind}' for kind, count in sorted(injected.items())) or 'none'}"
+
+
+def _show(log: logging.Logger) -> None:
+    """Let who runs the server see what happens."""
+    shown = logging.StreamHandler()
+    shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    log.addHandler(shown)
+    log.setLevel(logging.INFO)
 
 
 def greeting(url: str, key_hint: str) -> str:

@@ -76,6 +76,10 @@ class JobServer(Protocol):
         """Report how the attempt ended."""
         ...
 
+    async def lease_length(self, fence: Fence) -> float | None:
+        """The seconds that the server lets a lease live, when it tells."""
+        ...
+
     async def is_settled(self, fence: Fence) -> bool:
         """Whether the server has an outcome of this very attempt: resolves a report whose answer was lost."""
         ...

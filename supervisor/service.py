@@ -25,9 +25,13 @@ from supervisor.process.environment import child_environment
 from supervisor.process.family import Family
 from supervisor.process.messages import Imported
 from supervisor.process.zygote import Nursery, StartFailed, Zygote
-from supervisor.server import AuthRevoked, ClaimRefused
+from supervisor.replay import Replay
+from supervisor.report import Reporter
+from supervisor.server import AuthRevoked, ClaimRefused, JobServer
 from supervisor.shutdown import Shutdown, Stage
 from supervisor.slot import Rules
+from supervisor.spool import Spool
+from supervisor.spoolfile import Destination
 from supervisor.systemd import Notifier
 from supervisor.tasks import Alongside
 
@@ -96,7 +100,11 @@ class Service:
         with self._shutdown.signals():
             zygote = await self._start_zygote()
             async with Client(account, self._token) as client:
-                pool = Pool(settings.workers, rules=rules, server=client, family=self._family, zygote=zygote)
+                reporter = self._reporter(client)
+                replay = Replay(reporter)
+                pool = Pool(
+                    settings.workers, rules=rules, server=client, reporter=reporter, family=self._family, zygote=zygote
+                )
                 log.info(
                     "started",
                     workers=settings.workers,
@@ -104,12 +112,18 @@ class Service:
                     actions=[handler.action for handler in zygote.imported.handlers],
                 )
                 try:
-                    code = await self._serve(pool)
+                    code = await self._serve(pool, replay)
                 finally:
+                    await replay.tell_what_waits()
                     await pool.zygote.kill()
                     await self._family.sweep()
         log.info("stopped", code=int(code))
         return code
+
+    def _reporter(self, server: JobServer) -> Reporter:
+        settings = self._settings
+        destination = Destination(settings.base_url, settings.project)
+        return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after)
 
     async def _start_zygote(self) -> Zygote:
         zygote = await Zygote.start(self._nursery, self._family)
@@ -119,12 +133,13 @@ class Service:
             raise StartFailed(f"no handler could be loaded from {', '.join(map(str, self._settings.handlers))}")
         return zygote
 
-    async def _serve(self, pool: Pool) -> ExitCode:
+    async def _serve(self, pool: Pool, replay: Replay) -> ExitCode:
         async with Alongside() as beside:
             serving = beside.create_task(pool.run(), name="pool")
             beside.start(lambda: self._shut_down_when_told(pool, serving))
             beside.start(lambda: self._keep_zygote(pool))
             beside.start(lambda: self._announce(pool))
+            beside.start(replay.run)
             beside.start(self._feed_watchdog)
             await asyncio.wait([serving])
         if self._shutdown.stage is Stage.KILL:

@@ -28,6 +28,7 @@ from supervisor.process.child import Child
 from supervisor.process.family import Family
 from supervisor.process.kernel import boottime
 from supervisor.quarantine import Quarantine
+from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, RateLimited, Rejected, ServerError, Unavailable
 
 DRAIN_POLL = 0.5
@@ -66,6 +67,9 @@ class Surroundings(Source, Protocol):
     def open_actions(self) -> Sequence[str]:
         """The actions that may be claimed now."""
 
+    def has_taken(self, job: Job) -> bool:
+        """Whether a slot has this very attempt already."""
+
     async def job_over(self) -> None:
         """Wait until a job has ended somewhere in the pool."""
 
@@ -81,16 +85,26 @@ class Slot:
     """One of the places where jobs run."""
 
     def __init__(
-        self, number: int, *, rules: Rules, server: JobServer, polls: Polls, family: Family, around: Surroundings
+        self,
+        number: int,
+        *,
+        rules: Rules,
+        server: JobServer,
+        reporter: Reporter,
+        polls: Polls,
+        family: Family,
+        around: Surroundings,
     ) -> None:
         self.number = number
         self.jobs_cut = 0
         self._rules = rules
         self._server = server
+        self._reporter = reporter
         self._polls = polls
         self._around = around
         self._log = structlog.get_logger("slot").bind(slot=number)
         self._berth = Berth(around, family, self._log)
+        self._job: Job | None = None
         self._attempt: Attempt | None = None
         self._asked: Sequence[str] = ()
         self._draining = False
@@ -107,6 +121,10 @@ class Slot:
         """What runs here now."""
         return self._attempt
 
+    def has_taken(self, job: Job) -> bool:
+        """Whether this very attempt is here; other attempts at the same job are other people's, or will be."""
+        return self._job is not None and (self._job.job_id, self._job.attempt) == (job.job_id, job.attempt)
+
     def may_run(self, action: str) -> bool:
         """Whether a job of this action runs here, or may come with the claim that is open."""
         return action in self._asked or (self._attempt is not None and self._attempt.job.action == action)
@@ -115,9 +133,10 @@ class Slot:
         """Run jobs until drained; when this returns the slot's child is gone."""
         try:
             while not self._draining:
-                job = await self._next_job()
-                if job is not None:
-                    await self._work(job)
+                self._job = await self._next_job()
+                if self._job is not None:
+                    await self._work(self._job)
+                self._job = None
         finally:
             await self._berth.discard()
 
@@ -174,6 +193,11 @@ class Slot:
             await asyncio.sleep(pause)
             return None
         self._around.answered()
+        if job is not None and self._around.has_taken(job):
+            # Two children with the same fence could not be told apart: what one says would count for the other.
+            self._log.warning("ignored: the server hands out what runs here already", job_id=job.job_id)
+            await self._found_nothing(is_quick=True)
+            return None
         if job is not None:
             self._polls.found()
             self._claim_backoff.reset()
@@ -199,14 +223,15 @@ class Slot:
         try:
             await attempt.run(self._around.quarantine.refusal(job, claimed_at))
         except* LeaseLost as lost:
-            log.warning("lease lost: killed, nothing is reported", reason=str(lost.exceptions[0]))
+            log.warning("lease lost: killed, nothing more is reported", reason=str(lost.exceptions[0]))
             await self._berth.discard()
         except* (AuthRevoked, ClaimRefused):
             raise
         except* Exception:  # one slot's bug must not end the others' jobs
             log.exception("turn failed")
             await self._berth.discard()
-            await self._report_bug(job)
+            if not attempt.has_left_outcome:
+                await self._report_bug(job)
         finally:
             self._attempt = None
             self._learn(attempt)
@@ -237,6 +262,7 @@ class Slot:
             lease=Lease(terms, claimed_at=claimed_at),
             child=child,
             server=self._server,
+            reporter=self._reporter,
             limits=limits,
             workdir=self._workdir,
             log=log,

@@ -1,13 +1,14 @@
-"""Tasks that run beside a block and end with it."""
+"""Tasks that run beside a block and end with it, and threads that are waited for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 Helper = Callable[[], Coroutine[Any, Any, None]]
+Returned = TypeVar("Returned")
 
 
 class Alongside(asyncio.TaskGroup):
@@ -45,3 +46,25 @@ class Alongside(asyncio.TaskGroup):
         for task in self._helpers:
             task.cancel()
         await super().__aexit__(kind, error, trace)
+
+
+async def to_the_end(
+    function: Callable[..., Returned], *arguments: object, discard: Callable[[Returned], None] | None = None
+) -> Returned:
+    """Call `function` in a thread.  When this is cancelled it waits for the thread all the same, and then ends.
+
+    So whatever the thread works with, a descriptor for one, may be closed right after; and what it returns when nobody
+    waits for it any more goes to `discard`.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return running.result()
+    if running.exception() is None and discard is not None:
+        discard(running.result())
+    raise cancelled

@@ -87,7 +87,7 @@ class World:
 
 async def run(child: Child, action: str, heard: Heard | None = None, **parameters: Any) -> Told:
     async with asyncio.timeout(GENEROUS):
-        return await child.run(order(action, **parameters), heard or Heard())
+        return await child.run(Run(a_job(action, **parameters), "worker 1", "/tmp/nowhere"), heard or Heard())
 
 
 @asynccontextmanager

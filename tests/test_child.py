@@ -18,7 +18,7 @@ from supervisor.job import Blob, Event, Failed, Succeeded
 from supervisor.process.child import Child, ChildDied, Told
 from supervisor.process.exit import Ending
 from supervisor.process.kernel import bytes_waiting, children_of
-from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready
+from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
 from supervisor.process.wire import encode
 from supervisor.process.zygote import StartFailed
 from tests.harness import GENEROUS, is_alive
@@ -412,7 +412,7 @@ async def test_killing_twice_is_as_good_as_once() -> None:
 async def test_a_child_whose_job_was_cut_short_in_mid_sentence_can_be_killed() -> None:
     async with world() as here:
         child, heard = await here.child(), Heard()
-        job = asyncio.create_task(child.run(order("emits", count=10**9), heard))
+        job = asyncio.create_task(child.run(Run(a_job("emits", count=10**9), "w", "/tmp/nowhere"), heard))
         await heard.until(lambda: bool(heard.events))
         child.pause()
         await until(lambda: waiting(child) > 0)  # there is more in the pipe than was heard
@@ -430,7 +430,7 @@ async def test_a_child_whose_job_was_cut_short_in_mid_sentence_can_be_killed() -
 async def test_a_big_result_that_nobody_waits_for_any_more_is_closed() -> None:
     async with world() as here:
         child = await here.child()
-        job = asyncio.create_task(child.run(order("big-result", size=3_000_000), Heard()))
+        job = asyncio.create_task(child.run(Run(a_job("big-result", size=3_000_000), "w", "/tmp/nowhere"), Heard()))
         await asyncio.sleep(0)
 
         job.cancel()

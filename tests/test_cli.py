@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -283,6 +285,50 @@ def test_a_database_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> Non
 
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: cannot use the database ")
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
+        ("script.toml", '[[faults]]\ncall = "get_job"\nwhat = "status"\nstatus = 418\n'),
+        ("script.json", '{"faults": [{"call": "get_job", "what": "status", "status": 418}]}'),
+    ],
+)
+def test_the_server_makes_the_faults_of_a_script_and_says_so(tmp_path: Path, name: str, script: str) -> None:
+    (tmp_path / name).write_text(script)
+
+    with serving("--faults", str(tmp_path / name)) as (process, url):
+        call = urllib.request.Request(f"{url}/v1/projects/demo/jobs/7", headers={"Authorization": "Bearer mbx_local"})
+        with pytest.raises(urllib.error.HTTPError, match="418"):
+            urllib.request.urlopen(call)
+        process.terminate()
+        told, errors = process.communicate(timeout=10)
+
+    assert told.splitlines()[-1] == "faults injected: 1 status"
+    assert errors.endswith(" fault: status on get_job\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b'[[faults]]\ncall = "claim"\nwhat = "explode"\n', ": faults[0].what: invalid value 'explode'"),
+        (b"[[faults", ": is not TOML: "),
+        (b"\xff", " is not text: "),
+        (None, " cannot be read: No such file or directory"),
+    ],
+)
+def test_a_bad_fault_script_is_one_sentence_that_names_the_place(
+    tmp_path: Path, content: bytes | None, part: str
+) -> None:
+    script = tmp_path / "script.toml"
+    if content is not None:
+        script.write_bytes(content)
+
+    result = invoke("server", "--port", "0", "--faults", str(script))
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: --faults: {script}{part}")
+    assert result.stderr.count("\n") == 1
 
 
 def test_submit_takes_the_settings_of_a_worker_and_the_server_its_key_from_a_file(tmp_path: Path) -> None:

@@ -554,6 +554,16 @@ async def test_a_big_result_is_sent_whole_and_never_held() -> None:
     assert peak < 4 * 2**20
 
 
+async def test_a_result_at_the_front_of_a_longer_file_is_sent_without_the_rest() -> None:
+    async with against(hashing) as (client, server), blob_of(2**20) as blob:
+        await client.complete(FENCE, Succeeded(Blob(blob.descriptor, 1000)))
+
+        head = b'{"worker_id":"worker 1","attempt":1,"status":"completed","result_b64":"'
+        expected = head + os.pread(blob.descriptor, 1000, 0) + b'"}'
+    (request,) = server.requests
+    assert request.body == hashlib.sha256(expected).digest()
+
+
 async def test_a_big_result_can_be_sent_again() -> None:
     async def breaks_once(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if server.connections == 1:

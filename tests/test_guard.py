@@ -23,6 +23,7 @@ SUPERVISOR = """
 import asyncio, json, sys
 from supervisor.process.child import Child
 from supervisor.process.family import Family
+from supervisor.process.messages import Run
 from supervisor.process.zygote import Zygote
 from tests.process_world import Heard, order, nursery
 
@@ -33,7 +34,7 @@ async def main():
     async with asyncio.TaskGroup() as group:
         for action in sys.argv[1:]:
             child, heard = await Child.start(zygote, family), Heard()
-            group.create_task(child.run(order(action), heard))
+            group.create_task(child.run(Run(a_job(action), "w", "/tmp/nowhere"), heard))
             pids += await heard.pids()
         print(json.dumps([family.mark, *pids]), flush=True)
 

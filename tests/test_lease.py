@@ -238,7 +238,9 @@ def test_a_lease_without_end_survives_any_silence_but_no_refusal() -> None:
 def test_the_terms_are_the_servers_unless_the_settings_are_stricter(
     server: float, ttl: float | None, longest: float | None, interval: float, time_to_live: float
 ) -> None:
-    assert Terms.of(server, time_to_live=ttl, longest_interval=longest) == Terms(interval, time_to_live)
+    assert Terms.of(server, time_to_live=ttl, longest_interval=longest) == Terms(
+        interval, time_to_live, is_guessed=ttl is None
+    )
 
 
 def test_its_repr_tells_state_and_end() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,17 @@ import pytest
 from supervisor.cli import main
 from supervisor.config import OPTIONS
 from supervisor.exit_code import ExitCode
+from supervisor.handler import handler
 from supervisor.process import environment
 from tests.handler_world import World
+
+
+def flags(commands: dict[str, Any]) -> Iterator[str]:
+    """The options of these commands and of theirs."""
+    for command in commands.values():
+        yield from (flag for option in command.params for flag in option.opts)
+        yield from flags(getattr(command, "commands", {}))
+
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -48,15 +59,11 @@ def test_an_option_is_shown_as_it_is(option: Any) -> None:
 
 
 def test_every_option_that_is_named_exists() -> None:
-    known = {flag for command in main.commands.values() for option in command.params for flag in option.opts}
-
-    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TEXT)) - FOREIGN <= known
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", TEXT)) - FOREIGN <= set(flags(main.commands))
 
 
 def test_every_option_of_every_command_is_named() -> None:
-    known = {flag for command in main.commands.values() for option in command.params for flag in option.opts}
-
-    assert {flag for flag in known if flag.startswith("--")} <= set(re.findall(r"--[a-z][\w-]*", TEXT))
+    assert {flag for flag in flags(main.commands) if flag.startswith("--")} <= set(re.findall(r"--[a-z][\w-]*", TEXT))
 
 
 def test_the_table_of_exit_codes_is_that_of_the_program() -> None:
@@ -102,3 +109,17 @@ def test_what_to_do_first_is_on_the_first_screen() -> None:
     assert "make demo" in first
     assert "make test" in first
     assert "mobius-supervisor --workers 8" in first
+
+
+def test_every_argument_of_the_decorator_is_named() -> None:
+    arguments = set(inspect.signature(handler).parameters) - {"name"}
+
+    assert not [argument for argument in arguments if f"`{argument}`" not in TEXT]
+
+
+def test_every_failure_of_our_own_is_named() -> None:
+    sources = "".join(file.read_text() for file in (ROOT / "supervisor").glob("[!_]*.py"))
+    types = set(re.findall(r'(?:Failed|Stop)\(\s*"(\w+)"', sources))
+
+    assert {"Cancelled", "Timeout", "ChildDied"} <= types
+    assert not [type_ for type_ in types if f"`{type_}`" not in TEXT]

@@ -114,9 +114,15 @@ class Client:
         _raise_for(await self._post(self._rest, url, body, timeout, headers={"Content-Length": str(size)}))
 
     async def is_settled(self, fence: Fence) -> bool:
+        return (await self._look_up(fence)).is_settled_by(fence)
+
+    async def lease_length(self, fence: Fence) -> float | None:
+        return (await self._look_up(fence)).lease_length
+
+    async def _look_up(self, fence: Fence) -> schema.JobState:
         answer = await self._send(self._rest, "GET", self._url(fence), None, ANSWER_TIMEOUT, LARGEST_ANSWER)
         _raise_for(answer)
-        return schema.job_state(answer.body).is_settled_by(fence)
+        return schema.job_state(answer.body)
 
     def _url(self, fence: Fence, call: str = "") -> URL:
         # yarl would decode and normalize what we have encoded on purpose ("a/b", "..").
@@ -199,8 +205,9 @@ async def _read(response: aiohttp.ClientResponse, largest: int) -> bytes:
 async def _parts(head: bytes, blob: Blob, tail: bytes) -> AsyncIterator[bytes]:
     yield head
     for offset in range(0, blob.size, CHUNK):
-        piece = os.pread(blob.descriptor, CHUNK, offset)
-        if len(piece) < min(CHUNK, blob.size - offset):  # the child may have kept the file, and cut it
+        wanted = min(CHUNK, blob.size - offset)  # what comes after the result, if anything does, is not part of it
+        piece = os.pread(blob.descriptor, wanted, offset)
+        if len(piece) < wanted:  # the child may have kept the file, and cut it
             raise OSError("the file that holds the result has shrunk")
         yield piece
     yield tail

@@ -7,6 +7,7 @@ is passed on as raw bytes, never decoded here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -66,6 +67,16 @@ class JobState(msgspec.Struct):
     status: str
     attempt: int = 0
     claimed_by: str | None = None
+    heartbeat_at: datetime | None = None
+    liveness_deadline_at: datetime | None = None
+
+    @property
+    def lease_length(self) -> float | None:
+        """Seconds; both times are of the server's clock, so that ours does not matter."""
+        if self.heartbeat_at is None or self.liveness_deadline_at is None:
+            return None
+        length = (self.liveness_deadline_at - self.heartbeat_at).total_seconds()
+        return length if length > 0 else None
 
     def is_settled_by(self, fence: Fence) -> bool:
         """Whether this very attempt was reported: the answer to a report that went unanswered."""

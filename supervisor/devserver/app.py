@@ -26,6 +26,7 @@ from supervisor.devserver.journal import Call, HangUp, Intercept, Journal, LoseA
 from supervisor.devserver.records import Job, Run
 from supervisor.devserver.requests import RunRequest
 from supervisor.devserver.run_views import RunViews
+from supervisor.devserver.saboteur import Saboteur
 from supervisor.devserver.settings import DevServerSettings
 from supervisor.devserver.sse import EventStreams
 from supervisor.devserver.store import Store
@@ -62,6 +63,7 @@ class DevServer:
         self._changes = Changes()
         self._journal = Journal(self._changes, size=settings.journal_size)
         self._dispatch = Dispatch(self.store, self._changes)
+        self._saboteur = Saboteur(settings.faults, self.store, self._dispatch)
         self._streams = EventStreams(self.store, self._changes, keepalive=settings.keepalive)
         self._runner = web.AppRunner(
             self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT
@@ -111,6 +113,11 @@ class DevServer:
     @intercept.setter
     def intercept(self, intercept: Intercept | None) -> None:
         self._journal.intercept = intercept
+
+    @property
+    def faults_injected(self) -> Mapping[str, int]:
+        """How many faults of `settings.faults` were injected so far, by kind."""
+        return self._saboteur.injected
 
     def job(self, job_id: str) -> Job:
         """Raises `Unknown`."""
@@ -181,9 +188,12 @@ class DevServer:
             answer_errors,  # once more inside, so that the journal sees each refusal as the answer it becomes
             demand_key(_as_bytes(self.settings.api_key)),
             demand_project(self._admits),
+            self._saboteur.interfere,
+            answer_errors,  # and for faults, which may fall on a refusal as on any other answer
         ]
         application = web.Application(middlewares=middlewares, client_max_size=self.settings.max_body)
-        workers = WorkerViews(self.store, self._dispatch, heartbeat_interval=float(self.settings.heartbeat_interval))
+        interval = float(self.settings.heartbeat_interval)
+        workers = WorkerViews(self.store, self._dispatch, self._saboteur, heartbeat_interval=interval)
         # The streams come first: otherwise `runs/events` would be taken for a run.
         application.add_routes(
             [*self._streams.routes(), *workers.routes(), *RunViews(self.store, self._dispatch).routes()]
@@ -198,6 +208,7 @@ class DevServer:
         return project in self._projects
 
     async def _send_home(self, _application: web.Application) -> None:
+        self._saboteur.close()
         self._dispatch.close()
         self._streams.close()
 

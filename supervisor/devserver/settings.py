@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor.devserver.faults import FaultScript
 from supervisor.devserver.store import random_id
 
 
@@ -15,6 +16,7 @@ class DevServerSettings:
 
     `database` None keeps everything in memory; `api_key` None accepts any key; `projects` None creates every project
     that is asked for.  `journal` is how many calls `DevServer.calls` remembers, True for ten thousand.
+    `faults` is a script of what shall go wrong (see `faults.parse_faults`).
     """
 
     host: str = "127.0.0.1"
@@ -28,6 +30,7 @@ class DevServerSettings:
     keepalive: float = 15.0
     max_body: int = 64 * 1024 * 1024
     journal: bool | int = False
+    faults: FaultScript | None = None
     new_id: Callable[[str], str] = random_id
 
     @property

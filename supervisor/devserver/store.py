@@ -146,6 +146,13 @@ class Store:
                 self._flow.time_out(job, now)
         return bool(expired)
 
+    def let_run_out(self, job_id: str, now: float) -> None:
+        """End a job's lease before its time; without effect on a job that nobody holds."""
+        with self._database.transaction():
+            job = self.job(None, job_id)
+            if job.status == "claimed":
+                self._flow.time_out(job, now)
+
     def next_wake_at(self, now: float) -> float | None:
         """When time alone will change something: a lease runs out or a backoff elapses."""
         lapse = "SELECT min(expires_at) FROM jobs WHERE status = 'claimed'"

@@ -20,6 +20,7 @@ from supervisor.devserver.requests import (
     EventsRequest,
     FenceRequest,
 )
+from supervisor.devserver.saboteur import Saboteur, is_connected
 from supervisor.devserver.store import Store
 from supervisor.devserver.views import claim_view, job_view, session_view
 
@@ -29,9 +30,10 @@ log = logging.getLogger(__name__)
 class WorkerViews:
     """One method per endpoint."""
 
-    def __init__(self, store: Store, dispatch: Dispatch, *, heartbeat_interval: float) -> None:
+    def __init__(self, store: Store, dispatch: Dispatch, saboteur: Saboteur, *, heartbeat_interval: float) -> None:
         self._store = store
         self._dispatch = dispatch
+        self._saboteur = saboteur
         self._heartbeat_interval = heartbeat_interval
 
     def routes(self) -> list[web.RouteDef]:
@@ -49,7 +51,7 @@ class WorkerViews:
         project = request.match_info["project"]
         asked = await body_of(request, ClaimRequest)
         self._store.note_worker(project, asked, time.time())
-        job = await self._dispatch.claim(project, asked, lambda: _is_connected(request))
+        job = await self._dispatch.claim(project, asked, lambda: is_connected(request))
         if job is None:
             return web.Response(status=204)
         return await self._hand_over(request, job)
@@ -81,30 +83,24 @@ class WorkerViews:
         sessions = self._store.sessions(request.match_info["project"])
         return answer({"items": [session_view(session, time.time()) for session in sessions]})
 
-    async def _hand_over(self, request: web.Request, job: Job) -> web.Response:
-        """Write the answer here rather than in aiohttp, to learn whether it could be written."""
+    async def _hand_over(self, request: web.Request, job: Job) -> web.StreamResponse:
         run = self._store.run(job.project, job.run_id)
         response = answer(claim_view(job, run, self._heartbeat_interval))
-        is_written = False
+        was_made = False
         try:
-            await response.prepare(request)
-            await response.write_eof()
-            # The kernel may refuse the bytes without the writer being told: then the transport is closing.
-            is_written = _is_connected(request)
+            made = await self._saboteur.hand_over(request, response, job)
+            was_made = made.was_made
         except ConnectionError:
             log.info("worker %s hung up before it got job %s", job.claimed_by, job.id)
+            return response
         finally:
-            if not is_written:
+            if not was_made:
                 self._dispatch.give_back(job)
-        return response
+        return made.response
 
 
 def _job_of(request: web.Request) -> tuple[str, str]:
     return request.match_info["project"], request.match_info["job"]
-
-
-def _is_connected(request: web.Request) -> bool:
-    return request.transport is not None and not request.transport.is_closing()
 
 
 def _check_size(event: EventEntry) -> None:

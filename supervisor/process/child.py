@@ -148,14 +148,13 @@ class Child:
         self._pipe.resume()
 
     def terminate(self) -> None:
-        """SIGTERM to the child: its handler is to clean up and stop.  Its stack of this moment is kept."""
-        self.dump_stack()
+        """SIGTERM to the child: its handler is to clean up and stop.  Only the first one of a job interrupts it."""
         self._signal(signal.SIGTERM)
 
     def dump_stack(self) -> None:
         """Have the child write its Python stack, even from inside a C call; a matter of a millisecond."""
         if self.state is State.BUSY:  # earlier SIGUSR1 would kill it: `faulthandler` is not there yet
-            self._stack.forget()
+            self._stack.renew()
             self._signal(signal.SIGUSR1)
 
     def kill_now(self) -> None:

@@ -108,6 +108,7 @@ class Worker:
         self._home = os.getcwd()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         self._outlets = _outlets()
+        self._threads = 0
 
     def serve(self) -> None:
         """Run job after job until the pipe is closed or this process is spent."""
@@ -147,7 +148,9 @@ class Worker:
         )
         with contextlib.suppress(PermissionError):  # only root may become less nice than it was for an earlier job
             os.setpriority(os.PRIO_PROCESS, 0, self._niceness + order.nice)
-        threads.limit(order.threads)
+        if order.threads != self._threads:
+            threads.limit(order.threads)
+            self._threads = order.threads
 
     def _call(self, job: Job, parameters: bytes, order: Run) -> Failed | bytes | None:
         """How the handler's call ended: a failure, or its encoded result."""

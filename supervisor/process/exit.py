@@ -57,7 +57,7 @@ class Ending:
     @property
     def details(self) -> str:
         """Stack and last output, each with its title; nothing where there is none."""
-        stack = f"\n\nstack:\n{_end(self.stack, STACK_LIMIT)}" if self.stack else ""
+        stack = f"\n\nstack:\n{_start(self.stack, STACK_LIMIT)}" if self.stack else ""
         output = "\n".join(self.last_lines)
         return stack + (f"\n\nlast output:\n{_end(output, OUTPUT_LIMIT)}" if output else "")
 
@@ -68,6 +68,10 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _start(text: str, limit: int) -> str:
+    return text.encode("utf-8", "backslashreplace")[:limit].decode("utf-8", "ignore")
 
 
 def _end(text: str, limit: int) -> str:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+from pathlib import Path
 
 LONGEST = 16 * 1024
 """Bytes that are read; a child may write what it likes."""
+
+_HERE = Path(__file__).parent
+_OUR_FRAMES = (f'File "{_HERE}', 'File "<frozen runpy>"')
 
 
 class StackFile:
@@ -27,19 +31,31 @@ class StackFile:
         return os.dup(self._descriptor)
 
     def read(self) -> str:
-        """What was written since `forget`, its end when it is long; still there after `close`."""
+        """The newest stack since `forget`, "" when there is none; still there after `close`."""
         if self._descriptor >= 0:
-            size = os.fstat(self._descriptor).st_size
-            written = os.pread(self._descriptor, LONGEST, max(0, size - LONGEST))
-            self._text = written.decode("utf-8", "backslashreplace").strip()
+            written = os.pread(self._descriptor, LONGEST, 0)
+            if written.strip():
+                self._text = _handlers_part(written.decode("utf-8", "backslashreplace"))
         return self._text
+
+    def renew(self) -> None:
+        """Another stack was asked for; until it is there the one before it counts."""
+        self.read()
+        os.ftruncate(self._descriptor, 0)
 
     def forget(self) -> None:
         """A new job begins."""
         os.ftruncate(self._descriptor, 0)
+        self._text = ""
 
     def close(self) -> None:
         if self._descriptor >= 0:
             self.read()
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _handlers_part(stack: str) -> str:
+    """The stack without our own frames below the handler's, which are the same for all jobs."""
+    lines = stack.strip().splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith(_OUR_FRAMES))

@@ -11,17 +11,12 @@ import sys
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """What the libraries read when they are loaded."""
 
-_state = {"threads": 0}
-
 
 def limit(threads: int) -> None:
     """Have libraries that are loaded from now on use so many threads; those that are loaded already where possible.
 
     A loaded library can be told by `threadpoolctl` only, if the environment of the handlers has it.
     """
-    if _state["threads"] == threads:
-        return
-    _state["threads"] = threads
     os.environ.update(dict.fromkeys(VARIABLES, str(threads)))
     if "numpy" in sys.modules or "torch" in sys.modules:
         _tell_loaded_libraries(threads)

@@ -24,6 +24,7 @@ from supervisor.process.family import Family, readable
 from supervisor.process.messages import Fork, HandlerInfo, Imported, Retire, ZygoteMessage
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
+from supervisor.process.threads import VARIABLES
 from supervisor.process.wire import WireError
 
 log = structlog.get_logger("zygote")
@@ -185,7 +186,8 @@ def _spawn(nursery: Nursery, mark: int, theirs: socket.socket, output: int) -> s
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        env=dict(nursery.environment),
+        # One thread: with more of them, some library's lock could be held at the moment of a fork.
+        env={**dict.fromkeys(VARIABLES, "1"), **nursery.environment},
         pass_fds=[theirs.fileno()],
         start_new_session=True,
     )

@@ -33,9 +33,7 @@ async def test_a_child_sees_an_allow_list_of_the_environment_and_its_job(
     assert KEY not in seen.values()
 
 
-async def test_a_child_holds_its_outlets_its_stack_file_and_its_pipe_and_nothing_else(
-    server: DevServer, state: Path
-) -> None:
+async def test_a_child_holds_its_outlets_its_stack_file_and_its_pipe_only(server: DevServer, state: Path) -> None:
     seen = await result(server, state, "descriptors")
 
     assert seen.pop("0") == "/dev/null"

@@ -1,0 +1,279 @@
+"""Fault scripts: what shall go wrong, and when.  Pure: parses scripts and decides; `saboteur` does what is decided.
+
+    seed = 7                       # of all probabilities; 0 when absent
+
+    [[faults]]
+    call = "heartbeat"             # claim, heartbeat, events, complete, get_job, or any of these
+    action = "resize"              # which job, if not all: by action, by job_id, or claimed = 3: the third handed out
+    every = 5                      # when: nth, first, every, after, probability; all that is given must hold
+    what = "status"                # and what: one of the classes below, with its own keys
+    status = 503
+
+Each fault counts for itself the calls that fit its `call` and its job, from 1.  The first fault of the list that falls
+on a call is the one that strikes.  A claim that is to be told by its job counts when it hands one out; any other claim
+counts as it comes.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+CALLS = ("claim", "heartbeat", "events", "complete", "get_job")
+
+CallName = Literal["claim", "heartbeat", "events", "complete", "get_job", "any"]
+Ordinal = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+StatusCode = Annotated[int, msgspec.Meta(ge=200, le=599)]
+# It stands in a header, where a line break would begin the next one.
+HeaderText = Annotated[str, msgspec.Meta(pattern=r"\A[ -~]*\Z")]
+
+
+class FaultScriptError(ValueError):
+    """The script makes no sense; the message is one sentence that begins with the place.  Caught by the callers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """A call on which a fault may fall; of a claim, the job is known only when it is handed out.
+
+    `claimed` is the job's number in the order in which jobs were first handed out.
+    """
+
+    call: str
+    job_id: str | None = None
+    action: str | None = None
+    claimed: int | None = None
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="what"):
+    """When a fault falls; what it does is the subclass."""
+
+    call: CallName
+    action: str | None = None
+    job_id: str | None = None
+    claimed: Ordinal | None = None
+    nth: Ordinal | None = None
+    first: Ordinal | None = None
+    every: Ordinal | None = None
+    after: Count | None = None
+    probability: Probability | None = None
+
+    @property
+    def kind(self) -> str:
+        """The `what` of the script."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def is_about_jobs(self) -> bool:
+        """Whether it can fall only on a call of which the job is known."""
+        return (self.action, self.job_id, self.claimed) != (None, None, None)
+
+    def fits(self, occasion: Occasion) -> bool:
+        """Whether it counts this call."""
+        if self.call not in ("any", occasion.call):
+            return False
+        if occasion.call == "claim" and self.is_about_jobs != (occasion.job_id is not None):
+            return False
+        wanted = ((self.action, occasion.action), (self.job_id, occasion.job_id), (self.claimed, occasion.claimed))
+        return all(ours in (None, its) for ours, its in wanted)
+
+    def falls_on(self, count: int, chance: float) -> bool:
+        """Whether it falls on the call that it counted as the `count`-th; `chance` is drawn from 0 to 1."""
+        return (
+            self.nth in (None, count)
+            and (self.first is None or count <= self.first)
+            and (self.every is None or count % self.every == 0)
+            and (self.after is None or count > self.after)
+            and (self.probability is None or chance < self.probability)
+        )
+
+
+class Status(Fault, tag="status", frozen=True, kw_only=True):
+    """Not carried out; answered by a status.
+
+    `retry_after` is sent as it is; `retry_date` sends the HTTP date that many seconds from now.
+    """
+
+    status: StatusCode
+    retry_after: Count | HeaderText | None = None
+    retry_date: Count | None = None
+    body: str | None = None
+
+
+class Delay(Fault, tag="delay", frozen=True, kw_only=True):
+    """Carried out `seconds` late."""
+
+    seconds: Seconds
+
+
+class Hang(Fault, tag="hang", frozen=True):
+    """Not carried out, and no answer until the client goes."""
+
+
+class HangUp(Fault, tag="hang_up", frozen=True):
+    """Not carried out; the connection is broken."""
+
+
+class LoseAnswer(Fault, tag="lose_answer", frozen=True):
+    """Carried out; the connection is broken instead of an answer."""
+
+
+class Reset(Fault, tag="reset", frozen=True, kw_only=True):
+    """Carried out; the connection is reset after so many `bytes` of the answer, its head included."""
+
+    bytes: Size = 0
+
+
+class Truncate(Fault, tag="truncate", frozen=True, kw_only=True):
+    """Carried out; the connection is closed in good order when so many `bytes` of the answer are missing."""
+
+    bytes: Ordinal = 1
+
+
+class Slow(Fault, tag="slow", frozen=True, kw_only=True):
+    """Carried out; the answer comes byte by byte, with `seconds` between them."""
+
+    seconds: Seconds = 0.01
+
+
+class Garbage(Fault, tag="garbage", frozen=True, kw_only=True):
+    """Carried out; the answer is not JSON but a proxy's page, or (`of = "http"`) not even HTTP."""
+
+    of: Literal["json", "http"] = "json"
+
+
+class WrongType(Fault, tag="wrong_type", frozen=True):
+    """Carried out; every value in the answer has another type than it should."""
+
+
+class Oversized(Fault, tag="oversized", frozen=True, kw_only=True):
+    """Carried out; an unknown field makes the answer longer than so many `bytes`."""
+
+    bytes: Size = 2 * 1024 * 1024
+
+
+class ExtraFields(Fault, tag="extra_fields", frozen=True):
+    """Carried out; the answer has fields that nobody knows."""
+
+
+class ExpireLease(Fault, tag="expire_lease", frozen=True):
+    """The job's lease runs out just before the call is carried out; or, for a claim, just before its answer."""
+
+    @property
+    def is_about_jobs(self) -> bool:
+        return True
+
+
+class Cancel(Fault, tag="cancel", frozen=True):
+    """The job's run is cancelled just before the call is carried out; or, for a claim, just before its answer."""
+
+    @property
+    def is_about_jobs(self) -> bool:
+        return True
+
+
+class DuplicateClaim(Fault, tag="duplicate_claim", frozen=True):
+    """The job is handed out, and handed out once more to the claim that comes next."""
+
+    @property
+    def is_about_jobs(self) -> bool:
+        return True
+
+
+AnyFault = (
+    Status
+    | Delay
+    | Hang
+    | HangUp
+    | LoseAnswer
+    | Reset
+    | Truncate
+    | Slow
+    | Garbage
+    | WrongType
+    | Oversized
+    | ExtraFields
+    | ExpireLease
+    | Cancel
+    | DuplicateClaim
+)
+
+KINDS = tuple(sorted(str(kind.__struct_config__.tag) for kind in AnyFault.__args__))
+
+
+class FaultScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A list of faults, and the seed of their probabilities."""
+
+    faults: tuple[AnyFault, ...] = ()
+    seed: int = 0
+
+
+class Schedule:
+    """A script as it is played: how often each fault was met so far."""
+
+    def __init__(self, script: FaultScript) -> None:
+        self._faults = script.faults
+        self._counts = [0] * len(script.faults)
+        # One sequence for each: what one fault draws does not depend on what the others met.
+        self._chances = [random.Random(f"{script.seed}/{number}") for number in range(len(script.faults))]
+
+    def strike(self, occasion: Occasion) -> AnyFault | None:
+        """The fault that falls on this call; every fault that fits it counts it."""
+        fitting = [number for number, fault in enumerate(self._faults) if fault.fits(occasion)]
+        falling = [self._faults[number] for number in fitting if self._count(number)]
+        return falling[0] if falling else None
+
+    def _count(self, number: int) -> bool:
+        self._counts[number] += 1
+        return self._faults[number].falls_on(self._counts[number], self._chances[number].random())
+
+
+def parse_faults(script: Mapping[str, Any]) -> FaultScript:
+    """A script from what TOML or JSON holds; raises `FaultScriptError`."""
+    try:
+        parsed = msgspec.convert(script, FaultScript)
+    except msgspec.ValidationError as error:
+        raise FaultScriptError(_sentence(str(error))) from error
+    for number, fault in enumerate(parsed.faults):
+        _check(fault, f"faults[{number}]")
+    return parsed
+
+
+def parse_text(text: str, *, is_json: bool) -> FaultScript:
+    """A script from a file's text; raises `FaultScriptError`."""
+    try:
+        script = json.loads(text) if is_json else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FaultScriptError(f"is not {'JSON' if is_json else 'TOML'}: {error}") from error
+    return parse_faults(script)
+
+
+def _check(fault: AnyFault, place: str) -> None:
+    if isinstance(fault, DuplicateClaim) and fault.call != "claim":
+        raise FaultScriptError(f"{place}.call: must be 'claim' for a duplicate_claim, not {fault.call!r}")
+    if isinstance(fault, Status) and fault.retry_after is not None and fault.retry_date is not None:
+        raise FaultScriptError(f"{place}.retry_date: cannot be given beside retry_after")
+
+
+_SAID = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<place>.*)`)?", re.DOTALL)
+
+
+def _sentence(said: str) -> str:
+    """What msgspec says, with the place in front."""
+    found = _SAID.fullmatch(said)
+    assert found is not None
+    what, place = found["what"], (found["place"] or "the script").replace("[...]", "")
+    if place.endswith(".what"):
+        what = f"{what}; it must be one of {', '.join(KINDS)}"
+    return f"{place}: {what[:1].lower()}{what[1:]}"

@@ -1,0 +1,181 @@
+"""The `spool` commands: show people what lies in the spool, send it, drop it; also while the service runs.
+
+What the service has in hands at the moment is shown and left alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import time
+from pathlib import Path
+
+import click
+
+from supervisor.api.client import Account, Client
+from supervisor.columns import aligned
+from supervisor.config import ConfigError
+from supervisor.duration import format_duration
+from supervisor.exit_code import ExitCode
+from supervisor.job import Blob, Failed, Succeeded
+from supervisor.printable import escaped
+from supervisor.replay import Replay
+from supervisor.report import Accepted, Answer, NotYet, Refused, Reporter
+from supervisor.server import AuthRevoked
+from supervisor.size import format_size
+from supervisor.spool import Entry, Found, Shelf, Spool
+from supervisor.spoolfile import Destination, Note
+
+HEAD = 1200
+"""Bytes of a result that are shown."""
+
+_HEADINGS = ("JOB", "ATTEMPT", "ACTION", "STATUS", "SIZE", "AGE", "STATE", "FILE")
+
+
+def list_all(spool: Spool) -> None:
+    """Print everything as a table."""
+    found = spool.find(*Shelf)
+    if found:
+        click.echo(aligned([_HEADINGS, *(_row(spool, each) for each in found)]))
+    else:
+        click.echo(f"nothing in {spool.folder}", err=True)
+
+
+def show(spool: Spool, name: str) -> None:
+    """Print whose outcome it is, and how it begins; raise `ConfigError`."""
+    entry = _taken(spool, _chosen(spool, name))
+    try:
+        lines = [*_about(entry.note), *_head(entry)]
+    finally:
+        entry.close()
+    click.echo("\n".join(map(escaped, lines)))
+
+
+def drop(spool: Spool, name: str, *, is_sure: bool) -> None:
+    """Delete an outcome for ever; raise `ConfigError`."""
+    found = _chosen(spool, name)
+    if not is_sure:
+        raise ConfigError(f"dropping {found.path.name} cannot be undone: add --yes")
+    if found.shelf is Shelf.DAMAGED:
+        found.path.unlink(missing_ok=True)
+    else:
+        _taken(spool, found).remove()
+    click.echo(f"dropped {found.path.name}")
+
+
+def spool_in(state_dir: Path) -> Spool:
+    """The spool of a state directory; raise `ConfigError` when it cannot be looked into."""
+    spool = Spool(state_dir)
+    try:
+        list(spool.folder.iterdir())
+    except FileNotFoundError:
+        pass  # nothing was ever kept there
+    except OSError as error:
+        raise ConfigError(f"the spool {spool.folder} cannot be read: {error.strerror}") from error
+    return spool
+
+
+async def replay(spool: Spool, destination: Destination, token: str) -> ExitCode:
+    """Send once all that waits for a server and project, and print what became of each."""
+    account = Account(destination.base_url, destination.project, worker_id="", queues=())
+    code = ExitCode.DRAINED
+    async with Client(account, token) as client:
+        again = Replay(Reporter(client, spool, destination, spool_after=0.0))
+        for path in await again.waiting():
+            try:
+                answer = await again.send(path)
+            except AuthRevoked as revoked:
+                click.echo(f"the server refuses the API key: {escaped(str(revoked))}", err=True)
+                return ExitCode.CREDENTIAL_REFUSED
+            click.echo(f"{path.name}: {escaped(_said(answer))}")
+            if isinstance(answer, NotYet):
+                code = ExitCode.INTERNAL_ERROR
+    return code
+
+
+def _said(answer: Answer | None) -> str:
+    match answer:
+        case Accepted():
+            return "delivered"
+        case Refused(why):
+            return f"dropped, the server does not want it: {why}"
+        case NotYet(why):
+            return f"still waiting: {why}"
+        case None:
+            return "not sent: in other hands, damaged, or too old"
+
+
+def _row(spool: Spool, found: Found) -> tuple[str, ...]:
+    note = found.note
+    told = ("-", "-", "-", "-") if note is None else _told(note)
+    since = found.changed_at if note is None else note.written_at
+    age = format_duration(max(0, round(time.time() - since)))
+    return (*told, format_size(found.size), age, _state(spool, found), found.path.name)
+
+
+def _told(note: Note) -> tuple[str, ...]:
+    return (escaped(note.fence.job_id), str(note.fence.attempt), escaped(note.action), _status(note))
+
+
+def _status(note: Note) -> str:
+    return "completed" if note.failed is None else f"failed {escaped(note.failed.error_type)}"
+
+
+def _state(spool: Spool, found: Found) -> str:
+    if found.shelf is not Shelf.WAITING:
+        return found.shelf.name.lower()
+    return "in hands" if spool.is_in_hands(found.path) else "waiting"
+
+
+def _chosen(spool: Spool, name: str) -> Found:
+    """The one outcome with this name: that of its file, its job, or `job#attempt`."""
+    matches = [found for found in spool.find(*Shelf) if name in _names(found)]
+    if not matches:
+        raise ConfigError(f"there is no outcome {name!r} in {spool.folder}")
+    if len(matches) > 1:
+        files = ", ".join(found.path.name for found in matches)
+        raise ConfigError(f"{name!r} is not one outcome but several: name one of {files}")
+    return matches[0]
+
+
+def _names(found: Found) -> tuple[str, ...]:
+    return (found.path.name, *((found.note.fence.job_id, str(found.note.fence)) if found.note else ()))
+
+
+def _taken(spool: Spool, found: Found) -> Entry:
+    if found.note is None:
+        raise ConfigError(f"{found.path.name} is damaged: nothing in it can be trusted")
+    entry = spool.take(found.path)
+    if entry is None:
+        raise ConfigError(f"{found.path.name} is being sent at this moment, or damaged")
+    return entry
+
+
+def _about(note: Note) -> list[str]:
+    written = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(note.written_at))
+    return [
+        f"server   {note.destination.base_url}",
+        f"project  {note.destination.project}",
+        f"job      {note.fence.job_id}",
+        f"attempt  {note.fence.attempt}",
+        f"worker   {note.fence.worker_id}",
+        f"action   {note.action}",
+        f"written  {written}",
+        f"status   {_status(note)}",
+    ]
+
+
+def _head(entry: Entry) -> list[str]:
+    match entry.outcome:
+        case Failed(message=message):
+            return ["", *message.split("\n")]
+        case Succeeded(Blob() as blob):
+            return ["", *_beginning(blob)]
+        case _:
+            return ["", "(no result)"]
+
+
+def _beginning(blob: Blob) -> list[str]:
+    encoded = os.pread(blob.descriptor, HEAD // 3 * 4, 0)
+    text = base64.b64decode(encoded + b"=" * (-len(encoded) % 4)).decode("utf-8", "replace")
+    return [*text.split("\n"), *(["[...]"] if len(encoded) < blob.size else [])]

@@ -1,0 +1,204 @@
+"""One outcome on its way to the server: sent until it is settled, and on disk for as long as that is in doubt.
+
+Runs in the parent.  Attempts report with it, and the replay sends what they have left behind.  It knows nothing of
+leases: whoever awaits it says when to stop.  Files are written and removed in threads, for a disk may take seconds,
+and the heartbeats must go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from supervisor.backoff import Backoff
+from supervisor.job import Failed, Fence, Outcome
+from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.spool import Entry, Spool
+from supervisor.spoolfile import Destination
+from supervisor.tasks import to_the_end
+
+SUBSTITUTES = ("ResultRejected", "ResultTooLarge")
+"""Error types of what is reported in place of an outcome that the server refuses as such."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The server has the outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server wants no outcome of this attempt, or none in any form."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """It is to be sent again: after `wait` seconds if the server named a time, otherwise after a backoff."""
+
+    why: str
+    wait: float | None = None
+
+
+Answer = Accepted | Refused | NotYet
+
+
+class Reporter:
+    """How outcomes are reported: to which server, and where they are kept until it has them."""
+
+    def __init__(self, server: JobServer, spool: Spool, destination: Destination, spool_after: float) -> None:
+        self.server = server
+        self.spool = spool
+        self.destination = destination
+        self.spool_after = spool_after
+        self.left_behind = asyncio.Event()
+        """Set when an outcome is left in the spool; cleared by the replay, which then looks."""
+
+    def report(self, fence: Fence, action: str, outcome: Outcome, log: Any) -> Report:
+        """The report of an attempt that has ended."""
+        return Report(self, fence, action, outcome, log)
+
+    def report_of(self, entry: Entry, log: Any) -> Report:
+        """The report of an outcome from the spool; it takes the entry over."""
+        return Report(self, entry.note.fence, entry.note.action, entry.outcome, log, entry)
+
+
+class Report:
+    """One outcome; whoever makes it calls `end`, whatever happens."""
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        fence: Fence,
+        action: str,
+        outcome: Outcome,
+        log: Any,
+        entry: Entry | None = None,
+    ) -> None:
+        self.outcome = outcome
+        self._reporter = reporter
+        self._fence = fence
+        self._action = action
+        self._log = log
+        self._entry = entry
+        # What lay in the spool may have been sent, by a process that died before the answer came.
+        self._was_unanswered = entry is not None
+        self._answer: Answer | None = None
+        self._has_ended = False
+        # Files are written and removed on behalf of several tasks, one after the other.
+        self._disk = asyncio.Lock()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the outcome is on disk."""
+        return self._entry is not None
+
+    async def keep(self) -> None:
+        """Have the outcome on disk until it is settled, if that can be."""
+        async with self._disk:
+            if self._entry is None and not self._has_ended:
+                await to_the_end(self._write)
+
+    async def replace(self, outcome: Outcome) -> None:
+        """Report this instead."""
+        if outcome == self.outcome:
+            return
+        async with self._disk:
+            self.outcome = outcome
+            if self._entry is not None:
+                await to_the_end(self._write)
+
+    async def deliver(self) -> Accepted | Refused:
+        """Send the outcome until it is settled; raise `AuthRevoked`."""
+        backoff = Backoff(0.2, 5.0)
+        while isinstance(answer := await self.send(), NotYet):
+            self._log.warning("report was not accepted, it will be sent again", error=answer.why)
+            await asyncio.sleep(backoff.next() if answer.wait is None else answer.wait)
+        return answer
+
+    async def send(self) -> Answer:
+        """Send the outcome once; unless that settled it, it is on disk then.  Raise `AuthRevoked`."""
+        self._answer = await self._send()
+        if isinstance(self._answer, NotYet):
+            await self.keep()
+        return self._answer
+
+    async def end(self, *, is_ours: bool = True) -> None:
+        """Nothing more is sent from here.  What is settled, or about an attempt that is not ours, leaves the disk;
+        anything else stays there for the replay.
+        """
+        is_over = not is_ours or isinstance(self._answer, Accepted | Refused)
+        if not is_over:
+            await self.keep()
+        async with self._disk:
+            self._has_ended = True
+            if is_over:
+                await to_the_end(self._remove)
+            else:
+                self._leave()
+
+    async def _send(self) -> Answer:
+        try:
+            await self._reporter.server.complete(self._fence, self.outcome)
+        except RateLimited as limited:
+            return NotYet(str(limited), limited.retry_after)
+        except Unavailable as error:
+            self._was_unanswered = True
+            return NotYet(str(error))
+        except StaleFence as stale:
+            return await self._meant_by(stale) if self._was_unanswered else _refused(stale)
+        except Rejected as rejected:
+            return await self._send_substitute(rejected)
+        return Accepted()
+
+    async def _meant_by(self, stale: StaleFence) -> Answer:
+        """A report that was sent again is refused: perhaps because the first one had arrived."""
+        try:
+            is_settled = await self._reporter.server.is_settled(self._fence)
+        except (StaleFence, Rejected):
+            is_settled = False
+        except RateLimited as limited:
+            return NotYet(str(limited), limited.retry_after)
+        except Unavailable as error:
+            return NotYet(str(error))
+        return Accepted() if is_settled else _refused(stale)
+
+    async def _send_substitute(self, rejected: Rejected) -> Answer:
+        """The server refuses the outcome as such: tell it that, once, and leave the outcome to the operator."""
+        if isinstance(self.outcome, Failed) and self.outcome.error_type in SUBSTITUTES:
+            return Refused(f"the server refuses every report: {rejected}")
+        await self.keep()
+        if self._entry is not None:
+            await to_the_end(self._reporter.spool.keep_copy, self._entry)
+        error_type = "ResultTooLarge" if rejected.too_large else "ResultRejected"
+        self._log.warning("the server refuses the outcome, which is kept as undeliverable", error=str(rejected))
+        await self.replace(Failed(error_type, f"the server refused the report: {rejected}"))
+        return await self._send()
+
+    def _write(self) -> None:
+        reporter = self._reporter
+        earlier = self._entry
+        self._entry = reporter.spool.keep(reporter.destination, self._fence, self._action, self.outcome)
+        if earlier is not None:
+            # Also when the later one could not be written: the earlier one is not what is to be reported.
+            earlier.remove()
+
+    def _remove(self) -> None:
+        if self._entry is not None:
+            self._entry.remove()
+            self._entry = None
+
+    def _leave(self) -> None:
+        reason = self._answer.why if isinstance(self._answer, NotYet) else None
+        if self._entry is None:
+            self._log.error("the outcome is lost: neither the server nor the spool could take it", reason=reason)
+            return
+        self._log.warning("the outcome waits in the spool", reason=reason)
+        self._entry.close()
+        self._reporter.left_behind.set()
+
+
+def _refused(stale: StaleFence) -> Refused:
+    return Refused(f"the report was refused: {stale}")

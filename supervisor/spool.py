@@ -1,0 +1,266 @@
+"""Outcomes on disk, from when they are worth it until the server has settled them: one file per attempt.
+
+Runs in the parent, beside other processes with the same state directory.  Whoever writes or takes a file holds its
+lock for as long as the entry is open, so no outcome is on two ways to the server at once; a lock ends with its holder
+(flock(2)).  Everything here blocks on the disk and is called in threads; nothing here talks to a server.
+
+    spool/                  what waits for the server
+    spool/undeliverable/    what the server refused as such, and what waited for too long: for the operator
+    spool/damaged/          files that are not what was written
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from supervisor import spoolfile
+from supervisor.job import Fence, Outcome
+from supervisor.spoolfile import Damaged, Destination, Note
+
+ENDING = ".outcome"
+UNFINISHED = ".unfinished"
+ABANDONED_AFTER = 60.0
+"""Seconds after which an unfinished file that nobody has locked has lost its writer, who locks it at once."""
+
+log = structlog.get_logger("spool")
+
+
+class Shelf(enum.Enum):
+    """Where in the spool a file lies."""
+
+    WAITING = "."
+    UNDELIVERABLE = "undeliverable"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An outcome on disk that is ours alone until `close`; a `Blob` in it lives as long."""
+
+    path: Path
+    descriptor: int
+    note: Note
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.note.outcome(self.descriptor)
+
+    def remove(self) -> None:
+        """It is settled: close it and delete the file, unless another has taken its place."""
+        with contextlib.suppress(FileNotFoundError):
+            if _is_at(self.path, self.descriptor):
+                self.path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Leave the file to whoever takes it next."""
+        os.close(self.descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file as one finds it without taking it; the note of a damaged one cannot be read."""
+
+    path: Path
+    shelf: Shelf
+    note: Note | None
+    size: int
+    changed_at: float
+
+
+class Spool:
+    """The folder of one state directory.  What goes wrong in it is logged, and never ends a report."""
+
+    def __init__(self, state_dir: Path, now: Callable[[], float] = time.time) -> None:
+        self.folder = state_dir / "spool"
+        self._now = now
+        self._is_failing = False
+
+    def keep(self, destination: Destination, fence: Fence, action: str, outcome: Outcome) -> Entry | None:
+        """Put an outcome on the disk, in place of an earlier one of the same attempt; None when that cannot be."""
+        note = spoolfile.note_of(destination, fence, action, outcome, self._now())
+        path = self.folder / file_name(destination, fence)
+        try:
+            self._prepare()
+            entry = Entry(path, _write(path, note, outcome), note)
+        except OSError as error:
+            self._failed(error)
+            return None
+        self._succeeded()
+        return entry
+
+    def waiting(self, destination: Destination) -> list[Path]:
+        """What is to be sent to `destination`, oldest first; files that cannot be read are among them."""
+        found = [each for each in self.find(Shelf.WAITING) if each.note is None or each.note.destination == destination]
+        return [each.path for each in sorted(found, key=lambda each: each.changed_at)]
+
+    def take(self, path: Path) -> Entry | None:
+        """The outcome in a file, for us alone; None when it is gone, in other hands, or damaged and set aside."""
+        try:
+            descriptor = _locked(path)
+        except (FileNotFoundError, BlockingIOError):
+            return None
+        try:
+            return Entry(path, descriptor, spoolfile.verify(descriptor))
+        except Damaged as damaged:
+            log.error("a damaged file was set aside", file=path.name, reason=str(damaged))
+            self._move(path, Shelf.DAMAGED)
+            os.close(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return None
+
+    def is_in_hands(self, path: Path) -> bool:
+        """Whether somebody has taken it; whoever wants it while we look will look again later."""
+        try:
+            os.close(_locked(path))
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+        return False
+
+    def shelve(self, entry: Entry) -> None:
+        """Close an entry that is not to be sent any more, and leave it to the operator."""
+        self._move(entry.path, Shelf.UNDELIVERABLE)
+        entry.close()
+
+    def keep_copy(self, entry: Entry) -> None:
+        """Leave the operator an entry that something else will take the place of."""
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(entry.path, self._shelf(Shelf.UNDELIVERABLE) / entry.path.name)
+        except OSError as error:
+            self._failed(error)
+
+    def find(self, *shelves: Shelf) -> list[Found]:
+        """What lies there; a folder that is not there is empty."""
+        return [found for shelf in shelves for path in self._files(shelf) for found in _looked_at(path, shelf)]
+
+    def sweep(self) -> None:
+        """Delete what writers that were killed have left unfinished."""
+        for path in self._files(Shelf.WAITING, UNFINISHED):
+            with contextlib.suppress(OSError):
+                if self._now() - path.stat().st_mtime > ABANDONED_AFTER:
+                    os.close(_locked(path))
+                    path.unlink()
+
+    def _prepare(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _shelf(self, shelf: Shelf) -> Path:
+        folder = self.folder / shelf.value
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def _move(self, path: Path, shelf: Shelf) -> None:
+        try:
+            path.rename(self._shelf(shelf) / path.name)
+        except OSError as error:
+            self._failed(error)
+
+    def _files(self, shelf: Shelf, ending: str = ENDING) -> Iterable[Path]:
+        try:
+            return sorted(path for path in (self.folder / shelf.value).iterdir() if path.name.endswith(ending))
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            self._failed(error)
+            return ()
+
+    def _failed(self, error: OSError) -> None:
+        # Once, not for every job: the disk stays full for a while.
+        if not self._is_failing:
+            reason = error.strerror or str(error)
+            log.warning("the spool cannot be used: outcomes wait in memory only", folder=str(self.folder), error=reason)
+        self._is_failing = True
+
+    def _succeeded(self) -> None:
+        if self._is_failing:
+            log.info("the spool can be used again")
+        self._is_failing = False
+
+
+def file_name(destination: Destination, fence: Fence) -> str:
+    """The name of the file for one attempt: readable as far as it is safe, and no other attempt's."""
+    digest = hashlib.sha256(msgspec.json.encode([destination, fence])).hexdigest()[:16]
+    readable = re.sub(r"[^A-Za-z0-9-]+", "_", fence.job_id)[:40]
+    return f"{readable}-{fence.attempt}-{digest}{ENDING}"
+
+
+def _write(path: Path, note: Note, outcome: Outcome) -> int:
+    """Have the file whole or not at all, whenever we are killed; return its descriptor, which holds its lock."""
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        spoolfile.write(descriptor, note, outcome)
+        unfinished.rename(path)
+    except BaseException:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
+    with contextlib.suppress(OSError):  # the file is there; at worst it does not survive a loss of power
+        _sync(path.parent)
+    return descriptor
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds the lock of the file at `path`; raise `BlockingIOError` when it is in other hands."""
+    with _opened(path) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had the lock before us may have removed or replaced the file.
+        if not _is_at(path, descriptor):
+            raise FileNotFoundError(path)
+        return os.dup(descriptor)  # the lock belongs to the open file, and stays with the last of its descriptors
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    # A pipe or a link in the folder is not ours, and must neither block nor lead us elsewhere.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
+
+
+def _looked_at(path: Path, shelf: Shelf) -> list[Found]:
+    """What lies at `path`; nothing if it is gone."""
+    try:
+        with _opened(path) as descriptor:
+            status = os.fstat(descriptor)
+            note = None
+            with contextlib.suppress(Damaged):
+                note = spoolfile.peek(descriptor)
+            return [Found(path, shelf, note, status.st_size, status.st_mtime)]
+    except FileNotFoundError:
+        return []
+    except OSError:  # a link, or somebody else's file: shown, and left alone
+        return [Found(path, shelf, None, 0, 0.0)]

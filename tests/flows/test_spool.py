@@ -1,0 +1,363 @@
+"""Results outlive outages, leases and the supervisor: they wait on disk and are delivered with their old fence."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from supervisor.devserver.app import DevServer, DevServerSettings
+from supervisor.devserver.journal import Call, HangUp
+from supervisor.exit_code import ExitCode
+from supervisor.job import Failed, Fence, Succeeded
+from supervisor.spool import Shelf, Spool
+from supervisor.spoolfile import Destination
+from tests.harness import (
+    GENEROUS,
+    PROJECT,
+    calls,
+    finished_job,
+    program,
+    reports,
+    result_of,
+    start_job,
+    supervising,
+)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[DevServer]:
+    """A server that gives no job away while a supervisor is started anew."""
+    async with DevServer(DevServerSettings(heartbeat_interval=0.2, lease_ttl=60, journal=True)) as server:
+        yield server
+
+
+def answer(server: DevServer, status: int, *names: str) -> None:
+    """Answer every call of these kinds by a status; 0 is no answer."""
+
+    async def intercept(call: Call) -> web.StreamResponse | None:
+        if call.name not in names:
+            return None
+        if not status:
+            raise HangUp
+        return web.Response(status=status)
+
+    server.intercept = intercept
+
+
+def spooled(state: Path, shelf: Shelf = Shelf.WAITING) -> list[str]:
+    """The kinds of outcome that lie on a shelf of the spool."""
+    notes = [found.note for found in Spool(state).find(shelf)]
+    return ["damaged" if not note else note.failed.error_type if note.failed else "completed" for note in notes]
+
+
+def leave(state: Path, url: str, *job_ids: str) -> None:
+    """Put outcomes into the spool as an earlier process would have left them."""
+    for job_id in job_ids:
+        entry = Spool(state).keep(Destination(url, PROJECT), Fence("earlier", job_id, 1), "a", Failed("E", "m"))
+        assert entry is not None
+        entry.close()
+
+
+async def until(is_so: Callable[[], Any]) -> None:
+    """Wait for what no server tells of: files."""
+    async with asyncio.timeout(GENEROUS):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+def claims_after_a_report(server: DevServer) -> list[Call]:
+    """Of a supervisor with one slot: it has given up that report."""
+    first = min((call.received_at for call in calls(server, "complete")), default=float("inf"))
+    return [call for call in calls(server, "claim") if call.received_at > first]
+
+
+def accepted(server: DevServer, job_id: str) -> list[Call]:
+    return [call for call in reports(server, job_id) if call.status == 204]
+
+
+async def killed(process: asyncio.subprocess.Process) -> None:
+    process.kill()
+    await process.wait()
+
+
+async def test_a_result_outlives_its_supervisor_and_is_delivered_once_with_the_old_fence(
+    server: DevServer, state: Path
+) -> None:
+    answer(server, 503, "complete")
+    async with program(server.url, state, worker_id="first") as process:
+        run = await start_job(server, "echo", {"text": "hours of work"})
+        await until(lambda: spooled(state))
+        await killed(process)
+    server.intercept = None
+    async with program(server.url, state, worker_id="second"):
+        job = await finished_job(server, run)
+        await until(lambda: not spooled(state))
+
+    assert (job.status, job.attempt) == ("completed", 1)
+    (report,) = accepted(server, job.id)
+    assert (report.body["worker_id"], result_of(report)) == ("first", {"text": "hours of work"})
+
+
+async def test_a_result_too_big_for_memory_outlives_its_supervisor(server: DevServer, state: Path) -> None:
+    answer(server, 503, "complete")
+    async with program(server.url, state) as process:
+        run = await start_job(server, "big-result", {"size": 6 * 2**20})
+        await until(lambda: spooled(state))
+        await killed(process)
+    server.intercept = None
+    async with program(server.url, state):
+        job = await finished_job(server, run)
+
+    (report,) = accepted(server, job.id)
+    assert (job.status, len(report.body["result_b64"])) == ("completed", 8 * 2**20)
+
+
+async def test_the_outcome_of_a_long_job_is_on_disk_before_it_is_first_sent(server: DevServer, state: Path) -> None:
+    on_disk: list[list[str]] = []
+
+    async def look(call: Call) -> None:
+        if call.name == "complete":
+            on_disk.append(spooled(state))
+
+    server.intercept = look
+    async with supervising(server, state, spool_after="300ms", workers="1"):
+        await finished_job(server, await start_job(server, "nothing"))
+        await finished_job(server, await start_job(server, "sleeps", {"seconds": 0.4}))
+        await until(lambda: not spooled(state))
+
+    assert on_disk == [[], ["completed"]]
+
+
+async def test_an_outcome_whose_first_send_hangs_is_on_disk_once_its_job_is_old_enough(
+    server: DevServer, state: Path
+) -> None:
+    go_on = asyncio.Event()
+
+    async def hang(call: Call) -> None:
+        if call.name == "complete":
+            await go_on.wait()
+
+    server.intercept = hang
+    async with supervising(server, state, spool_after="300ms"):
+        run = await start_job(server, "nothing")
+        await until(lambda: spooled(state))
+        go_on.set()
+        job = await finished_job(server, run)
+        await until(lambda: not spooled(state))
+
+    assert job.status == "completed"
+
+
+async def test_a_short_job_that_is_accepted_at_once_never_touches_the_disk(server: DevServer, state: Path) -> None:
+    async with supervising(server, state):
+        await finished_job(server, await start_job(server, "nothing"))
+
+    assert not (state / "spool").exists()
+
+
+async def test_a_report_goes_on_after_its_lease_was_lost_by_silence(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, workers="1", lease_ttl="700ms"):
+        answer(server, 0, "heartbeat", "complete")
+        run = await start_job(server, "echo", {"text": "kept"})
+        await server.until(lambda: claims_after_a_report(server) or None, timeout=GENEROUS)
+        server.intercept = None
+        job = await finished_job(server, run)
+        await until(lambda: not spooled(state))
+
+    assert (job.status, job.attempt) == ("completed", 1)
+    assert len(accepted(server, job.id)) == 1
+
+
+async def test_nothing_is_kept_of_a_job_whose_lease_was_refused(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, workers="1", spool_after="0s"):
+        run = await start_job(server, "emits-then-sleeps", {"count": 1, "seconds": 0.0})
+
+        async def intercept(call: Call) -> web.StreamResponse | None:
+            # The events hold up the report, so that the refusal comes before it.
+            answers = {"events": 503, "heartbeat": 409}
+            return web.Response(status=answers[call.name]) if call.name in answers else None
+
+        server.intercept = intercept
+        await server.until(lambda: calls(server, "heartbeat") or None)
+        await until(lambda: (state / "spool").exists() and not spooled(state))
+
+    assert reports(server, server.jobs(run)[0].id) == []
+
+
+async def test_a_drain_during_an_outage_leaves_the_outcome_and_says_so(server: DevServer, state: Path) -> None:
+    answer(server, 503, "complete")
+    async with program(server.url, state, drain_timeout="100ms", log_format="json") as process:
+        run = await start_job(server, "echo", {"text": "kept"})
+        await until(lambda: spooled(state))
+        process.send_signal(signal.SIGTERM)
+        code = await asyncio.wait_for(process.wait(), GENEROUS)
+    left = spooled(state)
+    server.intercept = None
+    async with program(server.url, state):
+        job = await finished_job(server, run)
+
+    assert (code, left, job.status) == (ExitCode.JOBS_CUT, ["completed"], "completed")
+    assert '"event":"outcomes that the server does not have wait in the spool"' in (state / "log").read_text()
+    assert '"count":1' in (state / "log").read_text()
+
+
+@pytest.mark.parametrize("refused", ["complete", "claim"])
+async def test_a_revoked_key_ends_the_program_and_loses_no_result(server: DevServer, state: Path, refused: str) -> None:
+    answer(server, 503, "complete")
+    async with supervising(server, state, wait_seconds="1") as supervisor:
+        run = await start_job(server, "echo", {"text": "kept"})
+        await server.until(lambda: calls(server, "complete") or None)
+
+        async def intercept(call: Call) -> web.StreamResponse | None:
+            return web.Response(status=401 if call.name == refused else 503) if call.name != "heartbeat" else None
+
+        server.intercept = intercept
+        code = await supervisor.exit_code()
+    left = spooled(state)
+    server.intercept = None
+    async with supervising(server, state):
+        job = await finished_job(server, run)
+
+    assert (code, left, job.status) == (ExitCode.CREDENTIAL_REFUSED, ["completed"], "completed")
+
+
+async def test_a_damaged_file_is_set_aside_and_harms_nothing(server: DevServer, state: Path) -> None:
+    (state / "spool").mkdir(parents=True)
+    (state / "spool" / "job-1.outcome").write_bytes(os.urandom(200))
+
+    async with program(server.url, state):
+        job = await finished_job(server, await start_job(server, "nothing"))
+        await until(lambda: spooled(state, Shelf.DAMAGED))
+
+    assert job.status == "completed"
+    assert spooled(state) == []
+    assert (state / "log").read_text().count("a damaged file was set aside") == 1
+
+
+async def test_outcomes_for_other_servers_and_projects_are_never_sent(server: DevServer, state: Path) -> None:
+    leave(state, "http://127.0.0.1:9", "foreign")
+    leave(state, server.url, "ours")
+
+    async with supervising(server, state):
+        await server.until(lambda: calls(server, "complete") or None)
+        await finished_job(server, await start_job(server, "nothing"))
+        await until(lambda: len(spooled(state)) == 1)
+
+    assert reports(server, "foreign") == []
+    assert len(reports(server, "ours")) == 1
+
+
+async def test_jobs_are_served_while_the_spool_cannot_be_emptied(server: DevServer, state: Path) -> None:
+    leave(state, server.url, "a/b", "..", "x" * 300)
+    hung: list[str | None] = []
+
+    async def hang(call: Call) -> None:
+        if call.name == "complete" and call.body["worker_id"] == "earlier":
+            hung.append(call.job_id)
+            await asyncio.Event().wait()
+
+    server.intercept = hang
+    async with supervising(server, state):
+        job = await finished_job(server, await start_job(server, "nothing"))
+        await server.until(lambda: hung or None)
+
+    assert job.status == "completed"
+    assert len(spooled(state)) == 3
+
+
+async def test_two_supervisors_with_one_state_directory_send_nothing_twice(server: DevServer, state: Path) -> None:
+    names = [f"job-{number}" for number in range(30)]
+    leave(state, server.url, *names)
+
+    async def take_time(call: Call) -> web.StreamResponse | None:
+        if call.name != "complete":
+            return None
+        await asyncio.sleep(0.05)
+        return web.Response(status=204)
+
+    server.intercept = take_time
+    async with (
+        program(server.url, state, worker_id="one"),
+        program(server.url, state, worker_id="two"),
+    ):
+        await until(lambda: not spooled(state))
+
+    assert sorted(call.job_id or "" for call in calls(server, "complete")) == sorted(names)
+
+
+async def test_a_spool_that_cannot_be_used_is_one_warning_and_reports_go_on(server: DevServer, state: Path) -> None:
+    state.mkdir()
+    (state / "spool").touch()  # a file where the folder should be: root may write everywhere else
+    seen: list[Call] = []
+
+    async def fail_twice(call: Call) -> web.StreamResponse | None:
+        if call.name != "complete" or len(seen) == 2:
+            return None
+        seen.append(call)
+        return web.Response(status=503)
+
+    server.intercept = fail_twice
+    async with program(server.url, state):
+        job = await finished_job(server, await start_job(server, "nothing"))
+
+    assert job.status == "completed"
+    assert (state / "log").read_text().count("the spool cannot be used") == 1
+
+
+def spool_command(state: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "supervisor", "spool", *arguments, "--state-dir", str(state)]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=30
+    )
+
+
+async def test_the_spool_is_listed_and_sent_by_hand(server: DevServer, state: Path) -> None:
+    leave(state, server.url, "job/1", "job/2")
+    account = {"MOBIUS_BASE_URL": server.url, "PROJECT": PROJECT, "MOBIUS_API_KEY": "mbx_any"}
+
+    listed = await asyncio.to_thread(spool_command, state, "ls")
+    answer(server, 503, "complete")
+    waiting = await asyncio.to_thread(spool_command, state, "replay", **account)
+    server.intercept = None
+    settled = await asyncio.to_thread(spool_command, state, "replay", **account)
+
+    assert [line.split()[:2] for line in listed.stdout.splitlines()] == [
+        ["JOB", "ATTEMPT"],
+        ["job/1", "1"],
+        ["job/2", "1"],
+    ]
+    assert (waiting.returncode, waiting.stdout.count(": still waiting: 503")) == (1, 2)
+    assert (settled.returncode, settled.stdout.count(": dropped, the server does not want it: ")) == (0, 2)
+    assert spooled(state) == []
+
+
+def test_an_outcome_is_shown_and_dropped_by_any_of_its_names(state: Path) -> None:
+    spool = Spool(state)
+    entry = spool.keep(
+        Destination("https://x.example", "acme"), Fence("w", "job/1", 2), "render", Succeeded(b"eyJhIjoxfQ==")
+    )
+    assert entry is not None
+    held = spool_command(state, "drop", "job/1", "--yes")
+    entry.close()
+
+    shown = [spool_command(state, "show", name).stdout for name in ("job/1", "job/1#2", entry.path.name)]
+    asked = spool_command(state, "drop", "job/1")
+    dropped = spool_command(state, "drop", "job/1", "--yes")
+    unknown = spool_command(state, "show", "job/1")
+
+    assert (held.returncode, asked.returncode, dropped.returncode, unknown.returncode) == (2, 2, 0, 2)
+    assert shown[0] == shown[1] == shown[2]
+    assert "worker   w\n" in shown[0]
+    assert shown[0].endswith('\n{"a":1}\n')
+    assert "add --yes" in asked.stderr
+    assert unknown.stderr == f"Error: there is no outcome 'job/1' in {state}/spool\n"
+    assert spooled(state) == []
