@@ -35,9 +35,8 @@ def module(folder: Path, source: str) -> Path:
     return folder
 
 
-def order(action: str, **parameters: Any) -> Run:
-    job = Job("job_1", "run_1", "flow", "step", action, 1, "default", msgspec.json.encode(parameters), 30.0)
-    return Run(job, "worker 1", "/tmp/nowhere")
+def a_job(action: str, **parameters: Any) -> Job:
+    return Job("job_1", "run_1", "flow", "step", action, 1, "default", msgspec.json.encode(parameters), 30.0)
 
 
 @dataclass

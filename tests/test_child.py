@@ -22,7 +22,7 @@ from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked,
 from supervisor.process.wire import encode
 from supervisor.process.zygote import StartFailed
 from tests.harness import GENEROUS, is_alive
-from tests.process_world import Heard, module, order, run, world
+from tests.process_world import Heard, a_job, module, run, world
 
 
 def value_of(told: Told) -> Any:
@@ -185,7 +185,7 @@ async def test_a_child_that_is_killed_before_it_is_our_own_is_reaped(tmp_path: P
 # Work
 
 
-async def test_order_is_run_and_its_result_comes_back_as_it_is() -> None:
+async def test_a_job_is_run_and_its_result_comes_back_as_it_is() -> None:
     async with world() as here:
         told = await run(await here.child(), "echo", name="ä", ratio=0.1)
 
@@ -282,7 +282,7 @@ async def test_a_stop_between_two_jobs_stops_neither() -> None:
         assert value_of(await run(child, "pid")) == child.pid
 
 
-async def test_what_order_changed_in_its_process_is_as_before_for_the_next() -> None:
+async def test_what_a_job_changed_in_its_process_is_as_before_for_the_next() -> None:
     async with world() as here:
         child = await here.child()
 

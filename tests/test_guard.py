@@ -25,7 +25,7 @@ from supervisor.process.child import Child
 from supervisor.process.family import Family
 from supervisor.process.messages import Run
 from supervisor.process.zygote import Zygote
-from tests.process_world import Heard, order, nursery
+from tests.process_world import Heard, a_job, nursery
 
 async def main():
     family = Family()
