@@ -275,7 +275,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kill-supervisor", action=argparse.BooleanOptionalAction, default=False)
+    parser.add_argument("--kill-supervisor", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--markdown", action="store_true", help="print the figures as a table for RESULTS.md")
     parser.add_argument("--folder", type=Path, help="where logs and records stay; otherwise they are removed")
     options = parser.parse_args()

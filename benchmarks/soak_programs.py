@@ -101,6 +101,7 @@ class Supervisor:
             "state-dir": self._folder / "state",
             "lease-ttl": f"{LEASE_TTL - 1}s",
             "wait-seconds": 2,
+            "spool-after": "500ms",  # so that jobs of both kinds are met: on disk before the report, and not
             "log-format": "json",
         }
         with self.log.open("ab") as log:

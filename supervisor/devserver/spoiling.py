@@ -138,8 +138,8 @@ async def _close_after(request: web.Request, data: bytes) -> None:
 
 async def _trickle(request: web.Request, data: bytes, pause: float) -> None:
     for number in range(len(data)):
+        await asyncio.sleep(pause)  # not after the last byte: a client that has them all may be gone
         await _send(request, data[number : number + 1])
-        await asyncio.sleep(pause)
     await _close_after(request, b"")
 
 
