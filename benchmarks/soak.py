@@ -167,7 +167,7 @@ class Soak:
     async def _kill_supervisor(self) -> None:
         dice = random.Random(f"{self.seed} kill")
         while True:
-            await asyncio.sleep(dice.uniform(0.1, 0.3) * max(20.0, KILLING_PART * self.seconds / 4))
+            await asyncio.sleep(dice.uniform(0.3, 1.0) * min(20.0, KILLING_PART * self.seconds))
             self._count("supervisor")
             # To the end, whatever the time: otherwise there would be none.
             await asyncio.shield(self.supervisor.kill_and_start_again())

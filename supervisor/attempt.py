@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.backoff import Backoff
+from supervisor.bucket import TokenBucket
 from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.lease import Lease
 from supervisor.limits import Limits
@@ -36,6 +37,9 @@ NUDGES = (0.02, 0.1, 0.0)
 """Seconds after each SIGTERM.  One is not enough: when it arrives just before the handler begins to wait in a system
 call, or with the signal for the stack, which restarts the call, it would be noticed only when the call is over.
 """
+EVENT_RATE = 50_000.0
+"""Events a second that are taken from one child, so that a flood leaves the loop to heartbeats and to other jobs."""
+EVENT_BURST = 10_000.0
 STACK_TIME = 0.01
 """Seconds that a child gets to write its stack before it is killed; it takes one millisecond."""
 
@@ -69,6 +73,8 @@ class Attempt:
         self._now = now
         self._began_at = now()
         self._outbox = Outbox()
+        self._events = TokenBucket(rate=EVENT_RATE, burst=EVENT_BURST, now=asyncio.get_running_loop().time())
+        self._read_on_timer: asyncio.TimerHandle | None = None
         self._sender: asyncio.Task[None] | None = None
         self._stop: Stop | None = None
         self._stopping = False
@@ -136,8 +142,22 @@ class Attempt:
         if self._sender is None or self._sender.done():
             self._sender = self._beside.start(self._send_events)
         # While it is being stopped it is read on: an `emit` that waits would wait out the grace.
-        if self._outbox.is_full and not self._stopping:
+        if not self._stopping:
+            self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Read the child no further while the outbox is full, or while it says more than the loop has time for."""
+        loop = asyncio.get_running_loop()
+        if self._outbox.is_full:
             self._child.pause()
+        elif (debt := self._events.overdraw(1, loop.time())) > 0 and self._read_on_timer is None:
+            self._child.pause()
+            self._read_on_timer = loop.call_later(debt, self._read_on)
+
+    def _read_on(self) -> None:
+        self._read_on_timer = None
+        if not self._outbox.is_full:
+            self._child.resume()
 
     def heard_log(self, level: int, text: str) -> None:
         self._log.log(level, text, logger="handler")
@@ -256,8 +276,7 @@ class Attempt:
             else:
                 backoff.reset()
                 self._outbox.settle()
-            if not self._outbox.is_full:
-                self._child.resume()
+            self._read_on()
 
     def _drop_offender(self, batch: tuple[Event, ...], rejected: Rejected) -> None:
         if len(batch) > 1:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -17,14 +16,12 @@ from typing import Any, TypeVar
 
 from supervisor.encoding import NotJson, encode_json
 from supervisor.interruption import Cancelled, Interruption
-from supervisor.job import Event, Job
+from supervisor.job import EVENT_TYPE, LARGEST_PAYLOAD, Event, Job
 from supervisor.process.messages import Emitted, Logged
 
 __all__ = ["Cancelled", "Context", "PermanentError"]
 
-_PAYLOAD_LIMIT = 16 * 1024
 _LOG_LIMIT = 16 * 1024
-_EVENT_TYPE = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _SECONDS_BETWEEN_PROGRESS = 0.5
 
 Item = TypeVar("Item")
@@ -181,7 +178,7 @@ def _fit(text: str) -> str:
 
 
 def _checked_type(type: object) -> str:  # noqa: A002 - as in `emit`
-    if not isinstance(type, str) or not _EVENT_TYPE.fullmatch(type):
+    if not isinstance(type, str) or not EVENT_TYPE.fullmatch(type):
         raise ValueError(f"the event type {type!r} is not 1 to 64 of the characters a-z, A-Z, 0-9, '_', '.' and '-'")
     if type.startswith("mobius."):
         raise ValueError(f"the event type {type!r} begins with 'mobius.', which is the server's own")
@@ -195,9 +192,9 @@ def _checked_payload(type: str, payload: object) -> bytes:  # noqa: A002 - as in
         raise ValueError(f"the payload of event {type!r} is not JSON: {error}") from error
     if not encoded.startswith(b"{"):
         raise ValueError(f"the payload of event {type!r} is not a JSON object but of type {_name(payload)}")
-    if len(encoded) > _PAYLOAD_LIMIT:
+    if len(encoded) > LARGEST_PAYLOAD:
         raise ValueError(
-            f"the payload of event {type!r} has {len(encoded)} bytes as JSON; {_PAYLOAD_LIMIT} are allowed"
+            f"the payload of event {type!r} has {len(encoded)} bytes as JSON; {LARGEST_PAYLOAD} are allowed"
         )
     return encoded
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 
 import msgspec
 
@@ -58,6 +59,22 @@ class Blob(msgspec.Struct, frozen=True):
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+
+EVENT_TYPE = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+LARGEST_PAYLOAD = 16 * 1024
+"""Bytes of compact UTF-8, by the protocol."""
+
+
+def is_valid(event: Event) -> bool:
+    """Whether the server can take the event, as far as that can be told without decoding its payload."""
+    return (
+        len(event.payload) <= LARGEST_PAYLOAD
+        and event.payload[:1] == b"{"
+        and event.payload[-1:] == b"}"
+        and EVENT_TYPE.fullmatch(event.type) is not None
+        and not event.type.startswith("mobius.")
+    )
 
 
 class Succeeded(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from supervisor.backoff import Backoff
 from supervisor.job import Directive
@@ -125,8 +125,9 @@ class Lease:
 
     def learn(self, time_to_live: float | None) -> None:
         """The server has told how long a lease lives, or that it does not tell."""
-        known = self._terms.time_to_live if time_to_live is None else time_to_live
-        self._terms = replace(self._terms, time_to_live=known, is_guessed=False)
+        lives = self._terms.time_to_live if time_to_live is None else time_to_live
+        self._terms = Terms(min(self._terms.interval, lives / 3), lives)
+        self._next_beat_at = min(self._next_beat_at, self._renewed_at + self._terms.interval)
 
     def beat_timeout(self, now: float) -> float:
         """How long a heartbeat sent `now` may wait for its answer: less than the interval, and within the lease."""

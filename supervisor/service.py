@@ -53,7 +53,7 @@ async def serve(settings: Settings, source: CredentialSource, environment: Mappi
     """As `main`, in the running loop."""
     try:
         with claimed_instance(settings.state_dir, settings.worker_id) as scratch:
-            service = Service(settings, source.read().token, environment)
+            service = Service(settings, source, environment)
             rules = Rules(
                 worker_id=settings.worker_id,
                 wait=settings.wait_seconds,
@@ -81,9 +81,10 @@ async def serve(settings: Settings, source: CredentialSource, environment: Mappi
 class Service:
     """Everything that is open while the program serves."""
 
-    def __init__(self, settings: Settings, token: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, source: CredentialSource, environment: Mapping[str, str]) -> None:
         self._settings = settings
-        self._token = token
+        self._source = source
+        self._token = source.read().token
         self._family = Family()
         self._notifier = Notifier(environment)
         self._shutdown = Shutdown()
@@ -99,7 +100,7 @@ class Service:
         account = Account(settings.base_url, settings.project, settings.worker_id, settings.queues, settings.worker_id)
         with self._shutdown.signals():
             zygote = await self._start_zygote()
-            async with Client(account, self._token) as client:
+            async with Client(account, self._token, self._reread) as client:
                 reporter = self._reporter(client)
                 replay = Replay(reporter)
                 pool = Pool(
@@ -124,6 +125,14 @@ class Service:
         settings = self._settings
         destination = Destination(settings.base_url, settings.project)
         return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after)
+
+    def _reread(self) -> str:
+        """The key as it is now, after the server has refused it; the one that we have when there is none to read."""
+        try:
+            return self._source.read().token
+        except ConfigError as error:
+            log.error("the API key cannot be read again", error=str(error))
+            return self._token
 
     async def _start_zygote(self) -> Zygote:
         zygote = await Zygote.start(self._nursery, self._family)

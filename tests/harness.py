@@ -29,12 +29,12 @@ GENEROUS = 20.0
 """Seconds for what takes milliseconds, on a machine that may be busy with other things."""
 
 
-def settings_for(url: str, state: Path, **changes: str) -> Settings:
-    """Settings as the command line would make them; `changes` are texts by option, `cancel_grace="300ms"`."""
+def settings_for(url: str, state: Path, **changes: str | None) -> Settings:
+    """Settings as the command line would make them; `changes` are texts by option, None for its default."""
     given = {"base_url": url, "project": PROJECT, "handlers": str(HANDLERS), "state_dir": str(state), "workers": "2"}
     given["lease_ttl"] = "5s"  # three of the test server's intervals are no time on a busy machine
     machine = Machine(cpus=2, host="test", pid=os.getpid(), random=str(time.monotonic_ns()), home=state)
-    texts = {name: (text,) for name, text in {**given, **changes}.items()}
+    texts = {name: (text,) for name, text in {**given, **changes}.items() if text is not None}
     return resolve(texts, {}, machine, has_key=True, key_project=None)
 
 
@@ -66,7 +66,9 @@ class Supervisor:
 
 
 @asynccontextmanager
-async def supervising(server: DevServer, state: Path, environment: dict[str, str] | None = None, **changes: str) -> Any:
+async def supervising(
+    server: DevServer, state: Path, environment: dict[str, str] | None = None, **changes: str | None
+) -> Any:
     """Run a supervisor inside the block; afterwards no process and no task of it is left."""
     children = set(children_of(os.getpid()))
     tasks = asyncio.all_tasks()

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.bucket import TokenBucket
 from supervisor.process.output import BURST, LONGEST_LINE, RATE, READ_SIZE, TAIL, Output
 from tests.harness import timed
 
@@ -150,12 +151,17 @@ async def test_a_flood_is_dropped_and_told_how_much_it_was() -> None:
     assert BURST - len(chunk) <= told <= BURST + RATE * taken[0]
 
 
+def bucket(tokens: float) -> TokenBucket:
+    """One that holds so much, and hardly gets any more during a test."""
+    return TokenBucket(rate=1e-9, burst=tokens, now=0.0)
+
+
 async def test_after_a_flood_lines_are_told_again() -> None:
     with hearing() as heard:
-        heard.output._allowance = 0.0  # the flood
+        heard.output._allowance = bucket(0.0)  # the flood
         heard.print(b"x" * READ_SIZE)
         heard.output._read()
-        heard.output._allowance = 100.0  # a moment later
+        heard.output._allowance = bucket(100.0)  # a moment later
 
         heard.print(b"calm\n")
         heard.output._read()
@@ -165,7 +171,7 @@ async def test_after_a_flood_lines_are_told_again() -> None:
 
 async def test_the_last_lines_are_remembered_though_they_were_dropped() -> None:
     with hearing() as heard:
-        heard.output._allowance = -float(BURST)
+        heard.output._allowance = bucket(0.0)
         heard.print(b"one\ntwo\nthree")
 
         heard.output.drain()

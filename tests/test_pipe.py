@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +17,7 @@ from supervisor.process.messages import ChildMessage, Emitted, Finished, Logged,
 from supervisor.process.pipe import MOST_DESCRIPTORS, Pipe, socket_pair
 from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.wire import ATTACH_ABOVE, WireError, encode
+from tests.process_world import open_descriptors
 
 NO_JOB = Job("j", "r", "w", "s", "a", 1, "q", b"{}", 10.0)
 
@@ -60,11 +60,7 @@ def hearing(kind: type[Heard] = Heard) -> Iterator[Heard]:
     finally:
         heard.pipe.close()
         heard.theirs.close()
-    assert open_descriptors() == before
-
-
-def open_descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+    assert not open_descriptors() - before
 
 
 def event(number: int, size: int = 0) -> Emitted:

@@ -21,7 +21,7 @@ def findings(**changes: object) -> Findings:
 
 
 def test_a_short_soak_loses_no_result_and_leaves_nothing_behind() -> None:
-    command = [sys.executable, "-m", "benchmarks.soak", "--seconds", "4", "--seed", "7"]
+    command = [sys.executable, "-m", "benchmarks.soak", "--seconds", "3", "--seed", "8"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert ended.returncode == 0, ended.stdout + ended.stderr

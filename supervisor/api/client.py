@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -59,13 +59,16 @@ class _Answer:
 class Client:
     """An open connection to one server; `async with`."""
 
-    def __init__(self, account: Account, token: str) -> None:
+    def __init__(self, account: Account, token: str, reread: Callable[[], str] | None = None) -> None:
+        """`reread` looks for the key again where it came from: a key may be rotated while we run."""
         self._account = account
+        self._token = token
+        self._reread = reread or (lambda: token)
         self._jobs = f"{account.base_url.rstrip('/')}/v1/projects/{_segment(account.project)}/jobs"
         self._claim_url = URL(f"{self._jobs}/claim", encoded=True)
-        self._claims = _session(token)
-        self._beats = _session(token)
-        self._rest = _session(token)
+        self._claims = _session()
+        self._beats = _session()
+        self._rest = _session()
 
     async def __aenter__(self) -> Client:
         return self
@@ -109,7 +112,10 @@ class Client:
             _raise_for(await self._post(self._rest, url, head, ANSWER_TIMEOUT))
             return
         size = len(head) + blob.size + len(tail)
-        body = aiohttp.AsyncIterablePayload(_parts(head, blob, tail), content_type="application/json")
+
+        def body() -> aiohttp.Payload:  # a new one for each try: it can be read once
+            return aiohttp.AsyncIterablePayload(_parts(head, blob, tail), content_type="application/json")
+
         timeout = ANSWER_TIMEOUT + size / SLOWEST_UPLOAD
         _raise_for(await self._post(self._rest, url, body, timeout, headers={"Content-Length": str(size)}))
 
@@ -149,12 +155,36 @@ class Client:
         largest: int,
         headers: Mapping[str, str] | None = None,
     ) -> _Answer:
+        """One request; one more when the key is refused and there is another one by now."""
+        used = self._token
+        answer = await self._send_once(session, method, url, body, seconds, largest, headers)
+        if answer.status != 401 or not self._is_renewed(used):
+            return answer
+        return await self._send_once(session, method, url, body, seconds, largest, headers)
+
+    def _is_renewed(self, used: str) -> bool:
+        if self._token == used:
+            self._token = self._reread()
+        return self._token != used
+
+    async def _send_once(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        body: Any,
+        seconds: float,
+        largest: int,
+        headers: Mapping[str, str] | None,
+    ) -> _Answer:
+        data = body() if callable(body) else body
+        sent = {"Authorization": f"Bearer {self._token}", **(headers or {})}
         # A total timeout, not only one per read: a server that sends a byte now and then must not hold us.
         # And to the point: aiohttp would round it up to whole seconds (beyond the end of a lease), and take 0 for none.
         timeout = aiohttp.ClientTimeout(total=max(seconds, 0.001), sock_connect=5.0, ceil_threshold=math.inf)
         try:
             async with session.request(
-                method, url, data=body, timeout=timeout, headers=headers, allow_redirects=False
+                method, url, data=data, timeout=timeout, headers=sent, allow_redirects=False
             ) as response:
                 return _Answer(response.status, response.headers, await _read(response, largest))
         except TimeoutError as error:
@@ -163,12 +193,12 @@ class Client:
             raise Unavailable(str(error) or type(error).__name__) from error
 
 
-def _session(token: str) -> aiohttp.ClientSession:
+def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         # No limit: there are never more calls than slots, and a heartbeat must not queue behind anything.
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, socket_factory=_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        headers={"Content-Type": "application/json"},
         auto_decompress=True,
     )
 

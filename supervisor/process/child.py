@@ -19,7 +19,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from supervisor.job import Blob, Event, Outcome, Succeeded
+from supervisor.job import Blob, Event, Outcome, Succeeded, is_valid
 from supervisor.process.exit import Ending, Exit
 from supervisor.process.family import Family
 from supervisor.process.kernel import kill_group
@@ -207,6 +207,10 @@ class Child:
             return  # `run` was cancelled: nobody wants to hear it, and the child is about to be killed
         match message:
             case Emitted(event):
+                if not is_valid(event):
+                    raise WireError(
+                        f"emitted what no handler can: type {event.type[:64]!r}, {len(event.payload)} bytes"
+                    )
                 self._listener.heard_event(event)
             case Logged(level, text):
                 self._listener.heard_log(level, text)

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from supervisor.bucket import TokenBucket
 from supervisor.process.kernel import bytes_waiting
 
 READ_SIZE = 64 * 1024
@@ -33,8 +34,7 @@ class Output:
         self._partial = b""
         self._tail = b""
         self._dropped = 0
-        self._allowance = float(BURST)
-        self._refilled_at = self._loop.time()
+        self._allowance = TokenBucket(rate=RATE, burst=BURST, now=self._loop.time())
         self._loop.add_reader(descriptor, self._read)
 
     def last_lines(self, most: int = 20) -> list[str]:
@@ -77,7 +77,7 @@ class Output:
 
     def _take(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-TAIL:]
-        if not self._spend(len(data)):
+        if not self._allowance.take(len(data), self._loop.time()):
             self._dropped += len(data)
             return
         self._say_dropped()
@@ -96,15 +96,6 @@ class Output:
         if self._dropped:
             self._on_line(f"[{self._dropped} bytes of output dropped: more than {RATE} a second]")
             self._dropped = 0
-
-    def _spend(self, size: int) -> bool:
-        now = self._loop.time()
-        self._allowance = min(BURST, self._allowance + (now - self._refilled_at) * RATE)
-        self._refilled_at = now
-        if self._allowance < size:
-            return False
-        self._allowance -= size
-        return True
 
 
 def _text(line: bytes) -> str:
