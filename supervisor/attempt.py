@@ -24,7 +24,7 @@ from supervisor.process.messages import Run
 from supervisor.process.usage import tree_memory
 from supervisor.report import Refused, Report, Reporter
 from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
-from supervisor.tasks import Alongside
+from supervisor.tasks import Alongside, Helper
 
 CANCEL_FLUSH = 1.0
 """Seconds that events may hold up the report of a cancelled job; any other job's are all delivered first."""
@@ -80,6 +80,7 @@ class Attempt:
         self._stopping = False
         self._ran = False
         self._told_nothing = False
+        self._cancel_seen = asyncio.Event()
         self._report: Report | None = None
         self._reported: Outcome | None = None
         self._beside = Alongside()
@@ -213,6 +214,7 @@ class Attempt:
         else:
             self._lease.answered(directive, sent_at=now)
             if self._lease.is_cancelling:
+                self._cancel_seen.set()
                 self.stop(CANCELLED)
             elif self._lease.length_is_guessed:
                 await self._learn_lease_length()
@@ -283,10 +285,19 @@ class Attempt:
         self._log.warning("event dropped: the server refuses it", type=batch[0].type, error=str(rejected))
         self._outbox.settle()
 
-    async def _deliver_events(self) -> None:
-        """Wait until the server has all events; it refuses them after the report."""
-        if self._sender is not None:
-            await asyncio.wait([self._sender], timeout=CANCEL_FLUSH if self._lease.is_cancelling else None)
+    async def _deliver_events(self, heed_cancel: Helper) -> None:
+        """Wait until the server has all events, which it refuses after the report."""
+        if self._sender is not None and not self._sender.done():
+            self._beside.start(heed_cancel)
+            await asyncio.wait([self._sender])
+
+    async def _heed_cancel(self, report: Report, told: Outcome | None) -> None:
+        """A cancel that is seen before the report begins, be it while the events are delivered, still counts."""
+        await self._cancel_seen.wait()
+        await report.replace(self._decide(told))
+        await asyncio.sleep(CANCEL_FLUSH)
+        assert self._sender is not None
+        self._sender.cancel()
 
     def _decide(self, told: Outcome | None) -> Outcome:
         stop = CANCELLED if self._lease.is_cancelling else self._stop
@@ -297,7 +308,7 @@ class Attempt:
         report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
             await self._keep_in_time(report)
-            await self._deliver_events()
+            await self._deliver_events(lambda: self._heed_cancel(report, told))
             outcome = self._decide(told)
             self._lease.report_begins()  # a cancel that comes from here on comes too late
             await report.replace(outcome)

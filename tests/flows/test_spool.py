@@ -193,6 +193,18 @@ async def test_nothing_is_kept_of_a_job_whose_lease_was_refused(server: DevServe
     assert reports(server, server.jobs(run)[0].id) == []
 
 
+async def test_a_cancel_takes_the_place_of_a_result_that_waits_for_its_events(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, workers="1", spool_after="0s"):
+        answer(server, 503, "events")
+        run = await start_job(server, "emits", {"count": 1})
+        await until(lambda: spooled(state) == ["completed"])
+        await server.cancel_run(run)
+        await until(lambda: (state / "spool").exists() and not spooled(state))
+
+    (report,) = reports(server, server.jobs(run)[0].id)
+    assert (report.body["status"], report.body["error_type"]) == ("failed", "Cancelled")
+
+
 async def test_a_drain_during_an_outage_leaves_the_outcome_and_says_so(server: DevServer, state: Path) -> None:
     answer(server, 503, "complete")
     async with program(server.url, state, drain_timeout="100ms", log_format="json") as process:
