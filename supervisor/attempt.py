@@ -276,7 +276,8 @@ class Attempt:
             else:
                 backoff.reset()
                 self._outbox.settle()
-            self._read_on()
+            if self._read_on_timer is None:
+                self._read_on()
 
     def _drop_offender(self, batch: tuple[Event, ...], rejected: Rejected) -> None:
         if len(batch) > 1:

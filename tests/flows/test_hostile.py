@@ -148,8 +148,8 @@ async def test_a_flood_of_events_delays_no_other_jobs_heartbeats(server: DevServ
     beats = [beat.received_at for beat in calls(server, "heartbeat", job.id)]
     assert (job.status, job.attempt) == ("completed", 1)
     assert len(beats) >= 2
-    # The interval is 200 ms; the flooded server beats in this very process.
-    assert max(later - earlier for earlier, later in pairwise(beats)) < 1.5
+    # The interval is 200 ms and the lease 5 s; the server, which stores the flood, runs in this very process.
+    assert max(later - earlier for earlier, later in pairwise(beats)) < 3.5
 
 
 async def test_a_flood_of_output_is_dropped_and_the_log_says_how_much(server: DevServer, state: Path) -> None:
