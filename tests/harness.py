@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,19 @@ async def supervising(
 
 
 @asynccontextmanager
-async def program(url: str, state: Path, **changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run the installed program as a process of its own; its log goes to `state/log`."""
+async def program(
+    url: str, state: Path, prefix: Sequence[str] = (), **changes: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run the installed program as a process of its own; its log goes to `state/log`.
+
+    `prefix` is a command that becomes the program, such as `setpriv …`.
+    """
     given = {"handlers": str(HANDLERS), "workers": "2", "base-url": url, "project": PROJECT, "state-dir": str(state)}
     options = [part for name, text in {**given, **changes}.items() for part in (f"--{name.replace('_', '-')}", text)]
     state.mkdir(exist_ok=True)
     with (state / "log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
+            *prefix,
             sys.executable,
             "-m",
             "supervisor",

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import resource
 import signal
 import struct
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 
 from supervisor.job import Blob, Event, Failed, Succeeded
 from supervisor.process.child import Child, ChildDied, Told
+from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending
 from supervisor.process.kernel import bytes_waiting, children_of
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
@@ -74,6 +76,33 @@ async def test_a_child_has_its_outlets_its_stack_file_and_its_pipe_and_nothing_e
     kinds = sorted((number, target.partition(":")[0]) for number, target in told.items())
     assert kinds[:3] == [("0", "/dev/null"), ("1", "pipe"), ("2", "pipe")]
     assert sorted(kind for _, kind in kinds[3:]) == ["/memfd", "socket"]
+
+
+async def test_a_child_that_there_are_no_descriptors_for_is_a_failed_start_and_leaves_none_open() -> None:
+    async with world() as here:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.open("/dev/null", os.O_RDONLY)
+        os.close(free)
+        for spare in range(7):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free + spare, hard))
+            try:
+                with pytest.raises(StartFailed, match="no descriptors for a child: Too many open files"):
+                    await Child.start(here.zygote, here.family)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+        assert (await here.child()).is_idle
+
+
+async def test_a_zygote_that_hangs_in_a_fork_is_given_up(tmp_path: Path) -> None:
+    module(tmp_path, "import os, time\nos.register_at_fork(after_in_child=lambda: time.sleep(3600))")
+    async with world(tmp_path) as here:
+        with pytest.raises(StartFailed, match="not ready within"):
+            await Child.start(here.zygote, here.family, deadline=0.3)
+
+        async with asyncio.timeout(GENEROUS):
+            assert await here.zygote.exited() == -signal.SIGKILL
+        await here.family.sweep()
 
 
 async def test_programs_that_a_handler_starts_inherit_no_pipe() -> None:
@@ -151,7 +180,7 @@ def waiting(child: Child) -> int:
 
 async def test_a_child_that_says_ready_to_nobody_can_be_killed() -> None:
     async with world() as here:
-        child = Child(here.zygote, here.family)
+        child = Child(here.zygote, here.family, Cord.open())
         child.pause()
         await until(lambda: waiting(child) >= len(encode(Forked(1))) + len(encode(Ready())))
 
@@ -171,7 +200,7 @@ async def test_a_child_that_is_killed_before_it_is_our_own_is_reaped(tmp_path: P
     os._exit = lambda status: (time.sleep(0.2), leave(status))
     """
     async with world(module(tmp_path, source)) as here:
-        child = Child(here.zygote, here.family)
+        child = Child(here.zygote, here.family, Cord.open())
         await until(lambda: child.pid is not None)
         assert child.pid not in children_of(os.getpid())
 

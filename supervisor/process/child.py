@@ -20,13 +20,13 @@ import msgspec
 import structlog
 
 from supervisor.job import Blob, Event, Outcome, Succeeded, is_valid
+from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending, Exit
 from supervisor.process.family import Family
 from supervisor.process.kernel import kill_group
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
 from supervisor.process.output import Output
-from supervisor.process.pipe import Pipe, socket_pair
-from supervisor.process.stack import StackFile
+from supervisor.process.pipe import Pipe
 from supervisor.process.wire import ATTACH_ABOVE, WireError
 from supervisor.process.zygote import StartFailed, Zygote
 
@@ -68,7 +68,7 @@ class Listener(Protocol):
 class Child:
     """A process that runs one job at a time."""
 
-    def __init__(self, zygote: Zygote, family: Family) -> None:
+    def __init__(self, zygote: Zygote, family: Family, cord: Cord) -> None:
         loop = asyncio.get_running_loop()
         self.zygote = zygote
         self.state = State.STARTING
@@ -79,29 +79,34 @@ class Child:
         """What is left of it, once it has exited."""
         self._loop = loop
         self._family = family
-        self._pidfd = -1
+        self._pidfd = cord.reserved
+        """Becomes the child's pidfd once its pid is known; until then it keeps the place."""
         self._listener: Listener | None = None
         self._fault = ""
         self._ready: asyncio.Future[None] = loop.create_future()
         self._told: asyncio.Future[Told] | None = None
         self._exited = asyncio.Event()
-        ours, theirs = socket_pair()
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-        self._output = Output(reading, self._on_line)
-        self._stack = StackFile()
-        self._pipe: Pipe[ChildMessage] = Pipe(ours, ChildMessage, self._on_message, self._on_end)
+        self._output = Output(cord.our_output, self._on_line)
+        self._stack = cord.our_stack
+        self._pipe: Pipe[ChildMessage] = Pipe(cord.our_pipe, ChildMessage, self._on_message, self._on_end)
         family.join(self)
-        with theirs:
-            zygote.fork(theirs, writing, self._stack.descriptor())
+        with cord.their_pipe:
+            zygote.fork(cord.their_pipe, cord.their_output, cord.their_stack)
 
     @classmethod
     async def start(cls, zygote: Zygote, family: Family, *, deadline: float = 10.0) -> Child:
         """A child that waits for a job; raise `StartFailed` when it is not ready within `deadline` seconds."""
-        child = cls(zygote, family)
+        try:
+            child = cls(zygote, family, Cord.open())
+        except OSError as error:
+            raise StartFailed(f"no descriptors for a child: {error.strerror}") from error
         try:
             async with asyncio.timeout(deadline):
                 await child._ready
         except TimeoutError:
+            # Perhaps a hook of some library hangs in the fork, and the zygote with it.  Its end harms no job, and
+            # whoever keeps zygotes starts another one.
+            zygote.give_up()
             await child.kill()
             raise StartFailed(f"a child was not ready within {deadline:g} s") from None
         except BaseException:
@@ -193,6 +198,7 @@ class Child:
             self._hear(message)
         elif self.state is State.STARTING and isinstance(message, Forked) and self.pid is None:
             self.pid = message.pid
+            os.close(self._pidfd)
             self._pidfd = os.pidfd_open(message.pid)
             self._loop.add_reader(self._pidfd, self._on_exit)
         elif self.state is State.STARTING and isinstance(message, Ready) and self.pid is not None:
@@ -292,7 +298,7 @@ class Child:
         self._exited.set()
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._pidfd >= 0:
+        if self.pid is not None and self._pidfd >= 0:
             signal.pidfd_send_signal(self._pidfd, number)
 
 

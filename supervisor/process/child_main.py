@@ -25,6 +25,7 @@ from supervisor.handler import Handler, registry
 from supervisor.interruption import Interruption
 from supervisor.job import Failed, Job
 from supervisor.process import descendants, threads
+from supervisor.process.condition import Condition
 from supervisor.process.kernel import become_subreaper, die_with_parent
 from supervisor.process.messages import Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
@@ -107,7 +108,7 @@ class Worker:
         self._interruption = Interruption()
         self._home = os.getcwd()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
-        self._outlets = _outlets()
+        self._condition = Condition.of_this_process()
         self._threads = 0
 
     def serve(self) -> None:
@@ -127,7 +128,7 @@ class Worker:
         left = descendants.end_all()
         if left:
             os.write(2, f"[killed {left} processes that the handler left behind]\n".encode())
-        reusable = not left and _outlets() == self._outlets
+        reusable = not left and Condition.of_this_process() == self._condition
         if not self._pipe.is_intact:  # what stands in its place now is no way to the parent
             raise OSError("the handler closed the pipe to the supervisor")
         return self._tell(told, reusable=reusable)
@@ -269,16 +270,3 @@ def _flush() -> None:
         # A handler may have closed it, or replaced it by anything.
         with contextlib.suppress(Exception):
             stream.flush()
-
-
-def _outlets() -> list[tuple[int, int] | None]:
-    """What the standard descriptors are; a handler that closed or moved one leaves them unfit for the next job."""
-    return [_identity(descriptor) for descriptor in (0, 1, 2)]
-
-
-def _identity(descriptor: int) -> tuple[int, int] | None:
-    try:
-        status = os.fstat(descriptor)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -122,6 +122,11 @@ class Zygote:
         self._bury()
         return self._process.wait()
 
+    def give_up(self) -> None:
+        """It does not do what it is for: end it; `exited` tells when it has."""
+        if self._process.returncode is None:
+            self._process.kill()
+
     async def retire(self) -> None:
         """Let it leave by itself; its children go on."""
         self._pipe.send(Retire())

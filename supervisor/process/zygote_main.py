@@ -64,12 +64,16 @@ def _serve(pipe: BlockingPipe[OrderToZygote], supervisor: int, mark: int) -> Non
 
 
 def _fork(pipe: BlockingPipe[OrderToZygote], birth: Birth) -> None:
-    between = os.fork()
-    if between == 0:
-        _become_between(pipe, birth)
-    for descriptor in (birth.pipe, birth.output, birth.stack):
-        os.close(descriptor)
-    os.waitpid(between, 0)
+    try:
+        between = os.fork()
+        if between == 0:
+            _become_between(pipe, birth)
+        os.waitpid(between, 0)
+    except OSError as error:  # too many processes; the parent sees the end of the pipe and tries again later
+        os.write(birth.output, f"could not fork: {error}\n".encode())
+    finally:
+        for descriptor in (birth.pipe, birth.output, birth.stack):
+            os.close(descriptor)
 
 
 def _become_between(pipe: BlockingPipe[OrderToZygote], birth: Birth) -> None:

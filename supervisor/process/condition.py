@@ -1,0 +1,72 @@
+"""What a handler may have spoiled in its process for the jobs after it.  Runs in the child."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+SIGNALS = sorted(signal.valid_signals() - {signal.SIGTERM})
+"""All but the one that the child sets anew for each job."""
+LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a process is; one that a job has left otherwise is unfit for the next."""
+
+    outlets: tuple[tuple[int, int] | None, ...]
+    """What the standard descriptors are."""
+    streams: tuple[tuple[int, bool], ...]
+    umask: int
+    limits: tuple[tuple[int, int], ...]
+    handlers: tuple[Any, ...]
+    blocked: frozenset[int]
+    has_timer: bool
+    has_room: bool
+    """Whether one more descriptor can be opened."""
+
+    @classmethod
+    def of_this_process(cls) -> Condition:
+        return cls(
+            outlets=tuple(_identity(descriptor) for descriptor in (0, 1, 2)),
+            streams=tuple((id(stream), _is_open(stream)) for stream in (sys.stdin, sys.stdout, sys.stderr)),
+            umask=_umask(),
+            limits=tuple(resource.getrlimit(limit) for limit in LIMITS),
+            handlers=tuple(signal.getsignal(number) for number in SIGNALS),
+            blocked=frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+            has_timer=signal.getitimer(signal.ITIMER_REAL)[0] > 0,
+            has_room=_has_room(),
+        )
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_open(stream: Any) -> bool:
+    try:
+        return not stream.closed
+    except Exception:  # noqa: BLE001 - a stream that was detached raises, and what replaced one may do anything
+        return False
+
+
+def _umask() -> int:
+    umask = os.umask(0)  # there is no call that only tells it
+    os.umask(umask)
+    return umask
+
+
+def _has_room() -> bool:
+    try:
+        os.close(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

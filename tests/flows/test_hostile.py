@@ -1,0 +1,345 @@
+"""Handlers, folders, servers and machines at their worst: one job is lost at most, and it is told why."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import re
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from aiohttp import web
+
+from supervisor.devserver.app import DevServer
+from supervisor.exit_code import ExitCode
+from supervisor.process.mark import bearers
+from tests.flows.test_crash import mark_of
+from tests.harness import (
+    GENEROUS,
+    calls,
+    event,
+    finished_job,
+    is_alive,
+    program,
+    reports,
+    result_of,
+    start_job,
+    supervising,
+)
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on; most of these are the whole
+
+MEBI = 2**20
+HALF_A_FRAME = (100).to_bytes(4, "big") + b"half"
+WORKING = "from supervisor import handler\n@handler('works')\ndef works(): ...\n"
+
+
+async def until(is_so: Callable[[], Any]) -> None:
+    """Wait for what no server tells of: files."""
+    async with asyncio.timeout(GENEROUS):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+def peak_memory(pid: int) -> int:
+    """Bytes of memory that a process had at most."""
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(peak) * 1024
+
+
+def logged(state: Path) -> str:
+    return (state / "log").read_text()
+
+
+def errors(state: Path) -> list[str]:
+    """The lines of a program's log that say what went wrong."""
+    return [line for line in logged(state).splitlines() if re.search(r"error|Traceback|critical", line)]
+
+
+async def report_of(server: DevServer, run: str) -> Any:
+    """The body of the one report of a job."""
+    (report,) = reports(server, (await finished_job(server, run)).id)
+    return report.body
+
+
+# What a child says, and whether it moves
+
+
+async def test_a_child_that_stands_still_is_killed_after_a_cancel(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, cancel_grace="200ms"):
+        run = await start_job(server, "python-loop")
+        (pid,) = (await event(server, run, "working"))["pids"]
+        os.kill(pid, signal.SIGSTOP)
+        await server.cancel_run(run)
+        body = await report_of(server, run)
+        left = is_alive(pid)
+
+    assert (body["status"], body["error_type"]) == ("failed", "Cancelled")
+    assert not left
+
+
+async def test_a_child_that_stands_still_is_killed_at_its_timeout(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, workers="1"):
+        body = await report_of(server, await start_job(server, "stands-still"))
+        after = await report_of(server, await start_job(server, "echo"))
+
+    assert (body["status"], body["error_type"]) == ("failed", "Timeout")
+    assert after["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ((2**32 - 1).to_bytes(4, "big") + b"x", "announced a frame of 4294967295 bytes"),
+        (b"\x00\x00\x00\x04\xc1\xc1\xc1\xc1", "sent a frame that is no message"),
+        (b"GET / HTTP/1.1\r\n\r\n", "announced a frame of"),
+    ],
+)
+async def test_a_child_that_breaks_the_protocol_fails_its_job_and_no_other(
+    server: DevServer, state: Path, said: bytes, reason: str
+) -> None:
+    async with supervising(server, state, workers="1"):
+        body = await report_of(server, await start_job(server, "says-and-is-silent", {"said": said.hex()}))
+        after = await report_of(server, await start_job(server, "echo"))
+
+    assert (body["status"], body["error_type"]) == ("failed", "ChildDied")
+    assert reason in body["error_message"]
+    assert after["status"] == "completed"
+
+
+async def test_half_a_frame_and_silence_is_ended_by_a_cancel(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, cancel_grace="200ms"):
+        run = await start_job(server, "says-and-is-silent", {"said": HALF_A_FRAME.hex()})
+        await event(server, run, "working")
+        await server.cancel_run(run)
+        body = await report_of(server, run)
+
+    assert (body["status"], body["error_type"]) == ("failed", "Cancelled")
+
+
+async def test_half_a_frame_and_silence_is_ended_by_the_timeout(server: DevServer, state: Path) -> None:
+    async with supervising(server, state):
+        body = await report_of(server, await start_job(server, "says-and-times-out", {"said": HALF_A_FRAME.hex()}))
+
+    assert body["status"] == "failed"
+    assert "timeout" in body["error_message"]
+
+
+# Floods and sizes
+
+
+async def test_a_flood_of_events_delays_no_other_jobs_heartbeats(server: DevServer, state: Path) -> None:
+    async with program(server.url, state):
+        flood = await start_job(server, "floods-events", {"count": 1_000_000})
+        await event(server, flood, "flooding")
+        job = await finished_job(server, await start_job(server, "sleeps", {"seconds": 1.5}))
+        await server.cancel_run(flood)
+        await finished_job(server, flood)
+
+    beats = [beat.received_at for beat in calls(server, "heartbeat", job.id)]
+    assert (job.status, job.attempt) == ("completed", 1)
+    assert len(beats) >= 2
+    # The interval is 200 ms; the flooded server beats in this very process.
+    assert max(later - earlier for earlier, later in pairwise(beats)) < 1.5
+
+
+async def test_a_flood_of_output_is_dropped_and_the_log_says_how_much(server: DevServer, state: Path) -> None:
+    async with program(server.url, state) as process:
+        await finished_job(server, await start_job(server, "echo"))
+        before = peak_memory(process.pid)
+        job = await finished_job(server, await start_job(server, "floods-output", {"size": 200 * MEBI}))
+        grown = peak_memory(process.pid) - before
+
+    dropped = sum(map(int, re.findall(r"\[(\d+) bytes of output dropped", logged(state))))
+    assert job.status == "completed"
+    assert (state / "log").stat().st_size < 10 * MEBI
+    assert 150 * MEBI < dropped <= 201 * MEBI
+    assert grown < 32 * MEBI
+
+
+@dataclass
+class Dispenser:
+    """A server that gives each claim away once, and measures the reports instead of keeping them."""
+
+    claims: list[bytes]
+    url: str = ""
+    reports: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    """By job id: the length of a report and its first bytes."""
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        call = request.raw_path.rpartition("/")[2]
+        if call == "claim":
+            if self.claims:
+                return web.Response(body=self.claims.pop(0), content_type="application/json")
+            await asyncio.sleep(0.2)
+            return web.Response(status=204)
+        if call == "heartbeat":
+            return web.json_response({"ok": True})
+        if call == "complete":
+            size, head = 0, b""
+            async for piece in request.content.iter_chunked(MEBI):
+                size, head = size + len(piece), (head + piece)[: 64 * 1024]
+            self.reports[unquote(request.raw_path.split("/")[-2])] = (size, head)
+            self.told.set()
+        return web.Response(status=204)
+
+    async def until_told(self, count: int = 1) -> list[bytes]:
+        """The first bytes of all reports, once there are so many."""
+        async with asyncio.timeout(GENEROUS):
+            while len(self.reports) < count:
+                self.told.clear()
+                await self.told.wait()
+        return [head for _, head in self.reports.values()]
+
+
+@asynccontextmanager
+async def dispensing(*claims: bytes) -> AsyncIterator[Dispenser]:
+    dispenser = Dispenser(list(claims))
+    application = web.Application(client_max_size=2**40)
+    application.router.add_route("*", "/{path:.*}", dispenser.answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    dispenser.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield dispenser
+    finally:
+        await runner.cleanup()
+
+
+def claim(action: str, parameters: bytes = b"{}", job_id: str = "job-1") -> bytes:
+    """A claimed job as JSON; the parameters exactly as they are given."""
+    fields = {"job_id": job_id, "run_id": "run-1", "action": action, "attempt": 1, "heartbeat_interval_seconds": 1}
+    return json.dumps(fields).encode()[:-1] + b', "parameters": ' + parameters + b"}"
+
+
+async def test_a_result_of_256_mib_passes_through_without_being_held(state: Path) -> None:
+    size = 256 * MEBI
+
+    async with dispensing() as dispenser, program(dispenser.url, state) as process:
+        dispenser.claims.append(claim("echo", job_id="small"))
+        await dispenser.until_told()
+        before = peak_memory(process.pid)
+        dispenser.claims.append(claim("huge-result", json.dumps({"size": size}).encode(), job_id="huge"))
+        await dispenser.until_told(2)
+        grown = peak_memory(process.pid) - before
+
+    length, _ = dispenser.reports["huge"]
+    assert length > size * 4 // 3
+    assert grown < 64 * MEBI
+
+
+async def test_parameters_of_32_mib_reach_the_handler(state: Path) -> None:
+    text = b'{"text": "' + b"x" * (32 * MEBI) + b'"}'
+
+    async with dispensing(claim("measures", text)) as dispenser, program(dispenser.url, state):
+        (report,) = await dispenser.until_told()
+
+    assert result_text(report) == str(32 * MEBI)
+
+
+def result_text(report: bytes) -> str:
+    return base64.b64decode(json.loads(report)["result_b64"]).decode()
+
+
+# Bombs
+
+
+async def test_a_stack_overflow_in_c_fails_the_job_and_names_the_signal(server: DevServer, state: Path) -> None:
+    async with supervising(server, state):
+        body = await report_of(server, await start_job(server, "overflows-the-stack"))
+
+    assert (body["status"], body["error_type"]) == ("failed", "ChildDied")
+    assert "SIGSEGV" in body["error_message"] or "SIGABRT" in body["error_message"]
+
+
+@pytest.mark.parametrize("then", ["return", "die"])
+async def test_all_of_a_fork_bomb_is_gone_after_the_job(
+    server: DevServer, state: Path, tmp_path: Path, then: str
+) -> None:
+    note = tmp_path / "pids"
+    note.touch()
+
+    async with supervising(server, state, workers="1"):
+        job = await finished_job(server, await start_job(server, "fork-bomb", {"note": str(note), "then": then}))
+        pids = [int(pid) for pid in note.read_text().split()]
+        left = [pid for pid in pids if is_alive(pid)]
+        after = await report_of(server, await start_job(server, "echo"))
+
+    assert job.status == ("completed" if then == "return" else "failed")
+    assert len(pids) == 100
+    assert left == []
+    assert after["status"] == "completed"
+
+
+# What a handler does to its process
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "threads",
+        "descriptors",
+        "stdin",
+        "folder",
+        "limits",
+        "umask",
+        "signals",
+        "stdout-replaced",
+        "stdout-closed",
+        "stdout-detached",
+    ],
+)
+async def test_what_a_handler_spoils_is_as_before_for_the_next_job(server: DevServer, state: Path, what: str) -> None:
+    async with supervising(server, state, workers="1"):
+        before = await finished_job(server, await start_job(server, "condition"))
+        spoiled = await report_of(server, await start_job(server, "spoils", {"what": what}))
+        after = await finished_job(server, await start_job(server, "condition"))
+
+    assert spoiled["status"] == "completed"
+    assert result_of(reports(server, after.id)[0]) == result_of(reports(server, before.id)[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_handler_that_signals_itself_fails_or_stops_alone(
+    server: DevServer, state: Path, number: signal.Signals
+) -> None:
+    async with supervising(server, state, workers="1"):
+        body = await report_of(server, await start_job(server, "die-by-signal", {"number": number}))
+        after = await report_of(server, await start_job(server, "echo"))
+
+    assert body["status"] == "failed"
+    assert after["status"] == "completed"
+
+
+async def test_a_handler_that_terminates_the_supervisor_drains_it(server: DevServer, state: Path) -> None:
+    async with program(server.url, state) as process:
+        run = await start_job(server, "signals-its-parents-group", {"number": signal.SIGTERM})
+        job = await finished_job(server, run)
+        async with asyncio.timeout(GENEROUS):
+            code = await process.wait()
+
+    assert job.status == "completed"
+    assert code == ExitCode.DRAINED
+
+
+async def test_a_handler_that_kills_the_supervisor_dies_with_it(server: DevServer, state: Path) -> None:
+    async with program(server.url, state) as process:
+        await finished_job(server, await start_job(server, "echo"))
+        mark = mark_of(process.pid)
+        await start_job(server, "signals-its-parents-group", {"number": signal.SIGKILL})
+        async with asyncio.timeout(GENEROUS):
+            code = await process.wait()
+        await until(lambda: not list(bearers(mark)))
+
+    assert code == -signal.SIGKILL
