@@ -51,6 +51,7 @@ async def test_strays_are_killed_and_reaped() -> None:
 
 
 async def test_what_a_stray_has_started_is_swept_as_well() -> None:
+    elders = set(children_of(os.getpid()))  # what other tests have left to us, zombies for the most part
     family = Family()
     elders = set(children_of(os.getpid()))
     reading, writing = os.pipe()
