@@ -280,6 +280,7 @@ class Attempt:
             await self._keep_in_time(report)
             await self._deliver_events()
             outcome = self._decide(told)
+            self._lease.check(self._now())  # after a suspend; the replay may ask the server whether it still counts
             self._lease.report_begins()  # a cancel that comes from here on comes too late
             await report.replace(outcome)
             answer = await report.deliver()
