@@ -112,7 +112,9 @@ class Attempt:
         In the end the child is idle, or it is dead and everything that it started as well.
         """
         async with self._beside:
-            self._beside.start_after(self._lease.next_beat_at - self._now(), self._keep_lease)
+            # Not only when the first beat is due: a suspend before it would be noticed that late.
+            first_look_after = min(self._lease.next_beat_at - self._now(), LONGEST_SLEEP)
+            self._beside.start_after(first_look_after, self._keep_lease)
             if self._limits.timeout is not None:
                 self._beside.start_after(self._limits.timeout, self._time_out)
             if self._limits.memory is not None:
