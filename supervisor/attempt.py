@@ -73,6 +73,7 @@ class Attempt:
         self._stop: Stop | None = None
         self._stopping = False
         self._ran = False
+        self._child_is_spent = False
         self._told_nothing = False
         self._report: Report | None = None
         self._reported: Outcome | None = None
@@ -163,8 +164,7 @@ class Attempt:
             self._told_nothing = True
             return None
         # A child that was interrupted in the middle of somebody's code is never used again.
-        if self._stopping or not told.reusable:
-            await self._child.kill()
+        self._child_is_spent = self._stopping or not told.reusable
         return told.outcome
 
     async def _keep_lease(self) -> None:
@@ -280,6 +280,8 @@ class Attempt:
         report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
             await self._keep_in_time(report)
+            if self._child_is_spent:
+                await self._child.kill()
             await self._deliver_events()
             outcome = self._decide(told)
             self._lease.check(self._now())  # after a suspend; the replay may ask the server whether it still counts
