@@ -31,8 +31,6 @@ class Witness:
     """Whether anything can be written to the disk."""
 
     handler_runs: bool = False
-    kills: int = 0
-    """How many are waiting for the end of the child."""
     attempt_runs: bool = True
     has_crashed: bool = False
     accepted: Outcome | None = None
@@ -81,7 +79,7 @@ class Witness:
         assert self._answered_at is not None
         is_early = self.loop.time() <= self.began_at + self.spool_after + INSTANT and not self._report_was_not_accepted
         is_being_written = self.loop.is_calling or self.loop.time() <= self._answered_at + INSTANT
-        return is_early or is_being_written or self.kills > 0 or not self.has_room
+        return is_early or is_being_written or not self.has_room
 
     @property
     def _just_resumed(self) -> bool:
