@@ -79,6 +79,7 @@ class Attempt:
         self._stop: Stop | None = None
         self._stopping = False
         self._ran = False
+        self._child_is_spent = False
         self._told_nothing = False
         self._cancel_seen = asyncio.Event()
         self._report: Report | None = None
@@ -119,7 +120,9 @@ class Attempt:
         In the end the child is idle, or it is dead and everything that it started as well.
         """
         async with self._beside:
-            self._beside.start_after(self._lease.next_beat_at - self._now(), self._keep_lease)
+            # Not only when the first beat is due: a suspend before it would be noticed that late.
+            first_look_after = min(self._lease.next_beat_at - self._now(), LONGEST_SLEEP)
+            self._beside.start_after(first_look_after, self._keep_lease)
             if self._limits.timeout is not None:
                 self._beside.start_after(self._limits.timeout, self._time_out)
             if self._limits.memory is not None:
@@ -182,8 +185,7 @@ class Attempt:
             self._told_nothing = True
             return None
         # A child that was interrupted in the middle of somebody's code is never used again.
-        if self._stopping or not told.reusable:
-            await self._child.kill()
+        self._child_is_spent = self._stopping or not told.reusable
         return told.outcome
 
     async def _keep_lease(self) -> None:
@@ -309,8 +311,11 @@ class Attempt:
         report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
             await self._keep_in_time(report)
+            if self._child_is_spent:
+                await self._child.kill()
             await self._deliver_events(lambda: self._heed_cancel(report, told))
             outcome = self._decide(told)
+            self._lease.check(self._now())  # after a suspend; the replay may ask the server whether it still counts
             self._lease.report_begins()  # a cancel that comes from here on comes too late
             await report.replace(outcome)
             answer = await report.deliver()

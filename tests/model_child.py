@@ -1,0 +1,121 @@
+"""A child without a process: does what its story says, and shows an attempt what `process.child.Child` would show."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from supervisor.job import Blob, Event, Failed, Outcome, Succeeded
+from supervisor.process.child import ChildDied, Listener, Told
+from supervisor.process.exit import Ending, Exit
+from supervisor.process.messages import Run
+from tests.model_story import ChildStory, Ends, OnTerminate
+from tests.model_witness import Witness
+
+STOPPED = Failed("Cancelled", "the handler was asked to stop")
+
+
+class ScriptedChild:
+    """Runs one job."""
+
+    def __init__(self, story: ChildStory, witness: Witness) -> None:
+        self.pid = 4711
+        self.is_idle = True
+        self.ending: Ending | None = None
+        self._story = story
+        self._witness = witness
+        self._loop = asyncio.get_running_loop()
+        self._told: asyncio.Future[Told] = self._loop.create_future()
+        self._exited = asyncio.Event()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._listener: Listener | None = None
+        self._was_terminated = False
+
+    async def run(self, _: Run, listener: Listener) -> Told:
+        self.is_idle = False
+        self._listener = listener
+        self._witness.handler_runs = True
+        for number, after in enumerate(self._story.emits_after):
+            self._later(after, lambda number=number: self._emit(number))
+        if self._story.ends is not Ends.HANGS:
+            self._later(self._story.ends_after, self._end)
+        try:
+            told = await self._told
+        finally:
+            self._listener = None
+        self._witness.saw_answer()
+        return told
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def dump_stack(self) -> None: ...
+
+    def terminate(self) -> None:
+        if not self._witness.handler_runs or self._was_terminated:
+            return
+        self._was_terminated = True
+        match self._story.on_terminate:
+            case OnTerminate.STOPS:
+                self._later(self._story.stops_after, lambda: self._answer(STOPPED))
+            case OnTerminate.SUCCEEDS:
+                self._later(self._story.stops_after, lambda: self._answer(Succeeded(b"YWxs")))
+
+    def kill_now(self) -> None:
+        self._silence()
+        if self.ending is None:
+            self._loop.call_later(self._story.dies_after, self._bury, Exit(0, 9, 0, 0.0))
+
+    async def kill(self) -> None:
+        self.kill_now()
+        await self._exited.wait()
+
+    def _later(self, after: float, what: Callable[[], None]) -> None:
+        self._timers.append(self._loop.call_later(after, what))
+
+    def _emit(self, number: int) -> None:
+        event = Event("tick", str(number).encode())
+        if self._listener is not None:
+            self._witness.emitted.append(event)
+            self._listener.heard_event(event)
+
+    def _end(self) -> None:
+        match self._story.ends:
+            case Ends.SUCCEEDED:
+                self._answer(Succeeded(b"YWxs"))
+            case Ends.SUCCEEDED_WITH_BLOB:
+                self._answer(Succeeded(_blob(b"YWxs" * 100)))
+            case Ends.FAILED:
+                self._answer(Failed("ValueError", "wrong"))
+            case Ends.CRASHED:
+                self._silence()
+                self._bury(Exit(1, 0, 0, 0.0))
+
+    def _answer(self, outcome: Outcome) -> None:
+        self._silence()
+        self.is_idle = True
+        if not self._told.done():
+            self._told.set_result(Told(outcome, self._story.is_reusable))
+        elif isinstance(outcome, Succeeded) and isinstance(outcome.result, Blob):
+            outcome.result.close()
+
+    def _silence(self) -> None:
+        self._witness.handler_runs = False
+        for timer in self._timers:
+            timer.cancel()
+
+    def _bury(self, how: Exit) -> None:
+        self.is_idle = False
+        self.ending = self.ending or Ending(how, str(how), "", [])
+        self._exited.set()
+        if not self._told.done():
+            self._told.set_exception(ChildDied(str(how)))
+            self._told.exception()  # whoever ran it may be gone
+
+
+def _blob(content: bytes) -> Blob:
+    descriptor = os.memfd_create("result", os.MFD_CLOEXEC)
+    os.write(descriptor, content)
+    return Blob(descriptor, len(content))

@@ -1,0 +1,153 @@
+"""Watches one attempt from outside, from its claim to the end of its story, and knows the promises.
+
+It goes by what went over the wire and what lies on the disk, never by what the product says of itself.  A promise that
+is broken is remembered, and told at the next step: raised on the spot, the product might catch it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from supervisor.attempt import LONGEST_SLEEP
+from supervisor.job import Directive, Event, Outcome, Succeeded
+from tests.model_loop import Clock, VirtualLoop
+
+TOLERANCE = 0.1
+"""Seconds that a handler may run on after its lease is over."""
+INSTANT = 1e-6
+"""Seconds: what is due and what is done at one instant may differ by this."""
+
+
+@dataclass
+class Witness:
+    loop: VirtualLoop
+    clock: Clock
+    time_to_live: float
+    spool_after: float
+    is_on_disk: Callable[[], bool]
+    has_room: bool
+    """Whether anything can be written to the disk."""
+
+    handler_runs: bool = False
+    attempt_runs: bool = True
+    has_crashed: bool = False
+    accepted: Outcome | None = None
+    is_taken_away: bool = False
+    emitted: list[Event] = field(default_factory=list)
+    published: list[Event] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.began_at = self.loop.time()
+        self._renewed_at = self.clock.boottime()
+        self._answered_at: float | None = None
+        self._learned = False
+        self._was_refused = False
+        self._was_refused_before_report = False
+        self._report_began = False
+        self._report_was_not_accepted = False
+        self._cancelled_before_report = False
+
+    @property
+    def lease_ends_at(self) -> float:
+        return self._renewed_at + self.time_to_live
+
+    @property
+    def has_answer(self) -> bool:
+        return self._answered_at is not None
+
+    @property
+    def is_owed_nothing(self) -> bool:
+        """Whether nothing is to be reported: nothing was told, or the server has it or does not want it."""
+        return not self.has_answer or self.accepted is not None or self._was_refused
+
+    def look(self) -> None:
+        """Raise when a promise is broken; called at every step."""
+        now = self.clock.boottime()
+        if self.handler_runs and now > self.lease_ends_at + TOLERANCE and not self._just_resumed:
+            self.broken.append(f"the handler runs {now - self.lease_ends_at:.2f} s after its lease")
+        if not (self.is_owed_nothing or self.is_on_disk() or self.may_be_in_memory):
+            self.broken.append("the outcome is neither reported nor on disk")
+        assert not self.broken, self.broken
+
+    @property
+    def may_be_in_memory(self) -> bool:
+        if self.has_crashed or not self.attempt_runs:
+            return not self.has_room
+        assert self._answered_at is not None
+        is_early = self.loop.time() <= self.began_at + self.spool_after + INSTANT and not self._report_was_not_accepted
+        is_being_written = self.loop.is_calling or self.loop.time() <= self._answered_at + INSTANT
+        return is_early or is_being_written or not self.has_room
+
+    @property
+    def _just_resumed(self) -> bool:
+        # Nobody wakes the loop after a suspend: it looks at the lease when its longest sleep is over.
+        return self.clock.resumed_at > 0 and self.clock.running <= self.clock.resumed_at + LONGEST_SLEEP
+
+    def saw_crash(self) -> None:
+        self.has_crashed = True
+        if not self.is_on_disk():
+            self._answered_at = None  # it was in memory only, as it may be, and is lost
+
+    def saw_answer(self) -> None:
+        self._answered_at = self.loop.time()
+
+    def saw_renewal(self, sent_at: float, directive: Directive) -> None:
+        self._renewed_at = max(self._renewed_at, sent_at)
+        if directive is Directive.CANCEL and not self._report_began:
+            self._cancelled_before_report = True
+
+    def saw_length(self, length: float | None) -> None:
+        if length is not None and not self._learned:
+            self.time_to_live = length
+        self._learned = True
+
+    def saw_refusal(self, call: str) -> None:
+        if call in ("complete", "lookup"):
+            self._was_refused = True
+        elif not self._report_began:
+            self._was_refused = self._was_refused_before_report = True
+
+    def saw_no_acceptance(self) -> None:
+        self._report_was_not_accepted = True
+
+    def sends_heartbeat(self) -> None:
+        self._sends("a heartbeat")
+
+    def sends_lookup(self) -> None:
+        if self._was_refused_before_report:
+            self.broken.append("a lookup was sent after the lease was refused")
+
+    def sends_events(self) -> None:
+        self._sends("events")
+        if self._report_began:
+            self.broken.append("events were sent after the report")
+
+    def sends_complete(self, outcome: Outcome, refused_events: set[bytes]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        is_replay = task.get_name() == "replay"
+        if not is_replay:
+            self._sends("a report", is_resent=self._report_began)
+        if self._was_refused_before_report:
+            self.broken.append("a report was sent after the lease was refused")
+        if isinstance(outcome, Succeeded) and self._cancelled_before_report:
+            self.broken.append("completed was sent after a cancel")
+        if self.accepted not in (None, outcome):
+            self.broken.append(f"{outcome} was sent after {self.accepted} had been accepted")
+        if not (self._report_began or is_replay or self._cancelled_before_report):
+            self._compare_events(refused_events)
+        self._report_began = True
+
+    def _sends(self, what: str, *, is_resent: bool = False) -> None:
+        is_over = self.clock.boottime() > self.lease_ends_at and not (is_resent and self._just_resumed)
+        if self._was_refused_before_report or is_over:
+            self.broken.append(f"{what} was sent after the lease was over")
+
+    def _compare_events(self, refused: set[bytes]) -> None:
+        first_ones = list(dict.fromkeys(event.payload for event in self.published))
+        due = [event.payload for event in self.emitted if event.payload not in refused]
+        if first_ones != due:
+            self.broken.append(f"the report follows the events {first_ones}, not {due}")

@@ -1,0 +1,208 @@
+"""Whatever happens, the promises hold: attempt, lease, outbox, report, spool and replay against a model of the rest.
+
+Everything between the server's interface and the child's is the product; server, network, child, time and the moment
+of death are made up.  More stories than the suite tries: MODEL_STORIES=20000 pytest tests/test_model.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, Phase, given, settings
+from structlog.testing import capture_logs
+
+from supervisor.attempt import Attempt
+from supervisor.job import Fence, Job
+from supervisor.lease import Lease, LeaseLost, Terms
+from supervisor.limits import Limits
+from supervisor.outcome import SHUTDOWN
+from supervisor.replay import Replay
+from supervisor.report import Reporter
+from supervisor.spool import Shelf, Spool, file_name
+from supervisor.spoolfile import Destination
+from tests.model_child import ScriptedChild
+from tests.model_loop import Clock, VirtualLoop
+from tests.model_server import ModelServer
+from tests.model_story import INTERVAL, Story, stories
+from tests.model_witness import Witness
+
+STORIES = int(os.environ.get("MODEL_STORIES", "0"))
+HERE = Destination("https://api.example.com", "acme")
+FENCE = Fence("box-7", "job-1", 1)
+JOB = Job("job-1", "run-1", "flow", "step", "render", 1, "default", b"{}", INTERVAL)
+LONG_ENOUGH = 1000.0
+"""Seconds after which the server must have what lies in the spool; the replay waits for a minute at most."""
+
+
+class Crash(Exception):
+    """The supervisor is killed."""
+
+
+class World:
+    """One attempt in the hands of a supervisor, and of its successor if it is killed."""
+
+    def __init__(self, story: Story, state: Path) -> None:
+        self.story = story
+        self.state = state
+        self.clock = Clock()
+        self.loop = VirtualLoop(self.clock, iter(story.disk_delays))
+        self.steps = 0
+        place = state / "spool" / file_name(HERE, FENCE)
+        copy = state / "spool" / Shelf.UNDELIVERABLE.value / place.name
+        self.witness = Witness(
+            self.loop,
+            self.clock,
+            time_to_live=math.inf if story.is_idempotent else 3 * INTERVAL,
+            spool_after=story.spool_after,
+            is_on_disk=lambda: place.exists() or copy.exists(),
+            has_room=not story.disk_is_full,
+        )
+        self.witness.saw_length(math.inf if story.is_idempotent else None)
+        self.server = ModelServer(story.server, story.child.refused_events, self.clock, self.witness)
+        if story.disk_is_full:
+            (state / "spool").touch()  # there is no folder to be had
+
+    def run(self) -> None:
+        """Tell the story to its end; raise when a promise is broken."""
+        for at, length in self.story.suspends:
+            self.loop.call_later(at, self.clock.suspend, length)
+        self.loop.selector.on_step = self._step
+        try:
+            try:
+                self.loop.run_until_complete(self._live())
+            except Crash:
+                self._die()
+                self.loop.run_until_complete(self._live_again())
+            self._look_back()
+        finally:
+            self._die()
+            self.loop.close()
+
+    def _step(self) -> None:
+        self.steps += 1
+        self.witness.look()
+        if self.steps == self.story.crashes_at:
+            self.witness.saw_crash()
+            raise Crash
+
+    def _die(self) -> None:
+        """End every task, and let none of them do anything in the world while it ends."""
+        self.loop.selector.on_step = lambda: None
+        self.loop.kill()
+        self.witness.handler_runs = False  # its parent's death is its own
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        self.loop.run_until_complete(_ended(tasks))
+        _close_files_in(self.state)
+        self.loop.revive()
+
+    async def _live(self) -> None:
+        reporter = self._new_reporter()
+        async with asyncio.TaskGroup() as group:
+            replay = group.create_task(Replay(reporter, now=self.clock.wall).run(), name="replay")
+            await self._work(reporter)
+            await self._until_delivered()
+            replay.cancel()
+
+    async def _live_again(self) -> None:
+        self.loop.selector.on_step = self.witness.look
+        replay = asyncio.create_task(Replay(self._new_reporter(), now=self.clock.wall).run(), name="replay")
+        await self._until_delivered()
+        replay.cancel()
+        await _ended({replay})
+
+    def _new_reporter(self) -> Reporter:
+        spool = Spool(self.state, now=self.clock.wall)
+        return Reporter(self.server, spool, HERE, self.story.spool_after)
+
+    async def _work(self, reporter: Reporter) -> None:
+        """What a slot does with a job."""
+        child: Any = ScriptedChild(self.story.child, self.witness)
+        attempt = self._new_attempt(reporter, child)
+        if self.story.shutdown_after is not None:
+            self.loop.call_later(self.story.shutdown_after, self._shut_down, attempt)
+        try:
+            await attempt.run()
+        except* LeaseLost:
+            await child.kill()
+        finally:
+            self.witness.attempt_runs = False
+
+    def _new_attempt(self, reporter: Reporter, child: Any) -> Attempt:
+        endless = math.inf if self.story.is_idempotent else None
+        terms = Terms.of(JOB.heartbeat_interval, time_to_live=endless, longest_interval=None)
+        return Attempt(
+            JOB,
+            fence=FENCE,
+            lease=Lease(terms, claimed_at=self.clock.boottime()),
+            child=child,
+            server=self.server,
+            reporter=reporter,
+            limits=Limits(cancel_grace=self.story.grace, timeout=self.story.timeout),
+            workdir=self.state,
+            log=structlog.get_logger(),
+            now=self.clock.boottime,
+        )
+
+    def _shut_down(self, attempt: Attempt) -> None:
+        if self.witness.attempt_runs:
+            attempt.stop(SHUTDOWN)
+
+    async def _until_delivered(self) -> None:
+        spool = Spool(self.state)
+        for _ in range(int(LONG_ENOUGH / 5)):
+            if not spool.waiting(HERE):
+                return
+            await asyncio.sleep(5)
+        raise AssertionError("the spool is never empty")
+
+    def _look_back(self) -> None:
+        assert not Spool(self.state).find(Shelf.DAMAGED)
+
+
+async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+    """Wait for tasks that were cancelled, however they end."""
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _close_files_in(folder: Path) -> None:
+    """As the kernel does for a process that has died: their locks end with them."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if descriptor.readlink().is_relative_to(folder):
+                os.close(int(descriptor.name))
+
+
+def tell(story: Story) -> None:
+    with tempfile.TemporaryDirectory() as folder, capture_logs() as lines:
+        World(story, Path(folder)).run()
+    errors = [line for line in lines if line["log_level"] in ("error", "critical")]
+    assert story.disk_is_full or not errors, errors
+
+
+@pytest.mark.parametrize("spool_after", [0.0, 5.0])
+@pytest.mark.parametrize("crashes", [False, True])
+@pytest.mark.filterwarnings("default::ResourceWarning")
+def test_the_promises_hold_whatever_happens(*, crashes: bool, spool_after: float) -> None:
+    @settings(
+        max_examples=STORIES or 100,
+        deadline=None,
+        derandomize=not STORIES,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(stories(crashes=crashes, spool_after=spool_after))
+    def holds(story: Story) -> None:
+        tell(story)
+
+    holds()
