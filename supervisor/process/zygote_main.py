@@ -64,12 +64,19 @@ def _serve(pipe: BlockingPipe[OrderToZygote], supervisor: int, mark: int) -> Non
 
 
 def _fork(pipe: BlockingPipe[OrderToZygote], birth: Birth) -> None:
-    between = os.fork()
-    if between == 0:
-        _become_between(pipe, birth)
+    try:
+        between = os.fork()
+    except OSError as error:
+        # Told as the end of the child that never was: what is imported here is good for the next try.
+        os.write(birth.output, f"could not fork: {error.strerror}\n".encode())
+        between = 0
+    else:
+        if between == 0:
+            _become_between(pipe, birth)
     for descriptor in (birth.pipe, birth.output, birth.stack):
         os.close(descriptor)
-    os.waitpid(between, 0)
+    if between:
+        os.waitpid(between, 0)
 
 
 def _become_between(pipe: BlockingPipe[OrderToZygote], birth: Birth) -> None:
