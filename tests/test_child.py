@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import resource
 import signal
 import struct
 from collections.abc import Callable
@@ -49,6 +50,19 @@ async def test_a_child_that_is_ready_is_idle_and_our_own() -> None:
         assert child.is_idle
         assert child.pid in children_of(os.getpid())
         assert repr(child) == f"<Child idle pid {child.pid}>"
+
+
+async def test_a_start_without_descriptors_has_failed_and_the_next_one_is_as_ever() -> None:
+    async with world() as here:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            with pytest.raises(StartFailed, match="a child could not be started: Too many open files"):
+                await Child.start(here.zygote, here.family)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+        assert (await here.child()).is_idle
 
 
 async def test_what_the_kernel_knows_of_a_child() -> None:

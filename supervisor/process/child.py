@@ -9,6 +9,7 @@ on what the child says, and it kills.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import os
 import signal
@@ -85,19 +86,30 @@ class Child:
         self._ready: asyncio.Future[None] = loop.create_future()
         self._told: asyncio.Future[Told] | None = None
         self._exited = asyncio.Event()
-        ours, theirs = socket_pair()
-        reading, writing = os.pipe2(os.O_CLOEXEC)
+        with contextlib.ExitStack() as opened:
+            ours, theirs = socket_pair()
+            opened.callback(ours.close)
+            opened.callback(theirs.close)
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            opened.callback(os.close, reading)
+            opened.callback(os.close, writing)
+            self._stack = StackFile()
+            opened.callback(self._stack.close)
+            stack_end = self._stack.descriptor()
+            opened.pop_all()
         self._output = Output(reading, self._on_line)
-        self._stack = StackFile()
         self._pipe: Pipe[ChildMessage] = Pipe(ours, ChildMessage, self._on_message, self._on_end)
         family.join(self)
         with theirs:
-            zygote.fork(theirs, writing, self._stack.descriptor())
+            zygote.fork(theirs, writing, stack_end)
 
     @classmethod
     async def start(cls, zygote: Zygote, family: Family, *, deadline: float = 10.0) -> Child:
         """A child that waits for a job; raise `StartFailed` when it is not ready within `deadline` seconds."""
-        child = cls(zygote, family)
+        try:
+            child = cls(zygote, family)
+        except OSError as error:  # out of descriptors, usually
+            raise StartFailed(f"a child could not be started: {error.strerror}") from error
         try:
             async with asyncio.timeout(deadline):
                 await child._ready
@@ -193,14 +205,23 @@ class Child:
             self._hear(message)
         elif self.state is State.STARTING and isinstance(message, Forked) and self.pid is None:
             self.pid = message.pid
-            self._pidfd = os.pidfd_open(message.pid)
-            self._loop.add_reader(self._pidfd, self._on_exit)
+            self._watch(message.pid)
         elif self.state is State.STARTING and isinstance(message, Ready) and self.pid is not None:
             self.state = State.IDLE
             if not self._ready.done():  # whoever wanted it may have gone
                 self._ready.set_result(None)
         else:
             raise WireError(f"said {type(message).__name__} out of turn, while {self.state.value}")
+
+    def _watch(self, pid: int) -> None:
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError as error:  # out of descriptors
+            self._fault = f"could not be watched: {error.strerror}"
+            os.kill(pid, signal.SIGKILL)  # no race on the pid: it is not reaped before we do it
+            self._loop.call_soon(self._reap, pid)
+        else:
+            self._loop.add_reader(self._pidfd, self._on_exit)
 
     def _hear(self, message: ChildMessage) -> None:
         if self._listener is None:
