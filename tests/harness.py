@@ -95,7 +95,7 @@ async def program(
 
     `prefix` is a command that becomes the program, such as `setpriv …`.
     """
-    given = {"handlers": str(HANDLERS), "workers": "2", "base-url": url, "project": PROJECT, "state-dir": str(state)}
+    given = {"handlers": str(HANDLERS), "workers": "2", "base_url": url, "project": PROJECT, "state_dir": str(state)}
     options = [part for name, text in {**given, **changes}.items() for part in (f"--{name.replace('_', '-')}", text)]
     state.mkdir(exist_ok=True)
     with (state / "log").open("ab") as log:

@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from typing import Protocol
 
+import structlog
+
 from supervisor.process.kernel import become_subreaper, children_of
 from supervisor.process.mark import new_mark
+
+log = structlog.get_logger("family")
+
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+POLL = 0.02
+"""Seconds between two looks at a process that cannot be watched."""
+LOOKS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds until the next look for strays while there is no descriptor to look with."""
 
 
 class Member(Protocol):
@@ -50,7 +61,7 @@ class Family:
         swept = 0
         async with self._sweeping:
             # A leftover's own children come to us only when it is dead: hence the loop.
-            while strays := self._strays():
+            while strays := await self._strays_at_last():
                 for pid in strays:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)  # no race on the pid: nobody but us can reap it
@@ -58,6 +69,18 @@ class Family:
                     await reap(pid)
                 swept += len(strays)
         return swept
+
+    async def _strays_at_last(self) -> list[int]:
+        """As `_strays`, once there are descriptors to look with; none when there are not for too long."""
+        for wait in LOOKS:
+            try:
+                return self._strays()
+            except OSError as error:
+                if error.errno not in OUT_OF_DESCRIPTORS:
+                    raise
+                log.warning("cannot look for what children left behind", error=error.strerror, again_in=wait)
+                await asyncio.sleep(wait)
+        return []  # whoever sweeps next finds them
 
     def _strays(self) -> list[int]:
         present = children_of(os.getpid())
@@ -72,12 +95,28 @@ class Family:
 async def reap(pid: int) -> None:
     """Wait for the end of our child `pid` without blocking the loop, and reap it."""
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        pidfd = os.pidfd_open(pid)
-        try:
-            await readable(pidfd)
-        finally:
-            os.close(pidfd)
+        await ended(pid)
         os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it has ended: this does not wait
+
+
+async def ended(pid: int) -> None:
+    """Wait until our child `pid` has ended, without reaping it."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno not in OUT_OF_DESCRIPTORS:
+            raise
+        while _is_running(pid):  # noqa: ASYNC110 - there is no event without a descriptor
+            await asyncio.sleep(POLL)
+        return
+    try:
+        await readable(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def _is_running(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 async def readable(descriptor: int) -> None:

@@ -20,7 +20,7 @@ import structlog
 
 from supervisor.process.environment import child_environment
 from supervisor.process.exit import signal_name
-from supervisor.process.family import Family, readable
+from supervisor.process.family import Family, ended
 from supervisor.process.messages import Fork, HandlerInfo, Imported, Retire, ZygoteMessage
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
@@ -51,21 +51,22 @@ class Zygote:
 
     def __init__(self, nursery: Nursery, family: Family) -> None:
         self._handlers: dict[str, HandlerInfo] = {}
-        ours, theirs = socket_pair()
-        reading, writing = os.pipe2(os.O_CLOEXEC)
         self._family = family
         self._imported: asyncio.Future[Imported] = asyncio.get_running_loop().create_future()
         try:
-            with theirs:
+            with contextlib.ExitStack() as opened, contextlib.ExitStack() as given:
+                ours, theirs = socket_pair()
+                opened.callback(ours.close)
+                given.callback(theirs.close)
+                reading, writing = os.pipe2(os.O_CLOEXEC)
+                opened.callback(os.close, reading)
+                given.callback(os.close, writing)
                 self._process = _spawn(nursery, family.mark, theirs, writing)
+                opened.pop_all()
         except OSError as error:
-            ours.close()
-            os.close(reading)
             raise StartFailed(
                 f"the process that imports the handlers could not be started: {error.strerror}"
             ) from error
-        finally:
-            os.close(writing)
         self.pid = self._process.pid
         self._output = Output(reading, lambda line: log.info("printed", line=line, pid=self.pid))
         self._pipe: Pipe[ZygoteMessage] = Pipe(ours, ZygoteMessage, self._on_message, self._on_end)
@@ -113,11 +114,7 @@ class Zygote:
     async def exited(self) -> int:
         """Wait for its end and reap it; return its exit code, negative when a signal ended it."""
         if self._process.returncode is None:
-            pidfd = os.pidfd_open(self.pid)
-            try:
-                await readable(pidfd)
-            finally:
-                os.close(pidfd)
+            await ended(self.pid)
         # Always, and it can be done twice: `Popen.kill` may have reaped it on the way.
         self._bury()
         return self._process.wait()

@@ -7,12 +7,15 @@ import base64
 import json
 import os
 import re
+import resource
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,9 +23,11 @@ import pytest
 from aiohttp import web
 
 from supervisor.devserver.app import DevServer
+from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
 from supervisor.process.mark import bearers
 from tests.flows.test_crash import mark_of
+from tests.flows.test_lease_loss import ended
 from tests.harness import (
     GENEROUS,
     calls,
@@ -39,6 +44,7 @@ from tests.harness import (
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on; most of these are the whole
 
 MEBI = 2**20
+NOBODY = 65534
 HALF_A_FRAME = (100).to_bytes(4, "big") + b"half"
 WORKING = "from supervisor import handler\n@handler('works')\ndef works(): ...\n"
 
@@ -174,9 +180,10 @@ class Dispenser:
     url: str = ""
     reports: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     """By job id: the length of a report and its first bytes."""
+    completed: int = 0
     told: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         call = request.raw_path.rpartition("/")[2]
         if call == "claim":
             if self.claims:
@@ -190,6 +197,7 @@ class Dispenser:
             async for piece in request.content.iter_chunked(MEBI):
                 size, head = size + len(piece), (head + piece)[: 64 * 1024]
             self.reports[unquote(request.raw_path.split("/")[-2])] = (size, head)
+            self.completed += 1
             self.told.set()
         return web.Response(status=204)
 
@@ -205,9 +213,7 @@ class Dispenser:
 @asynccontextmanager
 async def dispensing(*claims: bytes) -> AsyncIterator[Dispenser]:
     dispenser = Dispenser(list(claims))
-    application = web.Application(client_max_size=2**40)
-    application.router.add_route("*", "/{path:.*}", dispenser.answer)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    runner = web.ServerRunner(web.Server(dispenser.answer), shutdown_timeout=0.1)  # no router: ids may be anything
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     dispenser.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -343,3 +349,225 @@ async def test_a_handler_that_kills_the_supervisor_dies_with_it(server: DevServe
         await until(lambda: not list(bearers(mark)))
 
     assert code == -signal.SIGKILL
+
+
+# Handlers folders that keep the program from starting
+
+
+@asynccontextmanager
+async def program_of(server: DevServer, state: Path, source: str, **changes: str) -> AsyncIterator[Any]:
+    """The program with one handler module."""
+    folder = state.parent / "modules"
+    folder.mkdir()
+    (folder / "module.py").write_text(dedent(source))
+    async with program(server.url, state, handlers=str(folder), **changes) as process:
+        yield process
+
+
+FORK_HOOK = "import os\nos.register_at_fork(after_in_child=lambda: os._exit(1))\n"
+PICKY_HOOK = """
+import os
+zygote = os.getpid()
+def die_in_the_child():
+    if os.getppid() != zygote:
+        os._exit(1)
+os.register_at_fork(after_in_child=die_in_the_child)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("while True: pass", "importing the handlers took longer than 1 s"),
+        ("import os, sys\nprint('bye', flush=True)\nos._exit(7)", "exited with code 7: bye"),
+        ("import sys\nsys.exit(0)", "no handler could be loaded"),
+        ("import os\nos.abort()", "was killed by SIGABRT"),
+        (FORK_HOOK + WORKING, "could not be forked"),
+        (PICKY_HOOK + WORKING, "a child exited with code 1"),
+    ],
+)
+async def test_a_program_that_cannot_have_children_says_why_in_one_line_and_exits_with_3(
+    server: DevServer, state: Path, source: str, sentence: str
+) -> None:
+    async with program_of(server, state, source, import_timeout="1s" if "while" in source else "20s") as process:
+        async with asyncio.timeout(GENEROUS):
+            code = await process.wait()
+
+    (line,) = [line for line in logged(state).splitlines() if "cannot start" in line]
+    assert code == ExitCode.NO_HANDLER
+    assert sentence in line
+    assert "Traceback" not in logged(state)
+
+
+async def test_a_slow_import_is_waited_for(server: DevServer, state: Path) -> None:
+    async with program_of(server, state, f"import time\ntime.sleep(1.2)\n{WORKING}"):
+        job = await finished_job(server, await start_job(server, "works"))
+
+    assert job.status == "completed"
+
+
+async def test_threads_of_an_import_are_warned_about_and_jobs_run(server: DevServer, state: Path) -> None:
+    threads = "import threading, time\nthreading.Thread(target=time.sleep, args=(3600,), daemon=True).start()\n"
+
+    async with program_of(server, state, threads + WORKING):
+        job = await finished_job(server, await start_job(server, "works"))
+
+    assert job.status == "completed"
+    assert [line for line in logged(state).splitlines() if "warning" in line and "thread" in line]
+
+
+# What a server hands out
+
+
+@pytest.mark.parametrize("job_id", ["a/b", "a b", "Ü-日本", "..", ".", "a?b#c%2F", "-rf", "a\nb\x1b[31m"])
+async def test_a_job_of_any_id_is_run_and_reported_under_it(state: Path, job_id: str) -> None:
+    async with dispensing(claim("echo", job_id=job_id)) as dispenser, supervising(dispenser, state):
+        (report,) = await dispenser.until_told()
+
+    assert list(dispenser.reports) == [job_id]
+    assert json.loads(report)["status"] == "completed"
+
+
+async def test_a_job_of_an_unknown_action_is_reported_as_such(state: Path) -> None:
+    async with dispensing(claim("nobody's")) as dispenser, supervising(dispenser, state):
+        (report,) = await dispenser.until_told()
+
+    assert json.loads(report)["error_type"] == "ActionNotRegistered"
+
+
+async def test_a_job_that_is_handed_out_again_while_it_runs_is_run_once(state: Path) -> None:
+    twins = [claim("sleeps", b'{"seconds": 1.5}')] * 3
+
+    async with dispensing(*twins) as dispenser, supervising(dispenser, state, workers="4"):
+        await dispenser.until_told()
+        await until(lambda: not dispenser.claims)
+
+    assert dispenser.completed == 1
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        b'{"deep": ' + b'{"a":' * 500 + b"1" + b"}" * 501,
+        b'{"__proto__": 1, "../x": "\\u0000", "": null}',
+        b'{"number": 1e999, "integer": ' + b"9" * 5000 + b"}",
+        b'{"text": "\\u001b[2J\\u001b]0;title\\u0007\\r\\n"}',
+    ],
+)
+async def test_hostile_parameters_end_in_a_report_and_harm_no_other_job(state: Path, parameters: bytes) -> None:
+    claims = [claim("anything", parameters, "hostile"), claim("echo", job_id="after")]
+
+    async with dispensing(*claims) as dispenser, supervising(dispenser, state, workers="1"):
+        await dispenser.until_told(2)
+
+    hostile, after = (json.loads(dispenser.reports[name][1]) for name in ("hostile", "after"))
+    assert hostile["status"] == "completed" or hostile["error_type"] in ("InvalidParameters", "UnicodeEncodeError")
+    assert after["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [b'{"deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"text": "\\ud800 \\udfff"}', b'{"\\ud800": 1}'],
+)
+async def test_a_claim_that_cannot_be_read_is_one_line_and_the_next_job_is_run(state: Path, parameters: bytes) -> None:
+    claims = [claim("anything", parameters, "hostile"), claim("echo", job_id="after")]
+
+    async with dispensing(*claims) as dispenser, program(dispenser.url, state, workers="1"):
+        await dispenser.until_told()
+
+    (line,) = [line for line in logged(state).splitlines() if "claim failed" in line]
+    assert "makes no sense" in line
+    assert list(dispenser.reports) == ["after"]
+
+
+async def test_no_escape_sequence_reaches_the_terminal(server: DevServer, state: Path) -> None:
+    async with program(server.url, state):
+        await finished_job(
+            server, await start_job(server, "prints-raw", {"text": "red \x1b[31m \x9b31m title \x1b]0;x\x07"})
+        )
+
+    assert "red " in logged(state)
+    assert not set("\x1b\x9b\x07") & set(logged(state))
+
+
+# The machine
+
+
+def limit_descriptors(process: asyncio.subprocess.Process, most: int) -> None:
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, 4096))
+
+
+async def test_a_supervisor_without_descriptors_backs_off_and_goes_on_once_there_are_some(
+    server: DevServer, state: Path
+) -> None:
+    async with program(server.url, state, workers="1") as process:
+        await finished_job(server, await start_job(server, "echo"))
+        run = await start_job(server, "die-slowly", {"seconds": 0.5})
+        (pid,) = (await event(server, run, "working"))["pids"]
+        limit_descriptors(process, 3)
+        await ended([pid])
+        await until(lambda: "cannot look for what children left behind" in logged(state))
+        limit_descriptors(process, 1024)
+        dead = await finished_job(server, run)
+        after = await finished_job(server, await start_job(server, "echo"))
+
+    assert (dead.error_type, after.status) == ("ChildDied", "completed")
+    assert "Traceback" not in logged(state)
+    assert "Too many open files" in logged(state)
+    assert len(logged(state).splitlines()) < 30
+
+
+def in_own_mounts(mount: str) -> list[str]:
+    """The command that runs a program where a small file system was mounted first; skips where that is not allowed."""
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting is not permitted here")
+    return ["unshare", "-m", "sh", "-ec", f'{mount}; exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize(
+    ("mount", "sentence"),
+    [
+        (
+            "mount -t tmpfs -o size=64k,nr_inodes=2 none {}; head -c 1M /dev/zero > {}/f || true",
+            "No space left on device",
+        ),
+        ("mount -t tmpfs -o ro none {}", "Read-only file system"),
+    ],
+)
+async def test_a_state_directory_that_cannot_be_used_is_one_line_and_exit_2(
+    server: DevServer, state: Path, tmp_path: Path, mount: str, sentence: str
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    async with program(server.url, state, in_own_mounts(mount.format(disk, disk)), state_dir=str(disk)) as process:
+        async with asyncio.timeout(GENEROUS):
+            code = await process.wait()
+
+    assert [sentence in line for line in logged(state).splitlines() if "state directory" in line] == [True]
+    assert code == ExitCode.USAGE
+    assert "Traceback" not in logged(state)
+
+
+async def test_jobs_are_run_and_reported_while_the_disk_is_full(server: DevServer, state: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=256k none {disk}"
+    refused = 0
+
+    async def refuse(call: Call) -> web.StreamResponse | None:
+        nonlocal refused
+        refused += call.name == "complete"
+        return web.Response(status=503) if call.name == "complete" and refused <= 2 else None
+
+    async with program(server.url, state, in_own_mounts(mount), state_dir=str(disk)) as process:
+        await finished_job(server, await start_job(server, "echo"))
+        fill = Path(f"/proc/{process.pid}/root{disk}/full")
+        with suppress(OSError):
+            fill.write_bytes(bytes(MEBI))
+        server.intercept = refuse
+        job = await finished_job(server, await start_job(server, "big-result", {"size": 4 * MEBI}))
+
+    assert job.status == "completed"
+    assert "No space left on device" in logged(state)
+    assert "Traceback" not in logged(state)

@@ -204,3 +204,10 @@ def condition() -> dict[str, object]:
         "stdin": str(Path("/proc/self/fd/0").readlink()),
         "stdout": type(sys.stdout).__name__,
     }
+
+
+@handler("die-slowly")
+def die_slowly(context: Context, seconds: float) -> NoReturn:
+    context.emit("working", {"pids": [os.getpid()]})
+    time.sleep(seconds)
+    os._exit(1)
