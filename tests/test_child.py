@@ -53,19 +53,6 @@ async def test_a_child_that_is_ready_is_idle_and_our_own() -> None:
         assert repr(child) == f"<Child idle pid {child.pid}>"
 
 
-async def test_a_start_without_descriptors_has_failed_and_the_next_one_is_as_ever() -> None:
-    async with world() as here:
-        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
-        try:
-            with pytest.raises(StartFailed, match="a child could not be started: Too many open files"):
-                await Child.start(here.zygote, here.family)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-        assert (await here.child()).is_idle
-
-
 async def test_what_the_kernel_knows_of_a_child() -> None:
     async with world() as here:
         child = await here.child()
