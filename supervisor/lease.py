@@ -134,8 +134,10 @@ class Lease:
         return max(0.0, min(0.9 * self._terms.interval, self.expires_at - now))
 
     def check(self, now: float) -> None:
-        """Raise `LeaseLost` when silence has lasted for the time-to-live."""
-        if now >= self.expires_at and self.state not in (State.RELEASED, State.LOST):
+        """Raise `LeaseLost` when silence has lasted for the time-to-live, or the lease was lost already."""
+        if self.state is State.LOST:  # another helper of the attempt has noticed it in the same turn of the loop
+            raise LeaseLost("the lease was lost before")
+        if now >= self.expires_at and self.state is not State.RELEASED:
             self._turn(Told.SILENT)
             raise LeaseLost(f"no heartbeat was accepted for {self._terms.time_to_live:g} s")
 

@@ -63,7 +63,6 @@ def lease_that_is(state: State) -> Lease:
         (State.REPORTING, "report accepted", State.RELEASED),
         (State.REPORTING, "report refused", State.LOST),
         (State.RELEASED, "silent", State.RELEASED),
-        (State.LOST, "silent", State.LOST),
     ],
 )
 def test_what_a_lease_is_told_turns_its_state(before: State, told: str, after: State) -> None:
@@ -270,3 +269,12 @@ def test_no_lease_outlives_its_ttl_and_none_comes_back(story: list[tuple[str, fl
         if held.state not in (State.RELEASED, State.LOST):
             assert now < renewed_at + TERMS.time_to_live
             assert held.expires_at == renewed_at + TERMS.time_to_live
+
+
+def test_a_lease_that_is_lost_is_lost_for_every_helper_that_asks() -> None:
+    lease = Lease(Terms(1.0, 3.0), claimed_at=0.0)
+    with pytest.raises(LeaseLost):
+        lease.check(3.0)
+
+    with pytest.raises(LeaseLost):
+        lease.check(3.0)
