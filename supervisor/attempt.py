@@ -81,6 +81,7 @@ class Attempt:
         self._ran = False
         self._child_is_spent = False
         self._told_nothing = False
+        self._asked_length = False
         self._cancel_seen = asyncio.Event()
         self._report: Report | None = None
         self._reported: Outcome | None = None
@@ -218,16 +219,16 @@ class Attempt:
             if self._lease.is_cancelling:
                 self._cancel_seen.set()
                 self.stop(CANCELLED)
-            elif self._lease.length_is_guessed:
-                await self._learn_lease_length()
+            elif self._lease.length_is_guessed and not self._asked_length:
+                self._asked_length = True
+                self._beside.start(self._learn_lease_length)  # not here: its answer may take longer than a lease lives
 
     async def _learn_lease_length(self) -> None:
-        """Ask once how long the lease lives; a job that is over before its first beat does not cost a call more."""
+        """Ask how long the lease lives; a job that is over before its first beat does not cost a call more."""
         try:
-            length = await self._server.lease_length(self._fence)
+            self._lease.learn(await self._server.lease_length(self._fence))
         except (Unavailable, RateLimited, StaleFence, Rejected):
-            return  # with the next beat again; a stale fence is for that one to tell
-        self._lease.learn(length)
+            self._asked_length = False  # with the next beat again; a stale fence is for that one to tell
 
     async def _time_out(self) -> None:
         assert self._limits.timeout is not None

@@ -16,7 +16,7 @@ from supervisor.job import Failed, Fence, Outcome
 from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.spool import Entry, Spool
 from supervisor.spoolfile import Destination
-from supervisor.tasks import to_the_end
+from supervisor.tasks import to_the_end, whole
 
 SUBSTITUTES = ("ResultRejected", "ResultTooLarge")
 """Error types of what is reported in place of an outcome that the server refuses as such."""
@@ -127,8 +127,11 @@ class Report:
 
     async def end(self, *, is_ours: bool = True) -> None:
         """Nothing more is sent from here.  What is settled, or about an attempt that is not ours, leaves the disk;
-        anything else stays there for the replay.
+        anything else stays there for the replay.  Also when it is cancelled: a file that is held is nobody else's.
         """
+        await whole(self._end(is_ours=is_ours))
+
+    async def _end(self, *, is_ours: bool) -> None:
         is_over = not is_ours or isinstance(self._answer, Accepted | Refused)
         if not is_over:
             await self.keep()

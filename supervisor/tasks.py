@@ -57,14 +57,29 @@ async def to_the_end(
     waits for it any more goes to `discard`.
     """
     running = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    cancelled = await _outlast(running)
+    if cancelled is None:
+        return running.result()
+    if running.exception() is None and discard is not None:
+        discard(running.result())
+    raise cancelled
+
+
+async def whole(steps: Coroutine[Any, Any, None]) -> None:
+    """Take all of `steps`.  When this is cancelled it takes them all the same, and then ends."""
+    running = asyncio.ensure_future(steps)
+    cancelled = await _outlast(running)
+    running.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+async def _outlast(running: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until `running` is done; return the last of the cancellations that came meanwhile."""
     cancelled: asyncio.CancelledError | None = None
     while not running.done():
         try:
             await asyncio.wait([running])
         except asyncio.CancelledError as error:
             cancelled = error
-    if cancelled is None:
-        return running.result()
-    if running.exception() is None and discard is not None:
-        discard(running.result())
-    raise cancelled
+    return cancelled

@@ -65,7 +65,8 @@ class World:
             is_on_disk=lambda: place.exists() or copy.exists(),
             has_room=not story.disk_is_full,
         )
-        self.witness.saw_length(math.inf if story.is_idempotent else None)
+        if story.is_idempotent:
+            self.witness.saw_length(math.inf)  # nobody asks for another one
         self.server = ModelServer(story.server, story.child.refused_events, self.clock, self.witness)
         if story.disk_is_full:
             (state / "spool").touch()  # there is no folder to be had
