@@ -9,6 +9,7 @@ on what the child says, and it kills.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import os
 import signal
@@ -32,6 +33,8 @@ from supervisor.process.zygote import StartFailed, Zygote
 
 log = structlog.get_logger("child")
 
+BIRTH = 1.0
+"""Seconds that a fork may take before a child that is not wanted any more is given up; it takes a millisecond."""
 LINGER = 2.0
 """Seconds that a child may live on after it closed its pipe."""
 MOMENT = 0.002
@@ -85,6 +88,7 @@ class Child:
         self._fault = ""
         self._ready: asyncio.Future[None] = loop.create_future()
         self._told: asyncio.Future[Told] | None = None
+        self._known = asyncio.Event()  # its pid is, or that there will be none
         self._exited = asyncio.Event()
         self._output = Output(cord.our_output, self._on_line)
         self._stack = cord.our_stack
@@ -174,8 +178,7 @@ class Child:
 
     async def kill(self) -> None:
         """End it and all that it started; when this returns, every one of these processes is reaped."""
-        if self.pid is None:
-            self.catch_up()
+        await self._come_to_light()
         if self.pid is None:
             self._close()  # never born; should it come yet, it finds its pipe closed and leaves
         else:
@@ -183,6 +186,13 @@ class Child:
             await self.wait()
         if swept := await self._family.sweep():
             log.warning("killed what a child left behind", processes=swept, pid=self.pid)
+
+    async def _come_to_light(self) -> None:
+        """Wait until its pid is known: a child that is just being forked cannot be killed yet, but would come later."""
+        self.catch_up()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BIRTH):
+                await self._known.wait()
 
     def _send(self, order: Run) -> None:
         if len(order.job.parameters) <= ATTACH_ABOVE:
@@ -198,6 +208,7 @@ class Child:
             self._hear(message)
         elif self.state is State.STARTING and isinstance(message, Forked) and self.pid is None:
             self.pid = message.pid
+            self._known.set()
             os.close(self._pidfd)
             self._pidfd = os.pidfd_open(message.pid)
             self._loop.add_reader(self._pidfd, self._on_exit)
@@ -295,6 +306,7 @@ class Child:
             os.close(self._pidfd)
             self._pidfd = -1
         self._family.leave(self)
+        self._known.set()
         self._exited.set()
 
     def _signal(self, number: signal.Signals) -> None:
