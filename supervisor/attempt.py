@@ -11,12 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from supervisor.backoff import Backoff
-from supervisor.bucket import TokenBucket
+from supervisor.courier import Courier
 from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.lease import Lease
 from supervisor.limits import Limits
-from supervisor.outbox import Outbox
 from supervisor.outcome import CANCELLED, SHUTDOWN, Stop, decide, over_memory, timed_out
 from supervisor.process.child import Child, ChildDied
 from supervisor.process.kernel import boottime
@@ -37,9 +35,6 @@ NUDGES = (0.02, 0.1, 0.0)
 """Seconds after each SIGTERM.  One is not enough: when it arrives just before the handler begins to wait in a system
 call, or with the signal for the stack, which restarts the call, it would be noticed only when the call is over.
 """
-EVENT_RATE = 50_000.0
-"""Events a second that are taken from one child, so that a flood leaves the loop to heartbeats and to other jobs."""
-EVENT_BURST = 10_000.0
 STACK_TIME = 0.01
 """Seconds that a child gets to write its stack before it is killed; it takes one millisecond."""
 
@@ -72,10 +67,7 @@ class Attempt:
         self._log = log
         self._now = now
         self._began_at = now()
-        self._outbox = Outbox()
-        self._events = TokenBucket(rate=EVENT_RATE, burst=EVENT_BURST, now=asyncio.get_running_loop().time())
-        self._read_on_timer: asyncio.TimerHandle | None = None
-        self._sender: asyncio.Task[None] | None = None
+        self._courier: Courier | None = None  # none before the first event
         self._stop: Stop | None = None
         self._stopping = False
         self._ran = False
@@ -142,26 +134,18 @@ class Attempt:
             self._beside.start(self._terminate_then_kill)
 
     def heard_event(self, event: Event) -> None:
-        self._outbox.add(event)
-        if self._sender is None or self._sender.done():
-            self._sender = self._beside.start(self._send_events)
+        if self._courier is None:
+            self._courier = Courier(
+                self._fence,
+                lease=self._lease,
+                server=self._server,
+                tap=self._child,
+                beside=self._beside,
+                log=self._log,
+                now=self._now,
+            )
         # While it is being stopped it is read on: an `emit` that waits would wait out the grace.
-        if not self._stopping:
-            self._hold_back()
-
-    def _hold_back(self) -> None:
-        """Read the child no further while the outbox is full, or while it says more than the loop has time for."""
-        loop = asyncio.get_running_loop()
-        if self._outbox.is_full:
-            self._child.pause()
-        elif (debt := self._events.overdraw(1, loop.time())) > 0 and self._read_on_timer is None:
-            self._child.pause()
-            self._read_on_timer = loop.call_later(debt, self._read_on)
-
-    def _read_on(self) -> None:
-        self._read_on_timer = None
-        if not self._outbox.is_full:
-            self._child.resume()
+        self._courier.take(event, hold_back=not self._stopping)
 
     def heard_log(self, level: int, text: str) -> None:
         self._log.log(level, text, logger="handler")
@@ -259,49 +243,19 @@ class Attempt:
             await asyncio.sleep(STACK_TIME)
             self._child.kill_now()
 
-    async def _send_events(self) -> None:
-        """Send what is in the outbox until it is empty."""
-        backoff = Backoff(0.2, 5.0)
-        while batch := self._outbox.batch():
-            self._lease.check(self._now())  # after a suspend, before a word is said to the server
-            try:
-                await self._server.send_events(self._fence, batch)
-            except RateLimited as limited:
-                await asyncio.sleep(limited.retry_after)
-            except Unavailable as error:
-                self._log.warning("events were not accepted, they will be sent again", error=str(error))
-                await asyncio.sleep(backoff.next())
-            except StaleFence as stale:
-                self._lease.refused(str(stale))
-                self._outbox.settle()
-            except Rejected as rejected:
-                self._drop_offender(batch, rejected)
-            else:
-                backoff.reset()
-                self._outbox.settle()
-            if self._read_on_timer is None:
-                self._read_on()
-
-    def _drop_offender(self, batch: tuple[Event, ...], rejected: Rejected) -> None:
-        if len(batch) > 1:
-            self._outbox.halve()
-            return
-        self._log.warning("event dropped: the server refuses it", type=batch[0].type, error=str(rejected))
-        self._outbox.settle()
-
     async def _deliver_events(self, heed_cancel: Helper) -> None:
         """Wait until the server has all events, which it refuses after the report."""
-        if self._sender is not None and not self._sender.done():
+        if self._courier is not None and not self._courier.is_idle:
             self._beside.start(heed_cancel)
-            await asyncio.wait([self._sender])
+            await self._courier.delivered()
 
     async def _heed_cancel(self, report: Report, told: Outcome | None) -> None:
         """A cancel that is seen before the report begins, be it while the events are delivered, still counts."""
         await self._cancel_seen.wait()
         await report.replace(self._decide(told))
         await asyncio.sleep(CANCEL_FLUSH)
-        assert self._sender is not None
-        self._sender.cancel()
+        assert self._courier is not None
+        self._courier.give_up()
 
     def _decide(self, told: Outcome | None) -> Outcome:
         stop = CANCELLED if self._lease.is_cancelling else self._stop
