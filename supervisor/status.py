@@ -1,0 +1,105 @@
+"""What the program says of itself: to `status`, to the page, to the metrics and to `/status.json`.  Pure.
+
+Each owner fills its own part (`Attempt.status`, `Slot.status`, `Pool.status`, `Service.status`); nobody keeps a copy.
+Lengths and ages are in seconds, sizes in bytes, times in seconds since 1970; None means that there is none.  No
+parameters, no results and no secrets stand in here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+ServiceState = Literal["starting", "serving", "paused", "draining", "stopping"]
+ChildState = Literal["none", "starting", "idle", "busy", "stopping"]
+
+
+class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that runs.  `lease_left` is what is left of its lease, `progress` the newest `progress` event."""
+
+    job_id: str
+    run_id: str
+    action: str
+    attempt: int
+    queue: str
+    elapsed: float
+    timeout: float | None
+    memory_limit: int | None
+    cpu_seconds: float | None
+    memory: int | None
+    lease_left: float | None
+    progress: msgspec.Raw | None
+    last_line: str | None
+    stopping: str | None
+    """Why it is being stopped."""
+
+
+class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A slot, its child and its job."""
+
+    slot: int
+    pid: int | None
+    state: ChildState
+    jobs: int
+    """How many jobs this child has run."""
+    job: JobStatus | None
+
+
+class Recent(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that has ended here; `outcome` is a label of the metric `jobs_total` (see `metrics`)."""
+
+    job_id: str
+    action: str
+    attempt: int
+    outcome: str
+    message: str | None
+    seconds: float
+    ended_at: float
+
+
+class ClaimStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether jobs are asked for; `reason` says why not, or what goes wrong."""
+
+    open_polls: int
+    reason: str | None
+    last_answer_age: float | None
+    last_job_age: float | None
+
+
+class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Outcomes that the server does not have yet."""
+
+    items: int
+    bytes: int
+    oldest_age: float | None
+
+
+class CodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The handlers as they are loaded; `error` is why the last reload was not taken over."""
+
+    generation: int
+    loaded_at: float
+    actions: tuple[str, ...]
+    problems: tuple[str, ...]
+    error: str | None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything at one instant."""
+
+    version: str
+    worker_id: str
+    project: str
+    base_url: str
+    pid: int
+    now: float
+    started_at: float
+    state: ServiceState
+    loop_lag: float
+    claims: ClaimStatus
+    code: CodeStatus
+    slots: tuple[SlotStatus, ...]
+    recent: tuple[Recent, ...]
+    spool: SpoolStatus
+    quarantined: tuple[str, ...]
