@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from supervisor.courier import Courier
@@ -52,7 +51,7 @@ class Attempt:
         server: JobServer,
         reporter: Reporter,
         limits: Limits,
-        workdir: Path,
+        workdir: str,
         log: Any,
         now: Callable[[], float] = boottime,
     ) -> None:
@@ -156,9 +155,7 @@ class Attempt:
     @property
     def _order(self) -> Run:
         limits = self._limits
-        return Run(
-            self.job, self._fence.worker_id, str(self._workdir), nice=limits.nice or 0, threads=limits.threads or 1
-        )
+        return Run(self.job, self._fence.worker_id, self._workdir, nice=limits.nice or 0, threads=limits.threads or 1)
 
     async def _watch_child(self) -> Outcome | None:
         """What the child told; None when it died before."""

@@ -5,6 +5,7 @@ Lengths in seconds, sizes in bytes; None means that nothing was said.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -28,10 +29,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def or_else(self, defaults: Limits) -> Limits:
         """These limits, and where they say nothing those of `defaults`."""
-        said = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
-        return msgspec.structs.replace(defaults, **said)
+        return _completed(self, defaults)
 
     @property
     def jobs_per_child(self) -> float:
         """How many jobs a child may run before it is replaced."""
         return 1 if self.isolation == "fresh" else self.max_jobs_per_child or float("inf")
+
+
+@lru_cache(maxsize=1024)  # asked for with each job, of as many handlers as there are
+def _completed(limits: Limits, defaults: Limits) -> Limits:
+    said = {name: value for name in limits.__struct_fields__ if (value := getattr(limits, name)) is not None}
+    return msgspec.structs.replace(defaults, **said)

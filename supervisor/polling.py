@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 
 class Appetite:
@@ -28,7 +27,7 @@ class Appetite:
 
 
 class Polls:
-    """Lets slots in, one for each poll that may be open."""
+    """Lets slots in, one for each poll that may be open: `async with`."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -42,17 +41,17 @@ class Polls:
         """How many polls are open now."""
         return self._open
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def __aenter__(self) -> None:
         """Wait until one more poll may be opened; it counts as open inside the block."""
         while self._paused_until or self._open >= self._appetite.allowed:
             await self._change()
         self._open += 1
-        try:
-            yield
-        finally:
-            self._open -= 1
-            self._admit()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open -= 1
+        self._admit()
 
     def pause(self, seconds: float) -> None:
         """Open no further poll for so long: the server has asked for it (429)."""

@@ -27,7 +27,8 @@ class Pool:
         self._zygote = zygote
         self._polls = Polls(workers)
         self._first_answer = asyncio.Event()
-        self._job_over = asyncio.Event()
+        self._job_over: asyncio.Event | None = None  # while somebody waits for it
+        self._taken: set[tuple[str, int]] = set()
         self._has_borne = False
         self.quarantine = Quarantine()
         """Which jobs and handlers are not to be run, for what they did to their children."""
@@ -85,15 +86,23 @@ class Pool:
     def _engaged(self, action: str) -> int:
         return sum(slot.may_run(action) for slot in self._slots)
 
-    def has_taken(self, job: Job) -> bool:
-        return any(slot.has_taken(job) for slot in self._slots)
+    def take(self, job: Job) -> bool:
+        attempt = (job.job_id, job.attempt)
+        if attempt in self._taken:
+            return False
+        self._taken.add(attempt)
+        return True
+
+    def leave(self, job: Job) -> None:
+        self._taken.discard((job.job_id, job.attempt))
+        if self._job_over is not None:
+            self._job_over.set()
+            self._job_over = None
 
     async def job_over(self) -> None:
+        if self._job_over is None:
+            self._job_over = asyncio.Event()
         await self._job_over.wait()
-
-    def announce_job_over(self) -> None:
-        self._job_over.set()
-        self._job_over = asyncio.Event()
 
     async def run(self) -> None:
         """Run until every slot is drained; an error that concerns all of them ends all of them."""

@@ -31,7 +31,7 @@ class Quarantine:
 
     def refusal(self, job: Job, now: float) -> Failed | None:
         """Why this job is not run; None when it is."""
-        for key, what in _keys(job).items():
+        for key, what in _keys(job).items() if self._records else ():
             record = self._records.get(key)
             if record is not None and record.deaths >= DEATHS and now < record.last_at + PERIOD:
                 wait = record.last_at + PERIOD - now
@@ -49,7 +49,7 @@ class Quarantine:
 
     def survived(self, job: Job) -> None:
         """A child came through this job: the count begins anew."""
-        for key in _keys(job):
+        for key in _keys(job) if self._records else ():
             self._records.pop(key, None)
 
     def refused(self, now: float) -> list[str]:

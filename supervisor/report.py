@@ -129,10 +129,13 @@ class Report:
         """Nothing more is sent from here.  What is settled, or about an attempt that is not ours, leaves the disk;
         anything else stays there for the replay.  Also when it is cancelled: a file that is held is nobody else's.
         """
-        await whole(self._end(is_ours=is_ours))
-
-    async def _end(self, *, is_ours: bool) -> None:
         is_over = not is_ours or isinstance(self._answer, Accepted | Refused)
+        if is_over and self._entry is None and not self._disk.locked():
+            self._has_ended = True  # most jobs: settled at the first send, and never on disk
+        else:
+            await whole(self._end(is_over=is_over))
+
+    async def _end(self, *, is_over: bool) -> None:
         if not is_over:
             await self.keep()
         async with self._disk:

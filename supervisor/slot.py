@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,14 +68,14 @@ class Surroundings(Source, Protocol):
     def open_actions(self) -> Sequence[str]:
         """The actions that may be claimed now."""
 
-    def has_taken(self, job: Job) -> bool:
-        """Whether a slot has this very attempt already."""
+    def take(self, job: Job) -> bool:
+        """Have this very attempt for oneself until `leave`; false when a slot has it already."""
+
+    def leave(self, job: Job) -> None:
+        """The attempt has ended here."""
 
     async def job_over(self) -> None:
         """Wait until a job has ended somewhere in the pool."""
-
-    def announce_job_over(self) -> None:
-        """A job has ended in this slot."""
 
     @property
     def quarantine(self) -> Quarantine:
@@ -104,7 +105,7 @@ class Slot:
         self._around = around
         self._log = structlog.get_logger("slot").bind(slot=number)
         self._berth = Berth(around, family, self._log)
-        self._job: Job | None = None
+        self._workdir = str(rules.scratch / str(number))
         self._attempt: Attempt | None = None
         self._asked: Sequence[str] = ()
         self._draining = False
@@ -121,10 +122,6 @@ class Slot:
         """What runs here now."""
         return self._attempt
 
-    def has_taken(self, job: Job) -> bool:
-        """Whether this very attempt is here; other attempts at the same job are other people's, or will be."""
-        return self._job is not None and (self._job.job_id, self._job.attempt) == (job.job_id, job.attempt)
-
     def may_run(self, action: str) -> bool:
         """Whether a job of this action runs here, or may come with the claim that is open."""
         return action in self._asked or (self._attempt is not None and self._attempt.job.action == action)
@@ -133,10 +130,8 @@ class Slot:
         """Run jobs until drained; when this returns the slot's child is gone."""
         try:
             while not self._draining:
-                self._job = await self._next_job()
-                if self._job is not None:
-                    await self._work(self._job)
-                self._job = None
+                if (job := await self._next_job()) is not None:
+                    await self._work(job)
         finally:
             await self._berth.discard()
 
@@ -162,7 +157,7 @@ class Slot:
         try:
             async with asyncio.timeout(None) as self._between_jobs:
                 await self._berth.warm()
-                async with self._polls.turn():
+                async with self._polls:
                     # Draining meanwhile: a turn that was waited for is not taken.
                     return None if self._draining else await self._claim()
         except TimeoutError:
@@ -193,7 +188,7 @@ class Slot:
             await asyncio.sleep(pause)
             return None
         self._around.answered()
-        if job is not None and self._around.has_taken(job):
+        if job is not None and not self._around.take(job):
             # Two children with the same fence could not be told apart: what one says would count for the other.
             self._log.warning("ignored: the server hands out what runs here already", job_id=job.job_id)
             await self._found_nothing(is_quick=True)
@@ -215,9 +210,10 @@ class Slot:
     async def _work(self, job: Job) -> None:
         claimed_at = boottime()
         limits = self._limits_of(job)
-        log = self._log.bind(job_id=job.job_id, run_id=job.run_id, action=job.action, attempt=job.attempt)
         child = await (self._berth.fresh() if limits.isolation == "fresh" else self._berth.warm())
-        log = log.bind(pid=child.pid)
+        log = self._log.bind(
+            job_id=job.job_id, run_id=job.run_id, action=job.action, attempt=job.attempt, pid=child.pid
+        )
         log.info("claimed")
         attempt = self._attempt = self._new_attempt(job, child, claimed_at, limits, log)
         try:
@@ -235,6 +231,7 @@ class Slot:
         finally:
             self._attempt = None
             self._learn(attempt)
+            self._around.leave(job)
             await self._clean_up(limits)
 
     def _learn(self, attempt: Attempt) -> None:
@@ -243,7 +240,6 @@ class Slot:
             self._around.quarantine.died(attempt.job, boottime())
         elif attempt.was_run:
             self._around.quarantine.survived(attempt.job)
-        self._around.announce_job_over()
 
     def _limits_of(self, job: Job) -> Limits:
         """The limits of the job's handler; for an action that has none, which the child will say, the settings'."""
@@ -268,10 +264,6 @@ class Slot:
             log=log,
         )
 
-    @property
-    def _workdir(self) -> Path:
-        return self._rules.scratch / str(self.number)
-
     async def _report_bug(self, job: Job) -> None:
         fence = Fence(self._rules.worker_id, job.job_id, job.attempt)
         try:
@@ -282,5 +274,10 @@ class Slot:
     async def _clean_up(self, limits: Limits) -> None:
         """No spent child and no scratch folder is left to the next job."""
         await self._berth.settle(limits)
-        if self._workdir.exists():
+        if _exists(self._workdir):
             await asyncio.to_thread(shutil.rmtree, self._workdir, ignore_errors=True)
+
+
+def _exists(path: str) -> bool:
+    # A look at a name in a folder of our own, which the kernel has at hand: a thread would cost twenty times as much.
+    return os.path.lexists(path)

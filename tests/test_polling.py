@@ -68,7 +68,7 @@ class Slots:
         self._go[number].set()
 
     async def _poll(self, number: int) -> None:
-        async with self.polls.turn():
+        async with self.polls:
             self.held.append(number)
             await self._go[number].wait()
 
@@ -174,7 +174,7 @@ async def test_a_turn_that_fails_is_over(error: type[BaseException]) -> None:
     polls = Polls(2)
 
     with pytest.raises(error):
-        async with polls.turn():
+        async with polls:
             raise error
 
     assert polls.open == 0
@@ -183,9 +183,9 @@ async def test_a_turn_that_fails_is_over(error: type[BaseException]) -> None:
 async def test_a_slot_that_finds_a_job_lets_others_poll_while_it_still_holds_its_turn() -> None:
     polls = Polls(2)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(polls.turn())
+        await stack.enter_async_context(polls)
 
         polls.found()
-        await stack.enter_async_context(polls.turn())
+        await stack.enter_async_context(polls)
 
         assert polls.open == 2

@@ -13,8 +13,9 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import aiohttp
@@ -49,8 +50,7 @@ class Account:
     worker_name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -69,6 +69,8 @@ class Client:
         self._claims = _session()
         self._beats = _session()
         self._rest = _session()
+        self._sessions = (self._claims, self._beats, self._rest)
+        self._use(token)
 
     async def __aenter__(self) -> Client:
         return self
@@ -76,7 +78,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session in (self._claims, self._beats, self._rest):
+        for session in self._sessions:
             await session.close()
 
     async def claim(self, actions: Sequence[str], *, wait: float) -> Job | None:
@@ -85,7 +87,7 @@ class Client:
         body = schema.claim_request(
             account.worker_id, account.queues, actions, wait, name=account.worker_name, version=__version__
         )
-        answer = await self._post(self._claims, self._claim_url, body, wait + CLAIM_MARGIN, LARGEST_CLAIM)
+        answer = await self._send(self._claims, "POST", self._claim_url, body, wait + CLAIM_MARGIN, LARGEST_CLAIM)
         if answer.status == 204:
             return None
         if answer.status in (404, 409):
@@ -94,7 +96,9 @@ class Client:
         return schema.claimed_job(answer.body)
 
     async def heartbeat(self, fence: Fence, *, timeout: float) -> Directive:
-        answer = await self._post(self._beats, self._url(fence, "heartbeat"), schema.fence_request(fence), timeout)
+        answer = await self._send(
+            self._beats, "POST", self._url(fence, "heartbeat"), schema.fence_request(fence), timeout
+        )
         _raise_for(answer)
         directive = schema.directive(answer.body)
         if directive is None:
@@ -103,13 +107,13 @@ class Client:
 
     async def send_events(self, fence: Fence, events: Sequence[Event]) -> None:
         body = schema.events_request(fence, events)
-        _raise_for(await self._post(self._rest, self._url(fence, "events"), body, ANSWER_TIMEOUT))
+        _raise_for(await self._send(self._rest, "POST", self._url(fence, "events"), body, ANSWER_TIMEOUT))
 
     async def complete(self, fence: Fence, outcome: Outcome) -> None:
         head, blob, tail = schema.complete_request(fence, outcome)
         url = self._url(fence, "complete")
         if blob is None:
-            _raise_for(await self._post(self._rest, url, head, ANSWER_TIMEOUT))
+            _raise_for(await self._send(self._rest, "POST", url, head, ANSWER_TIMEOUT))
             return
         size = len(head) + blob.size + len(tail)
 
@@ -117,7 +121,7 @@ class Client:
             return aiohttp.AsyncIterablePayload(_parts(head, blob, tail), content_type="application/json")
 
         timeout = ANSWER_TIMEOUT + size / SLOWEST_UPLOAD
-        _raise_for(await self._post(self._rest, url, body, timeout, headers={"Content-Length": str(size)}))
+        _raise_for(await self._send(self._rest, "POST", url, body, timeout, headers={"Content-Length": str(size)}))
 
     async def is_settled(self, fence: Fence) -> bool:
         return (await self._look_up(fence)).is_settled_by(fence)
@@ -126,24 +130,13 @@ class Client:
         return (await self._look_up(fence)).lease_length
 
     async def _look_up(self, fence: Fence) -> schema.JobState:
-        answer = await self._send(self._rest, "GET", self._url(fence), None, ANSWER_TIMEOUT, LARGEST_ANSWER)
+        answer = await self._send(self._rest, "GET", self._url(fence), None, ANSWER_TIMEOUT)
         _raise_for(answer)
         return schema.job_state(answer.body)
 
     def _url(self, fence: Fence, call: str = "") -> URL:
         # yarl would decode and normalize what we have encoded on purpose ("a/b", "..").
         return URL(f"{self._jobs}/{_segment(fence.job_id)}" + (f"/{call}" if call else ""), encoded=True)
-
-    async def _post(
-        self,
-        session: aiohttp.ClientSession,
-        url: URL,
-        body: Any,
-        seconds: float,
-        largest: int = LARGEST_ANSWER,
-        headers: Mapping[str, str] | None = None,
-    ) -> _Answer:
-        return await self._send(session, "POST", url, body, seconds, largest, headers)
 
     async def _send(
         self,
@@ -152,45 +145,54 @@ class Client:
         url: URL,
         body: Any,
         seconds: float,
-        largest: int,
+        largest: int = LARGEST_ANSWER,
         headers: Mapping[str, str] | None = None,
     ) -> _Answer:
         """One request; one more when the key is refused and there is another one by now."""
         used = self._token
-        answer = await self._send_once(session, method, url, body, seconds, largest, headers)
+        answer = await _send_once(session, method, url, body, seconds, largest, headers)
         if answer.status != 401 or not self._is_renewed(used):
             return answer
-        return await self._send_once(session, method, url, body, seconds, largest, headers)
+        return await _send_once(session, method, url, body, seconds, largest, headers)
 
     def _is_renewed(self, used: str) -> bool:
         if self._token == used:
-            self._token = self._reread()
+            self._use(self._reread())
         return self._token != used
 
-    async def _send_once(
-        self,
-        session: aiohttp.ClientSession,
-        method: str,
-        url: URL,
-        body: Any,
-        seconds: float,
-        largest: int,
-        headers: Mapping[str, str] | None,
-    ) -> _Answer:
-        data = body() if callable(body) else body
-        sent = {"Authorization": f"Bearer {self._token}", **(headers or {})}
-        # A total timeout, not only one per read: a server that sends a byte now and then must not hold us.
-        # And to the point: aiohttp would round it up to whole seconds (beyond the end of a lease), and take 0 for none.
-        timeout = aiohttp.ClientTimeout(total=max(seconds, 0.001), sock_connect=5.0, ceil_threshold=math.inf)
-        try:
-            async with session.request(
-                method, url, data=data, timeout=timeout, headers=sent, allow_redirects=False
-            ) as response:
-                return _Answer(response.status, response.headers, await _read(response, largest))
-        except TimeoutError as error:
-            raise Unavailable(f"no answer within {seconds:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(str(error) or type(error).__name__) from error
+    def _use(self, token: str) -> None:
+        self._token = token
+        for session in self._sessions:
+            session.headers["Authorization"] = f"Bearer {token}"
+
+
+async def _send_once(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: URL,
+    body: Any,
+    seconds: float,
+    largest: int,
+    headers: Mapping[str, str] | None,
+) -> _Answer:
+    data = body() if callable(body) else body
+    timeout = _timeout(seconds)
+    try:
+        async with session.request(
+            method, url, data=data, timeout=timeout, headers=headers, allow_redirects=False
+        ) as response:
+            return _Answer(response.status, response.headers, await _read(response, largest))
+    except TimeoutError as error:
+        raise Unavailable(f"no answer within {seconds:g} s") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise Unavailable(str(error) or type(error).__name__) from error
+
+
+@lru_cache(maxsize=64)
+def _timeout(seconds: float) -> aiohttp.ClientTimeout:
+    # A total timeout, not only one per read: a server that sends a byte now and then must not hold us.
+    # And to the point: aiohttp would round it up to whole seconds (beyond the end of a lease), and take 0 for none.
+    return aiohttp.ClientTimeout(total=max(seconds, 0.001), sock_connect=5.0, ceil_threshold=math.inf)
 
 
 def _session() -> aiohttp.ClientSession:

@@ -74,6 +74,8 @@ def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]
     """
     item = array.array("i").itemsize
     data, ancillary, _, _ = end.recvmsg(size, socket.CMSG_SPACE(most * item), socket.MSG_CMSG_CLOEXEC)
+    if not ancillary:
+        return data, []
     descriptors = array.array("i")
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

@@ -56,6 +56,7 @@ class Pipe(Generic[Message]):
         self._descriptors: deque[int] = deque()
         self._ended = False
         self._reading = False
+        self._writing = False
         self.resume()
 
     def send(self, message: msgspec.Struct, *descriptors: int) -> None:
@@ -64,8 +65,9 @@ class Pipe(Generic[Message]):
             _close_all(descriptors)
             return
         self._unsent.append((memoryview(encode(message)), descriptors))
-        if len(self._unsent) == 1 and not self._write():
+        if not self._writing and not self._write():
             self._loop.add_writer(self._socket, self._write)
+            self._writing = True
 
     def pause(self) -> None:
         """Stop reading: the peer's next sends wait once the kernel's buffer is full."""
@@ -131,8 +133,11 @@ class Pipe(Generic[Message]):
         try:
             while self._unsent:
                 frame, descriptors = self._unsent[0]
-                sent = socket.send_fds(self._socket, [frame], list(descriptors))
-                _close_all(descriptors)
+                if descriptors:
+                    sent = socket.send_fds(self._socket, [frame], list(descriptors))
+                    _close_all(descriptors)
+                else:
+                    sent = self._socket.send(frame)
                 if sent == len(frame):
                     self._unsent.popleft()
                 else:
@@ -145,7 +150,9 @@ class Pipe(Generic[Message]):
         return True
 
     def _stop_writing(self) -> None:
-        self._loop.remove_writer(self._socket)
+        if self._writing:
+            self._loop.remove_writer(self._socket)
+            self._writing = False
         for _, descriptors in self._unsent:
             _close_all(descriptors)
         self._unsent.clear()

@@ -25,6 +25,7 @@ class StackFile:
         # Each dump goes to the end, wherever that is after `forget`.
         fcntl.fcntl(self._descriptor, fcntl.F_SETFL, os.O_APPEND)
         self._text = ""
+        self._was_renewed = False
 
     def descriptor(self) -> int:
         """A descriptor for a child, to be closed by whoever takes it."""
@@ -42,11 +43,14 @@ class StackFile:
         """Another stack was asked for; until it is there the one before it counts."""
         self.read()
         os.ftruncate(self._descriptor, 0)
+        self._was_renewed = True
 
     def forget(self) -> None:
-        """A new job begins."""
-        os.ftruncate(self._descriptor, 0)
-        self._text = ""
+        """A new job begins.  A stack that nobody asked for is the last thing that a child writes."""
+        if self._was_renewed:
+            os.ftruncate(self._descriptor, 0)
+            self._text = ""
+            self._was_renewed = False
 
     def close(self) -> None:
         if self._descriptor >= 0:
