@@ -21,6 +21,7 @@ import aiohttp
 from yarl import URL
 
 from supervisor.api import schema
+from supervisor.api.trouble import in_words
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from supervisor.version import __version__
@@ -187,10 +188,8 @@ class Client:
                 method, url, data=data, timeout=timeout, headers=sent, allow_redirects=False
             ) as response:
                 return _Answer(response.status, response.headers, await _read(response, largest))
-        except TimeoutError as error:
-            raise Unavailable(f"no answer within {seconds:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(str(error) or type(error).__name__) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
+            raise Unavailable(in_words(error, url, seconds)) from error
 
 
 def _session() -> aiohttp.ClientSession:
