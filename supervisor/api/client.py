@@ -37,6 +37,8 @@ LARGEST_CLAIM = 256 * 1024 * 1024
 LONGEST_RETRY_AFTER = 600.0
 """Seconds; a server that names more is asked again after these."""
 CHUNK = 256 * 1024
+SILENCE = 25
+"""Seconds after which a connection whose other end acknowledges nothing is given up: most of all, an open poll's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +205,16 @@ def _session() -> aiohttp.ClientSession:
 
 
 def _socket(address: Any) -> socket.socket:
-    """A socket that notices within half a minute that its peer is gone without a word (tcp(7))."""
+    """A socket that notices that its peer is gone without a word (tcp(7))."""
     family, kind, protocol, _, _ = address
     connection = socket.socket(family, kind, protocol)
     connection.setblocking(False)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
-        (socket.TCP_KEEPIDLE, 10),
-        (socket.TCP_KEEPINTVL, 5),
+        (socket.TCP_KEEPIDLE, SILENCE - 3 * (SILENCE // 5)),
+        (socket.TCP_KEEPINTVL, SILENCE // 5),
         (socket.TCP_KEEPCNT, 3),
-        (socket.TCP_USER_TIMEOUT, 25_000),
+        (socket.TCP_USER_TIMEOUT, SILENCE * 1000),
     ):
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
     return connection
