@@ -21,6 +21,7 @@ import aiohttp
 from yarl import URL
 
 from supervisor.api import schema
+from supervisor.api.resolver import Resolver
 from supervisor.api.trouble import in_words
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
@@ -197,7 +198,7 @@ class Client:
 def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         # No limit: there are never more calls than slots, and a heartbeat must not queue behind anything.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, socket_factory=_socket),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, resolver=Resolver(), socket_factory=_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Content-Type": "application/json"},
         auto_decompress=True,
