@@ -31,6 +31,8 @@ def in_words(error: Exception, url: URL, seconds: float) -> str:
             return f"no connection to {url.authority}: {_reason(error.os_error)}"
         case aiohttp.ConnectionTimeoutError():
             return f"no connection to {url.authority} in time"
+        case aiohttp.ClientOSError():
+            return f"the connection to {url.authority} broke: {_reason(error)}"
         case TimeoutError():
             return f"no answer within {seconds:g} s"
         case _:
