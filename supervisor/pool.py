@@ -25,6 +25,7 @@ class Pool:
         self, workers: int, *, rules: Rules, server: JobServer, reporter: Reporter, family: Family, zygote: Zygote
     ) -> None:
         self._zygote = zygote
+        self._zygote_changed = asyncio.Event()
         self._polls = Polls(workers)
         self._first_answer = asyncio.Event()
         self._job_over = asyncio.Event()
@@ -43,6 +44,10 @@ class Pool:
     def zygote(self) -> Zygote:
         """Where slots get their next child from."""
         return self._zygote
+
+    async def successor_of(self, zygote: Zygote) -> None:
+        while self._zygote is zygote:
+            await self._zygote_changed.wait()
 
     @property
     def size(self) -> int:
@@ -104,6 +109,8 @@ class Pool:
     def use(self, zygote: Zygote) -> None:
         """Take new children from `zygote`; each slot swaps its child when it is next without a job."""
         self._zygote = zygote
+        self._zygote_changed.set()
+        self._zygote_changed = asyncio.Event()
         self.quarantine = Quarantine()  # new code deserves a new trial
 
     def drain(self) -> None:

@@ -39,6 +39,8 @@ log = structlog.get_logger("service")
 
 STATUS_INTERVAL = 5.0
 """Seconds between two looks at what `systemctl status` shows."""
+STEADY = 60.0
+"""Seconds after which the death of a zygote has nothing to do with that of the one before."""
 LAST_REPORTS = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
 
@@ -159,7 +161,10 @@ class Service:
         """Start a new zygote whenever the current one dies; jobs and their children do not notice."""
         backoff = Backoff(0.1, 30.0)
         while True:
+            since = asyncio.get_running_loop().time()
             code = await pool.zygote.exited()
+            if asyncio.get_running_loop().time() - since > STEADY:
+                backoff.reset()
             log.warning("the zygote died, a new one is started", code=code)
             await asyncio.sleep(backoff.next())
             try:

@@ -45,6 +45,8 @@ def main() -> None:
         _serve(pipe, supervisor, mark)
     except (BrokenPipeError, ConnectionResetError):
         guard.sweep(mark)
+    except OSError as error:  # the parent starts another one
+        sys.exit(f"no more children can be forked from here: {error.strerror}")
 
 
 def _settle() -> None:

@@ -26,7 +26,7 @@ from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
 from supervisor.process.mark import bearers
-from tests.flows.test_crash import mark_of
+from tests.flows.test_crash import mark_of, zygote_of
 from tests.flows.test_lease_loss import ended
 from tests.harness import (
     GENEROUS,
@@ -515,6 +515,18 @@ async def test_a_supervisor_without_descriptors_backs_off_and_goes_on_once_there
     assert "Traceback" not in logged(state)
     assert "Too many open files" in logged(state)
     assert len(logged(state).splitlines()) < 30
+
+
+async def test_a_zygote_without_descriptors_leaves_with_a_word_and_is_replaced(server: DevServer, state: Path) -> None:
+    async with program(server.url, state, workers="1") as process:
+        await finished_job(server, await start_job(server, "echo"))
+        resource.prlimit(zygote_of(process.pid), resource.RLIMIT_NOFILE, (5, 4096))
+        dead = await finished_job(server, await start_job(server, "die-by-exit", {"code": 1}))
+        after = await finished_job(server, await start_job(server, "echo"))
+
+    assert (dead.error_type, after.status) == ("ChildDied", "completed")
+    assert "no more children can be forked from here: Too many open files" in logged(state)
+    assert "Traceback" not in logged(state)
 
 
 def in_own_mounts(mount: str) -> list[str]:
