@@ -33,10 +33,12 @@ from supervisor.slot import Rules
 from supervisor.spool import Spool
 from supervisor.spoolfile import Destination
 from supervisor.systemd import Notifier
-from supervisor.tasks import Alongside
+from supervisor.tasks import Alongside, ready_threads
 
 log = structlog.get_logger("service")
 
+THREADS = 8
+"""For what may take seconds: the disk, and looking at what jobs use."""
 STATUS_INTERVAL = 5.0
 """Seconds between two looks at what `systemctl status` shows."""
 STEADY = 60.0
@@ -53,6 +55,7 @@ def main(settings: Settings, source: CredentialSource) -> ExitCode:
 
 async def serve(settings: Settings, source: CredentialSource, environment: Mapping[str, str]) -> ExitCode:
     """As `main`, in the running loop."""
+    asyncio.get_running_loop().set_default_executor(ready_threads(THREADS))
     try:
         with claimed_instance(settings.state_dir, settings.worker_id) as scratch:
             service = Service(settings, source, environment)
