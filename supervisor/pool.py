@@ -118,6 +118,12 @@ class Pool:
         for slot in self._slots:
             slot.drain()
 
+    def look_at_leases(self) -> None:
+        """The machine was suspended: what is over is to end before anything else is done."""
+        for slot in self._slots:
+            if slot.attempt is not None:
+                slot.attempt.look_at_lease()
+
     def stop(self, why: Stop) -> None:
         """Drain at once: have every running job stopped and reported."""
         for slot in self._slots:

@@ -32,6 +32,7 @@ from supervisor.shutdown import Shutdown, Stage
 from supervisor.slot import Rules
 from supervisor.spool import Spool
 from supervisor.spoolfile import Destination
+from supervisor.suspend import telling_of_suspends
 from supervisor.systemd import Notifier
 from supervisor.tasks import Alongside, ready_threads
 
@@ -118,7 +119,8 @@ class Service:
                     actions=[handler.action for handler in zygote.imported.handlers],
                 )
                 try:
-                    code = await self._serve(pool, replay)
+                    with telling_of_suspends(pool.look_at_leases):
+                        code = await self._serve(pool, replay)
                 finally:
                     await replay.tell_what_waits()
                     await pool.zygote.kill()
