@@ -143,7 +143,7 @@ class Attempt:
 
     def look_at_lease(self) -> None:
         """It may be over: the machine was suspended."""
-        self._beside.start(self._check_lease)
+        self._beside.start(self._look_twice)
 
     def heard_event(self, event: Event) -> None:
         self._outbox.add(event)
@@ -193,7 +193,10 @@ class Attempt:
         self._child_is_spent = self._stopping or not told.reusable
         return told.outcome
 
-    async def _check_lease(self) -> None:
+    async def _look_twice(self) -> None:
+        """Now, and when the lease ends: how long `_keep_lease` sleeps was reckoned before the suspend."""
+        self._lease.check(self._now())
+        await asyncio.sleep(min(self._lease.expires_at - self._now(), LONGEST_SLEEP))
         self._lease.check(self._now())
 
     async def _keep_lease(self) -> None:
