@@ -132,6 +132,10 @@ class Attempt:
             self._child.resume()
             self._beside.start(self._terminate_then_kill)
 
+    def look_at_lease(self) -> None:
+        """It may be over: the machine was suspended."""
+        self._beside.start(self._look_twice)
+
     def heard_event(self, event: Event) -> None:
         if self._courier is None:
             self._courier = Courier(
@@ -169,6 +173,12 @@ class Attempt:
         # A child that was interrupted in the middle of somebody's code is never used again.
         self._child_is_spent = self._stopping or not told.reusable
         return told.outcome
+
+    async def _look_twice(self) -> None:
+        """Now, and when the lease ends: how long `_keep_lease` sleeps was reckoned before the suspend."""
+        self._lease.check(self._now())
+        await asyncio.sleep(min(self._lease.expires_at - self._now(), LONGEST_SLEEP))
+        self._lease.check(self._now())
 
     async def _keep_lease(self) -> None:
         """Beat until the block ends; raise `LeaseLost` when the lease is lost."""
@@ -270,7 +280,7 @@ class Attempt:
             self._lease.check(self._now())  # after a suspend; the replay may ask the server whether it still counts
             self._lease.report_begins()  # a cancel that comes from here on comes too late
             await report.replace(outcome)
-            answer = await report.deliver()
+            answer = await report.deliver(lambda: self._lease.check(self._now()))  # also when it is sent again
         finally:
             await report.end(is_ours=not self._lease.is_refused)
             _close(told)

@@ -27,6 +27,9 @@ class Source(Protocol):
     def zygote(self) -> Zygote:
         """The current one."""
 
+    async def successor_of(self, zygote: Zygote) -> None:
+        """Wait until another one has taken the place of `zygote`."""
+
     @property
     def has_borne(self) -> bool:
         """Whether any child ever came up; false means that something is wrong with all of them."""
@@ -54,14 +57,18 @@ class Berth:
     async def warm(self) -> Child:
         """A child of the current zygote that waits for a job; raise `StartFailed` when none ever came up."""
         while self._child is None or not self._is_fit(self._child):
+            zygote = self._source.zygote
             try:
-                await self._replace()
+                await self._replace(zygote)
             except StartFailed as failed:
                 if not self._source.has_borne and self._backoff.failures >= PATIENCE:
                     raise
                 wait = self._backoff.next()
-                self._log.error("no child", error=str(failed), again_in=round(wait, 1))
-                await asyncio.sleep(wait)
+                if zygote.is_gone:  # which is told in one line for all slots
+                    await self._source.successor_of(zygote)
+                else:
+                    self._log.error("no child", error=str(failed), again_in=round(wait, 1))
+                    await asyncio.sleep(wait)
         return self._child
 
     async def fresh(self) -> Child:
@@ -92,10 +99,10 @@ class Berth:
     def _is_fit(self, child: Child) -> bool:
         return child.is_idle and child.zygote is self._source.zygote and not self._is_spent
 
-    async def _replace(self) -> None:
+    async def _replace(self, zygote: Zygote) -> None:
         old, self._child = self._child, None
         try:
-            self._child = await Child.start(self._source.zygote, self._family)
+            self._child = await Child.start(zygote, self._family)
         finally:
             if old is not None:
                 await old.kill()

@@ -25,6 +25,7 @@ class Pool:
         self, workers: int, *, rules: Rules, server: JobServer, reporter: Reporter, family: Family, zygote: Zygote
     ) -> None:
         self._zygote = zygote
+        self._zygote_changed = asyncio.Event()
         self._polls = Polls(workers)
         self._first_answer = asyncio.Event()
         self._job_over: asyncio.Event | None = None  # while somebody waits for it
@@ -44,6 +45,10 @@ class Pool:
     def zygote(self) -> Zygote:
         """Where slots get their next child from."""
         return self._zygote
+
+    async def successor_of(self, zygote: Zygote) -> None:
+        while self._zygote is zygote:
+            await self._zygote_changed.wait()
 
     @property
     def size(self) -> int:
@@ -113,12 +118,20 @@ class Pool:
     def use(self, zygote: Zygote) -> None:
         """Take new children from `zygote`; each slot swaps its child when it is next without a job."""
         self._zygote = zygote
+        self._zygote_changed.set()
+        self._zygote_changed = asyncio.Event()
         self.quarantine = Quarantine()  # new code deserves a new trial
 
     def drain(self) -> None:
         """Claim nothing new; `run` returns when the running jobs are done."""
         for slot in self._slots:
             slot.drain()
+
+    def look_at_leases(self) -> None:
+        """The machine was suspended: what is over is to end before anything else is done."""
+        for slot in self._slots:
+            if slot.attempt is not None:
+                slot.attempt.look_at_lease()
 
     def stop(self, why: Stop) -> None:
         """Drain at once: have every running job stopped and reported."""

@@ -8,6 +8,7 @@ and the heartbeats must go on meanwhile.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,10 @@ class NotYet:
 
 
 Answer = Accepted | Refused | NotYet
+
+
+def _nothing() -> None:
+    """Nobody says when to stop."""
 
 
 class Reporter:
@@ -110,12 +115,14 @@ class Report:
             if self._entry is not None:
                 await to_the_end(self._write)
 
-    async def deliver(self) -> Accepted | Refused:
-        """Send the outcome until it is settled; raise `AuthRevoked`."""
+    async def deliver(self, check: Callable[[], None] = _nothing) -> Accepted | Refused:
+        """Send the outcome until it is settled; raise `AuthRevoked`, and whatever `check` raises before any send."""
         backoff = Backoff(0.2, 5.0)
+        check()
         while isinstance(answer := await self.send(), NotYet):
             self._log.warning("report was not accepted, it will be sent again", error=answer.why)
             await asyncio.sleep(backoff.next() if answer.wait is None else answer.wait)
+            check()
         return answer
 
     async def send(self) -> Answer:

@@ -32,13 +32,18 @@ from supervisor.shutdown import Shutdown, Stage
 from supervisor.slot import Rules
 from supervisor.spool import Spool
 from supervisor.spoolfile import Destination
+from supervisor.suspend import telling_of_suspends
 from supervisor.systemd import Notifier
-from supervisor.tasks import Alongside
+from supervisor.tasks import Alongside, ready_threads
 
 log = structlog.get_logger("service")
 
+THREADS = 8
+"""For what may take seconds: the disk, and looking at what jobs use."""
 STATUS_INTERVAL = 5.0
 """Seconds between two looks at what `systemctl status` shows."""
+STEADY = 60.0
+"""Seconds after which the death of a zygote has nothing to do with that of the one before."""
 LAST_REPORTS = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
 
@@ -51,6 +56,7 @@ def main(settings: Settings, source: CredentialSource) -> ExitCode:
 
 async def serve(settings: Settings, source: CredentialSource, environment: Mapping[str, str]) -> ExitCode:
     """As `main`, in the running loop."""
+    asyncio.get_running_loop().set_default_executor(ready_threads(THREADS))
     try:
         with claimed_instance(settings.state_dir, settings.worker_id) as scratch:
             service = Service(settings, source, environment)
@@ -113,7 +119,8 @@ class Service:
                     actions=[handler.action for handler in zygote.imported.handlers],
                 )
                 try:
-                    code = await self._serve(pool, replay)
+                    with telling_of_suspends(pool.look_at_leases):
+                        code = await self._serve(pool, replay)
                 finally:
                     await replay.tell_what_waits()
                     await pool.zygote.kill()
@@ -159,7 +166,10 @@ class Service:
         """Start a new zygote whenever the current one dies; jobs and their children do not notice."""
         backoff = Backoff(0.1, 30.0)
         while True:
+            since = asyncio.get_running_loop().time()
             code = await pool.zygote.exited()
+            if asyncio.get_running_loop().time() - since > STEADY:
+                backoff.reset()
             log.warning("the zygote died, a new one is started", code=code)
             await asyncio.sleep(backoff.next())
             try:

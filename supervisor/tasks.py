@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -46,6 +48,18 @@ class Alongside(asyncio.TaskGroup):
         for task in self._helpers:
             task.cancel()
         await super().__aexit__(kind, error, trace)
+
+
+def ready_threads(count: int) -> ThreadPoolExecutor:
+    """Threads for the event loop, all started already: when one is needed the machine may have no room for it."""
+    executor = ThreadPoolExecutor(count)
+    everybody = threading.Barrier(count)  # each takes one task, so that there is one for each
+    try:
+        for _ in range(count):
+            executor.submit(everybody.wait)
+    except RuntimeError:  # no room even now: those that there are will do
+        everybody.abort()
+    return executor
 
 
 async def to_the_end(

@@ -96,7 +96,8 @@ async def program(
     `prefix` is a command that becomes the program, such as `setpriv …`.
     """
     given = {"handlers": str(HANDLERS), "workers": "2", "base_url": url, "project": PROJECT, "state_dir": str(state)}
-    options = [part for name, text in {**given, **changes}.items() for part in (f"--{name.replace('_', '-')}", text)]
+    pairs = [(f"--{name.replace('_', '-')}", text) for name, text in {**given, **changes}.items()]
+    options = [part for pair in pairs for part in pair if part]  # a switch has no text
     state.mkdir(exist_ok=True)
     with (state / "log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from supervisor.attempt import LONGEST_SLEEP
 from supervisor.job import Directive, Event, Outcome, Succeeded
 from tests.model_loop import Clock, VirtualLoop
 
@@ -83,8 +82,7 @@ class Witness:
 
     @property
     def _just_resumed(self) -> bool:
-        # Nobody wakes the loop after a suspend: it looks at the lease when its longest sleep is over.
-        return self.clock.resumed_at > 0 and self.clock.running <= self.clock.resumed_at + LONGEST_SLEEP
+        return self.clock.resumed_at > 0 and self.clock.running <= self.clock.resumed_at + INSTANT
 
     def saw_crash(self) -> None:
         self.has_crashed = True
@@ -130,7 +128,7 @@ class Witness:
         assert task is not None
         is_replay = task.get_name() == "replay"
         if not is_replay:
-            self._sends("a report", is_resent=self._report_began)
+            self._sends("a report")
         if self._was_refused_before_report:
             self.broken.append("a report was sent after the lease was refused")
         if isinstance(outcome, Succeeded) and self._cancelled_before_report:
@@ -141,9 +139,8 @@ class Witness:
             self._compare_events(refused_events)
         self._report_began = True
 
-    def _sends(self, what: str, *, is_resent: bool = False) -> None:
-        is_over = self.clock.boottime() > self.lease_ends_at and not (is_resent and self._just_resumed)
-        if self._was_refused_before_report or is_over:
+    def _sends(self, what: str) -> None:
+        if self._was_refused_before_report or self.clock.boottime() > self.lease_ends_at:
             self.broken.append(f"{what} was sent after the lease was over")
 
     def _compare_events(self, refused: set[bytes]) -> None:

@@ -55,6 +55,7 @@ class World:
         self.clock = Clock()
         self.loop = VirtualLoop(self.clock, iter(story.disk_delays))
         self.steps = 0
+        self.attempt: Attempt | None = None
         place = state / "spool" / file_name(HERE, FENCE)
         copy = state / "spool" / Shelf.UNDELIVERABLE.value / place.name
         self.witness = Witness(
@@ -74,7 +75,7 @@ class World:
     def run(self) -> None:
         """Tell the story to its end; raise when a promise is broken."""
         for at, length in self.story.suspends:
-            self.loop.call_later(at, self.clock.suspend, length)
+            self.loop.call_later(at, self._suspend, length)
         self.loop.selector.on_step = self._step
         try:
             try:
@@ -128,7 +129,7 @@ class World:
     async def _work(self, reporter: Reporter) -> None:
         """What a slot does with a job."""
         child: Any = ScriptedChild(self.story.child, self.witness)
-        attempt = self._new_attempt(reporter, child)
+        attempt = self.attempt = self._new_attempt(reporter, child)
         if self.story.shutdown_after is not None:
             self.loop.call_later(self.story.shutdown_after, self._shut_down, attempt)
         try:
@@ -153,6 +154,11 @@ class World:
             log=structlog.get_logger(),
             now=self.clock.boottime,
         )
+
+    def _suspend(self, length: float) -> None:
+        self.clock.suspend(length)
+        if self.attempt is not None and self.witness.attempt_runs:
+            self.attempt.look_at_lease()
 
     def _shut_down(self, attempt: Attempt) -> None:
         if self.witness.attempt_runs:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
-from supervisor.tasks import Alongside
+from supervisor.tasks import Alongside, ready_threads
+from tests.harness import GENEROUS
 
 
 class Helper:
@@ -124,3 +126,16 @@ async def test_a_helper_that_starts_another_is_waited_for_as_well() -> None:
         await inner.started.wait()
 
     assert inner.ended
+
+
+def test_threads_are_there_before_they_are_needed() -> None:
+    before = threading.active_count()
+    with ready_threads(3) as executor:
+        ready = threading.active_count() - before
+        together = threading.Barrier(3)
+        waiting = [executor.submit(together.wait, GENEROUS) for _ in range(3)]
+        turns = {wait.result() for wait in waiting}
+        busy = threading.active_count() - before
+
+    assert (ready, busy) == (3, 3)
+    assert turns == {0, 1, 2}

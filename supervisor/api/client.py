@@ -22,6 +22,8 @@ import aiohttp
 from yarl import URL
 
 from supervisor.api import schema
+from supervisor.api.resolver import Resolver
+from supervisor.api.trouble import in_words
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from supervisor.version import __version__
@@ -37,6 +39,8 @@ LARGEST_CLAIM = 256 * 1024 * 1024
 LONGEST_RETRY_AFTER = 600.0
 """Seconds; a server that names more is asked again after these."""
 CHUNK = 256 * 1024
+SILENCE = 25
+"""Seconds after which a connection whose other end acknowledges nothing is given up: most of all, an open poll's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +186,8 @@ async def _send_once(
             method, url, data=data, timeout=timeout, headers=headers, allow_redirects=False
         ) as response:
             return _Answer(response.status, response.headers, await _read(response, largest))
-    except TimeoutError as error:
-        raise Unavailable(f"no answer within {seconds:g} s") from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise Unavailable(str(error) or type(error).__name__) from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
+        raise Unavailable(in_words(error, url, seconds)) from error
 
 
 @lru_cache(maxsize=64)
@@ -198,7 +200,7 @@ def _timeout(seconds: float) -> aiohttp.ClientTimeout:
 def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         # No limit: there are never more calls than slots, and a heartbeat must not queue behind anything.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, socket_factory=_socket),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, resolver=Resolver(), socket_factory=_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Content-Type": "application/json"},
         auto_decompress=True,
@@ -206,16 +208,16 @@ def _session() -> aiohttp.ClientSession:
 
 
 def _socket(address: Any) -> socket.socket:
-    """A socket that notices within half a minute that its peer is gone without a word (tcp(7))."""
+    """A socket that notices that its peer is gone without a word (tcp(7))."""
     family, kind, protocol, _, _ = address
     connection = socket.socket(family, kind, protocol)
     connection.setblocking(False)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
-        (socket.TCP_KEEPIDLE, 10),
-        (socket.TCP_KEEPINTVL, 5),
+        (socket.TCP_KEEPIDLE, SILENCE - 3 * (SILENCE // 5)),
+        (socket.TCP_KEEPINTVL, SILENCE // 5),
         (socket.TCP_KEEPCNT, 3),
-        (socket.TCP_USER_TIMEOUT, 25_000),
+        (socket.TCP_USER_TIMEOUT, SILENCE * 1000),
     ):
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
     return connection

@@ -254,7 +254,7 @@ class Child:
     def _on_line(self, line: str) -> None:
         if self._listener is not None:
             self._listener.heard_line(line)
-        else:
+        elif self.pid is not None:  # what is said of one that is not born is in the reason why
             log.info("printed", line=line, pid=self.pid)
 
     def _on_end(self, error: WireError | None) -> None:

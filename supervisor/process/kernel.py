@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import socket
+import struct
 import sys
 import termios
 import time
@@ -17,6 +18,10 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
+TFD_TIMER_ABSTIME = 1
+TFD_TIMER_CANCEL_ON_SET = 2
+NEVER = 2**33
+"""Seconds since 1970; some time in the 23rd century."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,6 +29,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def boottime() -> float:
     """Seconds since boot, suspended time included (clock_gettime(2), CLOCK_BOOTTIME): what leases are counted in."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def watch_clock() -> int:
+    """A descriptor that becomes readable when the wall clock jumps: at the end of a suspend, or because it was set.
+
+    It is a timer that never comes, and that such a jump cancels (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET).
+    """
+    descriptor: int = _libc.timerfd_create(time.CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "timerfd_create")
+    never = struct.pack("qqqq", 0, 0, NEVER, 0)
+    if _libc.timerfd_settime(descriptor, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, never, None) != 0:
+        os.close(descriptor)
+        raise OSError(ctypes.get_errno(), "timerfd_settime")
+    return descriptor
 
 
 def die_with_parent(*, armed: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -50,7 +51,9 @@ class BlockingPipe(Generic[Message]):
         return self._received.pop(0)
 
     def take_descriptor(self) -> int:
-        """The oldest descriptor that came along."""
+        """The oldest descriptor that came along; raise OSError when the kernel had no room for it here."""
+        if not self._descriptors:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return self._descriptors.pop(0)
 
     @property

@@ -52,6 +52,8 @@ class Zygote:
     def __init__(self, nursery: Nursery, family: Family) -> None:
         self._handlers: dict[str, HandlerInfo] = {}
         self._family = family
+        self.is_gone = False
+        """Whether its pipe is at an end: it forks nothing any more, and soon ends."""
         self._imported: asyncio.Future[Imported] = asyncio.get_running_loop().create_future()
         try:
             with contextlib.ExitStack() as opened, contextlib.ExitStack() as given:
@@ -160,9 +162,12 @@ class Zygote:
         self._handlers = {handler.action: handler for handler in message.handlers}
 
     def _on_end(self, error: WireError | None) -> None:
+        self.is_gone = True
         if error is not None:
             log.warning("zygote broke the protocol: %s", error, pid=self.pid)
             self._process.kill()
+        # Usually its exit follows at once; but an import may have left a thread that closes descriptors.
+        asyncio.get_running_loop().call_later(LINGER, self.give_up)
         if not self._imported.done():
             self._imported.set_exception(EOFError())
 

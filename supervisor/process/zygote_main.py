@@ -45,6 +45,8 @@ def main() -> None:
         _serve(pipe, supervisor, mark)
     except (BrokenPipeError, ConnectionResetError):
         guard.sweep(mark)
+    except OSError as error:  # the parent starts another one
+        sys.exit(f"no more children can be forked from here: {error.strerror}")
 
 
 def _settle() -> None:
@@ -70,7 +72,7 @@ def _fork(pipe: BlockingPipe[OrderToZygote], birth: Birth) -> None:
             _become_between(pipe, birth)
         os.waitpid(between, 0)
     except OSError as error:  # too many processes; the parent sees the end of the pipe and tries again later
-        os.write(birth.output, f"could not fork: {error}\n".encode())
+        os.write(birth.output, f"fork: {error.strerror}\n".encode())
     finally:
         for descriptor in (birth.pipe, birth.output, birth.stack):
             os.close(descriptor)
@@ -89,7 +91,7 @@ def _become_between(pipe: BlockingPipe[OrderToZygote], birth: Birth) -> None:
         end.send(Forked(child))
         status = 0
     except OSError as error:
-        os.write(birth.output, f"could not fork: {error}\n".encode())
+        os.write(birth.output, f"fork: {error.strerror}\n".encode())
     finally:
         # Neither process may go on in the zygote's code, nor run the zygote's exit handlers.
         os._exit(status)

@@ -69,6 +69,25 @@ async def test_the_death_of_the_zygote_harms_no_job_and_a_new_one_serves(server:
     assert (job.status, job.attempt) == ("completed", 1)
 
 
+async def test_the_death_of_a_zygote_is_one_line_and_all_slots_wait_for_the_next(
+    server: DevServer, state: Path
+) -> None:
+    async with program(server.url, state, workers="4") as process:
+        runs = [await start_job(server, "python-loop") for _ in range(4)]
+        for run in runs:
+            await event(server, run, "working")
+        zygote = zygote_of(process.pid)
+        for victim in sorted(children_of(process.pid), key=lambda pid: pid != zygote):  # the zygote first
+            os.kill(victim, signal.SIGKILL)
+        dead = [await finished_job(server, run) for run in runs]
+        after = await finished_job(server, await start_job(server, "nothing"))
+
+    log = (state / "log").read_text()
+    assert {job.error_type for job in dead} == {"ChildDied"}
+    assert after.status == "completed"
+    assert (log.count("the zygote died"), log.count("no child")) == (1, 0)
+
+
 @pytest.mark.parametrize("action", STUBBORN)
 async def test_a_killed_supervisor_leaves_no_process_behind(server: DevServer, state: Path, action: str) -> None:
     async with program(server.url, state) as process:

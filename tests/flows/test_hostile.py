@@ -19,14 +19,16 @@ from textwrap import dedent
 from typing import Any
 from urllib.parse import unquote
 
+import psutil
 import pytest
 from aiohttp import web
 
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
+from supervisor.process.kernel import children_of
 from supervisor.process.mark import bearers
-from tests.flows.test_crash import mark_of
+from tests.flows.test_crash import mark_of, zygote_of
 from tests.flows.test_lease_loss import ended
 from tests.harness import (
     GENEROUS,
@@ -515,6 +517,59 @@ async def test_a_supervisor_without_descriptors_backs_off_and_goes_on_once_there
     assert "Traceback" not in logged(state)
     assert "Too many open files" in logged(state)
     assert len(logged(state).splitlines()) < 30
+
+
+async def test_a_zygote_without_descriptors_leaves_with_a_word_and_is_replaced(server: DevServer, state: Path) -> None:
+    async with program(server.url, state, workers="1") as process:
+        await finished_job(server, await start_job(server, "echo"))
+        resource.prlimit(zygote_of(process.pid), resource.RLIMIT_NOFILE, (5, 4096))
+        dead = await finished_job(server, await start_job(server, "die-by-exit", {"code": 1}))
+        after = await finished_job(server, await start_job(server, "echo"))
+
+    assert (dead.error_type, after.status) == ("ChildDied", "completed")
+    assert "no more children can be forked from here: Too many open files" in logged(state)
+    assert "Traceback" not in logged(state)
+
+
+SOMEBODY = 64123
+UNPRIVILEGED = [
+    *("setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups"),
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),  # Python itself may be root's alone
+]
+"""The command that runs a program as a user whose processes are counted, as those of root are not."""
+
+
+def limit_processes(pid: int, most: int) -> None:
+    """How many processes there may be of a user for this process to start another one; it need not be our own."""
+    subprocess.run([*UNPRIVILEGED, "prlimit", f"--pid={pid}", f"--nproc={most}:4096"], check=True)
+
+
+async def test_a_supervisor_that_may_not_fork_claims_nothing_and_goes_on_once_it_may(
+    server: DevServer, state: Path
+) -> None:
+    if subprocess.run([*UNPRIVILEGED, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("another user's processes are not permitted here")
+    state.mkdir()
+    os.chown(state, SOMEBODY, SOMEBODY)
+
+    async with program(server.url, state, UNPRIVILEGED, workers="1", spool_after="0s") as process:
+        await finished_job(server, await start_job(server, "echo"))
+        first = min(children_of(process.pid), key=lambda pid: psutil.Process(pid).create_time())
+        for pid in (process.pid, first):  # the supervisor and its zygote
+            limit_processes(pid, 1)
+        dead = await finished_job(server, await start_job(server, "die-by-exit", {"code": 1}))
+        waiting = await start_job(server, "echo")
+        await until(lambda: logged(state).count("no child") >= 3)
+        before = server.jobs(waiting)[0].status
+        for pid in (process.pid, first):
+            limit_processes(pid, 4096)
+        after = await finished_job(server, waiting)
+
+    failed = [line for line in logged(state).splitlines() if "no child" in line]
+    assert (dead.error_type, before, after.status) == ("ChildDied", "pending", "completed")
+    assert all("fork: Resource temporarily unavailable" in line and "again_in" in line for line in failed)
+    assert len(failed) < 12
+    assert "Traceback" not in logged(state)
 
 
 def in_own_mounts(mount: str) -> list[str]:

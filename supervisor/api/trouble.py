@@ -1,0 +1,44 @@
+"""Why a call got no answer, in one sentence that says where to look.  Pure: from aiohttp's errors to text."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+
+import aiohttp
+from yarl import URL
+
+_OPENSSL = re.compile(r"\[[A-Z: _]*\] | \(_ssl\.c:\d+\)")
+"""What Python's `ssl` adds to the words of OpenSSL."""
+
+_UNKNOWN_ISSUERS = (18, 19, 20, 21)
+"""Codes of OpenSSL (X509_STORE_CTX_get_error(3)) for a certificate that may be right, but comes from nobody we know."""
+
+
+def in_words(error: Exception, url: URL, seconds: float) -> str:
+    """Why a call to `url`, which had `seconds` seconds, got no answer."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as found):
+            hint = "; a CA of your own is trusted when SSL_CERT_FILE names its certificate"
+            said = found.verify_message.rstrip(".") + (hint if found.verify_code in _UNKNOWN_ISSUERS else "")
+            return f"the certificate of {url.authority} is not trusted, so nothing was sent: {said}"
+        case aiohttp.ClientConnectorDNSError():
+            return f"the host name {url.host} could not be resolved (DNS): {error.os_error.strerror}"
+        case aiohttp.ClientConnectorSSLError():
+            return f"no TLS with {url.authority}, so nothing was sent: {_OPENSSL.sub('', str(error.os_error)).strip()}"
+        case aiohttp.ClientConnectorError():
+            return f"no connection to {url.authority}: {_reason(error.os_error)}"
+        case aiohttp.ConnectionTimeoutError():
+            return f"no connection to {url.authority} in time"
+        case aiohttp.ClientOSError():
+            return f"the connection to {url.authority} broke: {_reason(error)}"
+        case TimeoutError():
+            return f"no answer within {seconds:g} s"
+        case _:
+            return str(error) or type(error).__name__
+
+
+def _reason(error: OSError) -> str:
+    # Event loops have words of their own for what the system said; where several addresses failed there is no number.
+    return os.strerror(error.errno) if error.errno else str(error)
