@@ -82,6 +82,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.call_later(next(self._delays, 0.0) / 2, self._call, future, func, args)
         return future
 
+    def forget_stop(self) -> None:
+        """A run that was broken off when it was just complete has left a call behind that stops the next one."""
+        self.call_soon(self.stop)
+        self.run_forever()
+
     def kill(self) -> None:
         """The threads are gone, as they are when the process is; nobody starts another one until `revive`."""
         self._is_gone = True

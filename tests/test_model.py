@@ -102,6 +102,7 @@ class World:
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()
+        self.loop.forget_stop()
         self.loop.run_until_complete(_ended(tasks))
         _close_files_in(self.state)
         self.loop.revive()
