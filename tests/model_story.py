@@ -60,6 +60,8 @@ class OnTerminate(enum.Enum):
 @dataclass(frozen=True)
 class ChildStory:
     emits_after: tuple[float, ...]
+    progress: frozenset[int]
+    """Which of the events count no longer once there is a newer one of them."""
     refused_events: frozenset[int]
     """Which of the events the server answers with 400."""
     ends: Ends
@@ -98,6 +100,8 @@ class Story:
     disk_is_full: bool
     crashes_at: int | None
     """The step in which the supervisor is killed."""
+    counts_from_answer: bool
+    """Whether that step is one from the child's answer on, not from the claim on."""
     spool_after: float
     is_idempotent: bool
     timeout: float | None
@@ -135,6 +139,7 @@ SERVERS = st.builds(
 CHILDREN = st.builds(
     ChildStory,
     emits_after=st.lists(_seconds(16.0), max_size=6).map(lambda times: tuple(sorted(times))),
+    progress=st.frozensets(st.integers(0, 5), max_size=4),
     refused_events=st.frozensets(st.integers(0, 5), max_size=2),
     ends=st.sampled_from([Ends.SUCCEEDED, Ends.SUCCEEDED, *Ends]),
     ends_after=_seconds(24.0),
@@ -155,7 +160,8 @@ def stories(*, crashes: bool, spool_after: float) -> st.SearchStrategy[Story]:
         shutdown_after=_sometimes(_seconds(20.0)),
         disk_delays=st.lists(_seconds(2.0), max_size=6).map(tuple),
         disk_is_full=st.sampled_from([False] * 7 + [True]),
-        crashes_at=st.integers(1, 150) if crashes else st.none(),
+        crashes_at=st.integers(1, 60) if crashes else st.none(),
+        counts_from_answer=st.sampled_from([True, True, False]),
         spool_after=st.just(spool_after),
         is_idempotent=st.sampled_from([False, False, False, True]),
         timeout=st.sampled_from([60.0, 60.0, 10.0]),
