@@ -9,7 +9,8 @@ import os
 import resource
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,24 @@ def value_of(told: Told) -> Any:
     assert isinstance(told.outcome, Succeeded), told
     assert isinstance(told.outcome.result, bytes)
     return json.loads(base64.b64decode(told.outcome.result))
+
+
+def blob_of(told: Told) -> Blob:
+    assert isinstance(told.outcome, Succeeded), told
+    assert isinstance(told.outcome.result, Blob)
+    return told.outcome.result
+
+
+@contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open("/dev/null", os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def death_of(child: Child, action: str, **parameters: Any) -> Ending:
@@ -69,13 +88,13 @@ async def test_what_the_kernel_knows_of_a_child() -> None:
     }
 
 
-async def test_a_child_has_its_outlets_its_stack_file_and_its_pipe_and_nothing_else() -> None:
+async def test_a_child_has_its_outlets_its_stack_file_its_pipe_a_reserve_and_nothing_else() -> None:
     async with world() as here:
         told = value_of(await run(await here.child(), "descriptors"))
 
     kinds = sorted((number, target.partition(":")[0]) for number, target in told.items())
     assert kinds[:3] == [("0", "/dev/null"), ("1", "pipe"), ("2", "pipe")]
-    assert sorted(kind for _, kind in kinds[3:]) == ["/memfd", "socket"]
+    assert sorted(kind for _, kind in kinds[3:]) == ["/dev/null", "/memfd", "socket"]
 
 
 async def test_a_child_that_there_are_no_descriptors_for_is_a_failed_start_and_leaves_none_open() -> None:
@@ -255,6 +274,47 @@ async def test_what_is_too_big_for_a_frame_travels_beside_it() -> None:
         assert json.loads(base64.b64decode(os.pread(blob.descriptor, blob.size, 0))) == {"text": "x" * 5_000_000}
         assert not os.get_inheritable(blob.descriptor)
         blob.close()
+
+
+async def test_what_has_travelled_beside_a_frame_is_not_kept() -> None:
+    async with world() as here:
+        child = await here.child()
+        before = value_of(await run(child, "descriptors"))
+
+        told = await run(child, "echo", text="x" * 5_000_000)
+        after = value_of(await run(child, "descriptors"))
+        blob_of(told).close()
+
+    assert after == before
+
+
+async def test_a_big_result_arrives_from_a_handler_that_has_used_up_all_descriptors() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "spoils-then-much", what="descriptors")
+
+        assert blob_of(told).size > 5_000_000
+        assert not told.reusable
+        blob_of(told).close()
+
+
+async def test_a_big_result_that_cannot_be_handed_over_is_a_failure_that_says_why() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "spoils-then-much", what="files")
+
+    why = "the result of 4.77 MiB could not be handed over: File too large"
+    assert told == Told(Failed("SupervisorError", why), reusable=False)
+
+
+async def test_big_parameters_that_there_is_no_descriptor_for_are_a_failure_that_says_why() -> None:
+    async with world() as here:
+        child = await here.child()
+        with no_descriptors_left():
+            told = await run(child, "echo", text="x" * 5_000_000)
+        after = await run(child, "echo", text="x")
+
+    why = "the parameters could not be handed to the handler's process: Too many open files"
+    assert told == Told(Failed("SupervisorError", why), reusable=True)
+    assert value_of(after) == {"text": "x"}
 
 
 async def test_the_listener_hears_events_logs_and_lines() -> None:

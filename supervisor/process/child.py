@@ -20,7 +20,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from supervisor.job import Blob, Event, Outcome, Succeeded, is_valid
+from supervisor.job import Blob, Event, Failed, Outcome, Succeeded, is_valid
+from supervisor.process.attachment import attachment
 from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending, Exit
 from supervisor.process.family import Family
@@ -142,7 +143,12 @@ class Child:
         self._told = self._loop.create_future()
         self._output.forget()
         self._stack.forget()
-        self._send(order)
+        try:
+            self._send(order)
+        except OSError as error:
+            self.state = State.IDLE
+            why = f"the parameters could not be handed to the handler's process: {error.strerror}"
+            return Told(Failed("SupervisorError", why), reusable=True)
         try:
             return await self._told
         finally:
@@ -199,9 +205,8 @@ class Child:
             self._pipe.send(order)
             return
         envelope = msgspec.structs.replace(order.job, parameters=b"")
-        self._pipe.send(
-            msgspec.structs.replace(order, job=envelope, attached=True), _in_memory_file(order.job.parameters)
-        )
+        parameters = attachment("parameters", [order.job.parameters])
+        self._pipe.send(msgspec.structs.replace(order, job=envelope, attached=True), parameters)
 
     def _on_message(self, message: ChildMessage) -> None:
         if self.state is State.BUSY:
@@ -312,11 +317,3 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         if self.pid is not None and self._pidfd >= 0:
             signal.pidfd_send_signal(self._pidfd, number)
-
-
-def _in_memory_file(content: bytes) -> int:
-    descriptor = os.memfd_create("parameters", os.MFD_CLOEXEC)
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
