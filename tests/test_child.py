@@ -113,6 +113,19 @@ async def test_a_child_that_there_are_no_descriptors_for_is_a_failed_start_and_l
         assert (await here.child()).is_idle
 
 
+async def test_a_start_that_is_cancelled_twice_leaves_no_child() -> None:
+    async with world() as here:
+        start = asyncio.create_task(Child.start(here.zygote, here.family))
+        for _ in range(2):
+            await asyncio.sleep(0)
+            start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+
+        assert not [member for member in here.family._members if isinstance(member, Child)]
+        assert children_of(os.getpid()) == [here.zygote.pid]
+
+
 async def test_a_zygote_that_hangs_in_a_fork_is_given_up(tmp_path: Path) -> None:
     module(tmp_path, "import os, time\nos.register_at_fork(after_in_child=lambda: time.sleep(3600))")
     async with world(tmp_path) as here:

@@ -31,6 +31,7 @@ from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
 from supervisor.process.wire import ATTACH_ABOVE, WireError
 from supervisor.process.zygote import StartFailed, Zygote
+from supervisor.tasks import whole
 
 log = structlog.get_logger("child")
 
@@ -183,7 +184,13 @@ class Child:
         return self._exited.wait()
 
     async def kill(self) -> None:
-        """End it and all that it started; when this returns, every one of these processes is reaped."""
+        """End it and all that it started; when this returns, every one of these processes is reaped.
+
+        Also when it is cancelled: nobody else would bury it.
+        """
+        await whole(self._kill())
+
+    async def _kill(self) -> None:
         await self._come_to_light()
         if self.pid is None:
             self._close()  # never born; should it come yet, it finds its pipe closed and leaves
