@@ -152,6 +152,9 @@ class Child:
             return Told(Failed("SupervisorError", why), reusable=True)
         try:
             return await self._told
+        except asyncio.CancelledError:
+            self._drop_answer()
+            raise
         finally:
             self._listener = None
 
@@ -250,12 +253,22 @@ class Child:
 
     def _finish(self, message: Finished) -> None:
         assert self._told is not None
-        told = Told(message.failed or self._success(message), message.reusable)
+        is_awaited = not self._told.done()  # otherwise what came along is closed with the pipe
+        told = Told(message.failed or self._success(message), message.reusable) if is_awaited else None
         # What was printed before is there already: the child flushes before it says that it is done.
         self._output.drain()
         self.state = State.IDLE
-        if not self._told.done():
+        if told is not None:
             self._told.set_result(told)
+
+    def _drop_answer(self) -> None:
+        """Close the result that has come when nobody waits for it any more."""
+        assert self._told is not None
+        if self._told.cancelled() or self._told.exception() is not None:
+            return
+        match self._told.result().outcome:
+            case Succeeded(Blob() as blob):
+                blob.close()
 
     def _success(self, message: Finished) -> Succeeded:
         if not message.attached:
