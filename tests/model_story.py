@@ -57,6 +57,14 @@ class OnTerminate(enum.Enum):
     IGNORES = enum.auto()
 
 
+class Moment(enum.Enum):
+    """Something that happens to most attempts."""
+
+    CLAIM = enum.auto()
+    ANSWER = enum.auto()
+    CANCEL = enum.auto()
+
+
 @dataclass(frozen=True)
 class ChildStory:
     emits_after: tuple[float, ...]
@@ -100,8 +108,8 @@ class Story:
     disk_is_full: bool
     crashes_at: int | None
     """The step in which the supervisor is killed."""
-    counts_from_answer: bool
-    """Whether that step is one from the child's answer on, not from the claim on."""
+    crashes_after: Moment
+    """From when on the steps are counted."""
     spool_after: float
     is_idempotent: bool
     timeout: float | None
@@ -161,7 +169,7 @@ def stories(*, crashes: bool, spool_after: float) -> st.SearchStrategy[Story]:
         disk_delays=st.lists(_seconds(2.0), max_size=6).map(tuple),
         disk_is_full=st.sampled_from([False] * 7 + [True]),
         crashes_at=st.integers(1, 60) if crashes else st.none(),
-        counts_from_answer=st.sampled_from([True, True, False]),
+        crashes_after=st.sampled_from([Moment.ANSWER, *Moment]),
         spool_after=st.just(spool_after),
         is_idempotent=st.sampled_from([False, False, False, True]),
         timeout=st.sampled_from([60.0, 60.0, 10.0]),

@@ -68,6 +68,11 @@ class Witness:
         return self._answered_at is not None
 
     @property
+    def has_seen_cancel(self) -> bool:
+        """Whether a heartbeat has told of it in time."""
+        return self._cancelled_before_report
+
+    @property
     def is_owed_nothing(self) -> bool:
         """Whether nothing is to be reported: nothing was told, or the server has it or does not want it."""
         return not self.has_answer or self.accepted is not None or self._was_refused

@@ -31,7 +31,7 @@ from supervisor.spoolfile import Destination
 from tests.model_child import ScriptedChild
 from tests.model_loop import Clock, VirtualLoop
 from tests.model_server import ModelServer
-from tests.model_story import INTERVAL, Story, stories
+from tests.model_story import INTERVAL, Moment, Story, stories
 from tests.model_witness import Witness
 
 STORIES = int(os.environ.get("MODEL_STORIES", "0"))
@@ -92,12 +92,21 @@ class World:
             self.loop.close()
 
     def _step(self) -> None:
-        if self.witness.has_answer or not self.story.counts_from_answer:
-            self.steps += 1
+        self.steps += self._counts
         self.witness.look()
         if self.steps == self.story.crashes_at:
             self.witness.saw_crash()
             raise Crash
+
+    @property
+    def _counts(self) -> bool:
+        match self.story.crashes_after:
+            case Moment.CLAIM:
+                return True
+            case Moment.ANSWER:
+                return self.witness.has_answer
+            case Moment.CANCEL:
+                return self.witness.has_seen_cancel
 
     def _die(self) -> None:
         """End every task, and let none of them do anything in the world while it ends."""
