@@ -6,7 +6,7 @@ A story is data.  What it does not tell goes well and at once, so every story co
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
@@ -175,3 +175,72 @@ def stories(*, crashes: bool, spool_after: float) -> st.SearchStrategy[Story]:
         timeout=st.sampled_from([60.0, 60.0, 10.0]),
         grace=_seconds(2.0),
     )
+
+
+UNEVENTFUL = Story(
+    server=ServerStory(
+        heartbeats=(),
+        events=(),
+        completes=(),
+        lookups=(),
+        cancels_after=None,
+        time_to_live=3 * INTERVAL,
+        tells_time_to_live=False,
+        takes_away_when_silent=False,
+        rejects_result=None,
+        answers_duplicates=True,
+    ),
+    child=ChildStory(
+        emits_after=(),
+        progress=frozenset(),
+        refused_events=frozenset(),
+        ends=Ends.SUCCEEDED,
+        ends_after=1.0,
+        on_terminate=OnTerminate.STOPS,
+        stops_after=0.0,
+        dies_after=0.0,
+        is_reusable=True,
+    ),
+    suspends=(),
+    shutdown_after=None,
+    disk_delays=(),
+    disk_is_full=False,
+    crashes_at=None,
+    crashes_after=Moment.CLAIM,
+    spool_after=5.0,
+    is_idempotent=False,
+    timeout=60.0,
+    grace=2.0,
+)
+SLOW_AFTER_START = (0.0,) * 8 + (2.0,)
+"""The replay has looked for what there is to send, then the disk becomes slow."""
+TALES = {
+    "it is killed after a cancel that came while events were under way": replace(
+        UNEVENTFUL,
+        server=replace(UNEVENTFUL.server, events=(Fate(Turn.REQUEST_LOST),), cancels_after=0.0),
+        child=replace(UNEVENTFUL.child, emits_after=(0.0,)),
+        suspends=((4.5, 0.1),),  # so that something happens before it is reported
+        spool_after=0.0,
+        crashes_at=7,
+        crashes_after=Moment.CANCEL,
+    ),
+    "the lease is found to be over twice, the second time while the outcome is written": replace(
+        UNEVENTFUL,
+        child=replace(UNEVENTFUL.child, ends_after=1.25),
+        suspends=((1.1, 60.0),),
+        disk_delays=SLOW_AFTER_START,
+        spool_after=100.0,
+    ),
+    "the report is accepted while the outcome is written": replace(
+        UNEVENTFUL,
+        server=replace(UNEVENTFUL.server, completes=(Fate(there=0.2),)),
+        child=replace(UNEVENTFUL.child, ends_after=4.9),
+        disk_delays=SLOW_AFTER_START,
+    ),
+    "the outcome is to be written while its report ends": replace(
+        UNEVENTFUL,
+        child=replace(UNEVENTFUL.child, ends_after=4.9),
+        disk_delays=SLOW_AFTER_START,
+    ),
+}
+"""What chance hardly tells."""

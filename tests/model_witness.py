@@ -114,6 +114,8 @@ class Witness:
     def saw_crash(self) -> None:
         self.has_crashed = True
         self._limited_until.clear()
+        if self.loop.is_calling or self.loop.time() <= self.ends_by + INSTANT:
+            self._cancelled_before_report = False  # it came when there was no time to write it down
         if not self.is_on_disk():
             self._answered_at = None  # it was in memory only, as it may be, and is lost
 

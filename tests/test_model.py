@@ -31,7 +31,7 @@ from supervisor.spoolfile import Destination
 from tests.model_child import ScriptedChild
 from tests.model_loop import Clock, VirtualLoop
 from tests.model_server import ModelServer
-from tests.model_story import INTERVAL, Moment, Story, stories
+from tests.model_story import INTERVAL, TALES, Moment, Story, stories
 from tests.model_witness import Witness
 
 STORIES = int(os.environ.get("MODEL_STORIES", "0"))
@@ -205,9 +205,10 @@ def tell(story: Story) -> None:
 @pytest.mark.parametrize("spool_after", [0.0, 5.0])
 @pytest.mark.parametrize("crashes", [False, True])
 @pytest.mark.filterwarnings("default::ResourceWarning")
+@pytest.mark.timeout(60 + STORIES)
 def test_the_promises_hold_whatever_happens(*, crashes: bool, spool_after: float) -> None:
     @settings(
-        max_examples=STORIES or 100,
+        max_examples=STORIES or 200,
         deadline=None,
         database=None,
         phases=(Phase.generate, Phase.shrink),
@@ -220,3 +221,8 @@ def test_the_promises_hold_whatever_happens(*, crashes: bool, spool_after: float
     if not STORIES:
         holds = seed(f"{crashes} {spool_after}")(holds)  # the same ones each time, and others for each of the four
     holds()
+
+
+@pytest.mark.parametrize("tale", TALES)
+def test_the_promises_hold_when(tale: str) -> None:
+    tell(TALES[tale])
