@@ -56,7 +56,7 @@ class Witness:
         self._report_began = False
         self._report_was_not_accepted = False
         self._cancelled_before_report = False
-        self._limited_until: dict[str, float] = {}
+        self._limited_until: dict[tuple[str, bool], float] = {}
         self._is_rejected = False
 
     @property
@@ -116,6 +116,7 @@ class Witness:
         self._limited_until.clear()
         if self.loop.is_calling or self.loop.time() <= self.ends_by + INSTANT:
             self._cancelled_before_report = False  # it came when there was no time to write it down
+        self._was_refused_before_report = False  # what was refused is removed in the next step, which is not taken
         if not self.is_on_disk():
             self._answered_at = None  # it was in memory only, as it may be, and is lost
 
@@ -143,7 +144,7 @@ class Witness:
         self._is_rejected = True
 
     def saw_limit(self, call: str, wait: float) -> None:
-        self._limited_until[call] = self.loop.time() + wait
+        self._limited_until[call, _is_replay()] = self.loop.time() + wait
 
     def saw_no_acceptance(self) -> None:
         self._report_was_not_accepted = True
@@ -163,9 +164,7 @@ class Witness:
 
     def sends_complete(self, outcome: Outcome, refused_events: set[bytes]) -> None:
         self._heeds_limit("complete")
-        task = asyncio.current_task()
-        assert task is not None
-        is_replay = task.get_name() == "replay"
+        is_replay = _is_replay()
         if not is_replay:
             self._sends("a report", is_resent=self._report_began)
         if self._was_refused_before_report:
@@ -184,7 +183,8 @@ class Witness:
             self.broken.append(f"{what} was sent after the lease was over")
 
     def _heeds_limit(self, call: str) -> None:
-        if self.loop.time() < self._limited_until.get(call, 0.0) - INSTANT:
+        # The replay does not know what an attempt was told whose lease was lost while it waited.
+        if self.loop.time() < self._limited_until.get((call, _is_replay()), 0.0) - INSTANT:
             self.broken.append(f"{call} was sent sooner than the server has asked for")
 
     def _compare_events(self, refused: set[bytes]) -> None:
@@ -197,3 +197,8 @@ class Witness:
         ]
         if first_ones != due:
             self.broken.append(f"the report follows the events {first_ones}, not {due}")
+
+
+def _is_replay() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.get_name() == "replay"
