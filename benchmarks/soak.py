@@ -40,6 +40,7 @@ from benchmarks.soak_accounts import Accounts, settle
 from benchmarks.soak_load import fault_script, next_job
 from benchmarks.soak_programs import PROJECT, Server, Supervisor
 from supervisor.process.mark import bearers
+from supervisor.tasks import whole
 
 MOST_GROWTH = 5 * 1024 * 1024
 BACKLOG = 40
@@ -169,8 +170,8 @@ class Soak:
         while True:
             await asyncio.sleep(dice.uniform(0.3, 1.0) * min(20.0, KILLING_PART * self.seconds))
             self._count("supervisor")
-            # To the end, whatever the time: otherwise there would be none.
-            await asyncio.shield(self.supervisor.kill_and_start_again())
+            # To the end, whatever the time: otherwise there would be none to look at.
+            await whole(self.supervisor.kill_and_start_again())
 
     async def _watch(self) -> None:
         while True:

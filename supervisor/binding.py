@@ -6,6 +6,7 @@ It never guesses: a text is not taken for a number, and what the signature does 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import NoneType, SimpleNamespace
@@ -174,8 +175,21 @@ def _decode_object(raw: bytes, type_: type[dict[str, Item]]) -> dict[str, Item]:
         return msgspec.json.decode(raw, type=type_)
     except msgspec.ValidationError:
         raise InvalidParameters("the parameters are not a JSON object") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidParameters(f"the parameters cannot be read: {error}") from error
+    except RecursionError:
+        raise InvalidParameters("the parameters are nested too deeply") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidParameters(f"the parameters cannot be read: {_reason(raw, error)}") from error
+
+
+def _reason(raw: bytes, error: Exception) -> str:
+    """What is wrong with them; of a lone surrogate msgspec says that the data were truncated."""
+    try:
+        json.dumps(json.loads(raw), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "they hold text with a lone surrogate, which UTF-8 cannot hold"
+    except (ValueError, RecursionError):
+        pass  # something else, as msgspec says
+    return str(error)
 
 
 def _fault(name: str, error: Exception) -> str:

@@ -174,6 +174,8 @@ class Lease:
 
     def _turn(self, told: Told) -> None:
         if self.state is State.LOST:
+            if told is Told.REFUSED:
+                self._lost_by = told  # it was lost by silence in the same turn of the loop, but the server has spoken
             # Heartbeats, events and the report are told of it at the same time; the first one's reason is in the log.
             raise LeaseLost(f"the lease was lost already, and was then told: {told.value}")
         try:

@@ -27,8 +27,8 @@ class Outbox:
         self._limit = limit
         self._numbers = itertools.count()
         self._waiting: dict[int, Event] = {}  # by number: in order, and removable in the middle
-        self._progress: int | None = None
-        self._batch: tuple[Event, ...] = ()
+        self._progress: int | None = None  # the newest one's
+        self._batch: dict[int, Event] = {}
         self._size = 0
 
     def __len__(self) -> int:
@@ -51,28 +51,26 @@ class Outbox:
     def batch(self) -> tuple[Event, ...]:
         """The oldest events, as many as one call takes; the same ones until they are `settled`.  () when empty."""
         if not self._batch:
-            taken: list[Event] = []
             room = MOST_BYTES
             for number in list(itertools.islice(self._waiting, MOST_EVENTS)):
                 room -= _size(self._waiting[number])
-                if room < 0 and taken:
+                if room < 0 and self._batch:
                     break
-                taken.append(self._waiting.pop(number))
-            self._batch = tuple(taken)
-        return self._batch
+                self._batch[number] = self._waiting.pop(number)
+        return tuple(self._batch.values())
 
     def settle(self) -> None:
         """The batch was accepted, or given up: forget it."""
-        self._size -= sum(map(_size, self._batch))
-        self._batch = ()
+        self._size -= sum(map(_size, self._batch.values()))
+        self._batch.clear()
 
     def halve(self) -> None:
         """The batch was refused: put its second half back in front, so that the offending event is found."""
-        half = len(self._batch) // 2
-        back, self._batch = self._batch[half:], self._batch[:half]
-        first = next(iter(self._waiting), 0)
-        numbered = zip(range(first - len(back), first), back, strict=True)
-        self._waiting = {**dict(numbered), **self._waiting}
+        back = {number: self._batch.pop(number) for number in list(self._batch)[len(self._batch) // 2 :]}
+        for number, event in list(back.items()):
+            if event.type == "progress" and number != self._progress:  # it waits again, and is out of date
+                self._size -= _size(back.pop(number))
+        self._waiting = back | self._waiting
 
 
 def _size(event: Event) -> int:

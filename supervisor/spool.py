@@ -159,11 +159,12 @@ class Spool:
                     path.unlink()
 
     def _prepare(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(self.folder)
 
     def _shelf(self, shelf: Shelf) -> Path:
         folder = self.folder / shelf.value
-        folder.mkdir(mode=0o700, exist_ok=True)
+        _make(folder)
         return folder
 
     def _move(self, path: Path, shelf: Shelf) -> None:
@@ -201,12 +202,29 @@ def file_name(destination: Destination, fence: Fence) -> str:
     return f"{readable}-{fence.attempt}-{digest}{ENDING}"
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    _hand_over(folder, folder.parent)
+
+
+def _hand_over(made: Path | int, folder: Path) -> None:
+    """Let what was just made belong to the owner of `folder`: root may replay by hand what a service has to read."""
+    owner = folder.stat()
+    if owner.st_uid != os.geteuid():
+        with contextlib.suppress(PermissionError):
+            os.chown(made, owner.st_uid, owner.st_gid)
+
+
 def _write(path: Path, note: Note, outcome: Outcome) -> int:
     """Have the file whole or not at all, whenever we are killed; return its descriptor, which holds its lock."""
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _hand_over(descriptor, path.parent)
         spoolfile.write(descriptor, note, outcome)
         unfinished.rename(path)
     except BaseException:

@@ -76,7 +76,7 @@ class ScriptedChild:
         self._timers.append(self._loop.call_later(after, what))
 
     def _emit(self, number: int) -> None:
-        event = Event("tick", str(number).encode())
+        event = Event("progress" if number in self._story.progress else "tick", str(number).encode())
         if self._listener is not None:
             self._witness.emitted.append(event)
             self._listener.heard_event(event)

@@ -11,6 +11,11 @@ import selectors
 from collections.abc import Callable, Iterator
 from typing import Any
 
+MOST_STEPS = 10_000
+"""Steps in one instant; a story has some tens of them."""
+LONGEST_LIFE = 10_000.0
+"""Seconds; a story has some hundreds of them, and some thousands when its outcome lies in the spool."""
+
 
 class Gone(BaseException):
     """The process is dead: whatever it still tries to do does not happen."""
@@ -44,13 +49,18 @@ class VirtualSelector(selectors.DefaultSelector):
         self.clock = clock
         self.on_step: Callable[[], None] = lambda: None
         """Called between any two steps, and whenever time has passed; what it raises ends the run."""
+        self._began_at = clock.running
+        self._steps = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self.on_step()
-        if timeout is None:
-            raise AssertionError("everybody waits for something that never comes")
+        self._steps += 1
+        assert timeout is not None, "everybody waits for something that never comes"
+        assert self._steps < MOST_STEPS, "somebody spins: time stands still"
         if timeout > 0:
             self.clock.running += timeout
+            self._steps = 0
+            assert self.clock.running < self._began_at + LONGEST_LIFE, "it never ends"
             self.on_step()
         return super().select(0)
 
@@ -81,6 +91,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._calls.add(future)
         self.call_later(next(self._delays, 0.0) / 2, self._call, future, func, args)
         return future
+
+    def forget_stop(self) -> None:
+        """A run that was broken off when it was just complete has left a call behind that stops the next one."""
+        self.call_soon(self.stop)
+        self.run_forever()
 
     def kill(self) -> None:
         """The threads are gone, as they are when the process is; nobody starts another one until `revive`."""

@@ -82,6 +82,8 @@ class ModelServer:
             raise Unavailable("no answer") from None
         if isinstance(error, StaleFence):
             self._witness.saw_refusal(name)
+        if isinstance(error, RateLimited):
+            self._witness.saw_limit(name, error.retry_after)
         if error is not None:
             raise error
         return value
@@ -134,6 +136,7 @@ class ModelServer:
             return
         self._check_fence()
         if self._story.rejects_result and isinstance(outcome, Succeeded):
+            self._witness.saw_rejection()
             raise Rejected("refused", status=self._story.rejects_result)
         self._witness.accepted = outcome
 

@@ -6,7 +6,7 @@ A story is data.  What it does not tell goes well and at once, so every story co
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
@@ -57,9 +57,19 @@ class OnTerminate(enum.Enum):
     IGNORES = enum.auto()
 
 
+class Moment(enum.Enum):
+    """Something that happens to most attempts."""
+
+    CLAIM = enum.auto()
+    ANSWER = enum.auto()
+    CANCEL = enum.auto()
+
+
 @dataclass(frozen=True)
 class ChildStory:
     emits_after: tuple[float, ...]
+    progress: frozenset[int]
+    """Which of the events count no longer once there is a newer one of them."""
     refused_events: frozenset[int]
     """Which of the events the server answers with 400."""
     ends: Ends
@@ -98,6 +108,8 @@ class Story:
     disk_is_full: bool
     crashes_at: int | None
     """The step in which the supervisor is killed."""
+    crashes_after: Moment
+    """From when on the steps are counted."""
     spool_after: float
     is_idempotent: bool
     timeout: float | None
@@ -135,6 +147,7 @@ SERVERS = st.builds(
 CHILDREN = st.builds(
     ChildStory,
     emits_after=st.lists(_seconds(16.0), max_size=6).map(lambda times: tuple(sorted(times))),
+    progress=st.frozensets(st.integers(0, 5), max_size=4),
     refused_events=st.frozensets(st.integers(0, 5), max_size=2),
     ends=st.sampled_from([Ends.SUCCEEDED, Ends.SUCCEEDED, *Ends]),
     ends_after=_seconds(24.0),
@@ -155,9 +168,79 @@ def stories(*, crashes: bool, spool_after: float) -> st.SearchStrategy[Story]:
         shutdown_after=_sometimes(_seconds(20.0)),
         disk_delays=st.lists(_seconds(2.0), max_size=6).map(tuple),
         disk_is_full=st.sampled_from([False] * 7 + [True]),
-        crashes_at=st.integers(1, 150) if crashes else st.none(),
+        crashes_at=st.integers(1, 60) if crashes else st.none(),
+        crashes_after=st.sampled_from([Moment.ANSWER, *Moment]),
         spool_after=st.just(spool_after),
         is_idempotent=st.sampled_from([False, False, False, True]),
         timeout=st.sampled_from([60.0, 60.0, 10.0]),
         grace=_seconds(2.0),
     )
+
+
+UNEVENTFUL = Story(
+    server=ServerStory(
+        heartbeats=(),
+        events=(),
+        completes=(),
+        lookups=(),
+        cancels_after=None,
+        time_to_live=3 * INTERVAL,
+        tells_time_to_live=False,
+        takes_away_when_silent=False,
+        rejects_result=None,
+        answers_duplicates=True,
+    ),
+    child=ChildStory(
+        emits_after=(),
+        progress=frozenset(),
+        refused_events=frozenset(),
+        ends=Ends.SUCCEEDED,
+        ends_after=1.0,
+        on_terminate=OnTerminate.STOPS,
+        stops_after=0.0,
+        dies_after=0.0,
+        is_reusable=True,
+    ),
+    suspends=(),
+    shutdown_after=None,
+    disk_delays=(),
+    disk_is_full=False,
+    crashes_at=None,
+    crashes_after=Moment.CLAIM,
+    spool_after=5.0,
+    is_idempotent=False,
+    timeout=60.0,
+    grace=2.0,
+)
+SLOW_AFTER_START = (0.0,) * 8 + (2.0,)
+"""The replay has looked for what there is to send, then the disk becomes slow."""
+TALES = {
+    "it is killed after a cancel that came while events were under way": replace(
+        UNEVENTFUL,
+        server=replace(UNEVENTFUL.server, events=(Fate(Turn.REQUEST_LOST),), cancels_after=0.0),
+        child=replace(UNEVENTFUL.child, emits_after=(0.0,)),
+        suspends=((4.5, 0.1),),  # so that something happens before it is reported
+        spool_after=0.0,
+        crashes_at=7,
+        crashes_after=Moment.CANCEL,
+    ),
+    "the lease is found to be over twice, the second time while the outcome is written": replace(
+        UNEVENTFUL,
+        child=replace(UNEVENTFUL.child, ends_after=1.25),
+        suspends=((1.1, 60.0),),
+        disk_delays=SLOW_AFTER_START,
+        spool_after=100.0,
+    ),
+    "the report is accepted while the outcome is written": replace(
+        UNEVENTFUL,
+        server=replace(UNEVENTFUL.server, completes=(Fate(there=0.2),)),
+        child=replace(UNEVENTFUL.child, ends_after=4.9),
+        disk_delays=SLOW_AFTER_START,
+    ),
+    "the outcome is to be written while its report ends": replace(
+        UNEVENTFUL,
+        child=replace(UNEVENTFUL.child, ends_after=4.9),
+        disk_delays=SLOW_AFTER_START,
+    ),
+}
+"""What chance hardly tells."""

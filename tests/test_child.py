@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import os
 import resource
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,25 @@ def value_of(told: Told) -> Any:
     assert isinstance(told.outcome, Succeeded), told
     assert isinstance(told.outcome.result, bytes)
     return json.loads(base64.b64decode(told.outcome.result))
+
+
+def blob_of(told: Told) -> Blob:
+    assert isinstance(told.outcome, Succeeded), told
+    assert isinstance(told.outcome.result, Blob)
+    return told.outcome.result
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    gc.collect()  # what earlier tests have left would make room when it is collected in the middle
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open("/dev/null", os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def death_of(child: Child, action: str, **parameters: Any) -> Ending:
@@ -69,29 +90,38 @@ async def test_what_the_kernel_knows_of_a_child() -> None:
     }
 
 
-async def test_a_child_has_its_outlets_its_stack_file_and_its_pipe_and_nothing_else() -> None:
+async def test_a_child_has_its_outlets_its_stack_file_its_pipe_a_reserve_and_nothing_else() -> None:
     async with world() as here:
         told = value_of(await run(await here.child(), "descriptors"))
 
     kinds = sorted((number, target.partition(":")[0]) for number, target in told.items())
     assert kinds[:3] == [("0", "/dev/null"), ("1", "pipe"), ("2", "pipe")]
-    assert sorted(kind for _, kind in kinds[3:]) == ["/memfd", "socket"]
+    assert sorted(kind for _, kind in kinds[3:]) == ["/dev/null", "/memfd", "socket"]
 
 
 async def test_a_child_that_there_are_no_descriptors_for_is_a_failed_start_and_leaves_none_open() -> None:
     async with world() as here:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        free = os.open("/dev/null", os.O_RDONLY)
-        os.close(free)
         for spare in range(7):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (free + spare, hard))
-            try:
-                with pytest.raises(StartFailed, match="no descriptors for a child: Too many open files"):
-                    await Child.start(here.zygote, here.family)
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            with (
+                descriptors_left(spare),
+                pytest.raises(StartFailed, match="no descriptors for a child: Too many open files"),
+            ):
+                await Child.start(here.zygote, here.family)
 
         assert (await here.child()).is_idle
+
+
+async def test_a_start_that_is_cancelled_twice_leaves_no_child() -> None:
+    async with world() as here:
+        start = asyncio.create_task(Child.start(here.zygote, here.family))
+        for _ in range(2):
+            await asyncio.sleep(0)
+            start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+
+        assert not [member for member in here.family._members if isinstance(member, Child)]
+        assert children_of(os.getpid()) == [here.zygote.pid]
 
 
 async def test_a_zygote_that_hangs_in_a_fork_is_given_up(tmp_path: Path) -> None:
@@ -146,7 +176,7 @@ async def test_a_child_that_does_not_come_up_is_told_with_its_reason(
     """
     async with world(module(tmp_path, source)) as here:
         with pytest.raises(StartFailed) as caught:
-            await here.child(deadline=0.3)
+            await here.child(deadline=0.3 if "0.3 s" in reason else GENEROUS)
 
         assert reason in str(caught.value)
         assert not any(isinstance(member, Child) for member in here.family._members)
@@ -255,6 +285,59 @@ async def test_what_is_too_big_for_a_frame_travels_beside_it() -> None:
         assert json.loads(base64.b64decode(os.pread(blob.descriptor, blob.size, 0))) == {"text": "x" * 5_000_000}
         assert not os.get_inheritable(blob.descriptor)
         blob.close()
+
+
+async def test_a_big_result_that_comes_when_nobody_waits_any_more_is_not_kept() -> None:
+    async with world() as here:
+        child = await here.child()
+        running = asyncio.create_task(run(child, "echo", text="x" * 5_000_000))
+        while not child.is_idle or not child.jobs:
+            await asyncio.sleep(0)
+
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running  # and `world` counts the descriptors that are left
+
+
+async def test_what_has_travelled_beside_a_frame_is_not_kept() -> None:
+    async with world() as here:
+        child = await here.child()
+        before = value_of(await run(child, "descriptors"))
+
+        told = await run(child, "echo", text="x" * 5_000_000)
+        after = value_of(await run(child, "descriptors"))
+        blob_of(told).close()
+
+    assert after == before
+
+
+async def test_a_big_result_arrives_from_a_handler_that_has_used_up_all_descriptors() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "spoils-then-much", what="descriptors")
+
+        assert blob_of(told).size > 5_000_000
+        assert not told.reusable
+        blob_of(told).close()
+
+
+async def test_a_big_result_that_cannot_be_handed_over_is_a_failure_that_says_why() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "spoils-then-much", what="files")
+
+    why = "the result of 4.77 MiB could not be handed over: File too large"
+    assert told == Told(Failed("SupervisorError", why), reusable=False)
+
+
+async def test_big_parameters_that_there_is_no_descriptor_for_are_a_failure_that_says_why() -> None:
+    async with world() as here:
+        child = await here.child()
+        with descriptors_left(0):
+            told = await run(child, "echo", text="x" * 5_000_000)
+        after = await run(child, "echo", text="x")
+
+    why = "the parameters could not be handed to the handler's process: Too many open files"
+    assert told == Told(Failed("SupervisorError", why), reusable=True)
+    assert value_of(after) == {"text": "x"}
 
 
 async def test_the_listener_hears_events_logs_and_lines() -> None:

@@ -73,6 +73,18 @@ def test_what_a_lease_is_told_turns_its_state(before: State, told: str, after: S
     assert held.state is after
 
 
+def test_a_lease_that_was_silent_is_refused_when_the_server_says_so_as_well() -> None:
+    held = lease()
+    with pytest.raises(LeaseLost):
+        held.check(held.expires_at)
+    assert not held.is_refused
+
+    with pytest.raises(LeaseLost):
+        held.refused("409")
+
+    assert held.is_refused
+
+
 @pytest.mark.parametrize(
     ("before", "told"),
     [

@@ -77,7 +77,7 @@ def test_a_batch_is_the_same_until_it_is_settled() -> None:
     first = outbox.batch()
     outbox.add(tick(2))
 
-    assert outbox.batch() is first
+    assert outbox.batch() == first
     outbox.settle()
     assert outbox.batch() == (tick(2),)
 
@@ -157,6 +157,21 @@ def test_progress_that_was_put_back_keeps_its_place(extra: int) -> None:
     assert all_of(outbox) == [tick(0), progress(1), *(tick(2 + number) for number in range(extra)), tick(99)]
 
 
+@pytest.mark.parametrize("newer_comes_first", [False, True])
+def test_progress_that_is_put_back_makes_way_for_newer_progress(*, newer_comes_first: bool) -> None:
+    outbox = outbox_with(tick(0), progress(1))
+    outbox.batch()
+
+    if newer_comes_first:
+        outbox.add(progress(2))
+    outbox.halve()
+    if not newer_comes_first:
+        outbox.add(progress(2))
+
+    assert all_of(outbox) == [tick(0), progress(2)]
+    assert not len(outbox)
+
+
 class Model(RuleBasedStateMachine):
     """Any order of calls, against two lists."""
 
@@ -206,6 +221,10 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def it_is_empty_when_it_says_so(self) -> None:
         assert (len(self.outbox) == 0) == (self.outbox._size == 0)
+
+    @invariant()
+    def waiting_progress_is_at_most_one(self) -> None:
+        assert len([event for event in self.outbox._waiting.values() if event.type == "progress"]) <= 1
 
     def teardown(self) -> None:
         self.accepted += all_of(self.outbox)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.api import schema
+from supervisor.api.envelope import MOST_TOKENS, fields_of
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Succeeded
 from supervisor.server import Unavailable
 
@@ -129,12 +130,61 @@ NONSENSE = [b"", b"null", b"[]", b"OK", b"<html>502</html>", b'{"a":' * 100_000,
         b"{}",
         CLAIMED.replace(b'"attempt": 1', b'"attempt": "1"'),
         CLAIMED.replace(b'"job_id"', b'"id"'),
-        CLAIMED.replace(b"ingest", b"\xff\xfe"),
+        CLAIMED.replace(b"job_01JQZ", b"\xff\xfe"),
+        CLAIMED.replace(b"documents.fetch", b"\\ud800"),
+        CLAIMED + CLAIMED,
+        CLAIMED.replace(b'"queue": ', b'"\xff" '),
+        CLAIMED.replace(b'"queue": "default"', b'"queue": "default'),
+        b'{"parameters": [' + b"[]," * MOST_TOKENS + CLAIMED[1:],
     ],
 )
 def test_a_claim_that_makes_no_sense_counts_as_unanswered(body: bytes) -> None:
     with pytest.raises(Unavailable, match="makes no sense"):
         schema.claimed_job(body)
+
+
+UNREADABLE = [
+    b'{"text": "\\ud800 }]\\" "}',
+    b'{"\\udfff": 1}',
+    b'{"text": "\xff"}',
+    b'{"deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"deep": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
+    b"NaN",
+    b'{"a" 1}',
+]
+
+
+@pytest.mark.parametrize("parameters", UNREADABLE, ids=range(len(UNREADABLE)))
+def test_parameters_that_nobody_can_read_do_not_hide_the_job(parameters: bytes) -> None:
+    job = schema.claimed_job(CLAIMED.replace(b'{"url": "https://example.com", "depth": 1.0}', parameters))
+
+    assert job.parameters == parameters
+    assert msgspec.structs.replace(job, parameters=b"") == msgspec.structs.replace(claimed(), parameters=b"")
+
+
+@pytest.mark.parametrize("name", ["workflow_name", "step_name", "queue"])
+@pytest.mark.parametrize("value", [b"null", b"3", b"[]", b'"\\ud800"', b'"\xff\xfe"'])
+def test_what_a_job_can_do_without_may_be_of_any_type(name: str, value: bytes) -> None:
+    given = json.dumps(json.loads(CLAIMED)[name]).encode()
+    body = CLAIMED.replace(b'"%s": %s' % (name.encode(), given), b'"%s": %s' % (name.encode(), value))
+
+    assert body != CLAIMED
+    assert schema.claimed_job(body) == claimed(**{name: ...})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+@given(st.dictionaries(st.text(), JSON), st.sampled_from([None, 0, 2]), st.booleans())
+def test_the_outline_of_an_object_has_the_fields_that_its_parser_finds(
+    value: dict[str, Any], indent: int | None, ascii_only: bool
+) -> None:
+    body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
+
+    assert {name: json.loads(field) for name, field in fields_of(body).items()} == value
 
 
 @pytest.mark.parametrize("body", [*NONSENSE, b'{"ok": "yes"}', b'{"directives": {"should_cancel": "yes"}}'])

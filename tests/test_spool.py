@@ -105,6 +105,22 @@ def test_nobody_else_may_read_it(spool: Spool) -> None:
     assert (spool.folder / "undeliverable" / path.name).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root works in a spool that is somebody else's")
+def test_what_root_makes_in_the_spool_of_a_service_is_the_service_s(spool: Spool, state: Path) -> None:
+    service = (65534, 65534)
+    state.mkdir(exist_ok=True)
+    os.chown(state, *service)
+
+    entry = taken(spool, kept(spool))
+    spool.keep_copy(entry)
+    entry.close()
+    spool.shelve(taken(spool, kept(spool, Failed("ResultRejected", "no"))))
+
+    made = [spool.folder, *spool.folder.rglob("*")]
+    assert len(made) == 3
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {service}
+
+
 def test_a_later_outcome_of_the_same_attempt_takes_the_place_of_the_earlier(spool: Spool) -> None:
     first = spool.keep(HERE, FENCE, "render", RESULT)
     path = kept(spool, Failed("Cancelled", "asked to"))

@@ -6,12 +6,14 @@ is passed on as raw bytes, never decoded here.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from supervisor.api.envelope import NoEnvelope, fields_of
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.server import Unavailable
 
@@ -108,8 +110,18 @@ def claim_request(
 
 
 def claimed_job(body: bytes) -> Job:
-    """The job in the answer to a claim; raise `Unavailable` when the answer makes no sense."""
-    claimed: _Claimed = _decode(_claimed, body)
+    """The job in the answer to a claim; raise `Unavailable` when the answer makes no sense.
+
+    Parameters that nobody can read are the child's to refuse, which is reported; a claim that we refused would come
+    back for ever.
+    """
+    try:
+        claimed: _Claimed = _decode(_claimed, body)
+    except Unavailable:
+        salvaged = _salvaged(body)
+        if salvaged is None:
+            raise
+        claimed = salvaged
     return Job(
         job_id=claimed.job_id,
         run_id=claimed.run_id,
@@ -121,6 +133,26 @@ def claimed_job(body: bytes) -> Job:
         parameters=bytes(claimed.parameters),
         heartbeat_interval=sane_interval(claimed.heartbeat_interval_seconds),
     )
+
+
+def _salvaged(body: bytes) -> _Claimed | None:
+    """What can be read of a claim, field by field; None when that is too little to run a job."""
+    try:
+        given = fields_of(body)
+    except NoEnvelope:
+        return None
+    told: dict[str, Any] = {}
+    for field in msgspec.structs.fields(_Claimed):
+        if field.name in given:
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                told[field.name] = _value(given[field.name], field.type)
+        if field.required and field.name not in told:
+            return None
+    return _Claimed(**told)
+
+
+def _value(given: bytes, type_: Any) -> Any:
+    return msgspec.Raw(given) if type_ is msgspec.Raw else msgspec.json.decode(given, type=type_)
 
 
 def sane_interval(told: bytes | msgspec.Raw) -> float:

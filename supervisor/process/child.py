@@ -20,7 +20,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from supervisor.job import Blob, Event, Outcome, Succeeded, is_valid
+from supervisor.job import Blob, Event, Failed, Outcome, Succeeded, is_valid
+from supervisor.process.attachment import attachment
 from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending, Exit
 from supervisor.process.family import Family
@@ -30,6 +31,7 @@ from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
 from supervisor.process.wire import ATTACH_ABOVE, WireError
 from supervisor.process.zygote import StartFailed, Zygote
+from supervisor.tasks import whole
 
 log = structlog.get_logger("child")
 
@@ -142,9 +144,17 @@ class Child:
         self._told = self._loop.create_future()
         self._output.forget()
         self._stack.forget()
-        self._send(order)
+        try:
+            self._send(order)
+        except OSError as error:
+            self.state = State.IDLE
+            why = f"the parameters could not be handed to the handler's process: {error.strerror}"
+            return Told(Failed("SupervisorError", why), reusable=True)
         try:
             return await self._told
+        except asyncio.CancelledError:
+            self._drop_answer()
+            raise
         finally:
             self._listener = None
 
@@ -177,7 +187,13 @@ class Child:
         return self._exited.wait()
 
     async def kill(self) -> None:
-        """End it and all that it started; when this returns, every one of these processes is reaped."""
+        """End it and all that it started; when this returns, every one of these processes is reaped.
+
+        Also when it is cancelled: nobody else would bury it.
+        """
+        await whole(self._kill())
+
+    async def _kill(self) -> None:
         await self._come_to_light()
         if self.pid is None:
             self._close()  # never born; should it come yet, it finds its pipe closed and leaves
@@ -199,9 +215,8 @@ class Child:
             self._pipe.send(order)
             return
         envelope = msgspec.structs.replace(order.job, parameters=b"")
-        self._pipe.send(
-            msgspec.structs.replace(order, job=envelope, attached=True), _in_memory_file(order.job.parameters)
-        )
+        parameters = attachment("parameters", [order.job.parameters])
+        self._pipe.send(msgspec.structs.replace(order, job=envelope, attached=True), parameters)
 
     def _on_message(self, message: ChildMessage) -> None:
         if self.state is State.BUSY:
@@ -238,12 +253,22 @@ class Child:
 
     def _finish(self, message: Finished) -> None:
         assert self._told is not None
-        told = Told(message.failed or self._success(message), message.reusable)
+        is_awaited = not self._told.done()  # otherwise what came along is closed with the pipe
+        told = Told(message.failed or self._success(message), message.reusable) if is_awaited else None
         # What was printed before is there already: the child flushes before it says that it is done.
         self._output.drain()
         self.state = State.IDLE
-        if not self._told.done():
+        if told is not None:
             self._told.set_result(told)
+
+    def _drop_answer(self) -> None:
+        """Close the result that has come when nobody waits for it any more."""
+        assert self._told is not None
+        if self._told.cancelled() or self._told.exception() is not None:
+            return
+        match self._told.result().outcome:
+            case Succeeded(Blob() as blob):
+                blob.close()
 
     def _success(self, message: Finished) -> Succeeded:
         if not message.attached:
@@ -312,11 +337,3 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         if self.pid is not None and self._pidfd >= 0:
             signal.pidfd_send_signal(self._pidfd, number)
-
-
-def _in_memory_file(content: bytes) -> int:
-    descriptor = os.memfd_create("parameters", os.MFD_CLOEXEC)
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor

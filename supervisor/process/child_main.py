@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import faulthandler
-import mmap
 import os
 import signal
 import socket
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn
@@ -25,12 +25,15 @@ from supervisor.handler import Handler, registry
 from supervisor.interruption import Interruption
 from supervisor.job import Failed, Job
 from supervisor.process import descendants, threads
+from supervisor.process.attachment import attachment, take
 from supervisor.process.condition import Condition
 from supervisor.process.kernel import become_subreaper, die_with_parent
 from supervisor.process.messages import Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
+from supervisor.process.reserve import Reserve
 from supervisor.process.wire import ATTACH_ABOVE
 from supervisor.result import InvalidResult, encode_result
+from supervisor.size import format_size
 
 MESSAGE_LIMIT = 8 * 1024
 """Bytes of an error message, text and traceback together."""
@@ -105,6 +108,7 @@ class Worker:
 
     def __init__(self, pipe: BlockingPipe[OrderToChild]) -> None:
         self._pipe = pipe
+        self._reserve = Reserve()
         self._interruption = Interruption()
         self._home = os.getcwd()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
@@ -125,7 +129,8 @@ class Worker:
         self._prepare(job, order)
         told = self._call(job, parameters, order)
         _flush()
-        left = descendants.end_all()
+        with self._reserve.spent():
+            left = descendants.end_all()
         if left:
             os.write(2, f"[killed {left} processes that the handler left behind]\n".encode())
         reusable = not left and Condition.of_this_process() == self._condition
@@ -134,7 +139,7 @@ class Worker:
         return self._tell(told, reusable=reusable)
 
     def _take_parameters(self, order: Run) -> bytes:
-        return _read_all(self._pipe.take_descriptor()) if order.attached else order.job.parameters
+        return take(self._pipe.take_descriptor()) if order.attached else order.job.parameters
 
     def _prepare(self, job: Job, order: Run) -> None:
         """What an earlier job may have changed is as it was, and what this one is to have is there."""
@@ -219,28 +224,29 @@ class Worker:
         elif told is None or len(told) <= ATTACH_ABOVE // 2:
             finished = Finished(None if told is None else base64.b64encode(told), reusable=reusable)
         else:
-            finished = Finished(attached=True, reusable=reusable)
-            self._pipe.send(finished, _in_memory_file(told))
-            return finished
+            return self._tell_beside(told, reusable=reusable)
         self._pipe.send(finished)
         return finished
 
+    def _tell_beside(self, result: bytes, *, reusable: bool) -> Finished:
+        with self._reserve.spent():
+            try:
+                descriptor = attachment("result", _base64_of(result))
+            except OSError as error:
+                why = f"the result of {format_size(len(result))} could not be handed over: {error.strerror}"
+                return self._tell(Failed("SupervisorError", why), reusable=reusable)
+            try:
+                finished = Finished(attached=True, reusable=reusable)
+                self._pipe.send(finished, descriptor)
+            finally:
+                os.close(descriptor)
+        return finished
 
-def _in_memory_file(result: bytes) -> int:
-    """The result as base64 in a file without a name; in pieces, so that it is not in memory a third time."""
-    descriptor = os.memfd_create("result", os.MFD_CLOEXEC)
+
+def _base64_of(result: bytes) -> Iterator[bytes]:
+    """In pieces, so that it is not in memory a third time."""
     piece = 3 * 1024 * 1024  # a multiple of three, or base64 would pad in the middle
-    with open(descriptor, "wb", closefd=False) as file:
-        file.writelines(base64.b64encode(result[start : start + piece]) for start in range(0, len(result), piece))
-    return descriptor
-
-
-def _read_all(descriptor: int) -> bytes:
-    try:
-        with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as content:
-            return bytes(content)
-    finally:
-        os.close(descriptor)
+    return (base64.b64encode(result[start : start + piece]) for start in range(0, len(result), piece))
 
 
 def _describe(error: BaseException) -> str:

@@ -468,18 +468,24 @@ async def test_hostile_parameters_end_in_a_report_and_harm_no_other_job(state: P
 
 
 @pytest.mark.parametrize(
-    "parameters",
-    [b'{"deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"text": "\\ud800 \\udfff"}', b'{"\\ud800": 1}'],
+    ("parameters", "message"),
+    [
+        (b'{"deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'{"text": "\\ud800 \\udfff"}', "a lone surrogate"),
+        (b'{"\\ud800": 1}', "a lone surrogate"),
+    ],
+    ids=["deep", "text", "name"],
 )
-async def test_a_claim_that_cannot_be_read_is_one_line_and_the_next_job_is_run(state: Path, parameters: bytes) -> None:
+async def test_parameters_that_nobody_can_read_end_in_a_report(state: Path, parameters: bytes, message: str) -> None:
     claims = [claim("anything", parameters, "hostile"), claim("echo", job_id="after")]
 
     async with dispensing(*claims) as dispenser, program(dispenser.url, state, workers="1"):
-        await dispenser.until_told()
+        await dispenser.until_told(2)
 
-    (line,) = [line for line in logged(state).splitlines() if "claim failed" in line]
-    assert "makes no sense" in line
-    assert list(dispenser.reports) == ["after"]
+    hostile, after = (json.loads(dispenser.reports[name][1]) for name in ("hostile", "after"))
+    assert hostile["error_type"] == "InvalidParameters"
+    assert message in hostile["error_message"]
+    assert after["status"] == "completed"
 
 
 async def test_no_escape_sequence_reaches_the_terminal(server: DevServer, state: Path) -> None:

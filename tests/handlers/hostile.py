@@ -4,6 +4,7 @@ import faulthandler
 import os
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -164,7 +165,12 @@ def replace_stdout() -> None:
     sys.stdout = Broken()
 
 
+def write_no_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
 SPOILERS = {
+    "files": write_no_files,
     "threads": start_threads,
     "descriptors": use_up_descriptors,
     "stdin": lambda: os.close(0),
@@ -182,6 +188,14 @@ SPOILERS = {
 def spoils(what: str) -> str:
     SPOILERS[what]()
     return "done"
+
+
+@handler("spoils-then-much")
+def spoils_then_much(what: str) -> str:
+    """Also leaves a process, as one that can be found by whoever has a descriptor to look with."""
+    subprocess.Popen(["sleep", "3600"])
+    SPOILERS[what]()
+    return "x" * 5_000_000
 
 
 @handler("condition")
