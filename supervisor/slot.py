@@ -216,7 +216,7 @@ class Slot:
         claimed_at = boottime()
         limits = self._limits_of(job)
         log = self._log.bind(job_id=job.job_id, run_id=job.run_id, action=job.action, attempt=job.attempt)
-        child = await (self._berth.fresh() if limits.isolation == "fresh" else self._berth.warm())
+        child = await self._berth.child_for(limits)
         log = log.bind(pid=child.pid)
         log.info("claimed")
         attempt = self._attempt = self._new_attempt(job, child, claimed_at, limits, log)
