@@ -1,0 +1,81 @@
+"""The kernel bounds the memory of jobs under the shipped unit: seen in a virtual machine, where all controllers are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm.machine import Machine, missing
+
+pytestmark = [
+    pytest.mark.skipif(bool(missing()), reason=missing()),
+    pytest.mark.xdist_group("vm"),  # one machine for all of them
+    pytest.mark.timeout(300),
+]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    machine = Machine(tmp_path_factory.mktemp("machine"))
+    printed = machine.run([f"/host{sys.executable}", "-m", "tests.vm.guest"], f"/host{ROOT}", timeout=240)
+    if not printed.startswith("{"):
+        pytest.fail(f"the guest said {printed!r}\n{machine.console}")
+    told: dict[str, Any] = json.loads(printed)
+    return told
+
+
+def test_a_job_over_its_limit_is_told_as_killed_by_the_kernel(seen: dict[str, Any]) -> None:
+    told = seen["over"]
+
+    assert told["error_type"] == "MemoryLimit"
+    assert told["error_message"].startswith(
+        "the job used more than its limit of 100 MiB (peak 100 MiB): killed by the kernel"
+    )
+
+
+def test_what_it_started_counts_and_dies_with_it(seen: dict[str, Any]) -> None:
+    told = seen["over in a grandchild"]
+
+    assert told["error_type"] == "MemoryLimit"
+    assert told["alive"] == []
+
+
+def test_a_job_within_its_limit_is_left_alone_and_the_next_one_is_not_bound_by_it(seen: dict[str, Any]) -> None:
+    assert seen["within"] == {"result": 60}
+    assert seen["unbounded"] == {"result": 200}
+    assert seen["after the bound"]["result"]["memory_max"] == "max"
+    assert seen["after the bound"]["result"]["path"] == seen["first"]["result"]["path"]
+
+
+def test_when_the_unit_runs_out_of_memory_that_is_told(seen: dict[str, Any]) -> None:
+    told = seen["unit is full"]
+
+    assert told["error_type"] == "OutOfMemory"
+    assert told["error_message"].startswith("the host, or the unit of the supervisor, ran out of memory: the kernel")
+
+
+def test_a_job_that_forks_without_end_is_bounded(seen: dict[str, Any]) -> None:
+    assert 50 < seen["forks"]["result"] < 100  # half of the unit's TasksMax
+
+
+def test_the_supervisor_lives_on_and_the_next_job_runs_in_a_group_of_its_own(seen: dict[str, Any]) -> None:
+    first, last = seen["unit at first"], seen["unit at last"]
+
+    assert (last["main"], last["restarts"]) == (first["main"], 0)
+    assert last["main_is_in"] == f"{last['group']}/supervisor"
+    assert len({seen[name]["result"]["path"] for name in ("first", "next", "last")}) == 3
+    assert last["groups"] == sorted(["supervisor", seen["last"]["result"]["path"].rpartition("/")[2]])
+
+
+def test_after_a_restart_it_is_as_before(seen: dict[str, Any]) -> None:
+    unit = seen["unit restarted"]
+
+    assert unit["restarts"] == 1
+    assert unit["main_is_in"] == f"{unit['group']}/supervisor"
+    assert unit["groups"] == sorted(["supervisor", seen["restarted"]["result"]["path"].rpartition("/")[2]])
+    assert seen["result"] == "success"
