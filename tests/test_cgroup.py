@@ -21,7 +21,7 @@ MIB = 2**20
 def group() -> Iterator[Cgroup]:
     with a_group() as parent:
         (parent / "child-1").mkdir()
-        yield Cgroup(parent / "child-1", bounds_memory=False)
+        yield Cgroup(parent / "child-1", counts_memory=False)
 
 
 async def test_all_that_is_in_it_is_killed_in_one_stroke(group: Cgroup) -> None:
@@ -89,7 +89,7 @@ async def test_to_end_what_is_gone_is_fine(group: Cgroup) -> None:
     ],
 )
 def test_why_the_kernel_killed_it(tmp_path: Path, events: str, limit: int | None, told: Starvation | None) -> None:
-    group = Cgroup(tmp_path, bounds_memory=True)
+    group = Cgroup(tmp_path, counts_memory=True)
     if limit is not None:
         group.bound_memory(limit)
     (tmp_path / "memory.events").write_text(events)
@@ -99,16 +99,21 @@ def test_why_the_kernel_killed_it(tmp_path: Path, events: str, limit: int | None
 
 
 def test_a_kernel_that_keeps_no_peak(tmp_path: Path) -> None:
-    group = Cgroup(tmp_path, bounds_memory=True)
+    group = Cgroup(tmp_path, counts_memory=True)
     (tmp_path / "memory.events").write_text("oom 0\noom_kill 1\n")
 
     assert group.starvation() == Starvation(None, None)
 
 
-def test_a_bound_is_lifted_after_the_job(tmp_path: Path) -> None:
-    group = Cgroup(tmp_path, bounds_memory=True)
+def test_without_the_controller_memory_cannot_be_bound(tmp_path: Path) -> None:
+    assert not Cgroup(tmp_path, counts_memory=False).bound_memory(100 * MIB)
+    assert not list(tmp_path.iterdir())
 
-    group.bound_memory(100 * MIB)
+
+def test_a_bound_is_lifted_after_the_job(tmp_path: Path) -> None:
+    group = Cgroup(tmp_path, counts_memory=True)
+
+    assert group.bound_memory(100 * MIB)
     bound = [(tmp_path / name).read_text() for name in ("memory.max", "memory.swap.max")]
     group.lift_memory_bound()
 

@@ -26,27 +26,34 @@ EMPTY_WITHIN = 2.0
 class Cgroup:
     """A folder in the tree of control groups."""
 
-    def __init__(self, folder: Path, *, bounds_memory: bool) -> None:
+    def __init__(self, folder: Path, *, counts_memory: bool) -> None:
+        """A group that is there; `counts_memory` says whether its memory controller is switched on."""
         self.folder = folder
-        self.bounds_memory = bounds_memory
-        """Whether the kernel counts memory for it, and so can bound it."""
+        self._counts_memory = counts_memory
         self._limit: int | None = None
 
     def __repr__(self) -> str:
         return f"<Cgroup {self.folder.name}>"
 
+    @property
+    def path(self) -> str:
+        return str(self.folder)
+
     def dies_as_one(self) -> None:
         """When memory runs out all of it is killed: what is left of a job without one of its parts serves nobody."""
-        self._write("memory.oom.group", "1")
+        if self._counts_memory:
+            self._write("memory.oom.group", "1")
 
     def bound_processes(self, most: int) -> None:
         """Let no more than `most` processes and threads be in it."""
         self._write("pids.max", str(most))
 
-    def bound_memory(self, limit: int) -> None:
-        """Have the kernel kill it when it needs more than `limit` bytes of memory, swapped out or not."""
-        self._limit = limit
-        self._set_memory(str(limit), swap="0")
+    def bound_memory(self, limit: int) -> bool:
+        """Have the kernel kill it when it needs more than `limit` bytes, and no swap; False when it cannot."""
+        if self._counts_memory:
+            self._limit = limit
+            self._set_memory(str(limit), swap="0")
+        return self._counts_memory
 
     def lift_memory_bound(self) -> None:
         """Let it use all there is."""
@@ -121,6 +128,24 @@ class Cgroup:
 
     def _write(self, file: str, text: str) -> None:
         (self.folder / file).write_text(text)
+
+
+class NoCgroup:
+    """Stands where there is no group to be had: it bounds, counts and kills nothing."""
+
+    path = ""
+    memory = 0
+
+    def bound_memory(self, _: int) -> bool:
+        return False
+
+    def lift_memory_bound(self) -> None: ...
+
+    def starvation(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    async def remove(self) -> None: ...
 
 
 def _raze(folder: Path) -> None:

@@ -96,9 +96,7 @@ class Child:
         self._cgroup = family.new_cgroup()
         family.join(self)
         with cord.their_pipe:
-            zygote.fork(
-                cord.their_pipe, cord.their_output, cord.their_stack, str(self._cgroup.folder) if self._cgroup else ""
-            )
+            zygote.fork(cord.their_pipe, cord.their_output, cord.their_stack, self._cgroup.path)
 
     @classmethod
     async def start(cls, zygote: Zygote, family: Family, *, deadline: float = 10.0) -> Child:
@@ -136,14 +134,11 @@ class Child:
     @property
     def keeps(self) -> int:
         """Bytes of memory that it has before its next job; 0 where the kernel does not count them."""
-        return self._cgroup.memory if self._cgroup else 0
+        return self._cgroup.memory
 
     def bound_memory(self, limit: int) -> bool:
         """Have the kernel kill the next job, all of it, when it uses more than `limit` bytes; False when it cannot."""
-        if self._cgroup is None or not self._cgroup.bounds_memory:
-            return False
-        self._cgroup.bound_memory(limit)
-        return True
+        return self._cgroup.bound_memory(limit)
 
     async def run(self, order: Run, listener: Listener) -> Told:
         """Have a job run and wait for what the child says of it; raise `ChildDied` when it ends before.
@@ -196,19 +191,18 @@ class Child:
         await self._come_to_light()
         if self.pid is None:
             self._close()  # never born; should it come yet, it finds its pipe closed, or its group gone, and leaves
+            self._cgroup.kill()
         else:
             self.kill_now()
             await self.wait()
         if swept := await self._family.sweep():
             log.warning("killed what a child left behind", processes=swept, pid=self.pid)
-        if self._cgroup is not None:
-            await self._cgroup.remove()
+        await self._cgroup.remove()
 
     def _kill_family(self, pid: int) -> None:
         """SIGKILL to what the child `pid` has started, as far as it can be reached at once; the rest is swept."""
         kill_group(pid)
-        if self._cgroup is not None:
-            self._cgroup.kill()
+        self._cgroup.kill()
 
     async def _come_to_light(self) -> None:
         """Wait until its pid is known: a child that is just being forked cannot be killed yet, but would come later."""
@@ -264,8 +258,7 @@ class Child:
         told = Told(message.failed or self._success(message), message.reusable)
         # What was printed before is there already: the child flushes before it says that it is done.
         self._output.drain()
-        if self._cgroup is not None:
-            self._cgroup.lift_memory_bound()
+        self._cgroup.lift_memory_bound()
         self.state = State.IDLE
         if not self._told.done():
             self._told.set_result(told)
@@ -314,8 +307,13 @@ class Child:
 
     def _bury(self, how: Exit) -> None:
         self._output.drain()
-        starvation = self._cgroup.starvation() if self._cgroup else None
-        self.ending = Ending(how, self._fault or str(how), self._stack.read(), self._output.last_lines(), starvation)
+        self.ending = Ending(
+            how,
+            self._fault or str(how),
+            self._stack.read(),
+            self._output.last_lines(),
+            self._cgroup.starvation(),
+        )
         self._close()
         if not self._ready.done():
             last = "; ".join(self.ending.last_lines[-3:])

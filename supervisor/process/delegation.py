@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from supervisor.process.cgroup import Cgroup
+from supervisor.process.cgroup import Cgroup, NoCgroup
 from supervisor.process.kernel import enter_cgroup
 
 log = structlog.get_logger("cgroup")
@@ -56,23 +56,18 @@ class Delegation:
         log.info("each child has a control group", controllers=delegation.controllers, below=str(delegation._folder))
         return delegation
 
-    def new_cgroup(self) -> Cgroup | None:
-        """An empty group for a child; None, with a warning, when the kernel gives us none."""
+    def new_cgroup(self) -> Cgroup | NoCgroup:
+        """An empty group for a child; none, with a warning, when the kernel has none to give."""
         try:
-            cgroup = Cgroup(self._new_folder(), bounds_memory="memory" in self.controllers)
-            if cgroup.bounds_memory:
-                cgroup.dies_as_one()
-            if (most := self._most_processes()) is not None:
-                cgroup.bound_processes(most)
+            return self._prepared(self._new_folder())
         except OSError as error:
             log.warning("no control group for a child", error=str(error))
-            return None
-        return cgroup
+            return NoCgroup()
 
     async def sweep(self) -> None:
         """End and remove what a supervisor before us, that has died, has left in its children's groups."""
         for folder in self._folder.glob(f"{CHILD}*"):
-            left = Cgroup(folder, bounds_memory=False)
+            left = Cgroup(folder, counts_memory=False)
             left.kill()
             await left.remove()
 
@@ -82,6 +77,17 @@ class Delegation:
             with contextlib.suppress(FileExistsError):  # of a supervisor before us, with what nobody could kill in it
                 folder.mkdir()
                 return folder
+
+    def _prepared(self, folder: Path) -> Cgroup:
+        cgroup = Cgroup(folder, counts_memory="memory" in self.controllers)
+        try:
+            cgroup.dies_as_one()
+            if (most := self._most_processes()) is not None:
+                cgroup.bound_processes(most)
+        except OSError:
+            folder.rmdir()
+            raise
+        return cgroup
 
     def _most_processes(self) -> int | None:
         """Half of what the unit may have: a job that forks without end leaves others the rest."""

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from supervisor.process.cgroup import Cgroup
+from supervisor.process.cgroup import Cgroup, NoCgroup
 from supervisor.process.delegation import Delegation
 from supervisor.process.kernel import become_subreaper, children_of
 from supervisor.process.mark import new_mark
@@ -60,9 +60,9 @@ class Family:
     def leave(self, member: Member) -> None:
         self._members.discard(member)
 
-    def new_cgroup(self) -> Cgroup | None:
-        """A control group for a new child; None where we have none to give."""
-        return None if self._delegation is None else self._delegation.new_cgroup()
+    def new_cgroup(self) -> Cgroup | NoCgroup:
+        """A control group for a new child, where we have any to give."""
+        return NoCgroup() if self._delegation is None else self._delegation.new_cgroup()
 
     async def sweep(self) -> int:
         """Kill and reap what dead children left behind, until nothing is left; return how many processes that were."""

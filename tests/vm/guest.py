@@ -129,6 +129,8 @@ async def main() -> None:
         await witness.see("within", "eats", megabytes=60)
         await witness.see("unbounded", "eats-freely", megabytes=200)
         await witness.see("after the bound", "where-it-is")
+        await witness.see("kept", "keeps", megabytes=200)
+        await witness.see("after what was kept", "eats", megabytes=60)
         await witness.see("over", "eats", megabytes=300)
         await witness.see("next", "where-it-is")
         await witness.see_processes("over in a grandchild", "has-one-that-eats", megabytes=300)

@@ -52,6 +52,11 @@ def test_a_job_within_its_limit_is_left_alone_and_the_next_one_is_not_bound_by_i
     assert seen["after the bound"]["result"]["path"] == seen["first"]["result"]["path"]
 
 
+def test_what_earlier_jobs_have_kept_does_not_count_against_the_next(seen: dict[str, Any]) -> None:
+    assert seen["kept"] == {"result": 200}
+    assert seen["after what was kept"] == {"result": 60}
+
+
 def test_when_the_unit_runs_out_of_memory_that_is_told(seen: dict[str, Any]) -> None:
     told = seen["unit is full"]
 

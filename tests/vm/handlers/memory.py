@@ -8,6 +8,8 @@ from supervisor import Context, handler
 
 MEGABYTE = 2**20
 
+kept = bytearray()
+
 
 @handler("eats", memory="100MiB")
 def eats(megabytes: int) -> int:
@@ -17,6 +19,13 @@ def eats(megabytes: int) -> int:
 @handler("eats-freely")
 def eats_freely(megabytes: int) -> int:
     return eats(megabytes)
+
+
+@handler("keeps")
+def keeps(megabytes: int) -> int:
+    global kept
+    kept = bytearray(b"x") * (megabytes * MEGABYTE)
+    return megabytes
 
 
 @handler("has-one-that-eats", memory="100MiB")
