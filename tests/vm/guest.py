@@ -149,4 +149,8 @@ async def main() -> None:
 try:
     asyncio.run(main())
 finally:
-    subprocess.run(["journalctl", "--no-pager", "-o", "cat", "-u", UNIT], stdout=sys.stderr, check=False)
+    subprocess.run(
+        ["journalctl", "--no-pager", "-o", "short-monotonic", "--no-hostname", "-u", UNIT],
+        stdout=sys.stderr,
+        check=False,
+    )

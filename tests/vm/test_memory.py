@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 from pathlib import Path
@@ -13,20 +14,33 @@ from tests.vm.machine import Machine, missing
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
-    pytest.mark.xdist_group("vm"),  # one machine for all of them
     pytest.mark.timeout(300),
 ]
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    machine = Machine(tmp_path_factory.mktemp("machine"))
+def seen(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> dict[str, Any]:
+    """What the guest has told; there is one machine for all test processes of this run."""
+    shared = tmp_path_factory.getbasetemp().parent / f"machine-{testrun_uid}"
+    shared.mkdir(exist_ok=True)
+    told = shared / "told"
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            told.write_text(booted(shared / "machine"))
+    if not told.read_text().startswith("{"):
+        pytest.fail(f"the guest said:\n{told.read_text()}")
+    found: dict[str, Any] = json.loads(told.read_text())
+    return found
+
+
+def booted(folder: Path) -> str:
+    """What the guest prints; with the whole console when that is not what it should be."""
+    folder.mkdir()
+    machine = Machine(folder)
     printed = machine.run([f"/host{sys.executable}", "-m", "tests.vm.guest"], f"/host{ROOT}", timeout=240)
-    if not printed.startswith("{"):
-        pytest.fail(f"the guest said {printed!r}\n{machine.console}")
-    told: dict[str, Any] = json.loads(printed)
-    return told
+    return printed if printed.startswith("{") else f"> {printed}\n{machine.console}"
 
 
 def test_a_job_over_its_limit_is_told_as_killed_by_the_kernel(seen: dict[str, Any]) -> None:
