@@ -132,6 +132,8 @@ async def main() -> None:
         await witness.see("kept", "keeps", megabytes=200)
         await witness.see("after what was kept", "eats", megabytes=60)
         await witness.see("over", "eats", megabytes=300)
+        for time in ("second", "third", "fourth"):
+            await witness.see(f"over for the {time} time", "eats", megabytes=300)
         await witness.see("next", "where-it-is")
         await witness.see_processes("over in a grandchild", "has-one-that-eats", megabytes=300)
         await witness.see("unit is full", "eats-freely", megabytes=900)

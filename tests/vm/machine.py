@@ -117,7 +117,7 @@ class Machine:
 def missing() -> str:
     """Why there can be no machine here; empty when there can."""
     if os.environ.get("MOBIUS_TEST_VM") != "1":
-        return "boots a virtual machine, which takes a minute: set MOBIUS_TEST_VM=1"
+        return "boots a virtual machine, which takes a minute or two: set MOBIUS_TEST_VM=1"
     if absent := [tool for tool in (QEMU, "apt-get", "dpkg", "setpriv") if shutil.which(tool) is None]:
         return f"a virtual machine needs {', '.join(absent)} (Debian: apt-get install qemu-system-x86)"
     return "" if os.geteuid() == 0 else "only root may show a virtual machine all files of this host"

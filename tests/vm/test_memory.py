@@ -52,6 +52,10 @@ def test_a_job_over_its_limit_is_told_as_killed_by_the_kernel(seen: dict[str, An
     )
 
 
+def test_a_limit_that_is_kept_is_no_reason_for_quarantine(seen: dict[str, Any]) -> None:
+    assert seen["over for the fourth time"]["error_type"] == "MemoryLimit"
+
+
 def test_what_it_started_counts_and_dies_with_it(seen: dict[str, Any]) -> None:
     told = seen["over in a grandchild"]
 
