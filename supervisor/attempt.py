@@ -98,8 +98,9 @@ class Attempt:
 
     @property
     def killed_its_child(self) -> bool:
-        """Whether its child died, and not because we wanted it to."""
-        return self._ran and self._told_nothing and not self._stopping
+        """Whether its child died, and not because we wanted it to, or had told the kernel when to kill it."""
+        is_wanted = self._stopping or (self._child.ending is not None and self._child.ending.is_at_limit)
+        return self._ran and self._told_nothing and not is_wanted
 
     @property
     def has_left_outcome(self) -> bool:
@@ -117,8 +118,6 @@ class Attempt:
             self._beside.start_after(first_look_after, self._keep_lease)
             if self._limits.timeout is not None:
                 self._beside.start_after(self._limits.timeout, self._time_out)
-            if self._limits.memory is not None:
-                self._beside.start_after(MEMORY_INTERVAL, self._watch_memory)
             told = refusal or await self._watch_child()
             await self._conclude(told)
 
@@ -164,6 +163,8 @@ class Attempt:
     async def _watch_child(self) -> Outcome | None:
         """What the child told; None when it died before."""
         self._ran = True
+        if self._limits.memory is not None and not self._child.bound_memory(self._limits.memory):
+            self._beside.start_after(MEMORY_INTERVAL, self._watch_memory)
         try:
             told = await self._child.run(self._order, self)
         except ChildDied:

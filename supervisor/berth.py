@@ -71,10 +71,14 @@ class Berth:
                     await asyncio.sleep(wait)
         return self._child
 
-    async def fresh(self) -> Child:
-        """As `warm`, and it has not run any job yet."""
+    async def child_for(self, limits: Limits) -> Child:
+        """As `warm`, and a job under `limits` can begin in it.
+
+        It has run none yet when it must be fresh, or when what earlier ones have left would count against this one.
+        """
         child = await self.warm()
-        self._is_spent = child.jobs > 0
+        keeps_too_much = limits.memory is not None and child.keeps > limits.memory
+        self._is_spent = child.jobs > 0 and (limits.isolation == "fresh" or keeps_too_much)
         return await self.warm()
 
     async def settle(self, limits: Limits) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from supervisor.duration import format_duration
 from supervisor.job import Failed, Outcome, Succeeded
-from supervisor.process.exit import Ending
+from supervisor.process.exit import Ending, Starvation
 from supervisor.size import format_size
 
 MESSAGE_LIMIT = 8 * 1024
@@ -49,8 +49,19 @@ def decide(told: Outcome | None, *, stop: Stop | None, ending: Ending | None) ->
         return _stopped(stop, told, ending)
     if told is None:
         assert ending is not None
+        if ending.starvation is not None:
+            return _starved(ending.starvation, ending)
         return Failed("ChildDied", clipped(f"the process {ending.reason} ({ending.figures}){ending.details}"))
     return told
+
+
+def _starved(starvation: Starvation, ending: Ending) -> Failed:
+    peak = "unknown" if starvation.peak is None else format_size(starvation.peak)
+    if starvation.limit is not None:
+        used = f"the job used more than its limit of {format_size(starvation.limit)} (peak {peak})"
+        return Failed("MemoryLimit", clipped(f"{used}: killed by the kernel{ending.details}"))
+    why = "the host, or the unit of the supervisor, ran out of memory"
+    return Failed("OutOfMemory", clipped(f"{why}: the kernel killed the job (peak {peak}){ending.details}"))
 
 
 def _stopped(stop: Stop, told: Outcome | None, ending: Ending | None) -> Failed:

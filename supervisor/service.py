@@ -21,6 +21,7 @@ from supervisor.instance import claimed_instance
 from supervisor.limits import Limits
 from supervisor.outcome import SHUTDOWN
 from supervisor.pool import Pool
+from supervisor.process.delegation import Delegation
 from supervisor.process.environment import child_environment
 from supervisor.process.family import Family
 from supervisor.process.messages import Imported
@@ -91,7 +92,8 @@ class Service:
         self._settings = settings
         self._source = source
         self._token = source.read().token
-        self._family = Family()
+        self._delegation = Delegation.found()
+        self._family = Family(self._delegation)
         self._notifier = Notifier(environment)
         self._shutdown = Shutdown()
         self._nursery = Nursery(
@@ -105,6 +107,8 @@ class Service:
         settings = self._settings
         account = Account(settings.base_url, settings.project, settings.worker_id, settings.queues, settings.worker_id)
         with self._shutdown.signals():
+            if self._delegation is not None:
+                await self._delegation.sweep()
             zygote = await self._start_zygote()
             async with Client(account, self._token, self._reread) as client:
                 reporter = self._reporter(client)

@@ -210,7 +210,7 @@ class Slot:
     async def _work(self, job: Job) -> None:
         claimed_at = boottime()
         limits = self._limits_of(job)
-        child = await (self._berth.fresh() if limits.isolation == "fresh" else self._berth.warm())
+        child = await self._berth.child_for(limits)
         log = self._log.bind(
             job_id=job.job_id, run_id=job.run_id, action=job.action, attempt=job.attempt, pid=child.pid
         )

@@ -32,6 +32,9 @@ class ScriptedChild:
         self._listener: Listener | None = None
         self._was_terminated = False
 
+    def bound_memory(self, _: int) -> bool:
+        return False
+
     async def run(self, _: Run, listener: Listener) -> Told:
         self.is_idle = False
         self._listener = listener

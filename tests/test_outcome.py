@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.job import Failed, Outcome, Succeeded
 from supervisor.outcome import CANCELLED, MESSAGE_LIMIT, SHUTDOWN, Stop, clipped, decide, over_memory, timed_out
-from supervisor.process.exit import Ending, Exit
+from supervisor.process.exit import Ending, Exit, Starvation
 
 DONE = Succeeded(b"e30=")
 BROKEN = Failed("ValueError", "no such page")
@@ -61,6 +63,49 @@ def test_a_death_is_told_with_its_figures_its_stack_and_its_last_output() -> Non
         "the process was killed by SIGKILL (peak memory 300 MiB, 1.23 s of CPU)"
         '\n\nstack:\nFile "resize.py", line 7 in scale\n\nlast output:\npage 1',
     )
+
+
+@pytest.mark.parametrize(
+    ("starvation", "told"),
+    [
+        (
+            Starvation(100 * 2**20, 100 * 2**20),
+            ("MemoryLimit", "the job used more than its limit of 100 MiB (peak 100 MiB): killed by the kernel"),
+        ),
+        (
+            Starvation(None, 300 * 2**20),
+            (
+                "OutOfMemory",
+                "the host, or the unit of the supervisor, ran out of memory: the kernel killed the job (peak 300 MiB)",
+            ),
+        ),
+        (
+            Starvation(None, None),
+            (
+                "OutOfMemory",
+                "the host, or the unit of the supervisor, ran out of memory: the kernel killed the job (peak unknown)",
+            ),
+        ),
+    ],
+)
+def test_a_death_for_want_of_memory_is_told_as_such(starvation: Starvation, told: tuple[str, str]) -> None:
+    ending = replace(KILLED, starvation=starvation)
+
+    reported = decide(None, stop=None, ending=ending)
+
+    assert isinstance(reported, Failed)
+    assert (reported.error_type, reported.message.partition("\n")[0]) == told
+    assert "last output:\npage 1" in reported.message
+    assert ending.is_at_limit == (reported.error_type == "MemoryLimit")
+
+
+def test_a_stop_counts_for_more_than_what_happened_to_memory_meanwhile() -> None:
+    starved = replace(KILLED, starvation=Starvation(2**30, 2**30))
+
+    reported = decide(None, stop=CANCELLED, ending=starved)
+
+    assert isinstance(reported, Failed)
+    assert reported.error_type == "Cancelled"
 
 
 @pytest.mark.parametrize(

@@ -95,9 +95,10 @@ class Child:
         self._output = Output(cord.our_output, self._on_line)
         self._stack = cord.our_stack
         self._pipe: Pipe[ChildMessage] = Pipe(cord.our_pipe, ChildMessage, self._on_message, self._on_end)
+        self._cgroup = family.new_cgroup()
         family.join(self)
         with cord.their_pipe:
-            zygote.fork(cord.their_pipe, cord.their_output, cord.their_stack)
+            zygote.fork(cord.their_pipe, cord.their_output, cord.their_stack, self._cgroup.path)
 
     @classmethod
     async def start(cls, zygote: Zygote, family: Family, *, deadline: float = 10.0) -> Child:
@@ -131,6 +132,15 @@ class Child:
         """Read what a child that is just being born has said, so that its pid is known."""
         if self.pid is None:
             self._pipe.drain()
+
+    @property
+    def keeps(self) -> int:
+        """Bytes of memory that it has before its next job; 0 where the kernel does not count them."""
+        return self._cgroup.memory
+
+    def bound_memory(self, limit: int) -> bool:
+        """Have the kernel kill the next job, all of it, when it uses more than `limit` bytes; False when it cannot."""
+        return self._cgroup.bound_memory(limit)
 
     async def run(self, order: Run, listener: Listener) -> Told:
         """Have a job run and wait for what the child says of it; raise `ChildDied` when it ends before.
@@ -179,7 +189,7 @@ class Child:
     def kill_now(self) -> None:
         """SIGKILL to the child and its process group; `wait` tells when they are gone."""
         if self.state is not State.EXITED and self.pid is not None:
-            kill_group(self.pid)
+            self._kill_family(self.pid)
             self._signal(signal.SIGKILL)  # the group is not there yet when the child has not called setsid
 
     def wait(self) -> Awaitable[bool]:
@@ -196,12 +206,19 @@ class Child:
     async def _kill(self) -> None:
         await self._come_to_light()
         if self.pid is None:
-            self._close()  # never born; should it come yet, it finds its pipe closed and leaves
+            self._close()  # never born; should it come yet, it finds its pipe closed, or its group gone, and leaves
+            self._cgroup.kill()
         else:
             self.kill_now()
             await self.wait()
         if swept := await self._family.sweep():
             log.warning("killed what a child left behind", processes=swept, pid=self.pid)
+        await self._cgroup.remove()
+
+    def _kill_family(self, pid: int) -> None:
+        """SIGKILL to what the child `pid` has started, as far as it can be reached at once; the rest is swept."""
+        kill_group(pid)
+        self._cgroup.kill()
 
     async def _come_to_light(self) -> None:
         """Wait until its pid is known: a child that is just being forked cannot be killed yet, but would come later."""
@@ -257,6 +274,7 @@ class Child:
         told = Told(message.failed or self._success(message), message.reusable) if is_awaited else None
         # What was printed before is there already: the child flushes before it says that it is done.
         self._output.drain()
+        self._cgroup.lift_memory_bound()
         self.state = State.IDLE
         if told is not None:
             self._told.set_result(told)
@@ -297,7 +315,7 @@ class Child:
         # The pidfd tells of the exit, not the pipe: a grandchild may hold the pipe open for hours.
         assert self.pid is not None
         self._loop.remove_reader(self._pidfd)
-        kill_group(self.pid)  # while it is not reaped, its group cannot be anybody else's
+        self._kill_family(self.pid)  # while it is not reaped, its group cannot be anybody else's
         try:
             self._pipe.drain()
         finally:  # whatever goes wrong with what it said: it is dead, and somebody waits for that
@@ -314,7 +332,13 @@ class Child:
 
     def _bury(self, how: Exit) -> None:
         self._output.drain()
-        self.ending = Ending(how, self._fault or str(how), self._stack.read(), self._output.last_lines())
+        self.ending = Ending(
+            how,
+            self._fault or str(how),
+            self._stack.read(),
+            self._output.last_lines(),
+            self._cgroup.starvation(),
+        )
         self._close()
         if not self._ready.done():
             last = "; ".join(self.ending.last_lines[-3:])

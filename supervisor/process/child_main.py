@@ -43,11 +43,15 @@ OOM_SCORE = 500
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """What a newborn child is given: the descriptors of its pipe, output and stack file; and who its parent is."""
+    """What a newborn child is given: the descriptors of its pipe, output and stack file; group and parent.
+
+    `cgroup` is empty where it has none of its own.
+    """
 
     pipe: int
     output: int
     stack: int
+    cgroup: str
     supervisor: int
 
 

@@ -41,6 +41,18 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
+class Starvation:
+    """A death by the kernel for want of memory.
+
+    `limit` is the job's own; None when it is not that which was reached, but all that the host or the unit has.
+    `peak` is what the job and all that it started had at most, None when nobody knows.
+    """
+
+    limit: int | None
+    peak: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """What is left of a child: how it ended, its Python stack when that was asked for, what it printed last."""
 
@@ -48,6 +60,12 @@ class Ending:
     reason: str
     stack: str
     last_lines: list[str]
+    starvation: Starvation | None = None
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether the kernel ended it at the job's own limit of memory."""
+        return self.starvation is not None and self.starvation.limit is not None
 
     @property
     def figures(self) -> str:

@@ -15,8 +15,11 @@ from typing import Protocol
 
 import structlog
 
+from supervisor.process.cgroup import Cgroup, NoCgroup
+from supervisor.process.delegation import Delegation
 from supervisor.process.kernel import become_subreaper, children_of
 from supervisor.process.mark import new_mark
+from supervisor.process.readiness import readable
 
 log = structlog.get_logger("family")
 
@@ -41,8 +44,9 @@ class Member(Protocol):
 class Family:
     """Members join before they are forked and leave once they are reaped."""
 
-    def __init__(self) -> None:
+    def __init__(self, delegation: Delegation | None = None) -> None:
         become_subreaper()
+        self._delegation = delegation
         self.mark = new_mark()
         """What every process of this family wears (see `process.mark`)."""
         self._members: set[Member] = set()
@@ -55,6 +59,10 @@ class Family:
 
     def leave(self, member: Member) -> None:
         self._members.discard(member)
+
+    def new_cgroup(self) -> Cgroup | NoCgroup:
+        """A control group for a new child, where we have any to give."""
+        return NoCgroup() if self._delegation is None else self._delegation.new_cgroup()
 
     async def sweep(self) -> int:
         """Kill and reap what dead children left behind, until nothing is left; return how many processes that were."""
@@ -117,19 +125,3 @@ async def ended(pid: int) -> None:
 
 def _is_running(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-
-
-async def readable(descriptor: int) -> None:
-    """Wait until `descriptor` is readable: for a pidfd, until its process has ended (pidfd_open(2))."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(descriptor, _resolve, ended)
-    try:
-        await ended
-    finally:
-        loop.remove_reader(descriptor)
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

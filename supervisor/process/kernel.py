@@ -75,6 +75,12 @@ def children_of(pid: int) -> list[int]:
     return children
 
 
+def enter_cgroup(folder: Path) -> None:
+    """Move this process, all of its threads, into a control group; what it forks is born there (cgroups(7))."""
+    with (folder / "cgroup.procs").open("wb", buffering=0) as members:
+        members.write(b"0")
+
+
 def kill_group(leader: int) -> None:
     """SIGKILL to the process group of an un-reaped `leader`; a group that is gone already is fine."""
     # PermissionError: all that is left of the group has changed its user.

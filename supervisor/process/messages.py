@@ -36,7 +36,12 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Fork(msgspec.Struct, tag=True, frozen=True):
-    """Fork a child; its ends of the message pipe and of the output pipe, and its stack file, travel along."""
+    """Fork a child; its ends of the message pipe and of the output pipe, and its stack file, travel along.
+
+    `cgroup` is the folder of the control group that it is to be born in, if any.
+    """
+
+    cgroup: str = ""
 
 
 class Retire(msgspec.Struct, tag=True, frozen=True):

@@ -106,12 +106,12 @@ class Zygote:
     def catch_up(self) -> None:
         """Nothing to catch up with: the pid is known from the start."""
 
-    def fork(self, pipe_end: socket.socket, output_end: int, stack_file: int) -> None:
+    def fork(self, pipe_end: socket.socket, output_end: int, stack_file: int, cgroup: str = "") -> None:
         """Have a child forked that holds these three descriptors; ours are closed once they are sent.
 
         When the zygote is gone they are closed as well: whoever holds the other ends sees their end of file.
         """
-        self._pipe.send(Fork(), pipe_end.detach(), output_end, stack_file)
+        self._pipe.send(Fork(cgroup), pipe_end.detach(), output_end, stack_file)
 
     async def exited(self) -> int:
         """Wait for its end and reap it; return its exit code, negative when a signal ended it."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from supervisor.process import child_main, guard
 from supervisor.process.child_main import Birth
 from supervisor.process.importing import import_handlers
-from supervisor.process.kernel import die_with_parent
+from supervisor.process.kernel import die_with_parent, enter_cgroup
 from supervisor.process.mark import wear
 from supervisor.process.messages import Fork, Forked, OrderToZygote, Retire
 from supervisor.process.pipe_main import BlockingPipe
@@ -58,8 +58,9 @@ def _settle() -> None:
 def _serve(pipe: BlockingPipe[OrderToZygote], supervisor: int, mark: int) -> None:
     while (order := pipe.receive()) is not None:
         match order:
-            case Fork():
-                _fork(pipe, Birth(pipe.take_descriptor(), pipe.take_descriptor(), pipe.take_descriptor(), supervisor))
+            case Fork(cgroup):
+                pipe_end, output, stack = (pipe.take_descriptor() for _ in range(3))
+                _fork(pipe, Birth(pipe_end, output, stack, cgroup, supervisor))
             case Retire():
                 return
     guard.sweep(mark)
@@ -82,6 +83,8 @@ def _become_between(pipe: BlockingPipe[OrderToZygote], birth: Birth) -> None:
     """The process between zygote and child: fork, tell the child's pid, leave.  Never returns in either process."""
     status = 70  # EX_SOFTWARE of sysexits.h: nothing but a failure to fork leaves it so
     try:
+        if birth.cgroup:
+            enter_cgroup(Path(birth.cgroup))  # so that whatever the child does, from its first step on, is in it
         between = os.getpid()  # asked for here: the child may look for its parent when that is gone already
         child = os.fork()
         if child == 0:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call, HangUp
-from supervisor.process.family import readable
+from supervisor.process.readiness import readable
 from tests.harness import calls, event, finished_job, reports, result_of, start_job, supervising
 
 STUBBORN = ["python-loop", "c-call", "ignores-sigterm", "with-subprocess", "with-own-session", "with-daemon"]

@@ -92,3 +92,11 @@ def prints_without_end_beside() -> str:
 
     threading.Thread(target=print_without_end, daemon=True).start()
     return "done"
+
+
+@handler("control-group")
+def control_group() -> dict[str, str]:
+    """The control groups of this process and of one that it starts."""
+    started = subprocess.run(["cat", "/proc/self/cgroup"], check=True, capture_output=True, text=True)
+    with open("/proc/self/cgroup") as ours:
+        return {"own": ours.read().partition("0::")[2].strip(), "started": started.stdout.partition("0::")[2].strip()}
