@@ -21,6 +21,7 @@ from supervisor.instance import claimed_instance
 from supervisor.limits import Limits
 from supervisor.outcome import SHUTDOWN
 from supervisor.pool import Pool
+from supervisor.process import confinement
 from supervisor.process.environment import child_environment
 from supervisor.process.family import Family
 from supervisor.process.messages import Imported
@@ -92,6 +93,7 @@ class Service:
             settings.handlers,
             child_environment(environment, settings.pass_env),
             settings.import_timeout,
+            _confinement(source),
         )
 
     async def run(self, rules: Rules) -> ExitCode:
@@ -208,6 +210,14 @@ def _default_limits(settings: Settings) -> Limits:
         nice=settings.nice,
         threads=settings.threads,
     )
+
+
+def _confinement(source: CredentialSource) -> confinement.Confinement:
+    """What handlers are kept from; what they cannot be kept from is said."""
+    seen = confinement.survey(source.file)
+    for sentence in confinement.lacking(seen):
+        log.info("handlers are confined in part", reason=sentence)
+    return confinement.choose(seen)
 
 
 def _log_problems(imported: Imported) -> None:

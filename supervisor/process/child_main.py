@@ -27,6 +27,7 @@ from supervisor.job import Failed, Job
 from supervisor.process import descendants, threads
 from supervisor.process.condition import Condition
 from supervisor.process.kernel import become_subreaper, die_with_parent
+from supervisor.process.landlock import Ruleset
 from supervisor.process.messages import Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.wire import ATTACH_ABOVE
@@ -40,12 +41,13 @@ OOM_SCORE = 500
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """What a newborn child is given: the descriptors of its pipe, output and stack file; and who its parent is."""
+    """What a newborn child is given: the descriptors of its pipe, output and stack file; its parent and its limits."""
 
     pipe: int
     output: int
     stack: int
     supervisor: int
+    ruleset: Ruleset | None
 
 
 def main(birth: Birth, *, between: int) -> NoReturn:
@@ -83,6 +85,9 @@ def _become_child(birth: Birth, between: int) -> None:
     faulthandler.enable(birth.stack)
     faulthandler.register(signal.SIGUSR1, birth.stack, all_threads=True)
     _reseed()
+    if birth.ruleset is not None:  # each child by itself: so one cannot signal another
+        birth.ruleset.enforce()
+        birth.ruleset.close()
 
 
 def _raise_oom_score() -> None:
