@@ -62,8 +62,8 @@ def _serve(pipe: BlockingPipe[OrderToZygote], mark: int, supervisor: int, rulese
     while (order := pipe.receive()) is not None:
         match order:
             case Fork():
-                ends = pipe.take_descriptor(), pipe.take_descriptor(), pipe.take_descriptor()
-                _fork(pipe, Birth(*ends, supervisor, ruleset))
+                pipe_end, output, stack = (pipe.take_descriptor() for _ in range(3))
+                _fork(pipe, Birth(pipe_end, output, stack, supervisor, ruleset))
             case Retire():
                 return
     guard.sweep(mark)
