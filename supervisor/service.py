@@ -43,6 +43,9 @@ STATUS_INTERVAL = 5.0
 LAST_REPORTS = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
 
+LAST_WORDS = 5.0
+"""Seconds in which all that is open is closed."""
+
 
 def main(settings: Settings, source: CredentialSource) -> ExitCode:
     """Serve until told to stop; return the exit code.  What goes wrong is one line in the log."""
@@ -187,6 +190,8 @@ class Service:
     async def _shut_down_when_told(self, pool: Pool, serving: asyncio.Task[None]) -> None:
         await self._shutdown.reached(Stage.DRAIN)
         self._notifier.stopping()
+        # The unit's own patience (TimeoutStopSec) is for the default; whoever sets a longer drain need not change it.
+        self._notifier.extend_timeout(self._settings.drain_timeout + pool.longest_grace + LAST_REPORTS + LAST_WORDS)
         if self._shutdown.stage is Stage.DRAIN:
             log.info("draining", jobs=pool.busy, timeout=self._settings.drain_timeout)
             pool.drain()

@@ -91,7 +91,8 @@ ExecReload=/bin/kill -HUP $MAINPID
 
 # The supervisor stops its children itself, in order; what is left at the very end systemd kills.
 KillMode=mixed
-# Above --drain-timeout (5 min) plus the graces of the jobs cut then and of their reports.
+# Above --drain-timeout (5 min) plus the graces of the jobs cut then and of their reports; with a longer one the
+# supervisor asks for more time by itself.
 TimeoutStopSec=6min
 # A child that the kernel kills for memory is one job's failure, not the service's.
 OOMPolicy=continue

@@ -68,8 +68,9 @@ async def test_a_start_returns_once_the_server_has_answered(server: DevServer, s
 
 
 async def test_a_stop_waits_for_the_jobs_and_leaves_no_process(server: DevServer, service: Installation) -> None:
+    service.configure(server.url, "TimeoutStopSec=1s\n")  # less than the drain may take: systemd is asked for more
     await systemctl(service, "start")
-    run = await start_job(server, "sleeps", {"seconds": 1})
+    run = await start_job(server, "sleeps", {"seconds": 2})
     await server.until(lambda: server.jobs(run)[-1].status == "claimed")
 
     await systemctl(service, "stop")
