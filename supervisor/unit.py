@@ -39,13 +39,14 @@ class Installation:
 
 def service(installation: Installation) -> str:
     """Return `mobius-supervisor.service`."""
-    return _fill(_SERVICE, installation, "", NAME, f"/etc/{NAME}")
+    return _fill(installation, instance="", user=NAME, own=NAME, settings=f"/etc/{NAME}")
 
 
 def template(installation: Installation) -> str:
     """Return `mobius-supervisor@.service`: each instance has its own key, settings, user and state."""
     # Not below the state of the plain service, which would take it for its own.
-    return _fill(_SERVICE, installation, " (%i)", f"{NAME}-%i", f"/etc/{NAME}/%i")
+    # And a user of its own, which systemd does not give it by itself: one could read another's key.
+    return _fill(installation, instance=" (%i)", user="mobius-%i", own=f"{NAME}-%i", settings=f"/etc/{NAME}/%i")
 
 
 def delegation() -> str:
@@ -53,10 +54,8 @@ def delegation() -> str:
     return _DELEGATION
 
 
-def _fill(text: str, installation: Installation, instance: str, own: str, settings: str) -> str:
-    return text.format(
-        program=installation.program, folder=installation.folder, instance=instance, own=own, settings=settings
-    )
+def _fill(installation: Installation, **names: str) -> str:
+    return _SERVICE.format(program=installation.program, folder=installation.folder, **names)
 
 
 _SERVICE = """\
@@ -102,6 +101,7 @@ RestartSec=5
 RestartPreventExitStatus=2 3 4
 
 DynamicUser=yes
+User={user}
 StateDirectory={own}
 StateDirectoryMode=0700
 RuntimeDirectory={own}

@@ -74,12 +74,13 @@ def test_template_and_drop_in_are_printed_alone() -> None:
     assert CliRunner().invoke(main, ["unit", "--delegate", "--template"]).exit_code == ExitCode.USAGE
 
 
-def test_instances_share_no_key_no_settings_and_no_state() -> None:
+def test_instances_share_no_key_no_settings_no_user_and_no_state() -> None:
     plain, template = (text.splitlines() for text in (unit.service(IN_OPT), unit.template(IN_OPT)))
 
     changed = [line.partition("=")[0] for line in template if line not in plain and not line.startswith("#")]
 
-    assert changed == ["Description", "LoadCredential", "EnvironmentFile", "StateDirectory", "RuntimeDirectory"]
+    own = {"LoadCredential", "EnvironmentFile", "User", "StateDirectory", "RuntimeDirectory"}
+    assert set(changed) == {"Description", *own}
     assert all("%i" in line for line in template if line not in plain)
 
 
