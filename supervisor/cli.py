@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -249,6 +250,29 @@ def spool_replay(**answers: Any) -> None:
     values, credential = _account(_REPLAY_OPTIONS, answers)
     destination = Destination(values["base_url"], values["project"])
     sys.exit(asyncio.run(inventory.replay(_spool(answers), destination, credential.token)))
+
+
+@main.command()
+@click.option("--directory", type=click.Path(path_type=Path), default=".", help="Holds handlers/.  [default: this one]")
+@click.option("--template", "is_template", is_flag=True, help="For several instances: mobius-supervisor@.service.")
+@click.option("--delegate", "is_drop_in", is_flag=True, help="The drop-in for control groups instead of the unit.")
+def unit(directory: Path, *, is_template: bool, is_drop_in: bool) -> None:
+    """Print the systemd unit for this installation.
+
+    Its place is /etc/systemd/system/mobius-supervisor.service; with --template it is mobius-supervisor@.service there,
+    with --delegate mobius-supervisor.service.d/delegate.conf.
+    """
+    from supervisor import unit as units
+
+    if is_template and is_drop_in:
+        raise ConfigError("--template and --delegate exclude each other: print one after the other")
+    if is_drop_in:
+        click.echo(units.delegation(), nl=False)
+        return
+    installation = units.Installation(Path(sysconfig.get_path("scripts")) / units.NAME, directory.resolve())
+    for path in installation.hidden_paths:
+        click.echo(f"Warning: the service will not see {path}: homes and /tmp are hidden, /opt is a place", err=True)
+    click.echo((units.template if is_template else units.service)(installation), nl=False)
 
 
 @main.command()

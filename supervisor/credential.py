@@ -51,11 +51,15 @@ class CredentialSource:
         """Is there any place to read a key from?"""
         return bool(self._key_file or self._systemd_file or self._from_environment)
 
+    @property
+    def file(self) -> Path | None:
+        """The file that the key is read from; None when it comes from the environment."""
+        return self._key_file or self._systemd_file
+
     def read(self) -> Credential:
         """Return the key as it is now.  Raises `ConfigError` when it is missing, unreadable or no key."""
-        key_file = self._key_file or self._systemd_file
-        if key_file:
-            token = _decode(_without_newline(self._read_file(key_file)), str(key_file))
+        if self.file:
+            token = _decode(_without_newline(self._read_file(self.file)), str(self.file))
             return Credential(token, project_of(token), self._warning())
         if self._from_environment:
             token = _decode(self._from_environment.encode("utf-8", "surrogateescape"), VARIABLE)
@@ -85,7 +89,7 @@ class CredentialSource:
         return f"other users can read the API key file {self._key_file}: chmod 600 is safer"
 
     def __repr__(self) -> str:
-        return f"<CredentialSource {self._key_file or self._systemd_file or VARIABLE}>"
+        return f"<CredentialSource {self.file or VARIABLE}>"
 
     def __reduce__(self) -> Any:
         raise TypeError("a credential source never crosses a process border")

@@ -21,6 +21,7 @@ from supervisor.instance import claimed_instance
 from supervisor.limits import Limits
 from supervisor.outcome import SHUTDOWN
 from supervisor.pool import Pool
+from supervisor.process import confinement
 from supervisor.process.delegation import Delegation
 from supervisor.process.environment import child_environment
 from supervisor.process.family import Family
@@ -47,6 +48,9 @@ STEADY = 60.0
 """Seconds after which the death of a zygote has nothing to do with that of the one before."""
 LAST_REPORTS = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
+
+LAST_WORDS = 5.0
+"""Seconds in which all that is open is closed."""
 
 
 def main(settings: Settings, source: CredentialSource) -> ExitCode:
@@ -100,6 +104,7 @@ class Service:
             settings.handlers,
             child_environment(environment, settings.pass_env),
             settings.import_timeout,
+            _confinement(source),
         )
 
     async def run(self, rules: Rules) -> ExitCode:
@@ -199,6 +204,8 @@ class Service:
     async def _shut_down_when_told(self, pool: Pool, serving: asyncio.Task[None]) -> None:
         await self._shutdown.reached(Stage.DRAIN)
         self._notifier.stopping()
+        # The unit's own patience (TimeoutStopSec) is for the default; whoever sets a longer drain need not change it.
+        self._notifier.extend_timeout(self._settings.drain_timeout + pool.longest_grace + LAST_REPORTS + LAST_WORDS)
         if self._shutdown.stage is Stage.DRAIN:
             log.info("draining", jobs=pool.busy, timeout=self._settings.drain_timeout)
             pool.drain()
@@ -222,6 +229,14 @@ def _default_limits(settings: Settings) -> Limits:
         nice=settings.nice,
         threads=settings.threads,
     )
+
+
+def _confinement(source: CredentialSource) -> confinement.Confinement:
+    """What handlers are kept from; what they cannot be kept from is said."""
+    seen = confinement.survey(source.file)
+    for sentence in confinement.lacking(seen):
+        log.info("handlers are confined in part", reason=sentence)
+    return confinement.choose(seen)
 
 
 def _log_problems(imported: Imported) -> None:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,12 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.exit_code import ExitCode
 from supervisor.systemd import Notifier
-
-UNIT = Path(__file__).parents[1] / "systemd" / "mobius-supervisor.service"
-ANALYZE = shutil.which("systemd-analyze")
-needs_analyze = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed here")
 
 
 @pytest.fixture
@@ -100,38 +93,3 @@ def test_a_manager_that_does_not_read_holds_nobody_up_for_long(manager: socket.s
 )
 def test_the_watchdog_is_fed_twice_as_often_as_needed(environment: dict[str, str], interval: float | None) -> None:
     assert Notifier(environment, pid=71).watchdog_interval == interval
-
-
-@pytest.fixture
-def installed_unit(tmp_path: Path) -> Path:
-    lines = UNIT.read_text().splitlines(keepends=True)
-    present = ["ExecStart=/bin/true\n" if line.startswith("ExecStart=") else line for line in lines]
-    path = tmp_path / UNIT.name
-    path.write_text("".join(present))
-    return path
-
-
-@needs_analyze
-def test_the_unit_has_no_mistake(installed_unit: Path) -> None:
-    assert ANALYZE is not None
-
-    ended = subprocess.run([ANALYZE, "verify", installed_unit], capture_output=True, text=True, check=False)
-
-    # The exit code is 0 even for unknown keys: any output is a failure.
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-
-
-@needs_analyze
-def test_the_unit_gives_little_away(installed_unit: Path) -> None:
-    assert ANALYZE is not None
-    command = [ANALYZE, "security", "--offline=true", "--threshold=20", "--no-pager", installed_unit]
-
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-
-    assert ended.returncode == 0, ended.stdout
-
-
-def test_the_unit_does_not_restart_what_a_restart_cannot_help() -> None:
-    codes = (ExitCode.USAGE, ExitCode.NO_HANDLER, ExitCode.CREDENTIAL_REFUSED)
-
-    assert f"RestartPreventExitStatus={' '.join(str(int(code)) for code in codes)}\n" in UNIT.read_text()

@@ -28,6 +28,7 @@ from supervisor.process import descendants, threads
 from supervisor.process.attachment import attachment, take
 from supervisor.process.condition import Condition
 from supervisor.process.kernel import become_subreaper, die_with_parent
+from supervisor.process.landlock import Ruleset
 from supervisor.process.messages import Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.reserve import Reserve
@@ -43,7 +44,7 @@ OOM_SCORE = 500
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """What a newborn child is given: the descriptors of its pipe, output and stack file; group and parent.
+    """What a newborn child is given: the descriptors of its pipe, output and stack file; group, parent and limits.
 
     `cgroup` is empty where it has none of its own.
     """
@@ -53,6 +54,7 @@ class Birth:
     stack: int
     cgroup: str
     supervisor: int
+    ruleset: Ruleset | None
 
 
 def main(birth: Birth, *, between: int) -> NoReturn:
@@ -90,6 +92,9 @@ def _become_child(birth: Birth, between: int) -> None:
     faulthandler.enable(birth.stack)
     faulthandler.register(signal.SIGUSR1, birth.stack, all_threads=True)
     _reseed()
+    if birth.ruleset is not None:  # each child by itself: so one cannot signal another
+        birth.ruleset.enforce()
+        birth.ruleset.close()
 
 
 def _raise_oom_score() -> None:

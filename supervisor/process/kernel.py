@@ -22,6 +22,8 @@ TFD_TIMER_ABSTIME = 1
 TFD_TIMER_CANCEL_ON_SET = 2
 NEVER = 2**33
 """Seconds since 1970; some time in the 23rd century."""
+PR_SET_NO_NEW_PRIVS = 38
+PR_GET_NO_NEW_PRIVS = 39
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,6 +61,16 @@ def set_dumpable(dumpable: bool) -> None:  # noqa: FBT001 - it is the kernel's o
 def become_subreaper() -> None:
     """Become the parent of descendants that lost theirs (PR_SET_CHILD_SUBREAPER(2const))."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def forbid_new_privileges() -> None:
+    """From now on no program gives us, or what we start, more rights: not sudo either (PR_SET_NO_NEW_PRIVS(2const))."""
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def are_new_privileges_forbidden() -> bool:
+    """Whether somebody has done so before (PR_GET_NO_NEW_PRIVS(2const))."""
+    return _prctl(PR_GET_NO_NEW_PRIVS, 0) == 1
 
 
 def children_of(pid: int) -> list[int]:
@@ -109,7 +121,23 @@ def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]
     return data, list(descriptors)
 
 
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+def system_call(number: int, *arguments: object) -> int:
+    """Return what syscall(2) returns; raise `OSError` when it fails."""
+    result = int(_libc.syscall(ctypes.c_long(number), *map(_wide, arguments)))
+    if result == -1:
+        error = ctypes.get_errno()
+        raise OSError(error, f"system call {number}: {os.strerror(error)}")
+    return result
+
+
+def _wide(argument: object) -> object:
+    # A variable argument of syscall(2) is a whole register; ctypes would pass an int as half of one.
+    return ctypes.c_long(argument) if isinstance(argument, int) else argument
+
+
+def _prctl(option: int, value: int) -> int:
+    result = int(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0))
+    if result == -1:
         error = ctypes.get_errno()
         raise OSError(error, f"prctl({option}, {value}): {os.strerror(error)}")
+    return result

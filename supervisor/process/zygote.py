@@ -16,8 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import structlog
 
+from supervisor.process.confinement import UNCONFINED, Confinement
 from supervisor.process.environment import child_environment
 from supervisor.process.exit import signal_name
 from supervisor.process.family import Family, ended
@@ -39,11 +41,12 @@ class StartFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Nursery:
-    """What a zygote is started with: where the handlers are, and what its children may see of the environment."""
+    """What a zygote is started with: where the handlers are, and what is kept from them."""
 
     folders: Sequence[Path]
     environment: Mapping[str, str]
     import_timeout: float = 60.0
+    confinement: Confinement = UNCONFINED
 
 
 class Zygote:
@@ -188,8 +191,9 @@ def _spawn(nursery: Nursery, mark: int, theirs: socket.socket, output: int) -> s
     # Not the event loop's subprocess: uvloop forks on the loop's thread and runs Python at-fork hooks there.
     # -P keeps the current directory off sys.path, where a file named like a module would be imported instead of it.
     program = [sys.executable, "-P", "-m", "supervisor.process.zygote_main"]
+    confinement = msgspec.json.encode(nursery.confinement).decode()
     return subprocess.Popen(
-        [*program, str(theirs.fileno()), str(os.getpid()), str(mark), *map(str, nursery.folders)],
+        [*program, str(theirs.fileno()), str(os.getpid()), str(mark), confinement, *map(str, nursery.folders)],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,

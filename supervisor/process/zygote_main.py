@@ -15,17 +15,21 @@ import socket
 import sys
 from pathlib import Path
 
+import msgspec
+
 from supervisor.process import child_main, guard
 from supervisor.process.child_main import Birth
+from supervisor.process.confinement import Confinement
 from supervisor.process.importing import import_handlers
 from supervisor.process.kernel import die_with_parent, enter_cgroup
+from supervisor.process.landlock import Ruleset
 from supervisor.process.mark import wear
 from supervisor.process.messages import Fork, Forked, OrderToZygote, Retire
 from supervisor.process.pipe_main import BlockingPipe
 
 
 def main() -> None:
-    """`zygote_main PIPE_DESCRIPTOR SUPERVISOR_PID MARK FOLDER…`: started by `zygote.Zygote`."""
+    """`zygote_main PIPE_DESCRIPTOR SUPERVISOR_PID MARK CONFINEMENT FOLDER…`: started by `zygote.Zygote`."""
     descriptor, supervisor, mark = map(int, sys.argv[1:4])
     pipe: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=descriptor), OrderToZygote)
     wear(mark)
@@ -37,12 +41,13 @@ def main() -> None:
     die_with_parent()
     if os.getppid() != supervisor:
         sys.exit("the supervisor is gone")
-    imported = import_handlers([Path(folder) for folder in sys.argv[4:]])
+    ruleset = msgspec.json.decode(sys.argv[4], type=Confinement).enter()
+    imported = import_handlers([Path(folder) for folder in sys.argv[5:]])
     die_with_parent(armed=False)
     _settle()
     try:
         pipe.send(imported)
-        _serve(pipe, supervisor, mark)
+        _serve(pipe, mark, supervisor, ruleset)
     except (BrokenPipeError, ConnectionResetError):
         guard.sweep(mark)
     except OSError as error:  # the parent starts another one
@@ -55,12 +60,12 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _serve(pipe: BlockingPipe[OrderToZygote], supervisor: int, mark: int) -> None:
+def _serve(pipe: BlockingPipe[OrderToZygote], mark: int, supervisor: int, ruleset: Ruleset | None) -> None:
     while (order := pipe.receive()) is not None:
         match order:
             case Fork(cgroup):
                 pipe_end, output, stack = (pipe.take_descriptor() for _ in range(3))
-                _fork(pipe, Birth(pipe_end, output, stack, cgroup, supervisor))
+                _fork(pipe, Birth(pipe_end, output, stack, cgroup, supervisor, ruleset))
             case Retire():
                 return
     guard.sweep(mark)

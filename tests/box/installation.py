@@ -1,0 +1,95 @@
+"""What an administrator installs, in a box: the program in /opt, the unit, the key, the settings."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from supervisor.unit import NAME
+from tests.box.box import LONGEST, Box, booted
+from tests.harness import HANDLERS, KEY, PROJECT
+
+ROOT = Path(__file__).parents[2]
+OPT = "/opt/mobius-supervisor"
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+UNITS = "/etc/systemd/system"
+# What takes minutes there takes seconds here; no other line of the unit is changed.
+IMPATIENT = "[Service]\nWatchdogSec=2\nRestartSec=100ms\n"
+
+
+class Installation:
+    """The service in a box."""
+
+    def __init__(self, box: Box) -> None:
+        self._box = box
+        box.write(f"{UNITS}/{NAME}.service", (ROOT / "systemd" / f"{NAME}.service").read_text())
+        box.write(f"/etc/{NAME}/api-key", f"{KEY}\n", "600")
+        box.write(f"{OPT}/.venv/pyvenv.cfg", "home = /opt/python/bin\ninclude-system-site-packages = false\n")
+        script = f"#!{OPT}/.venv/bin/python\nfrom supervisor.cli import main\nmain()\n"
+        box.write(f"{OPT}/.venv/bin/{NAME}", script, "755")
+        box.run("ln", "-s", f"/opt/python/bin/{PYTHON}", f"{OPT}/.venv/bin/python")
+
+    def configure(self, url: str, drop_in: str = "", **settings: str) -> None:
+        """Write the file of settings, and change the unit."""
+        self._box.write(f"{UNITS}/{NAME}.service.d/test.conf", IMPATIENT + drop_in)
+        self._box.run("systemctl", "daemon-reload")
+        given = {"MOBIUS_BASE_URL": url, "PROJECT": PROJECT, "MOBIUS_SUPERVISOR_WORKERS": "2", **settings}
+        # For want of a real installation; an interpreter that is not in its place does not find its own library either.
+        paths = {"PYTHONPATH": f"{OPT}/code", "LD_LIBRARY_PATH": "/opt/python/lib"}
+        self._box.write(f"/etc/{NAME}/env", "".join(f"{name}={value}\n" for name, value in {**given, **paths}.items()))
+
+    def systemctl(self, *arguments: str, check: bool = True) -> str:
+        """`systemctl VERB … mobius-supervisor`."""
+        try:
+            return self._box.run("systemctl", *arguments, NAME, check=check)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.journal()}") from None
+
+    def shows(self, name: str) -> str:
+        """One of the service's properties."""
+        return self.systemctl("show", "--value", f"--property={name}")
+
+    def until(self, name: str, *values: str) -> str:
+        """Wait until a property has one of these values."""
+        give_up_at = time.monotonic() + LONGEST
+        while (value := self.shows(name)) not in values:
+            assert time.monotonic() < give_up_at, f"{name} is {value}, not {values}\n{self.journal()}"
+            time.sleep(0.05)
+        return value
+
+    def journal(self) -> str:
+        return self._box.run("journalctl", "--no-pager", "--output=cat", f"--unit={NAME}", check=False)
+
+    def processes(self) -> list[str]:
+        """The pids in the service's control group."""
+        group = self._box.groups / "system.slice" / f"{NAME}.service"
+        return [pid for procs in group.rglob("cgroup.procs") for pid in procs.read_text().split()]
+
+    def forget(self) -> None:
+        """End the service, and leave nothing of it to the next test."""
+        self.systemctl("kill", "--signal=KILL", check=False)
+        self.systemctl("stop", check=False)
+        self.systemctl("reset-failed", check=False)
+        self.systemctl("clean", "--what=state", check=False)
+
+
+@contextmanager
+def installed() -> Iterator[Installation]:
+    """Boot a box with the program of this checkout in it."""
+    with booted(_shown()) as box:
+        yield Installation(box)
+
+
+def _shown() -> Mapping[str, Path]:
+    return {
+        # This interpreter may live in somebody's home, which the unit hides.
+        "/opt/python": Path(sys.base_prefix),
+        f"{OPT}/.venv/lib/{PYTHON}/site-packages": Path(click.__file__).parents[1],
+        f"{OPT}/code/supervisor": ROOT / "supervisor",
+        f"{OPT}/handlers": HANDLERS,
+    }

@@ -1,0 +1,236 @@
+"""What handlers are kept from, decided; and that the kernel then keeps them from it, and from nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supervisor.process import landlock
+from supervisor.process.confinement import CONTROL_GROUPS, Confinement, Survey, choose, lacking, survey
+from supervisor.process.kernel import are_new_privileges_forbidden
+from supervisor.process.landlock import Ruleset
+
+KEY = Path("/etc/mobius/key")
+IN_THE_UNIT = Survey(key_file=KEY, open_folder=None, can_close_groups=True, is_bound=True, landlock=7)
+needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_SIGNALS, reason="this kernel's Landlock is old")
+
+
+def but(**changes: object) -> Survey:
+    return dataclasses.replace(IN_THE_UNIT, **changes)  # type: ignore[arg-type]  # a table of cases
+
+
+def test_in_the_unit_all_is_taken() -> None:
+    assert choose(IN_THE_UNIT) == Confinement(hidden=str(KEY), without_groups=True, without_signals=True)
+    assert lacking(IN_THE_UNIT) == []
+
+
+def test_a_developer_keeps_everything_and_is_told_nothing() -> None:
+    seen = but(key_file=None, is_bound=False)
+
+    assert choose(seen) == Confinement()
+    assert lacking(seen) == []
+
+
+def test_without_a_key_file_there_is_nothing_to_hide_but_signals_are_taken() -> None:
+    assert choose(but(key_file=None)) == Confinement(None, without_groups=True, without_signals=True)
+
+
+def test_a_key_in_a_folder_of_the_handlers_is_not_hidden_and_that_is_told() -> None:
+    seen = but(open_folder=Path("/home/ada"), is_bound=False)
+
+    assert choose(seen) == Confinement()
+    assert lacking(seen) == [
+        "handlers can read /etc/mobius/key, for it is below /home/ada, where they may create files"
+    ]
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_without_landlock_nothing_is_taken_and_that_is_told(version: int) -> None:
+    seen = but(landlock=version)
+
+    assert choose(seen) == Confinement()
+    assert [sentence.partition(" (")[0] for sentence in lacking(seen)] == ["there is no Landlock"]
+
+
+def test_a_landlock_that_knows_no_signals_hides_the_key_and_the_rest_is_told() -> None:
+    seen = but(landlock=5)
+
+    assert choose(seen) == Confinement(str(KEY), without_groups=True, without_signals=False)
+    assert lacking(seen) == ["Landlock is older than Linux 6.12: handlers can signal the supervisor"]
+
+
+def test_what_is_no_regular_file_need_not_be_hidden(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    assert survey(tmp_path / "pipe").key_file is None
+    assert survey(tmp_path / "missing").key_file is None
+    assert survey(None).key_file is None
+
+
+def test_a_link_to_a_key_leads_to_what_is_hidden_and_to_the_first_open_folder(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("mbx_secret")
+    (tmp_path / "link").symlink_to("key")
+
+    seen = survey(tmp_path / "link")
+
+    assert seen.key_file == tmp_path / "key"
+    assert seen.open_folder == tmp_path
+
+
+@pytest.fixture
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (folder / "other").write_text("other")
+    (folder / "key").write_text("mbx_secret")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))  # /tmp itself is on the way to the key
+    return folder / "key"
+
+
+def confined(confinement: Confinement, act: Callable[[], object]) -> str:
+    """What becomes of `act` in a process confined as a child is: the name of its exception, or the text it returns."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ruleset = confinement.enter()
+            assert isinstance(ruleset, Ruleset)
+            ruleset.enforce()
+            ruleset.close()
+            told = str(act())
+        except BaseException as error:
+            told = type(error).__name__
+        os.write(writing, told.encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(pid, 0)
+    with open(reading) as pipe:
+        return pipe.read()
+
+
+def everything(key: Path) -> Confinement:
+    return Confinement(str(key), without_groups=CONTROL_GROUPS.is_dir(), without_signals=True)
+
+
+@needs_landlock
+def test_the_key_cannot_be_read_nor_linked_nor_moved_to_where_it_could(key: Path, tmp_path: Path) -> None:
+    readable = tmp_path / "readable"
+    readable.mkdir()
+
+    def rotated() -> str:
+        (key.parent / "new").write_text("mbx_new")
+        (key.parent / "new").replace(key)
+        return key.read_text()
+
+    assert confined(everything(key), key.read_text) == "PermissionError"
+    assert confined(everything(key), lambda: os.link(key, readable / "key")) == "OSError"
+    assert confined(everything(key), lambda: key.rename(readable / "key")) == "OSError"
+    assert confined(everything(key), rotated) == "PermissionError"
+
+
+@needs_landlock
+def test_what_stands_beside_the_key_can_be_read(key: Path, tmp_path: Path) -> None:
+    (tmp_path / "beside").mkdir()
+
+    def write_and_read() -> str:
+        (tmp_path / "beside" / "new").write_text("new")
+        return (tmp_path / "beside" / "new").read_text()
+
+    assert confined(everything(key), (key.parent / "other").read_text) == "other"
+    assert confined(everything(key), write_and_read) == "new"
+
+
+@needs_landlock
+def test_control_groups_cannot_be_changed(key: Path) -> None:
+    group = next((file.parent for file in CONTROL_GROUPS.glob("**/cgroup.procs")), None)
+    if group is None:
+        pytest.skip("no control group is mounted here")
+
+    assert confined(everything(key), lambda: (group / "cgroup.procs").write_text("0")) == "PermissionError"
+    assert confined(everything(key), (group / "mobius-test").mkdir) == "PermissionError"
+
+
+@needs_landlock
+@pytest.mark.parametrize("number", [0, signal.SIGTERM, signal.SIGSTOP])
+def test_nothing_can_be_signalled_but_what_the_job_has_started(key: Path, number: int) -> None:
+    tests = os.getpid()
+
+    def end_own_child() -> int:
+        own = subprocess.Popen(["sleep", "60"])
+        own.kill()
+        return own.wait()
+
+    assert confined(everything(key), lambda: os.kill(tests, number)) == "PermissionError"
+    assert confined(everything(key), end_own_child) == "-9"
+
+
+@needs_landlock
+def test_the_memory_of_a_process_outside_cannot_be_read(key: Path) -> None:
+    tests = os.getpid()
+
+    assert confined(everything(key), lambda: os.open(f"/proc/{tests}/mem", os.O_RDONLY)) == "PermissionError"
+    assert confined(everything(key), lambda: os.close(os.open("/proc/self/mem", os.O_RDONLY))) == "None"
+
+
+def use_temporary_files() -> bool:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as file:
+        (Path(folder) / "a").write_text("a")
+        (Path(folder) / "b").mkdir()
+        (Path(folder) / "a").rename(Path(folder) / "b" / "a")
+        shutil.move(Path(folder) / "b" / "a", Path(folder) / "c")
+        os.link(Path(folder) / "c", Path(folder) / "b" / "d")
+        file.write(b"x")
+        return (Path(folder) / "b" / "d").read_text() == "a"
+
+
+def reopen_memory() -> bool:
+    descriptor = os.memfd_create("memory")
+    with open(f"/proc/self/fd/{descriptor}", "w+b") as file:
+        return file.write(b"x") == 1
+
+
+def start_a_program() -> bool:
+    return subprocess.run([sys.executable, "-c", "import json"], check=False).returncode == 0
+
+
+def use_a_pool() -> bool:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(abs, [-1, 2]) == [1, 2]
+
+
+def resolve_and_connect() -> bool:
+    with socket.create_server(("localhost", 0)) as server, socket.create_connection(server.getsockname()):
+        return bool(pwd.getpwuid(0))
+
+
+def use_devices() -> bool:
+    with open("/dev/null", "r+b") as null, open("/dev/urandom", "rb") as random:
+        return null.write(random.read(8)) == 8
+
+
+@needs_landlock
+@pytest.mark.parametrize(
+    "act",
+    [use_temporary_files, reopen_memory, start_a_program, use_a_pool, resolve_and_connect, use_devices],
+)
+def test_what_handlers_do_goes_on_working(key: Path, act: Callable[[], bool]) -> None:
+    assert confined(everything(key), act) == "True"
+
+
+@needs_landlock
+def test_nothing_taken_leaves_sudo_alone() -> None:
+    assert Confinement().enter() is None
+    assert not are_new_privileges_forbidden()

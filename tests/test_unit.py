@@ -1,0 +1,124 @@
+"""The units: what is printed is what is in `systemd/`, it has no mistake, and it gives little away."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from supervisor import unit
+from supervisor.cli import main
+from supervisor.config import OPTIONS, ConfigError
+from supervisor.duration import parse_duration
+from supervisor.exit_code import ExitCode
+from supervisor.unit import Installation
+
+SHIPPED = Path(__file__).parents[1] / "systemd"
+OPT = Path("/opt/mobius-supervisor")
+IN_OPT = Installation(OPT / ".venv/bin/mobius-supervisor", OPT)
+TEXTS = {
+    "mobius-supervisor.service": unit.service(IN_OPT),
+    "mobius-supervisor@.service": unit.template(IN_OPT),
+    "mobius-supervisor.service.d/delegate.conf": unit.delegation(),
+}
+ANALYZE = shutil.which("systemd-analyze")
+needs_analyze = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed here")
+
+
+def printed(*arguments: str) -> tuple[str, str]:
+    ended = CliRunner().invoke(main, ["unit", *arguments])
+    assert ended.exit_code == 0
+    return ended.stdout, ended.stderr
+
+
+def value(key: str) -> str:
+    (found,) = re.findall(rf"^{key}=(.*)$", unit.service(IN_OPT), re.MULTILINE)
+    return str(found)
+
+
+def analyzed(tmp_path: Path, name: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """What systemd-analyze says of a unit, whose program is installed."""
+    assert ANALYZE is not None
+    text = re.sub("^ExecStart=.*$", "ExecStart=/bin/true", TEXTS[name], flags=re.MULTILINE)
+    (tmp_path / name).write_text(text)
+    instance = tmp_path / name.replace("@", "@instance")
+    return subprocess.run([ANALYZE, *command, instance], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_files_in_the_repository_are_what_is_printed_for_opt(name: str) -> None:
+    assert (SHIPPED / name).read_text() == TEXTS[name]
+
+
+def test_nothing_else_is_shipped() -> None:
+    assert {str(file.relative_to(SHIPPED)) for file in SHIPPED.rglob("*") if file.is_file()} == set(TEXTS)
+
+
+def test_it_is_printed_with_the_paths_of_this_installation(tmp_path: Path) -> None:
+    text, warnings = printed("--directory", str(tmp_path))
+
+    (program,) = re.findall("^ExecStart=(.*) run$", text, re.MULTILINE)
+    assert Path(program) == Path(sys.executable).parent / "mobius-supervisor"
+    assert f"WorkingDirectory={tmp_path}\n" in text
+    assert f"the service will not see {tmp_path}" in warnings
+
+
+def test_template_and_drop_in_are_printed_alone() -> None:
+    assert printed("--delegate") == (unit.delegation(), "")
+    assert "LoadCredential=mobius-api-key:/etc/mobius-supervisor/%i/api-key\n" in printed("--template")[0]
+    assert CliRunner().invoke(main, ["unit", "--delegate", "--template"]).exit_code == ExitCode.USAGE
+
+
+def test_instances_share_no_key_no_settings_no_user_and_no_state() -> None:
+    plain, template = (text.splitlines() for text in (unit.service(IN_OPT), unit.template(IN_OPT)))
+
+    changed = [line.partition("=")[0] for line in template if line not in plain and not line.startswith("#")]
+
+    own = {"LoadCredential", "EnvironmentFile", "User", "StateDirectory", "RuntimeDirectory"}
+    assert set(changed) == {"Description", *own}
+    assert all("%i" in line for line in template if line not in plain)
+
+
+@pytest.mark.parametrize("folder", ["/opt/my jobs", "/opt/100%", "/opt/$HOME", "/opt/a\nUser=root", "relative"])
+def test_a_path_that_systemd_would_read_otherwise_is_refused(folder: str) -> None:
+    with pytest.raises(ConfigError, match="install elsewhere"):
+        Installation(IN_OPT.program, Path(folder))
+
+
+@needs_analyze
+@pytest.mark.parametrize("name", ["mobius-supervisor.service", "mobius-supervisor@.service"])
+def test_a_unit_has_no_mistake(tmp_path: Path, name: str) -> None:
+    ended = analyzed(tmp_path, name, "verify")
+
+    # The exit code is 0 even for unknown keys: any output is a failure.
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@needs_analyze
+@pytest.mark.parametrize("drop_in", ["", unit.delegation()])
+def test_the_service_gives_little_away(tmp_path: Path, drop_in: str) -> None:
+    folder = tmp_path / "mobius-supervisor.service.d"
+    folder.mkdir()
+    (folder / "delegate.conf").write_text(drop_in)
+
+    ended = analyzed(
+        tmp_path, "mobius-supervisor.service", "security", "--offline=true", "--threshold=20", "--no-pager"
+    )
+
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_the_service_does_not_restart_what_a_restart_cannot_help() -> None:
+    codes = (ExitCode.USAGE, ExitCode.NO_HANDLER, ExitCode.CREDENTIAL_REFUSED)
+
+    assert value("RestartPreventExitStatus") == " ".join(str(int(code)) for code in codes)
+
+
+def test_systemd_waits_longer_for_the_end_than_a_drain_lasts() -> None:
+    assert value("TimeoutStopSec") == "6min"
+    assert parse_duration(OPTIONS["drain_timeout"].default or "") < 6 * 60 - 30
