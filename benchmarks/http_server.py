@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own kind
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own kind
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.stop_waiting()

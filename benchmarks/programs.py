@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,14 +32,6 @@ class Program:
     @property
     def pid(self) -> int:
         return self.process.pid
-
-    @property
-    def cpu(self) -> float:
-        """Seconds of processor that its main process has used, all threads, to the nanosecond.
-
-        The id of another process's clock is made as clock_getcpuclockid(3) makes it.
-        """
-        return time.clock_gettime((~self.pid << 3) | 2)
 
 
 class JobServer:
@@ -89,25 +82,28 @@ def job_server() -> Iterator[JobServer]:
 
 
 @contextmanager
-def supervisor(url: str, *, workers: int, handlers: Path = HANDLERS, **options: str) -> Iterator[Program]:
-    """The whole program, as it is installed."""
+def supervisor(url: str, *, workers: int, handlers: Sequence[Path] = (HANDLERS,), **options: str) -> Iterator[Program]:
+    """The whole program; in the end its jobs are stopped, not waited for."""
     with tempfile.TemporaryDirectory(prefix="bench-") as state:
-        given = {"base_url": url, "project": "bench", "handlers": handlers, "workers": workers, "state_dir": state}
-        given |= {"log_level": "warning", **options}
+        given = {"base_url": url, "project": "bench", "workers": workers, "state_dir": state}
+        given |= {"handlers": ":".join(map(str, handlers)), "log_level": "warning", **options}
         arguments = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-        with program([sys.executable, "-m", "supervisor", "run", *arguments]) as running:
+        with program([sys.executable, "-m", "supervisor", "run", *arguments], end_with=signal.SIGQUIT) as running:
             yield running
 
 
 @contextmanager
-def bare_loop(url: str) -> Iterator[Program]:
-    with program([sys.executable, "-m", "benchmarks.bare_loop", url]) as running:
+def module(name: str, *arguments: str) -> Iterator[Program]:
+    """A module of the benchmarks as a program; in the end it is killed, for some wait out their last poll."""
+    with program([sys.executable, "-m", f"benchmarks.{name}", *arguments], end_with=signal.SIGKILL) as running:
         yield running
 
 
 @contextmanager
-def program(command: Sequence[str], stdout: int | None = None) -> Iterator[Program]:
-    """Run a command inside the block; it is terminated in the end."""
+def program(
+    command: Sequence[str], *, stdout: int | None = None, end_with: signal.Signals = signal.SIGTERM
+) -> Iterator[Program]:
+    """Run a command inside the block; it is told to end in the end."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MOBIUS_")}
     with tempfile.NamedTemporaryFile(prefix="bench-", suffix=".log") as log:
         process = subprocess.Popen(
@@ -123,7 +119,7 @@ def program(command: Sequence[str], stdout: int | None = None) -> Iterator[Progr
             print(Path(log.name).read_text(), file=sys.stderr)
             raise
         finally:
-            process.terminate()
+            process.send_signal(end_with)
             try:
                 process.wait(PATIENCE)
             except subprocess.TimeoutExpired:

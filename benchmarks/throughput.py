@@ -1,67 +1,112 @@
-"""Trivial jobs a second and what each costs the parent: the supervisor against the bare loop, in alternation."""
+"""Trivial jobs a second, and what each costs the parent: the program against its peers, in alternation."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from benchmarks.programs import JobServer, Program, bare_loop, job_server, supervisor
+from benchmarks.figures import Figure, run_alone
+from benchmarks.processes import cpu_of
+from benchmarks.programs import JobServer, Program, job_server, module, supervisor
 
 WORKERS = 8
-JOBS = 5_000
-WARM_UP = 500
-ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How fast a worker was."""
+    """How fast a worker was; seconds of processor for each job."""
 
     jobs_per_second: float
-    cpu_per_job: float
-    """Seconds of the worker's main process."""
-    server_cpu_per_job: float
+    cpu: float
+    server_cpu: float
 
 
-def trial(worker: Callable[[str], AbstractContextManager[Program]], jobs: int = JOBS) -> Trial:
-    """Have a worker, once it is warm, do so many jobs."""
-    with job_server() as server, worker(server.url) as program:
-        server.until(lambda tally: tally["open_polls"])
-        server.offer(WARM_UP)
-        before = server.tally(completes=WARM_UP)
-        return _measure(server, program, jobs, before["cpu"])
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A worker, and how many jobs are enough to know how fast it is."""
+
+    start: Callable[[str], AbstractContextManager[Program]]
+    jobs: int
+
+    def trial(self) -> Trial:
+        warm_up = self.jobs // 10
+        with job_server() as server, self.start(server.url) as program:
+            server.until(lambda tally: tally["open_polls"])
+            server.offer(warm_up)
+            server.tally(completes=warm_up)
+            return self._measure(server, program, warm_up)
+
+    def _measure(self, server: JobServer, program: Program, warm_up: int) -> Trial:
+        cpu, server_cpu = cpu_of(program.pid), cpu_of(server.program.pid)
+        server.offer(self.jobs)
+        after = server.tally(completes=warm_up + self.jobs)
+        cpu, server_cpu = cpu_of(program.pid) - cpu, cpu_of(server.program.pid) - server_cpu
+        assert not after["failures"], after["failures"]
+        seconds = after["completes"][-1] - after["claims"][warm_up]
+        return Trial(self.jobs / seconds, cpu / self.jobs, server_cpu / self.jobs)
 
 
-def _measure(server: JobServer, program: Program, jobs: int, server_cpu: float) -> Trial:
-    cpu = program.cpu
-    server.offer(jobs)
-    after = server.tally(completes=WARM_UP + jobs)
-    cpu = program.cpu - cpu
-    seconds = after["completes"][-1] - after["claims"][WARM_UP]
-    assert not after["failures"], after["failures"]
-    return Trial(jobs / seconds, cpu / jobs, (after["cpu"] - server_cpu) / jobs)
+OURS = "the program"
+BARE = "the bare loop"
+SDK = "the SDK's pool"
+UNSTALLED = "the SDK's pool without its stall"
+PEERS: Mapping[str, Peer] = {
+    OURS: Peer(lambda url: supervisor(url, workers=WORKERS), 5_000),
+    BARE: Peer(lambda url: module("bare_loop", url), 5_000),
+    UNSTALLED: Peer(lambda url: module("sdk_worker", url, "--without-stall"), 1_000),
+    SDK: Peer(lambda url: module("sdk_worker", url), 60),
+}
 
 
-def _supervisor(url: str) -> AbstractContextManager[Program]:
-    return supervisor(url, workers=WORKERS)
+@dataclass
+class Throughput:
+    """All of them, one trial of each a round."""
 
+    title: str = "Trivial jobs, 8 workers"
+    rounds: int = 5
+    peers: Mapping[str, Peer] = field(default_factory=lambda: PEERS)
+    trials: dict[str, list[Trial]] = field(default_factory=dict)
 
-def main() -> None:
-    peers = {"supervisor": _supervisor, "bare loop": bare_loop}
-    trials: dict[str, list[Trial]] = {name: [] for name in peers}
-    for _ in range(ROUNDS):
-        for name, worker in peers.items():
-            trials[name].append(trial(worker))
-    print(f"{'':12}{'jobs/s':>8}  {'(min–max)':16}{'CPU µs/job':>12}{'server µs/job':>15}")
-    for name, each in trials.items():
-        speeds = [one.jobs_per_second for one in each]
-        cpu = statistics.median(one.cpu_per_job for one in each) * 1e6
-        server = statistics.median(one.server_cpu_per_job for one in each) * 1e6
-        spread = f"({min(speeds):.0f}–{max(speeds):.0f})"
-        print(f"{name:12}{statistics.median(speeds):8.0f}  {spread:16}{cpu:12.0f}{server:15.0f}")
+    def measure(self) -> None:
+        for name, peer in self.peers.items():
+            self.trials.setdefault(name, []).append(peer.trial())
+
+    def figures(self) -> list[Figure]:
+        speeds = [
+            Figure.of(name, self._speeds(name), "jobs/s", at_least=4_500 if name == OURS else None)
+            for name in self.trials
+        ]
+        costs = [Figure.of(f"CPU of the main process: {name}", self._costs(name), "µs a job") for name in self.trials]
+        server = [trial.server_cpu for trial in self.trials[BARE]]
+        ceiling = Figure.of("what the server could hand out and take", [1 / each for each in server], "jobs/s")
+        return [*speeds, *self._ratios(), *costs, self._cost_ratio(), ceiling]
+
+    def _ratios(self) -> list[Figure]:
+        targets = {BARE: 0.7, SDK: 100.0, UNSTALLED: 5.0}
+        return [
+            Figure.of(f"speed, as a multiple of {name}", self.ratios(name), "×", at_least=target)
+            for name, target in targets.items()
+            if name in self.trials
+        ]
+
+    def ratios(self, name: str) -> list[float]:
+        """How often as fast as a peer the program was, round by round."""
+        return [ours / theirs for ours, theirs in zip(self._speeds(OURS), self._speeds(name), strict=True)]
+
+    def cost_ratios(self) -> list[float]:
+        """How often as much processor as the bare loop's the program took, round by round."""
+        return [ours / theirs for ours, theirs in zip(self._costs(OURS), self._costs(BARE), strict=True)]
+
+    def _cost_ratio(self) -> Figure:
+        return Figure.of("CPU, as a multiple of the bare loop's", self.cost_ratios(), "×", at_most=1.4)
+
+    def _speeds(self, name: str) -> list[float]:
+        return [trial.jobs_per_second for trial in self.trials[name]]
+
+    def _costs(self, name: str) -> list[float]:
+        return [trial.cpu * 1e6 for trial in self.trials[name]]
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(Throughput())
