@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.programs import PATIENCE
+from benchmarks.processes import PATIENCE
 
 
 class Beacon:

@@ -15,6 +15,10 @@ import psutil
 MIB = 1024 * 1024
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LOOK_EVERY = 0.005
+_QUIET, _NOTHING = 0.3, 0.001
+"""Processes are at rest when they use less than the second in the first: both are seconds."""
+PATIENCE = 60.0
+"""Seconds that anything may take."""
 
 
 def cpu_of(pid: int) -> float:
@@ -41,6 +45,19 @@ def share_of(pid: int) -> int:
 def family_of(pid: int) -> list[int]:
     """The pids of all that descends from a process."""
     return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+
+
+def settled_family(pid: int, size: int) -> list[int]:
+    """The pids of all that descends from a process, once they are so many and none of them has anything left to do."""
+    give_up_at = time.monotonic() + PATIENCE
+    before: dict[int, float] = {}
+    while time.monotonic() < give_up_at:
+        now = {each: cpu_of(each) for each in family_of(pid)}
+        if len(now) == size and now.keys() == before.keys() and sum(now.values()) - sum(before.values()) < _NOTHING:
+            return list(now)
+        before = now
+        time.sleep(_QUIET)
+    raise TimeoutError(f"not {size} processes at rest within {PATIENCE:g} s")
 
 
 class Watch:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.processes import PATIENCE
+
 HANDLERS = Path(__file__).with_name("handlers")
-PATIENCE = 60.0
-"""Seconds that anything may take."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ class Claims:
         """When each job was handed out."""
         self.asked: list[float] = []
         """When each claim arrived."""
+        self.offered_at = 0.0
+        """When the last jobs appeared."""
         self.polls: deque[Connection] = deque()
         self._left = 0
         self._before = self._after = b""
@@ -55,6 +57,7 @@ class Claims:
         body = b'{"job_id":"' + job_id + self._after
         self._before = answer(200, body).partition(job_id)[0]
         self._left += count
+        self.offered_at = time.monotonic()
         while self._left and self.polls:
             self._hand_out(self.polls.popleft())
 
@@ -176,6 +179,7 @@ class Server:
     def _tell(self, connection: Connection) -> None:
         tally: dict[str, Any] = {
             "asked": self._claims.asked,
+            "offered_at": self._claims.offered_at,
             "claims": self._claims.times,
             "open_polls": len(self._claims.polls),
             "beats": self._beats,
