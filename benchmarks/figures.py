@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def quantile(samples: Sequence[float], share: float) -> float:
     if share == 0.5:
         return statistics.median(samples)
     ordered = sorted(samples)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[math.ceil(share * len(ordered)) - 1]
 
 
 def table(figures: Sequence[Figure]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from benchmarks.figures import Figure, run_alone
+from benchmarks.processes import settled_family
 from benchmarks.programs import job_server, supervisor
 
 WORKERS = 64
@@ -27,14 +28,15 @@ class Heartbeats:
     """Milliseconds by which each came more than an interval after the one before it."""
 
     def measure(self) -> None:
-        with job_server() as server, supervisor(server.url, workers=WORKERS):
+        with job_server() as server, supervisor(server.url, workers=WORKERS) as program:
             with suppress(PermissionError):  # what is late is to be the program, not the clock that it is seen by
                 os.setpriority(os.PRIO_PROCESS, server.program.pid, -10)
             server.until(lambda tally: tally["open_polls"])
+            settled_family(program.pid, WORKERS + 1)
             server.offer(WORKERS, "spin", interval=INTERVAL)
+            server.until(lambda tally: len(tally["claims"]) == WORKERS)
             time.sleep(self.seconds)
             tally = server.tally()
-        assert len(tally["claims"]) == WORKERS, "some jobs were not even claimed"
         self.lateness += _lateness(tally["claims"], tally["beats"])
 
     def figures(self) -> list[Figure]:

@@ -24,7 +24,7 @@ JOBS = {
 INTERVAL = 0.1
 """Seconds until a heartbeat: the least that there is."""
 NUMPY = HANDLERS.with_name("numpy_handlers")
-OFTEN = 12
+OFTEN = 24
 
 
 @dataclass

@@ -52,12 +52,20 @@ def settled_family(pid: int, size: int) -> list[int]:
     give_up_at = time.monotonic() + PATIENCE
     before: dict[int, float] = {}
     while time.monotonic() < give_up_at:
-        now = {each: cpu_of(each) for each in family_of(pid)}
+        now = _cpu_by_process(pid)
         if len(now) == size and now.keys() == before.keys() and sum(now.values()) - sum(before.values()) < _NOTHING:
             return list(now)
         before = now
         time.sleep(_QUIET)
     raise TimeoutError(f"not {size} processes at rest within {PATIENCE:g} s")
+
+
+def _cpu_by_process(pid: int) -> dict[int, float]:
+    used = {}
+    for each in family_of(pid):
+        with suppress(OSError):  # it has gone meanwhile
+            used[each] = cpu_of(each)
+    return used
 
 
 class Watch:
