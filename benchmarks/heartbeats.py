@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from benchmarks.figures import Figure, run_alone
-from benchmarks.processes import settled_family
+from benchmarks.processes import prefer, settled_family
 from benchmarks.programs import job_server, supervisor
 
 WORKERS = 64
@@ -29,8 +28,8 @@ class Heartbeats:
 
     def measure(self) -> None:
         with job_server() as server, supervisor(server.url, workers=WORKERS) as program:
-            with suppress(PermissionError):  # what is late is to be the program, not the clock that it is seen by
-                os.setpriority(os.PRIO_PROCESS, server.program.pid, -10)
+            with suppress(OSError):  # what is late is to be the program, not the clock that it is seen by
+                prefer(server.program.pid)
             server.until(lambda tally: tally["open_polls"])
             settled_family(program.pid, WORKERS + 1)
             server.offer(WORKERS, "spin", interval=INTERVAL)

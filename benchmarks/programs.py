@@ -112,6 +112,7 @@ def program(
             stdin=subprocess.DEVNULL,
             stdout=log if stdout is None else stdout,
             stderr=log,
+            start_new_session=True,  # as a service manager does it: the scheduler shares cores out by session
         )
         try:
             yield Program(process, Path(log.name))
@@ -125,3 +126,5 @@ def program(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdout is not None:
+                process.stdout.close()

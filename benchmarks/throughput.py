@@ -74,10 +74,10 @@ class Throughput:
 
     def figures(self) -> list[Figure]:
         speeds = [
-            Figure.of(name, self._speeds(name), "jobs/s", at_least=4_500 if name == OURS else None)
+            Figure.of(name, self.speeds(name), "jobs/s", at_least=4_500 if name == OURS else None)
             for name in self.trials
         ]
-        costs = [Figure.of(f"CPU of the main process: {name}", self._costs(name), "µs a job") for name in self.trials]
+        costs = [Figure.of(f"CPU of the main process: {name}", self.costs(name), "µs a job") for name in self.trials]
         server = [trial.server_cpu for trial in self.trials[BARE]]
         ceiling = Figure.of("what the server could hand out and take", [1 / each for each in server], "jobs/s")
         return [*speeds, *self._ratios(), *costs, self._cost_ratio(), ceiling]
@@ -92,19 +92,19 @@ class Throughput:
 
     def ratios(self, name: str) -> list[float]:
         """How often as fast as a peer the program was, round by round."""
-        return [ours / theirs for ours, theirs in zip(self._speeds(OURS), self._speeds(name), strict=True)]
+        return [ours / theirs for ours, theirs in zip(self.speeds(OURS), self.speeds(name), strict=True)]
 
     def cost_ratios(self) -> list[float]:
         """How often as much processor as the bare loop's the program took, round by round."""
-        return [ours / theirs for ours, theirs in zip(self._costs(OURS), self._costs(BARE), strict=True)]
+        return [ours / theirs for ours, theirs in zip(self.costs(OURS), self.costs(BARE), strict=True)]
 
     def _cost_ratio(self) -> Figure:
         return Figure.of("CPU, as a multiple of the bare loop's", self.cost_ratios(), "×", at_most=1.4)
 
-    def _speeds(self, name: str) -> list[float]:
+    def speeds(self, name: str) -> list[float]:
         return [trial.jobs_per_second for trial in self.trials[name]]
 
-    def _costs(self, name: str) -> list[float]:
+    def costs(self, name: str) -> list[float]:
         return [trial.cpu * 1e6 for trial in self.trials[name]]
 
 
