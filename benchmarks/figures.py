@@ -20,7 +20,6 @@ class Figure:
     high: float
     at_least: float | None = None
     at_most: float | None = None
-    note: str = ""
 
     @classmethod
     def of(
@@ -32,11 +31,10 @@ class Figure:
         share: float = 0.5,
         at_least: float | None = None,
         at_most: float | None = None,
-        note: str = "",
     ) -> Figure:
         """The figure of some samples: their median, or another `share` of them."""
         value = quantile(samples, share)
-        return cls(what, value, unit, min(samples), max(samples), at_least, at_most, note)
+        return cls(what, value, unit, min(samples), max(samples), at_least, at_most)
 
     @property
     def is_met(self) -> bool | None:
@@ -70,7 +68,7 @@ class Subject(Protocol):
 
 def quantile(samples: Sequence[float], share: float) -> float:
     """The sample below which `share` of them lie."""
-    if share == 0.5:
+    if share == 0.5:  # of an even number, the middle
         return statistics.median(samples)
     ordered = sorted(samples)
     return ordered[math.ceil(share * len(ordered)) - 1]
@@ -78,11 +76,8 @@ def quantile(samples: Sequence[float], share: float) -> float:
 
 def table(figures: Sequence[Figure]) -> str:
     """The figures in Markdown."""
-    rows = [("what", "median or as said", "least – most", "to reach", "")]
-    rows += [
-        (figure.what + _noted(figure), _valued(figure), _spread(figure), figure.target, _met(figure))
-        for figure in figures
-    ]
+    rows = [("", "median, or as said", "least – most", "to reach", "")]
+    rows += [(figure.what, _valued(figure), _spread(figure), figure.target, _met(figure)) for figure in figures]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
@@ -104,10 +99,6 @@ def _valued(figure: Figure) -> str:
 
 def _spread(figure: Figure) -> str:
     return f"{shown(figure.low)} – {shown(figure.high)}"
-
-
-def _noted(figure: Figure) -> str:
-    return f" ({figure.note})" if figure.note else ""
 
 
 def _met(figure: Figure) -> str:
