@@ -28,6 +28,7 @@ def answer(status: int, body: bytes = b"") -> bytes:
 class Call:
     """One request."""
 
+    method: str
     path: str
     body: bytes
     size: int
@@ -48,7 +49,10 @@ class Connection(asyncio.Protocol):
     def __init__(self, application: Application) -> None:
         self._application = application
         self._buffer = b""
-        self._skipped: tuple[str, int, int] | None = None
+        self._skipped: Call | None = None
+        """A request whose body is thrown away as it comes."""
+        self._left = 0
+        """Bytes of it that are still to come."""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -67,23 +71,22 @@ class Connection(asyncio.Protocol):
         if end < 0:
             return
         size = _content_length(self._buffer[:end])
-        path = self._buffer[: self._buffer.index(b"\r\n")].split(b" ")[1].decode()
+        method, path = self._buffer[: self._buffer.index(b"\r\n")].decode().split(" ")[:2]
         have = len(self._buffer) - end - 4
         if have >= size:
             body, self._buffer = self._buffer[end + 4 :], b""
-            self._application.heard(self, Call(path, body, size))
+            self._application.heard(self, Call(method, path, body, size))
         elif size > KEPT:
-            self._buffer, self._skipped = b"", (path, size, size)
+            self._buffer, self._skipped = b"", Call(method, path, b"", size)
+            self._left = size
             self._skip(have)
 
     def _skip(self, count: int) -> None:
         assert self._skipped is not None
-        path, size, left = self._skipped
-        if left > count:
-            self._skipped = path, size, left - count
-            return
-        self._skipped = None
-        self._application.heard(self, Call(path, b"", size))
+        self._left -= count
+        if self._left <= 0:
+            call, self._skipped = self._skipped, None
+            self._application.heard(self, call)
 
     def reply(self, whole: bytes, *, at_once: bool = False) -> None:
         """Answer the request, after half of the round trip that is pretended."""

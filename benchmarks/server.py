@@ -24,6 +24,8 @@ from benchmarks.http_server import Call, Connection, answer
 EMPTY = answer(204)
 BEAT = answer(200, b'{"ok":true,"directives":{}}')
 BEAT_CANCEL = answer(200, b'{"ok":true,"directives":{"should_cancel":true}}')
+LOOKED_UP = answer(200, b'{"status":"claimed","attempt":1}')
+UNKNOWN = answer(404)
 REFUSED = answer(409, b'{"error":{"code":"stale","message":"the attempt is not yours"}}')
 
 
@@ -126,7 +128,10 @@ class Server:
         self._claims.forget(connection)
 
     def _answer(self, connection: Connection, call: Call) -> None:
-        self._calls[call.path.rpartition("/")[2]](connection, call)
+        if call.method == "POST":
+            self._calls[call.path.rpartition("/")[2]](connection, call)
+        else:
+            connection.reply(LOOKED_UP)
 
     def _heartbeat(self, connection: Connection, call: Call) -> None:
         now = time.monotonic()
@@ -168,7 +173,7 @@ class Server:
             case "/bench/tally":
                 self._tell_at(int(parse_qs(where.query).get("completes", ["0"])[0]), connection)
             case _:
-                connection.reply(answer(404))
+                connection.reply(UNKNOWN)
 
     def _tell_at(self, completes: int, connection: Connection) -> None:
         if len(self._completes) >= completes:
