@@ -1,0 +1,33 @@
+"""The seconds that a zygote takes for some children at once: `python -m benchmarks.nursery HANDLERS CHILDREN OFTEN`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from supervisor.process.child import Child
+from supervisor.process.environment import child_environment
+from supervisor.process.family import Family
+from supervisor.process.zygote import Nursery, Zygote
+
+
+async def _measure(handlers: Path, children: int, often: int) -> None:
+    family = Family()
+    zygote = await Zygote.start(Nursery([handlers], child_environment(os.environ, ())), family)
+    for _ in range(often):
+        began = time.monotonic()
+        born = await asyncio.gather(*(Child.start(zygote, family) for _ in range(children)))
+        print(time.monotonic() - began)
+        for child in born:
+            await child.kill()
+    await zygote.kill()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_measure(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
