@@ -60,7 +60,7 @@ class PageServer:
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
         return int(self._runner.addresses[0][1])
 
-    async def _page(self, request: web.Request) -> web.Response:
+    async def _page(self, _: web.Request) -> web.Response:
         headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
         return web.Response(text=render(self.status, self._access), content_type="text/html", headers=headers)
 
@@ -68,6 +68,7 @@ class PageServer:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         with suppress(ConnectionError):
+            await response.write(b"retry: 200\n\n")
             while True:
                 data = render_body(self.status).replace("\n", "\ndata: ")
                 await response.write(f"event: page\ndata: {data}\n\n".encode())

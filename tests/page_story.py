@@ -1,4 +1,4 @@
-"""What a page has to show: a worker in the middle of its work, its slots as many as wanted, some of its text hostile."""
+"""What the page has to show: a worker in the middle of its work, with as many slots as wanted; some of it hostile."""
 
 from __future__ import annotations
 

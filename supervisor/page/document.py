@@ -1,6 +1,6 @@
 """The page as it is sent: `index.html` with what changes filled in.  Reads that file once, when it is imported.
 
-The browser gets the whole page once and then, by server-sent events, what `render_body` says: rows are written here alone.
+The browser gets the whole page once and then, by server-sent events, what `render_body` says: it builds no row itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Access(Enum):
     """What this viewer may do beside looking; the server decides again when something is asked for."""
 
     LOOK = "look"
-    WITH_TOKEN = "token"
+    UNLOCK = "unlock"
     """The page asks for a token and sends it along."""
     STEER = "steer"
 

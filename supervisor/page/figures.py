@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -10,7 +11,7 @@ from supervisor.page.markup import Markup, element
 
 Mood = Literal["", "good", "warn", "bad"]
 
-_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+_UNITS = (("d", 86400, sys.maxsize), ("h", 3600, 24), ("min", 60, 60), ("s", 1, 60))
 
 
 def clock(seconds: float) -> str:
@@ -26,13 +27,9 @@ def length(seconds: float) -> str:
     """A length or an age in its one or two largest units: `0.2 s`, `42 s`, `3 min`, `1 h 5 min`, `3 d 4 h`."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
-    parts = []
-    rest = int(seconds)
-    for unit, size in _UNITS:
-        count, rest = divmod(rest, size)
-        if count or parts:
-            parts.append(f"{count} {unit}" if count else "")
-    return " ".join(part for part in parts[:2] if part)
+    counts = [(int(seconds) // size % below, unit) for unit, size, below in _UNITS]
+    first = next(place for place, (count, _) in enumerate(counts) if count)
+    return " ".join(f"{count} {unit}" for count, unit in counts[first : first + 2] if count)
 
 
 def moment(seconds: float) -> Markup:

@@ -134,7 +134,7 @@ def _button(deed: str, job: JobStatus, text: str) -> Markup:
         id=identity,
         data_do=deed,
         data_job=job.job_id,
-        data_what=job.action,
+        data_what=shortened(job.action, _LONGEST_NAME),
         aria_label=what,
     )
 
