@@ -24,6 +24,7 @@ class PageServer:
     ) -> None:
         self.status = status
         self.asked: list[str] = []
+        self.refusal: str | None = None
         self.port = port
         self._access = access
         self._token = token
@@ -77,6 +78,8 @@ class PageServer:
 
     async def _steered(self, request: web.Request) -> web.Response:
         if self._token is not None and request.headers.get("Authorization") != f"Bearer {self._token}":
-            return web.Response(status=401, text="the token is not the right one")
+            return web.json_response({"error": "the token is not the right one"}, status=401)
+        if self.refusal is not None:
+            return web.json_response({"error": self.refusal}, status=409)
         self.asked.append(f"{request.method} {request.raw_path}")
-        return web.Response(text=STACK)
+        return web.json_response({"stack": STACK})

@@ -134,9 +134,9 @@ def ended(number: int, outcome: str, message: str | None, seconds: float, age: f
 _CRASH = 'ChildDied: the process was killed by SIGSEGV (peak memory 812 MiB)\nFile "handlers/train.py", line 41 in step'
 RECENT = (
     ended(4, "completed", None, 271.0, 12),
-    ended(1, "failed", "Timeout: the handler ran longer than its timeout of 1h", 3602.0, 71),
+    ended(1, "timeout", "Timeout: the handler ran longer than its timeout of 1h", 3602.0, 71),
     ended(2, "completed", None, 7.3, 95),
     ended(0, "cancelled", "the server asked to stop the job; it stopped when it was asked to", 33.2, 140),
-    ended(3, "failed", _CRASH, 52.9, 333),
-    ended(5, "lost", "the lease was given away after 30 s of silence", 120.0, 1200),
+    ended(3, "crashed", _CRASH, 52.9, 333),
+    ended(5, "lease_lost", "the lease was given away after 30 s of silence", 120.0, 1200),
 )

@@ -81,7 +81,7 @@ def test_it_says_when_it_has_heard_nothing_and_recovers(browser: Browser) -> Non
         browser.until(lambda: browser.run("return source.readyState === EventSource.OPEN"))
         assert browser.texts("#stale") == []
 
-    browser.run("heardAt -= 3500")  # time that the test need not wait
+    browser.run("heardAt -= 4500")  # time that the test need not wait
     browser.until(lambda: "No word from the supervisor" in "".join(browser.texts("#stale")))
 
     with PageServer(with_job(elapsed=900.0), port=server.port):
@@ -147,6 +147,16 @@ def test_cancel_asks_first_and_then_reaches_the_server(browser: Browser) -> None
 
         browser.until(lambda: server.asked == ["POST /jobs/job%2F%3C1%3E%3F/cancel"])
         browser.until(lambda: browser.texts("#notice") == ["render_report is asked to stop."])
+
+
+def test_a_refusal_is_told_in_the_words_of_the_server(browser: Browser) -> None:
+    with PageServer(with_job()) as server:
+        server.refusal = "no job <b> runs here"
+        browser.open(server.url)
+        browser.click("#slot-0 [data-do=cancel]")
+        browser.click("#confirm-yes")
+
+        browser.until(lambda: browser.texts("#notice") == ["That did not work: no job <b> runs here"])
 
 
 def test_a_stack_is_shown_as_it_is(browser: Browser) -> None:

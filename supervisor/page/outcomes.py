@@ -11,7 +11,7 @@ from supervisor.status import Recent
 _LONGEST_NAME = 200
 _LONGEST_SUMMARY = 300
 _LONGEST_MESSAGE = 2000
-_MOODS: dict[str, Mood] = {"completed": "good", "succeeded": "good", "cancelled": "warn", "lost": "warn"}
+_MOODS: dict[str, Mood] = {"completed": "good", "cancelled": "warn", "shutdown": "warn", "lease_lost": "warn"}
 
 
 def outcomes_table(recent: Sequence[Recent]) -> Markup:
@@ -31,7 +31,7 @@ def _row(ended: Recent) -> Markup:
     attempt = element("i", f"attempt {ended.attempt}", class_="tag") if ended.attempt > 1 else ""
     job_id = element("small", shortened(ended.job_id, _LONGEST_NAME), class_="code")
     what = (element("b", shortened(ended.action, _LONGEST_NAME)), attempt, " ", job_id)
-    outcome = element("span", ended.outcome, class_=f"outcome {_MOODS.get(ended.outcome, 'bad')}")
+    outcome = element("span", ended.outcome.replace("_", " "), class_=f"outcome {_MOODS.get(ended.outcome, 'bad')}")
     return element(
         "tr",
         element("td", moment(ended.ended_at), class_="ended"),
