@@ -27,7 +27,7 @@ from supervisor.job import Failed, Job
 from supervisor.process import descendants, threads
 from supervisor.process.attachment import attachment, take
 from supervisor.process.condition import Condition
-from supervisor.process.kernel import become_subreaper, die_with_parent
+from supervisor.process.kernel import become_subreaper, die_with_parent, weigh_session
 from supervisor.process.landlock import Ruleset
 from supervisor.process.messages import Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
@@ -40,6 +40,8 @@ MESSAGE_LIMIT = 8 * 1024
 """Bytes of an error message, text and traceback together."""
 OOM_SCORE = 500
 """Added to a child's badness: when memory runs out the kernel is to take a job, not the supervisor (proc(5))."""
+LEAST_WEIGHT = 19
+"""Niceness of a child's session: the lowest weight that the kernel knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class Worker:
         self._interruption = Interruption()
         self._home = os.getcwd()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        self._session_weight = 0
         self._condition = Condition.of_this_process()
         self._threads = 0
 
@@ -161,11 +164,20 @@ class Worker:
             MOBIUS_ATTEMPT=str(job.attempt),
             MOBIUS_WORKER_ID=order.worker_id,
         )
-        with contextlib.suppress(PermissionError):  # only root may become less nice than it was for an earlier job
-            os.setpriority(os.PRIO_PROCESS, 0, self._niceness + order.nice)
+        self._be_nice(order.nice)
         if order.threads != self._threads:
             threads.limit(order.threads)
             self._threads = order.threads
+
+    def _be_nice(self, added: int) -> None:
+        with contextlib.suppress(PermissionError):  # only root may become less nice than it was for an earlier job
+            os.setpriority(os.PRIO_PROCESS, 0, self._niceness + added)
+        # Niceness counts within a session, and this process leads one of its own: dozens of them, each weighed like
+        # the supervisor's, would starve its heartbeats.
+        weight = LEAST_WEIGHT if added > 0 else 0
+        if weight != self._session_weight:
+            weigh_session(weight)
+            self._session_weight = weight
 
     def _call(self, job: Job, parameters: bytes, order: Run) -> Failed | bytes | None:
         """How the handler's call ended: a failure, or its encoded result."""

@@ -58,6 +58,15 @@ def set_dumpable(dumpable: bool) -> None:  # noqa: FBT001 - it is the kernel's o
     _prctl(PR_SET_DUMPABLE, int(dumpable))
 
 
+def weigh_session(niceness: int) -> None:
+    """Weigh this process's session by `niceness` against other sessions (sched(7), "The autogroup feature").
+
+    Nothing happens where the kernel groups by other things, as below systemd's CPU accounting, or allows no change yet.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "wb", buffering=0) as file:
+        file.write(str(niceness).encode())
+
+
 def become_subreaper() -> None:
     """Become the parent of descendants that lost theirs (PR_SET_CHILD_SUBREAPER(2const))."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)

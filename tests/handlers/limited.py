@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 from supervisor import Context, handler
 
@@ -51,6 +52,11 @@ def keeps_memory(megabytes: int) -> int:
 @handler("polite", nice=11, threads=3)
 def polite() -> dict[str, object]:
     return {"nice": os.getpriority(os.PRIO_PROCESS, 0), "threads": os.environ["OMP_NUM_THREADS"]}
+
+
+@handler("weight")
+def weight() -> str:
+    return Path("/proc/self/autogroup").read_text()
 
 
 @handler("stuck-in-c", timeout="200ms", cancel_grace="200ms")
