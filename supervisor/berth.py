@@ -44,6 +44,7 @@ class Berth:
         self._log = log
         self._child: Child | None = None
         self._is_spent = False
+        self._is_starting = False
         self._backoff = Backoff(0.1, 30.0)
 
     @property
@@ -51,12 +52,20 @@ class Berth:
         """The one that is here now, in whatever state."""
         return self._child
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether a child is being forked just now."""
+        return self._is_starting
+
     async def warm(self) -> Child:
         """A child of the current zygote that waits for a job; raise `StartFailed` when none ever came up."""
         while self._child is None or not self._is_fit(self._child):
+            zygote = self._source.zygote
             try:
-                await self._replace()
+                await self._replace(zygote)
             except StartFailed as failed:
+                if zygote is not self._source.zygote:
+                    continue  # there is another one by now, which may do better
                 if not self._source.has_borne and self._backoff.failures >= PATIENCE:
                     raise
                 wait = self._backoff.next()
@@ -92,11 +101,13 @@ class Berth:
     def _is_fit(self, child: Child) -> bool:
         return child.is_idle and child.zygote is self._source.zygote and not self._is_spent
 
-    async def _replace(self) -> None:
+    async def _replace(self, zygote: Zygote) -> None:
         old, self._child = self._child, None
+        self._is_starting = True
         try:
-            self._child = await Child.start(self._source.zygote, self._family)
+            self._child = await Child.start(zygote, self._family)
         finally:
+            self._is_starting = False
             if old is not None:
                 await old.kill()
         self._is_spent = False

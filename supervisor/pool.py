@@ -6,7 +6,10 @@ It owns the slots and knows which zygote is current; what a slot does is the slo
 from __future__ import annotations
 
 import asyncio
+import itertools
+from functools import partial
 
+from supervisor.gate import Bar, Gate
 from supervisor.job import Job
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
@@ -25,16 +28,18 @@ class Pool:
         self, workers: int, *, rules: Rules, server: JobServer, reporter: Reporter, family: Family, zygote: Zygote
     ) -> None:
         self._zygote = zygote
+        self._rules = rules
         self._polls = Polls(workers)
-        self._first_answer = asyncio.Event()
+        self._is_known = False
+        self._serving = asyncio.Event()
         self._job_over = asyncio.Event()
         self._has_borne = False
         self.quarantine = Quarantine()
         """Which jobs and handlers are not to be run, for what they did to their children."""
-        self._slots = [
-            Slot(number, rules=rules, server=server, reporter=reporter, polls=self._polls, family=family, around=self)
-            for number in range(1, workers + 1)
-        ]
+        self._new_slot = partial(Slot, server=server, reporter=reporter, polls=self._polls, family=family, around=self)
+        self._slots = [self._new_slot(number) for number in range(1, workers + 1)]
+        self._group = asyncio.TaskGroup()
+        self._past_cuts = 0  # of slots that are gone
 
     def __repr__(self) -> str:
         return f"<Pool {self.busy} busy of {len(self._slots)}>"
@@ -45,8 +50,23 @@ class Pool:
         return self._zygote
 
     @property
+    def rules(self) -> Rules:
+        """The settings that slots go by."""
+        return self._rules
+
+    @property
+    def gate(self) -> Gate:
+        """Whether anything is claimed, and why not."""
+        return self._polls.gate
+
+    @property
     def size(self) -> int:
-        return len(self._slots)
+        """How many slots there are, without those that only finish their job."""
+        return len(self._staying)
+
+    @property
+    def _staying(self) -> list[Slot]:
+        return [slot for slot in self._slots if not slot.is_leaving]
 
     @property
     def busy(self) -> int:
@@ -60,7 +80,7 @@ class Pool:
     @property
     def jobs_cut(self) -> int:
         """How many jobs were reported as ended by a shutdown."""
-        return sum(slot.jobs_cut for slot in self._slots)
+        return self._past_cuts + sum(slot.jobs_cut for slot in self._slots)
 
     @property
     def longest_grace(self) -> float:
@@ -97,14 +117,51 @@ class Pool:
 
     async def run(self) -> None:
         """Run until every slot is drained; an error that concerns all of them ends all of them."""
-        async with asyncio.TaskGroup() as group:
+        async with self._group:
             for slot in self._slots:
-                group.create_task(slot.run(), name=f"slot {slot.number}")
+                self._start(slot)
 
-    def use(self, zygote: Zygote) -> None:
+    def _start(self, slot: Slot) -> None:
+        self._group.create_task(self._run(slot), name=f"slot {slot.number}")
+
+    async def _run(self, slot: Slot) -> None:
+        try:
+            await slot.run()
+        finally:
+            self._past_cuts += slot.jobs_cut
+            self._slots.remove(slot)
+
+    def use(self, zygote: Zygote, rules: Rules | None = None) -> None:
         """Take new children from `zygote`; each slot swaps its child when it is next without a job."""
         self._zygote = zygote
+        self._rules = rules or self._rules
         self.quarantine = Quarantine()  # new code deserves a new trial
+        self._look_again()
+
+    def resize(self, workers: int) -> None:
+        """Have so many slots, at least one; one too many leaves when it is without a job.  Not after `drain`."""
+        workers = max(1, workers)
+        self._polls.slots = workers
+        surplus = sorted(self._staying, key=lambda slot: (slot.attempt is not None, -slot.number))
+        for slot in surplus[: max(0, len(surplus) - workers)]:
+            slot.drain()
+        for _ in range(workers - self.size):
+            taken = {slot.number for slot in self._slots}
+            slot = self._new_slot(next(number for number in itertools.count(1) if number not in taken))
+            self._slots.append(slot)
+            self._start(slot)
+
+    def shut(self, bar: Bar, reason: str) -> None:
+        """Claim nothing for this cause; polls that are open end soon, and a job that they still bring is run."""
+        was_open = self.gate.is_open
+        self.gate.shut(bar, reason)
+        self._serving.set()
+        if was_open:
+            self._look_again()
+
+    def lift(self, bar: Bar) -> None:
+        """This cause is over."""
+        self.gate.lift(bar)
 
     def drain(self) -> None:
         """Claim nothing new; `run` returns when the running jobs are done."""
@@ -117,12 +174,17 @@ class Pool:
             slot.stop(why)
 
     def answered(self) -> None:
-        self._first_answer.set()
+        self._is_known = True
+        self._serving.set()
 
     @property
     def is_known(self) -> bool:
-        return self._first_answer.is_set()
+        return self._is_known
 
-    async def first_answer(self) -> None:
-        """Wait until the server has answered a claim: from here on we serve."""
-        await self._first_answer.wait()
+    async def serving(self) -> None:
+        """Wait until the server has answered a claim, or there is a cause to claim nothing: from here on we serve."""
+        await self._serving.wait()
+
+    def _look_again(self) -> None:
+        for slot in self._slots:
+            slot.look_again()

@@ -169,7 +169,7 @@ class Service:
 
     async def _announce(self, pool: Pool) -> None:
         """Tell systemd that we serve, once we do, and how it goes."""
-        await pool.first_answer()
+        await pool.serving()
         self._notifier.ready()
         log.info("serving")
         while True:

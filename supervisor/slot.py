@@ -58,6 +58,10 @@ class Surroundings(Source, Protocol):
     """What a slot asks of its pool."""
 
     @property
+    def rules(self) -> Rules:
+        """The settings of now; an attempt goes by those of its beginning."""
+
+    @property
     def is_known(self) -> bool:
         """Whether any claim was answered yet."""
 
@@ -88,7 +92,6 @@ class Slot:
         self,
         number: int,
         *,
-        rules: Rules,
         server: JobServer,
         reporter: Reporter,
         polls: Polls,
@@ -97,12 +100,11 @@ class Slot:
     ) -> None:
         self.number = number
         self.jobs_cut = 0
-        self._rules = rules
         self._server = server
         self._reporter = reporter
         self._polls = polls
         self._around = around
-        self._log = structlog.get_logger("slot").bind(slot=number)
+        self._log = structlog.get_logger("slot", slot=number)  # not bound for good: a reload may change the level
         self._berth = Berth(around, family, self._log)
         self._job: Job | None = None
         self._attempt: Attempt | None = None
@@ -153,6 +155,21 @@ class Slot:
         if self._attempt is not None:
             self._attempt.stop(why)
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it claims nothing more."""
+        return self._draining
+
+    def look_again(self) -> None:
+        """The code has changed, or whether anything is to be claimed: what comes before a job begins anew.
+
+        A poll that is open is given its time, and a job that it brings is run.
+        """
+        if self._asked:
+            self._end_poll_in(DRAIN_POLL)
+        elif not self._draining and not self._berth.is_starting:
+            self._end_poll_in(0.0)
+
     def _end_poll_in(self, seconds: float) -> None:
         if self._between_jobs is not None and not self._between_jobs.expired():
             self._between_jobs.reschedule(asyncio.get_running_loop().time() + seconds)
@@ -177,7 +194,7 @@ class Slot:
             await self._around.job_over()
             return None
         is_partial = len(self._asked) < len(self._around.zygote.imported.handlers)
-        wait = min(self._rules.wait, PARTIAL_WAIT if is_partial else math.inf) if self._around.is_known else 0.0
+        wait = min(self._around.rules.wait, PARTIAL_WAIT if is_partial else math.inf) if self._around.is_known else 0.0
         asked_at = boottime()
         try:
             job = await self._server.claim(self._asked, wait=wait)
@@ -214,9 +231,10 @@ class Slot:
 
     async def _work(self, job: Job) -> None:
         claimed_at = boottime()
-        limits = self._limits_of(job)
+        left_over = self._left_over_for(job)
+        limits = self._limits_of(job, left_over)
         log = self._log.bind(job_id=job.job_id, run_id=job.run_id, action=job.action, attempt=job.attempt)
-        child = await (self._berth.fresh() if limits.isolation == "fresh" else self._berth.warm())
+        child = left_over or await (self._berth.fresh() if limits.isolation == "fresh" else self._berth.warm())
         log = log.bind(pid=child.pid)
         log.info("claimed")
         attempt = self._attempt = self._new_attempt(job, child, claimed_at, limits, log)
@@ -245,20 +263,29 @@ class Slot:
             self._around.quarantine.survived(attempt.job)
         self._around.announce_job_over()
 
-    def _limits_of(self, job: Job) -> Limits:
+    def _left_over_for(self, job: Job) -> Child | None:
+        """The child with the old code, for a job that the last claim before a reload brought and no new code runs."""
+        child = self._berth.child
+        if child is None or not child.is_idle or self._around.zygote.handler_of(job.action) is not None:
+            return None
+        handler = child.zygote.handler_of(job.action)
+        must_be_fresh = handler is not None and handler.limits.isolation == "fresh"
+        return None if handler is None or (must_be_fresh and child.jobs > 0) else child
+
+    def _limits_of(self, job: Job, left_over: Child | None) -> Limits:
         """The limits of the job's handler; for an action that has none, which the child will say, the settings'."""
-        handler = self._around.zygote.handler_of(job.action)
-        return handler.limits.or_else(self._rules.limits) if handler else self._rules.limits
+        handler = (left_over or self._around).zygote.handler_of(job.action)
+        return handler.limits.or_else(self._around.rules.limits) if handler else self._around.rules.limits
 
     def _new_attempt(self, job: Job, child: Child, claimed_at: float, limits: Limits, log: Any) -> Attempt:
         terms = Terms.of(
             job.heartbeat_interval,
-            time_to_live=math.inf if limits.idempotent else self._rules.lease_ttl,
-            longest_interval=self._rules.max_heartbeat_interval,
+            time_to_live=math.inf if limits.idempotent else self._around.rules.lease_ttl,
+            longest_interval=self._around.rules.max_heartbeat_interval,
         )
         return Attempt(
             job,
-            fence=Fence(self._rules.worker_id, job.job_id, job.attempt),
+            fence=Fence(self._around.rules.worker_id, job.job_id, job.attempt),
             lease=Lease(terms, claimed_at=claimed_at),
             child=child,
             server=self._server,
@@ -270,10 +297,10 @@ class Slot:
 
     @property
     def _workdir(self) -> Path:
-        return self._rules.scratch / str(self.number)
+        return self._around.rules.scratch / str(self.number)
 
     async def _report_bug(self, job: Job) -> None:
-        fence = Fence(self._rules.worker_id, job.job_id, job.attempt)
+        fence = Fence(self._around.rules.worker_id, job.job_id, job.attempt)
         try:
             await self._server.complete(fence, Failed("SupervisorError", "the supervisor failed; see its log"))
         except ServerError as error:
