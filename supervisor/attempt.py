@@ -107,6 +107,15 @@ class Attempt:
         """Whether its outcome was not settled when it ended, and waits in the spool."""
         return self._report is not None and self._report.is_kept
 
+    async def stack(self) -> str:
+        """The Python stack of its child as it is now; raise `TimeoutError` when the child cannot write it."""
+        return await self._child.stack()
+
+    @property
+    def is_beating(self) -> bool:
+        """Whether its heartbeats are sent when they are due, answered or not."""
+        return not self._lease.is_overdue(self._now())
+
     async def run(self, refusal: Failed | None = None) -> None:
         """Run the job and report it; or report `refusal` instead of running it.
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from supervisor import config, kinds
-from supervisor.config import OPTIONS, ConfigError, Machine, Option, Settings
+from supervisor.config import OPTIONS, ConfigError, Machine, Option
+from supervisor.configuration import Configuration, require_folders
 from supervisor.credential import Credential, CredentialSource
 from supervisor.exit_code import ExitCode
 from supervisor.kinds import Kind
@@ -111,16 +112,18 @@ def run(**answers: Any) -> None:
     from supervisor.process import kernel
 
     kernel.set_dumpable(False)  # first of all: from here on a child cannot read the key from our memory
-    settings, source, credential = _configuration(answers)
+    configuration = Configuration(_given(answers), os.environ, _machine())
+    settings = configuration.read()
 
     import structlog
 
     from supervisor import log, service
 
+    credential = configuration.source.read()
     log.configure(settings.log_level, settings.log_format, secrets=[credential.token])
     if credential.warning:
         structlog.get_logger(__name__).warning(credential.warning)
-    sys.exit(service.main(settings, source))
+    sys.exit(service.main(settings, configuration.source, configuration.read))
 
 
 @main.command()
@@ -128,7 +131,7 @@ def run(**answers: Any) -> None:
 def check(**answers: Any) -> None:
     """Import the handlers and list them."""
     values = _values(_CHECK_OPTIONS, answers)
-    _require_folders(values["handlers"])
+    require_folders(values["handlers"])
 
     from supervisor import log
     from supervisor.check import check_handlers
@@ -257,20 +260,6 @@ def version() -> None:
     click.echo(f"mobius-supervisor {__version__}")
 
 
-def _configuration(answers: Mapping[str, Any]) -> tuple[Settings, CredentialSource, Credential]:
-    source, credential = _credential(answers)
-    settings = config.resolve(
-        _given(answers),
-        os.environ,
-        _machine(),
-        has_key=credential is not None,
-        key_project=credential.project if credential else None,
-    )
-    _require_folders(settings.handlers)
-    assert credential is not None  # `resolve` has said that it is missing
-    return settings, source, credential
-
-
 def _account(names: Iterable[str], answers: Mapping[str, Any]) -> tuple[dict[str, Any], Credential]:
     """Return the values of `names`, the server's address and the project among them, and the key."""
     values = _values(names, answers)
@@ -313,9 +302,3 @@ def _machine() -> Machine:
         random=secrets.token_hex(3),
         home=Path("~").expanduser(),
     )
-
-
-def _require_folders(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(f"--handlers: there is no folder {str(folder)!r}")

@@ -44,6 +44,18 @@ class Kind:
         return self.separator is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An amount of something: so many bytes, or a part of all there is."""
+
+    size: int = 0
+    part: float = 0.0
+
+    def of(self, total: int) -> int:
+        """In bytes, when there are `total`."""
+        return self.size or round(self.part * total)
+
+
 def _read_workers(text: str) -> int | None:
     if text.lower() == "auto":
         return None
@@ -131,6 +143,13 @@ def _read_count(text: str) -> int:
     return int(text)
 
 
+def _read_share(text: str) -> Share:
+    match = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]+)?)\s*%", text.strip())
+    if text.strip().lower() in ("off", "0"):
+        return Share()
+    return Share(part=float(match[1]) / 100) if match else Share(size=parse_size(text))
+
+
 def _read_niceness(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,2}", text) or int(text) > 19:
         raise ValueError(f"must be a whole number from 0 to 19, not {text!r}")
@@ -178,6 +197,7 @@ URL = Kind(_read_url, "URL")
 DURATION = Kind(parse_duration, "DURATION")
 POSITIVE_DURATION = Kind(_read_positive_duration, "DURATION")
 SIZE = Kind(parse_size, "SIZE")
+SHARE = Kind(_read_share, "SIZE|N%|off")
 COUNT = Kind(_read_count, "N")
 NICENESS = Kind(_read_niceness, "0..19")
 WAIT = Kind(_read_wait, "SECONDS")

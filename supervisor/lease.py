@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from supervisor.backoff import Backoff
 from supervisor.job import Directive
 
+OVERDUE = 1.0
+"""Seconds that a heartbeat may be late for reasons of the machine."""
+
 
 class LeaseLost(Exception):
     """The attempt is not ours any more: its child is killed and nothing is reported.  Caught by the slot."""
@@ -104,6 +107,10 @@ class Lease:
     def expires_at(self) -> float:
         """When silence will have lasted for the time-to-live."""
         return self._renewed_at + self._terms.time_to_live
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether a heartbeat should have been sent long ago; one that is under way is given up within an interval."""
+        return now > self._next_beat_at + 2 * self._terms.interval + OVERDUE
 
     @property
     def length_is_guessed(self) -> bool:

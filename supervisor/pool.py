@@ -9,11 +9,13 @@ import asyncio
 import itertools
 from functools import partial
 
+from supervisor.attempt import Attempt
 from supervisor.gate import Bar, Gate
 from supervisor.job import Job
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.family import Family
+from supervisor.process.kernel import boottime
 from supervisor.process.zygote import Zygote
 from supervisor.quarantine import Quarantine
 from supervisor.report import Reporter
@@ -30,7 +32,8 @@ class Pool:
         self._zygote = zygote
         self._rules = rules
         self._polls = Polls(workers)
-        self._is_known = False
+        self.answered_at: float | None = None
+        """When the server has last answered a claim, on the clock of leases."""
         self._serving = asyncio.Event()
         self._job_over = asyncio.Event()
         self._has_borne = False
@@ -86,6 +89,17 @@ class Pool:
     def longest_grace(self) -> float:
         """Seconds that the running jobs may take to stop."""
         return max((slot.attempt.grace for slot in self._slots if slot.attempt), default=0.0)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """What runs now."""
+        return [slot.attempt for slot in self._slots if slot.attempt is not None]
+
+    def complaint(self, now: float) -> str | None:
+        """What does not move that should; None when claims and heartbeats go on."""
+        if self._polls.is_stuck:
+            return "nobody claims though somebody may"
+        return next((said for slot in self._slots if (said := slot.complaint(now)) is not None), None)
 
     @property
     def has_borne(self) -> bool:
@@ -174,12 +188,16 @@ class Pool:
             slot.stop(why)
 
     def answered(self) -> None:
-        self._is_known = True
+        self.answered_at = boottime()
         self._serving.set()
 
     @property
     def is_known(self) -> bool:
-        return self._is_known
+        return self.answered_at is not None
+
+    @property
+    def is_serving(self) -> bool:
+        return self._serving.is_set()
 
     async def serving(self) -> None:
         """Wait until the server has answered a claim, or there is a cause to claim nothing: from here on we serve."""

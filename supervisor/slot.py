@@ -38,6 +38,9 @@ QUICK = 0.5
 PARTIAL_WAIT = 1.0
 """Seconds that a claim waits when it leaves out actions that are full: they are to be asked for soon after."""
 
+CLAIM_PATIENCE = 60.0
+"""Seconds beyond the asked wait after which a claim is stuck: the client has given it up, and a backoff is over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -109,6 +112,7 @@ class Slot:
         self._job: Job | None = None
         self._attempt: Attempt | None = None
         self._asked: Sequence[str] = ()
+        self._claim_due_at = math.inf
         self._draining = False
         # Whatever a slot does between two jobs can be cut short by a drain.
         self._between_jobs: asyncio.Timeout | None = None
@@ -122,6 +126,14 @@ class Slot:
     def attempt(self) -> Attempt | None:
         """What runs here now."""
         return self._attempt
+
+    def complaint(self, now: float) -> str | None:
+        """What does not move here that should."""
+        if now > self._claim_due_at:
+            return f"the claim of slot {self.number} does not end"
+        if self._attempt is not None and not self._attempt.is_beating:
+            return f"the heartbeats of job {self._attempt.job.job_id} are not sent"
+        return None
 
     def has_taken(self, job: Job) -> bool:
         """Whether this very attempt is here; other attempts at the same job are other people's, or will be."""
@@ -187,6 +199,7 @@ class Slot:
         finally:
             self._between_jobs = None
             self._asked = ()
+            self._claim_due_at = math.inf
 
     async def _claim(self) -> Job | None:
         self._asked = self._around.open_actions()
@@ -196,6 +209,7 @@ class Slot:
         is_partial = len(self._asked) < len(self._around.zygote.imported.handlers)
         wait = min(self._around.rules.wait, PARTIAL_WAIT if is_partial else math.inf) if self._around.is_known else 0.0
         asked_at = boottime()
+        self._claim_due_at = asked_at + wait + CLAIM_PATIENCE
         try:
             job = await self._server.claim(self._asked, wait=wait)
         except RateLimited as limited:

@@ -38,7 +38,9 @@ BIRTH = 1.0
 LINGER = 2.0
 """Seconds that a child may live on after it closed its pipe."""
 MOMENT = 0.002
-"""Seconds until the kernel is asked again for a dead child that is not ours yet."""
+"""Seconds until one looks again where nothing tells: for a dead child that is not ours yet, for a stack."""
+STACK_DEADLINE = 2.0
+"""Seconds that a child may take to write its stack; one that waits for a disk, or is stopped, does not."""
 
 
 class State(enum.Enum):
@@ -171,6 +173,17 @@ class Child:
         if self.state is not State.EXITED and self.pid is not None:
             kill_group(self.pid)
             self._signal(signal.SIGKILL)  # the group is not there yet when the child has not called setsid
+
+    async def stack(self) -> str:
+        """The Python stack as it is now; raise `TimeoutError` when it is not written within `STACK_DEADLINE`."""
+        self.dump_stack()
+        size = 0
+        async with asyncio.timeout(STACK_DEADLINE):
+            # It is written in pieces, and nothing tells of the last one.
+            while size == 0 or self._stack.size != size:
+                size = self._stack.size
+                await asyncio.sleep(MOMENT)
+        return self._stack.read()
 
     def wait(self) -> Awaitable[bool]:
         """Wait until it has ended and was reaped."""
