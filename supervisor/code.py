@@ -99,7 +99,7 @@ class Code:
         _log_problems(zygote.imported)
         if not zygote.imported.handlers:
             await zygote.kill()
-            raise StartFailed(f"no handler could be loaded from {', '.join(map(str, nursery.folders))}")
+            raise StartFailed(_nothing(nursery, zygote.imported))
         return zygote
 
     async def _rehearse(self, zygote: Zygote) -> None:
@@ -130,6 +130,11 @@ def _refuse_losses(old: Imported, new: Imported) -> None:
     losses = [problem for problem in new.problems if problem.file not in known]
     if losses:
         raise StartFailed("; ".join(map(_say, losses)))
+
+
+def _nothing(nursery: Nursery, imported: Imported) -> str:
+    folders = ", ".join(map(str, nursery.folders))
+    return "; ".join([*map(_say, imported.problems), f"no handler could be loaded from {folders}"])
 
 
 def _say(problem: Problem) -> str:

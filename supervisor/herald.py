@@ -17,7 +17,7 @@ log = structlog.get_logger("service")
 
 STATUS_INTERVAL = 5.0
 """Seconds between two looks at what `systemctl status` shows."""
-LONGEST_ERROR = 200
+LONGEST_ERROR = 300
 """Characters of what went wrong, in a line that is to be read at a glance."""
 
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -154,6 +155,24 @@ def reports(server: DevServer, job_id: str) -> list[Call]:
 def result_of(report: Call) -> Any:
     """The decoded result in a complete call."""
     return json.loads(base64.b64decode(report.body["result_b64"]))
+
+
+async def logged(state: Path, text: str) -> None:
+    """Wait until the program's log holds `text`."""
+    async with asyncio.timeout(GENEROUS):
+        while text not in (state / "log").read_text():
+            await asyncio.sleep(0.01)
+
+
+def zygote_of(supervisor: int) -> int:
+    """The process that forks children: older than those of them that are not ready to dump their stacks yet."""
+    ours = [pid for pid in children_of(supervisor) if "zygote_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    return min(pid for pid in ours if not _catches(pid, signal.SIGUSR1))
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    (mask,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def is_alive(pid: int) -> bool:
