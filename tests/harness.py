@@ -94,10 +94,11 @@ async def program(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run the installed program as a process of its own; its log goes to `state/log`.
 
-    `prefix` is a command that becomes the program, such as `setpriv …`.
+    `prefix` is a command that becomes the program, such as `setpriv …`.  An option that is "" is not given.
     """
     given = {"handlers": str(HANDLERS), "workers": "2", "base_url": url, "project": PROJECT, "state_dir": str(state)}
-    options = [part for name, text in {**given, **changes}.items() for part in (f"--{name.replace('_', '-')}", text)]
+    chosen = {name: text for name, text in {**given, **changes}.items() if text}
+    options = [part for name, text in chosen.items() for part in (f"--{name.replace('_', '-')}", text)]
     state.mkdir(exist_ok=True)
     with (state / "log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
