@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from supervisor.spool import Spool
 
 _CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
+_DEV_OPTIONS = ("workers", "handlers", "import_timeout", "pass_env", "job_memory", "log_level", "log_format")
 _SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http")
 _REPLAY_OPTIONS = (*_SUBMIT_OPTIONS, "state_dir")
 
@@ -178,6 +179,22 @@ def server(api_key_file: Path | None, faults: Path | None, **limits: Any) -> Non
     api_key = CredentialSource(api_key_file, {}).read().token if api_key_file else None
     hint = f"MOBIUS_SUPERVISOR_API_KEY_FILE={api_key_file.absolute()}" if api_key_file else "MOBIUS_API_KEY=mbx_local"
     asyncio.run(serve(DevServerSettings(api_key=api_key, faults=script, **limits), hint))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the server.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Its port; 0 picks a free one."
+)
+@click.option(
+    "--db", "database", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file.  [default: in memory]"
+)
+@_asked(*_DEV_OPTIONS)
+def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
+    """Run a local server and a supervisor that reloads when a handler's file changes, until Ctrl-C."""
+    from supervisor import dev as development
+
+    sys.exit(development.main(_given(answers), _machine(), host=host, port=port, database=database))
 
 
 @main.command()

@@ -9,6 +9,7 @@ from supervisor import config
 from supervisor.config import NOTHING_WRITTEN, ConfigError, Given, Machine, Settings, Written
 from supervisor.credential import CredentialSource
 from supervisor.settings_file import read_settings_file
+from supervisor.watch import require_watchfiles
 
 
 class Configuration:
@@ -34,6 +35,8 @@ class Configuration:
             written=self._written(),
         )
         require_folders(settings.handlers)
+        if settings.watch:
+            require_watchfiles()
         return settings
 
     def _written(self) -> Written:

@@ -37,6 +37,7 @@ from supervisor.spool import Spool
 from supervisor.spoolfile import Destination
 from supervisor.systemd import Notifier
 from supervisor.tasks import Alongside
+from supervisor.watch import watch
 
 log = structlog.get_logger("service")
 
@@ -156,6 +157,8 @@ class Service:
             beside.start(replay.run)
             beside.start(herald.announce)
             beside.start(herald.feed_watchdog)
+            if self._settings.watch:
+                beside.start(lambda: watch(self._settings.handlers, operations.ask_to_reload))
             await asyncio.wait([serving])
         if self._shutdown.stage is Stage.KILL:
             return ExitCode.THIRD_INTERRUPT

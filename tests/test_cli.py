@@ -44,7 +44,7 @@ class Service:
         self.key_was_unread: bool | None = None
         self.logging: tuple[object, ...] = ()
 
-    def main(self, settings: Settings, source: CredentialSource) -> int:
+    def main(self, settings: Settings, source: CredentialSource, _: object) -> int:
         self.settings, self.token = settings, source.read().token
         if self.error:
             raise self.error
