@@ -290,3 +290,18 @@ async def test_systemd_is_told_when_a_reload_begins_and_ends_and_why_it_failed(
     assert status.startswith("STATUS=2 children: 0 busy 2 idle, 0 spooled, last claim ")
     assert "reload refused: " in status
     assert "not today" in status
+
+
+async def test_no_job_is_dropped_by_reloads_under_load(server: DevServer, state: Path, handlers: Path) -> None:
+    async with serving(server, state, handlers, workers="4") as process:
+        runs = []
+        for number in range(120):
+            if number % 20 == 0:
+                write(handlers, f"version {number}")
+                process.send_signal(signal.SIGHUP)
+            runs.append(await start_job(server, "tells"))
+            await asyncio.sleep(0.01)
+
+        for run in runs:
+            await told(server, run)
+    assert {server.jobs(run)[0].attempt for run in runs} == {1}
