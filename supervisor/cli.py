@@ -116,11 +116,13 @@ def run(**answers: Any) -> None:
     import structlog
 
     from supervisor import log, service
+    from supervisor.redaction import Mask
 
-    log.configure(settings.log_level, settings.log_format, secrets=[credential.token])
+    mask = Mask([credential.token])
+    log.configure(settings.log_level, settings.log_format, mask=mask)
     if credential.warning:
         structlog.get_logger(__name__).warning(credential.warning)
-    sys.exit(service.main(settings, source))
+    sys.exit(service.main(settings, source, mask))
 
 
 @main.command()

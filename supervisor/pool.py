@@ -6,24 +6,38 @@ It owns the slots and knows which zygote is current; what a slot does is the slo
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
+from supervisor.attempt import Attempt
 from supervisor.job import Job
+from supervisor.ledger import Ledger
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.family import Family
+from supervisor.process.usage import Usage
 from supervisor.process.zygote import Zygote
 from supervisor.quarantine import Quarantine
 from supervisor.report import Reporter
 from supervisor.server import JobServer
 from supervisor.slot import Rules, Slot
+from supervisor.status import ClaimStatus, SlotStatus
 
 
 class Pool:
     """`workers` slots that run until they are drained."""
 
     def __init__(
-        self, workers: int, *, rules: Rules, server: JobServer, reporter: Reporter, family: Family, zygote: Zygote
+        self,
+        workers: int,
+        *,
+        rules: Rules,
+        server: JobServer,
+        reporter: Reporter,
+        ledger: Ledger,
+        family: Family,
+        zygote: Zygote,
     ) -> None:
+        self.ledger = ledger
         self._zygote = zygote
         self._polls = Polls(workers)
         self._first_answer = asyncio.Event()
@@ -66,6 +80,25 @@ class Pool:
     def longest_grace(self) -> float:
         """Seconds that the running jobs may take to stop."""
         return max((slot.attempt.grace for slot in self._slots if slot.attempt), default=0.0)
+
+    def status(self, usages: Mapping[int, Usage]) -> tuple[SlotStatus, ...]:
+        """What is in each slot; `usages` are by pid, of the children at which somebody has looked."""
+        return tuple(slot.status(usages) for slot in self._slots)
+
+    def claims(self, now: float, reason: str | None) -> ClaimStatus:
+        """Whether jobs are asked for; `reason` is why they are not, otherwise it is what goes wrong."""
+        ledger = self.ledger
+        return ClaimStatus(
+            open_polls=self._polls.open,
+            reason=reason or ledger.claim_error,
+            last_answer_age=_age(ledger.answered_at, now),
+            last_job_age=_age(ledger.got_job_at, now),
+            last_call_age=_age(ledger.claimed_at, now),
+        )
+
+    def attempt_at(self, job_id: str) -> Attempt | None:
+        """What runs here of a job; None when nothing does."""
+        return next((slot.attempt for slot in self._slots if slot.attempt and slot.attempt.job.job_id == job_id), None)
 
     @property
     def has_borne(self) -> bool:
@@ -126,3 +159,7 @@ class Pool:
     async def first_answer(self) -> None:
         """Wait until the server has answered a claim: from here on we serve."""
         await self._first_answer.wait()
+
+
+def _age(since: float | None, now: float) -> float | None:
+    return None if since is None else now - since

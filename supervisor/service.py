@@ -18,6 +18,7 @@ from supervisor.config import ConfigError, Settings
 from supervisor.credential import CredentialSource
 from supervisor.exit_code import ExitCode
 from supervisor.instance import claimed_instance
+from supervisor.ledger import Ledger
 from supervisor.limits import Limits
 from supervisor.outcome import SHUTDOWN
 from supervisor.pool import Pool
@@ -25,6 +26,7 @@ from supervisor.process.environment import child_environment
 from supervisor.process.family import Family
 from supervisor.process.messages import Imported
 from supervisor.process.zygote import Nursery, StartFailed, Zygote
+from supervisor.redaction import Mask
 from supervisor.replay import Replay
 from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer
@@ -43,17 +45,20 @@ LAST_REPORTS = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
 
 
-def main(settings: Settings, source: CredentialSource) -> ExitCode:
+def main(settings: Settings, source: CredentialSource, mask: Mask) -> ExitCode:
     """Serve until told to stop; return the exit code.  What goes wrong is one line in the log."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(settings, source, os.environ))
+        return runner.run(serve(settings, source, os.environ, mask))
 
 
-async def serve(settings: Settings, source: CredentialSource, environment: Mapping[str, str]) -> ExitCode:
+async def serve(
+    settings: Settings, source: CredentialSource, environment: Mapping[str, str], mask: Mask | None = None
+) -> ExitCode:
     """As `main`, in the running loop."""
+    mask = mask or Mask()
     try:
         with claimed_instance(settings.state_dir, settings.worker_id) as scratch:
-            service = Service(settings, source, environment)
+            service = Service(settings, source, environment, mask)
             rules = Rules(
                 worker_id=settings.worker_id,
                 wait=settings.wait_seconds,
@@ -61,6 +66,7 @@ async def serve(settings: Settings, source: CredentialSource, environment: Mappi
                 lease_ttl=settings.lease_ttl,
                 max_heartbeat_interval=settings.max_heartbeat_interval,
                 scratch=scratch,
+                mask=mask,
             )
             return await service.run(rules)
     except* StartFailed as failed:
@@ -81,10 +87,14 @@ async def serve(settings: Settings, source: CredentialSource, environment: Mappi
 class Service:
     """Everything that is open while the program serves."""
 
-    def __init__(self, settings: Settings, source: CredentialSource, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, source: CredentialSource, environment: Mapping[str, str], mask: Mask
+    ) -> None:
         self._settings = settings
         self._source = source
-        self._token = source.read().token
+        self._mask = mask
+        self._token = self._read_key()
+        self._ledger = Ledger()
         self._family = Family()
         self._notifier = Notifier(environment)
         self._shutdown = Shutdown()
@@ -104,7 +114,13 @@ class Service:
                 reporter = self._reporter(client)
                 replay = Replay(reporter)
                 pool = Pool(
-                    settings.workers, rules=rules, server=client, reporter=reporter, family=self._family, zygote=zygote
+                    settings.workers,
+                    rules=rules,
+                    server=client,
+                    reporter=reporter,
+                    ledger=self._ledger,
+                    family=self._family,
+                    zygote=zygote,
                 )
                 log.info(
                     "started",
@@ -124,15 +140,20 @@ class Service:
     def _reporter(self, server: JobServer) -> Reporter:
         settings = self._settings
         destination = Destination(settings.base_url, settings.project)
-        return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after)
+        return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after, self._ledger)
 
     def _reread(self) -> str:
         """The key as it is now, after the server has refused it; the one that we have when there is none to read."""
         try:
-            return self._source.read().token
+            return self._read_key()
         except ConfigError as error:
             log.error("the API key cannot be read again", error=str(error))
             return self._token
+
+    def _read_key(self) -> str:
+        token = self._source.read().token
+        self._mask.add(token)
+        return token
 
     async def _start_zygote(self) -> Zygote:
         zygote = await Zygote.start(self._nursery, self._family)

@@ -16,7 +16,8 @@ ChildState = Literal["none", "starting", "idle", "busy", "stopping"]
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that runs.  `lease_left` is what is left of its lease, `progress` the newest `progress` event."""
+    """A job that runs.  `lease_left` is what is left of the `lease_length` that a renewal gives, None where nobody
+    gives the job away; `progress` is the newest `progress` event."""
 
     job_id: str
     run_id: str
@@ -33,6 +34,9 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_line: str | None
     stopping: str | None
     """Why it is being stopped."""
+    lease_length: float | None = None
+    beat_overdue: bool = False
+    """Whether a heartbeat should have been sent long ago."""
 
 
 class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +69,8 @@ class ClaimStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     last_answer_age: float | None
     last_job_age: float | None
+    last_call_age: float | None = None
+    """Since a claim was last made, answered or not."""
 
 
 class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,8 +1,9 @@
-"""Memory of a child's whole process tree.  Runs in the parent, in a thread: the kernel walks page tables for it."""
+"""Memory and CPU of a child's process tree.  Runs in the parent, in a thread: the kernel walks page tables for it."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 
 import psutil
 
@@ -16,6 +17,27 @@ def tree_memory(pid: int, *, exact_above: int) -> int:
     tree = _tree(pid)
     resident = sum(_resident(process) for process in tree)
     return resident if resident <= exact_above else sum(_proportional(process) for process in tree)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a child's process tree uses: bytes, and CPU seconds of all of it but the child itself."""
+
+    memory: int
+    others_cpu: float
+
+
+def tree_usage(pid: int, *, exact_above: int) -> Usage:
+    """As `tree_memory`, with what whoever looks wants to know besides."""
+    others = _tree(pid)[1:]
+    return Usage(tree_memory(pid, exact_above=exact_above), sum(map(_cpu, others)))
+
+
+def _cpu(process: psutil.Process) -> float:
+    with contextlib.suppress(psutil.Error):
+        times = process.cpu_times()
+        return float(times.user + times.system)
+    return 0.0
 
 
 def _tree(pid: int) -> list[psutil.Process]:
