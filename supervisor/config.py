@@ -249,6 +249,38 @@ class Settings:
             shown_default="$STATE_DIRECTORY, else mobius-supervisor in $XDG_STATE_HOME or ~/.local/state",
         )
     )
+    forward_output: bool = field(
+        metadata=_asked(
+            "forward-output",
+            kinds.SWITCH,
+            "What handlers print also goes to the server, as `log` events of their runs.",
+            default="off",
+        )
+    )
+    socket: Path | None = field(
+        metadata=_asked(
+            "socket",
+            kinds.PATH,
+            "Control socket, for the commands that look and steer.",
+            shown_default="in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/mobius-supervisor, else in --state-dir",
+        )
+    )
+    listen: tuple[str, int] | None = field(
+        metadata=_asked(
+            "listen",
+            kinds.ADDRESS,
+            "Address at which health, metrics and status can be seen as well.",
+            shown_default="none",
+        )
+    )
+    listen_token_file: Path | None = field(
+        metadata=_asked(
+            "listen-token-file",
+            kinds.PATH,
+            "File with the token that allows commands at --listen.",
+            shown_default="none: no commands there",
+        )
+    )
     log_level: str = field(
         metadata=_asked(
             "log-level", kinds.LEVEL, "Least important lines to log.", default="info", aliases=("MOBIUS_LOG_LEVEL",)

@@ -67,7 +67,7 @@ class Ledger:
         self.events_sent = 0
         self.events_dropped = 0
         self.log_bytes: Counter[str] = Counter(output=0, log=0)
-        self.child_exits: Counter[ExitReason] = Counter(dict.fromkeys(get_args(ExitReason), 0))
+        self.child_exits: Counter[str] = Counter(dict.fromkeys(get_args(ExitReason), 0))
         self.child_start_seconds = Histogram(QUICK)
 
     def claim_answered(self, now: float, *, asked_at: float, has_job: bool) -> None:

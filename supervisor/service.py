@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import structlog
 import uvloop
@@ -15,9 +16,14 @@ import uvloop
 from supervisor.api.client import Account, Client
 from supervisor.backoff import Backoff
 from supervisor.config import ConfigError, Settings
+from supervisor.control.opening import controlled
+from supervisor.control.plain_page import PlainPage
+from supervisor.course import Course
 from supervisor.credential import CredentialSource
 from supervisor.exit_code import ExitCode
+from supervisor.helm import Helm
 from supervisor.instance import claimed_instance
+from supervisor.lag import LoopLag
 from supervisor.ledger import Ledger
 from supervisor.limits import Limits
 from supervisor.outcome import SHUTDOWN
@@ -91,6 +97,7 @@ class Service:
         self, settings: Settings, source: CredentialSource, environment: Mapping[str, str], mask: Mask
     ) -> None:
         self._settings = settings
+        self._environment = environment
         self._source = source
         self._mask = mask
         self._token = self._read_key()
@@ -129,13 +136,26 @@ class Service:
                     actions=[handler.action for handler in zygote.imported.handlers],
                 )
                 try:
-                    code = await self._serve(pool, replay)
+                    async with self._controlled(pool, reporter.spool):
+                        code = await self._serve(pool, replay)
                 finally:
                     await replay.tell_what_waits()
                     await pool.zygote.kill()
                     await self._family.sweep()
         log.info("stopped", code=int(code))
         return code
+
+    @asynccontextmanager
+    async def _controlled(self, pool: Pool, spool: Spool) -> AsyncIterator[None]:
+        """Let operators look and steer inside the block."""
+        lag = LoopLag()
+        helm = Helm(self._settings, pool, spool, Course(pool, self._shutdown), lag)
+        async with (
+            controlled(self._settings, self._environment, helm, self._ledger, PlainPage()),
+            Alongside() as beside,
+        ):
+            beside.start(lag.run)
+            yield
 
     def _reporter(self, server: JobServer) -> Reporter:
         settings = self._settings

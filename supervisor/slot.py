@@ -148,6 +148,7 @@ class Slot:
             state=self._child_state(child),
             jobs=child.jobs if child else 0,
             job=attempt.status(usage) if attempt else None,
+            memory=usage.memory if usage else None,
         )
 
     def _child_state(self, child: Child | None) -> ChildState:
