@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from supervisor.courier import Courier
+from supervisor.forwarding import SOON, Forwarding
 from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.lease import Lease
 from supervisor.ledger import ExitReason, Ledger
@@ -65,6 +66,7 @@ class Attempt:
         workdir: Path,
         log: Any,
         mask: Callable[[str], str] = str,
+        forwards_output: bool = False,
         now: Callable[[], float] = boottime,
     ) -> None:
         self.job = job
@@ -78,6 +80,7 @@ class Attempt:
         self._workdir = workdir
         self._log = log
         self._mask = mask
+        self._forwarding = Forwarding(now()) if forwards_output else None
         self._now = now
         self._began_at = now()
         self._courier: Courier | None = None  # none before the first event
@@ -244,6 +247,19 @@ class Attempt:
     def heard_line(self, line: str) -> None:
         self._ledger.log_bytes["output"] += len(line) + 1
         self._log.info("printed", line=line)
+        if self._forwarding is not None:
+            if self._forwarding.is_empty:
+                self._beside.start_after(SOON, self._forward_soon)
+            has_room = self._courier is None or not self._courier.is_full
+            self._forwarding.add(self._mask(line), self._now(), has_room=has_room)
+
+    async def _forward_soon(self) -> None:
+        self._forward()
+
+    def _forward(self) -> None:
+        """Send what was printed so far."""
+        for event in self._forwarding.events() if self._forwarding else ():
+            self.heard_event(event)
 
     @property
     def _order(self) -> Run:
@@ -370,6 +386,7 @@ class Attempt:
 
     async def _conclude(self, told: Outcome | None) -> None:
         """Deliver the events, then the outcome; whatever happens meanwhile, the outcome is not lost."""
+        self._forward()
         report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
             await self._keep_in_time(report)

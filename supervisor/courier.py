@@ -64,6 +64,11 @@ class Courier:
         """Whether the server has every event that it will get."""
         return self._sender is None or self._sender.done()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits to be sent than is good."""
+        return self._outbox.is_full
+
     def take(self, event: Event, *, hold_back: bool) -> None:
         """Send `event` soon; `hold_back` reads the child no further while that is more than anybody can take."""
         self._outbox.add(event)

@@ -73,6 +73,7 @@ async def serve(
                 max_heartbeat_interval=settings.max_heartbeat_interval,
                 scratch=scratch,
                 mask=mask,
+                forwards_output=settings.forward_output,
             )
             return await service.run(rules)
     except* StartFailed as failed:

@@ -65,6 +65,7 @@ class Rules:
     scratch: Path
     mask: Callable[[str], str] = str
     """Hides secrets in what handlers print."""
+    forwards_output: bool = False
 
 
 class Surroundings(Source, Protocol):
@@ -310,6 +311,7 @@ class Slot:
             workdir=self._workdir,
             log=log,
             mask=self._rules.mask,
+            forwards_output=self._rules.forwards_output,
         )
 
     @property
