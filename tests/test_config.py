@@ -51,6 +51,10 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         import_timeout=60.0,
         pass_env=(),
         state_dir=Path("/home/user/.local/state/mobius-supervisor"),
+        forward_output=False,
+        socket=None,
+        listen=None,
+        listen_token_file=None,
         log_level="info",
         log_format="auto",
     )
