@@ -16,6 +16,7 @@ from supervisor.process.child import Child
 from supervisor.process.family import Family
 from supervisor.process.messages import Imported, Problem
 from supervisor.process.zygote import Nursery, StartFailed, Zygote
+from supervisor.status import CodeStatus
 
 log = structlog.get_logger("code")
 
@@ -47,6 +48,17 @@ class Code:
         """The current one."""
         assert self._zygote is not None, "nothing is loaded"
         return self._zygote
+
+    @property
+    def status(self) -> CodeStatus:
+        imported = self.zygote.imported
+        return CodeStatus(
+            generation=self.generation,
+            loaded_at=self.loaded_at,
+            actions=tuple(handler.action for handler in imported.handlers),
+            problems=tuple(map(_say, imported.problems)),
+            error=self.error,
+        )
 
     async def load(self) -> None:
         """Load the handlers for the first time; raise `StartFailed` when there is none."""

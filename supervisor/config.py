@@ -284,6 +284,41 @@ class Settings:
             is_fixed=True,
         )
     )
+    forward_output: bool = field(
+        metadata=_asked(
+            "forward-output",
+            kinds.SWITCH,
+            "What handlers print also goes to the server, as `log` events of their runs.",
+            default="off",
+        )
+    )
+    socket: Path | None = field(
+        metadata=_asked(
+            "socket",
+            kinds.PATH,
+            "Control socket, for the commands that look and steer.",
+            shown_default="in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/mobius-supervisor, else in --state-dir",
+            is_fixed=True,
+        )
+    )
+    listen: tuple[str, int] | None = field(
+        metadata=_asked(
+            "listen",
+            kinds.ADDRESS,
+            "Address at which the status page, health and metrics can be seen as well.",
+            shown_default="none",
+            is_fixed=True,
+        )
+    )
+    listen_token_file: Path | None = field(
+        metadata=_asked(
+            "listen-token-file",
+            kinds.PATH,
+            "File with the token that allows commands at --listen.",
+            shown_default="none: no commands there",
+            is_fixed=True,
+        )
+    )
     log_level: str = field(
         metadata=_asked(
             "log-level", kinds.LEVEL, "Least important lines to log.", default="info", aliases=("MOBIUS_LOG_LEVEL",)

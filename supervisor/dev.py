@@ -17,6 +17,7 @@ from supervisor.config import Given, Machine
 from supervisor.configuration import Configuration
 from supervisor.devserver.app import DevServerSettings
 from supervisor.exit_code import ExitCode
+from supervisor.redaction import Mask
 from supervisor.serve import opened
 
 PROJECT = "demo"
@@ -46,9 +47,10 @@ async def develop(server: DevServerSettings, given: Given, machine: Machine, sta
         environment = own_environment(os.environ)
         configuration = Configuration({**given, **_local(url, state)}, environment, machine)
         settings = configuration.read()
-        log.configure(settings.log_level, settings.log_format, secrets=[KEY])
+        mask = Mask([KEY])
+        log.configure(settings.log_level, settings.log_format, mask=mask)
         click.echo(greeting(url))
-        return await service.serve(settings, configuration.source, environment, configuration.read)
+        return await service.serve(settings, configuration.source, environment, mask, configuration.read)
 
 
 def own_environment(environment: Mapping[str, str]) -> dict[str, str]:

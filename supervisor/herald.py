@@ -67,8 +67,8 @@ class Herald:
 def headline(pool: Pool, code: Code, spooled: int, now: float) -> str:
     """How it goes, in one line."""
     parts = [f"{pool.size} children: {pool.busy} busy {max(0, pool.size - pool.busy)} idle", f"{spooled} spooled"]
-    if pool.answered_at is not None:
-        parts.append(f"last claim {max(0, now - pool.answered_at):.0f} s ago")
+    if pool.ledger.answered_at is not None:
+        parts.append(f"last claim {max(0, now - pool.ledger.answered_at):.0f} s ago")
     if pool.gate.reason is not None:
         parts.append(pool.gate.reason)
     if code.error is not None:

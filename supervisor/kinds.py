@@ -161,6 +161,14 @@ def _read_wait(text: str) -> float:
     return min(parse_duration(text), 30.0)
 
 
+def _read_address(text: str) -> tuple[str, int]:
+    """Read where to listen: the port is the part behind the last colon, for an IPv6 address has some too."""
+    host, _, port = text.rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or _UNPRINTABLE.search(host):
+        raise ValueError(f"must be a host and a port, such as '127.0.0.1:9187', not {text!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def _read_variable(text: str) -> str:
     if not _VARIABLE.fullmatch(text):
         raise ValueError(f"must be the name of an environment variable, not {text!r}")
@@ -201,6 +209,7 @@ SHARE = Kind(_read_share, "SIZE|N%|off")
 COUNT = Kind(_read_count, "N")
 NICENESS = Kind(_read_niceness, "0..19")
 WAIT = Kind(_read_wait, "SECONDS")
+ADDRESS = Kind(_read_address, "HOST:PORT")
 VARIABLES = Kind(_read_variable, "NAME", separator=",")
 LEVEL = Kind(_read_level, "debug|info|warning|error")
 FORMAT = Kind(_read_format, "auto|console|json")

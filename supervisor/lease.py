@@ -108,6 +108,11 @@ class Lease:
         """When silence will have lasted for the time-to-live."""
         return self._renewed_at + self._terms.time_to_live
 
+    @property
+    def length(self) -> float:
+        """The seconds that a renewal gives."""
+        return self._terms.time_to_live
+
     def is_overdue(self, now: float) -> bool:
         """Whether a heartbeat should have been sent long ago; one that is under way is given up within an interval."""
         return now > self._next_beat_at + 2 * self._terms.interval + OVERDUE
@@ -125,6 +130,14 @@ class Lease:
     def is_refused(self) -> bool:
         """Whether the server has said that the attempt is not ours; a lease lost by silence may still be, for it."""
         return self._lost_by in (Told.REFUSED, Told.REPORT_REFUSED)
+
+    @property
+    def is_reporting(self) -> bool:
+        return self.state in (State.REPORTING, State.RELEASED)
+
+    @property
+    def is_lost(self) -> bool:
+        return self.state is State.LOST
 
     @property
     def is_cancelling(self) -> bool:

@@ -20,11 +20,12 @@ from supervisor.gate import Bar
 from supervisor.herald import Herald
 from supervisor.pool import Pool
 from supervisor.process.zygote import StartFailed, Zygote
+from supervisor.redaction import Mask
 from supervisor.report import Reporter
 from supervisor.requests import Requests
 from supervisor.rules import nursery_of, rules_of
 from supervisor.shutdown import Shutdown, Stage
-from supervisor.status import ServiceState
+from supervisor.status import CodeStatus, ServiceState
 from supervisor.steering import Refused
 from supervisor.systemd import Notifier
 
@@ -39,6 +40,13 @@ class Sources:
     key: CredentialSource
     environment: Mapping[str, str]
     scratch: Path
+    mask: Mask
+
+    def read_key(self) -> str:
+        """The key as it is now; no log shows it from here on.  Raises `ConfigError`."""
+        token = self.key.read().token
+        self.mask.add(token)
+        return token
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class Plant:
 
 
 class Operations:
-    """Owns the settings of now."""
+    """Owns the settings of now; the `Course` of a `Helm`, and what signals steer."""
 
     def __init__(self, plant: Plant, settings: Settings, sources: Sources) -> None:
         self.settings = settings
@@ -75,6 +83,11 @@ class Operations:
         if pool.gate.has(Bar.PAUSED):
             return "paused"
         return "serving" if pool.is_serving else "starting"
+
+    @property
+    def code(self) -> CodeStatus:
+        """The handlers as they are loaded."""
+        return self._plant.code.status
 
     async def run(self) -> None:
         """Do what takes a while, until cancelled."""
@@ -153,8 +166,8 @@ class Operations:
     async def _take_over(self) -> None:
         """All of it or nothing: what can fail comes first."""
         settings, fixed = keep_fixed(self.settings, self._sources.settings())
-        token = self._sources.key.read().token
-        rules = rules_of(settings, self._sources.scratch)
+        token = self._sources.read_key()
+        rules = rules_of(settings, self._sources.scratch, self._sources.mask)
 
         def use(zygote: Zygote) -> None:
             self._plant.pool.use(zygote, rules)
@@ -170,7 +183,7 @@ class Operations:
         plant.client.renew(token, settings.queues)
         plant.reporter.spool_after = settings.spool_after
         if (settings.log_level, settings.log_format) != (old.log_level, old.log_format):
-            logging.configure(settings.log_level, settings.log_format, secrets=[token])
+            logging.configure(settings.log_level, settings.log_format, mask=self._sources.mask)
         if settings.workers != old.workers and plant.shutdown.stage is Stage.SERVE:
             plant.pool.resize(settings.workers)
 

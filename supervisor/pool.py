@@ -7,33 +7,43 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Mapping
 from functools import partial
 
 from supervisor.attempt import Attempt
 from supervisor.gate import Bar, Gate
 from supervisor.job import Job
+from supervisor.ledger import Ledger
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.family import Family
-from supervisor.process.kernel import boottime
+from supervisor.process.usage import Usage
 from supervisor.process.zygote import Zygote
 from supervisor.quarantine import Quarantine
 from supervisor.report import Reporter
 from supervisor.server import JobServer
 from supervisor.slot import Rules, Slot
+from supervisor.status import ClaimStatus, SlotStatus
 
 
 class Pool:
     """`workers` slots that run until they are drained."""
 
     def __init__(
-        self, workers: int, *, rules: Rules, server: JobServer, reporter: Reporter, family: Family, zygote: Zygote
+        self,
+        workers: int,
+        *,
+        rules: Rules,
+        server: JobServer,
+        reporter: Reporter,
+        ledger: Ledger,
+        family: Family,
+        zygote: Zygote,
     ) -> None:
+        self.ledger = ledger
         self._zygote = zygote
         self._rules = rules
         self._polls = Polls(workers)
-        self.answered_at: float | None = None
-        """When the server has last answered a claim, on the clock of leases."""
         self._serving = asyncio.Event()
         self._job_over = asyncio.Event()
         self._has_borne = False
@@ -89,6 +99,25 @@ class Pool:
     def longest_grace(self) -> float:
         """Seconds that the running jobs may take to stop."""
         return max((slot.attempt.grace for slot in self._slots if slot.attempt), default=0.0)
+
+    def status(self, usages: Mapping[int, Usage]) -> tuple[SlotStatus, ...]:
+        """What is in each slot; `usages` are by pid, of the children at which somebody has looked."""
+        return tuple(slot.status(usages) for slot in self._slots)
+
+    def claims(self, now: float, reason: str | None) -> ClaimStatus:
+        """Whether jobs are asked for; `reason` is why they never will be again."""
+        ledger = self.ledger
+        return ClaimStatus(
+            open_polls=self._polls.open,
+            reason=reason or self.gate.reason or ledger.claim_error,
+            last_answer_age=_age(ledger.answered_at, now),
+            last_job_age=_age(ledger.got_job_at, now),
+            last_call_age=_age(ledger.claimed_at, now),
+        )
+
+    def attempt_at(self, job_id: str) -> Attempt | None:
+        """What runs here of a job; None when nothing does."""
+        return next((slot.attempt for slot in self._slots if slot.attempt and slot.attempt.job.job_id == job_id), None)
 
     @property
     def attempts(self) -> list[Attempt]:
@@ -188,12 +217,11 @@ class Pool:
             slot.stop(why)
 
     def answered(self) -> None:
-        self.answered_at = boottime()
         self._serving.set()
 
     @property
     def is_known(self) -> bool:
-        return self.answered_at is not None
+        return self.ledger.answered_at is not None
 
     @property
     def is_serving(self) -> bool:
@@ -206,3 +234,7 @@ class Pool:
     def _look_again(self) -> None:
         for slot in self._slots:
             slot.look_again()
+
+
+def _age(since: float | None, now: float) -> float | None:
+    return None if since is None else now - since

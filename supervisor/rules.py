@@ -9,11 +9,12 @@ from supervisor.config import Settings
 from supervisor.limits import Limits
 from supervisor.process.environment import child_environment
 from supervisor.process.zygote import Nursery
+from supervisor.redaction import Mask
 from supervisor.slot import Rules
 
 
-def rules_of(settings: Settings, scratch: Path) -> Rules:
-    """What the slots go by; jobs get their folders in `scratch`."""
+def rules_of(settings: Settings, scratch: Path, mask: Mask) -> Rules:
+    """What the slots go by; jobs get their folders in `scratch`, and what `mask` knows is not shown."""
     return Rules(
         worker_id=settings.worker_id,
         wait=settings.wait_seconds,
@@ -21,6 +22,8 @@ def rules_of(settings: Settings, scratch: Path) -> Rules:
         lease_ttl=settings.lease_ttl,
         max_heartbeat_interval=settings.max_heartbeat_interval,
         scratch=scratch,
+        mask=mask,
+        forwards_output=settings.forward_output,
     )
 
 

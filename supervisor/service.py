@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import structlog
 import uvloop
@@ -17,16 +18,21 @@ from supervisor.admission import Admission
 from supervisor.api.client import Account, Client
 from supervisor.code import Code
 from supervisor.config import ConfigError, Settings
+from supervisor.control.opening import controlled
 from supervisor.credential import CredentialSource
 from supervisor.exit_code import ExitCode
 from supervisor.gate import Bar
+from supervisor.helm import Helm
 from supervisor.herald import Herald
 from supervisor.instance import claimed_instance
+from supervisor.lag import LoopLag
+from supervisor.ledger import Ledger
 from supervisor.operations import Operations, Plant, Sources
 from supervisor.outcome import SHUTDOWN
 from supervisor.pool import Pool
 from supervisor.process.family import Family
 from supervisor.process.zygote import StartFailed
+from supervisor.redaction import Mask
 from supervisor.replay import Replay
 from supervisor.report import Reporter
 from supervisor.rules import nursery_of, rules_of
@@ -47,25 +53,27 @@ LAST_REPORTS = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
 
 
-def main(settings: Settings, source: CredentialSource, reread: Callable[[], Settings]) -> ExitCode:
+def main(settings: Settings, source: CredentialSource, mask: Mask, reread: Callable[[], Settings]) -> ExitCode:
     """Serve until told to stop; return the exit code.  What goes wrong is one line in the log.
 
-    `reread` returns the settings as they are at a reload, or raises `ConfigError`.
+    `mask` learns each key that is read; `reread` returns the settings as they are at a reload, or raises `ConfigError`.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(settings, source, os.environ, reread))
+        return runner.run(serve(settings, source, os.environ, mask, reread))
 
 
 async def serve(
     settings: Settings,
     source: CredentialSource,
     environment: Mapping[str, str],
+    mask: Mask | None = None,
     reread: Callable[[], Settings] | None = None,
 ) -> ExitCode:
     """As `main`, in the running loop."""
     try:
         with claimed_instance(settings.state_dir, settings.worker_id) as scratch:
-            return await Service(settings, Sources(reread or (lambda: settings), source, environment, scratch)).run()
+            sources = Sources(reread or (lambda: settings), source, environment, scratch, mask or Mask())
+            return await Service(settings, sources).run()
     except* StartFailed as failed:
         log.error("cannot start", error=_first(failed))
         code = ExitCode.NO_HANDLER
@@ -87,7 +95,8 @@ class Service:
     def __init__(self, settings: Settings, sources: Sources) -> None:
         self._settings = settings
         self._sources = sources
-        self._token = sources.key.read().token
+        self._token = sources.read_key()
+        self._ledger = Ledger()
         self._family = Family()
         self._notifier = Notifier(sources.environment)
         self._shutdown = Shutdown()
@@ -111,7 +120,9 @@ class Service:
                     actions=[handler.action for handler in self._code.zygote.imported.handlers],
                 )
                 try:
-                    code = await self._serve(plant, replay)
+                    operations = self._operations = Operations(plant, settings, self._sources)
+                    async with self._controlled(plant, operations):
+                        code = await self._serve(plant, operations, replay)
                 finally:
                     self._operations = None
                     await replay.tell_what_waits()
@@ -123,31 +134,40 @@ class Service:
     def _plant(self, client: Client, reporter: Reporter, replay: Replay) -> Plant:
         pool = Pool(
             self._settings.workers,
-            rules=rules_of(self._settings, self._sources.scratch),
+            rules=rules_of(self._settings, self._sources.scratch, self._sources.mask),
             server=client,
             reporter=reporter,
+            ledger=self._ledger,
             family=self._family,
             zygote=self._code.zygote,
         )
         herald = Herald(self._notifier, pool, self._code, replay, self._shutdown)
         return Plant(self._code, pool, client, reporter, self._shutdown, self._notifier, herald)
 
+    @asynccontextmanager
+    async def _controlled(self, plant: Plant, operations: Operations) -> AsyncIterator[None]:
+        """Let operators look and steer inside the block."""
+        lag = LoopLag()
+        helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations, lag)
+        async with controlled(self._settings, self._sources.environment, helm, self._ledger), Alongside() as beside:
+            beside.start(lag.run)
+            yield
+
     def _reporter(self, server: JobServer) -> Reporter:
         settings = self._settings
         destination = Destination(settings.base_url, settings.project)
-        return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after)
+        return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after, self._ledger)
 
     def _reread(self) -> str:
         """The key as it is now, after the server has refused it; the one that we have when there is none to read."""
         try:
-            return self._sources.key.read().token
+            return self._sources.read_key()
         except ConfigError as error:
             log.error("the API key cannot be read again", error=str(error))
             return self._token
 
-    async def _serve(self, plant: Plant, replay: Replay) -> ExitCode:
+    async def _serve(self, plant: Plant, operations: Operations, replay: Replay) -> ExitCode:
         pool, herald = plant.pool, plant.herald
-        operations = self._operations = Operations(plant, self._settings, self._sources)
         async with Alongside() as beside:
             serving = beside.create_task(pool.run(), name="pool")
             beside.start(lambda: self._shut_down_when_told(pool, operations, serving))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,15 +22,18 @@ from supervisor.backoff import Backoff
 from supervisor.berth import Berth, Source
 from supervisor.job import Failed, Fence, Job
 from supervisor.lease import Lease, LeaseLost, Terms
+from supervisor.ledger import Ledger
 from supervisor.limits import Limits
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
-from supervisor.process.child import Child
+from supervisor.process.child import Child, State
 from supervisor.process.family import Family
 from supervisor.process.kernel import boottime
+from supervisor.process.usage import Usage
 from supervisor.quarantine import Quarantine
 from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, RateLimited, Rejected, ServerError, Unavailable
+from supervisor.status import ChildState, SlotStatus
 
 DRAIN_POLL = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""
@@ -37,9 +41,15 @@ QUICK = 0.5
 """Part of the asked wait; an empty answer that comes sooner is no long poll, and the next claim backs off."""
 PARTIAL_WAIT = 1.0
 """Seconds that a claim waits when it leaves out actions that are full: they are to be asked for soon after."""
-
 CLAIM_PATIENCE = 60.0
 """Seconds beyond the asked wait after which a claim is stuck: the client has given it up, and a backoff is over."""
+
+_SHOWN: dict[State, ChildState] = {
+    State.STARTING: "starting",
+    State.IDLE: "idle",
+    State.BUSY: "busy",
+    State.EXITED: "none",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,9 @@ class Rules:
     lease_ttl: float | None
     max_heartbeat_interval: float | None
     scratch: Path
+    mask: Callable[[str], str] = str
+    """Hides secrets in what handlers print."""
+    forwards_output: bool = False
 
 
 class Surroundings(Source, Protocol):
@@ -86,6 +99,10 @@ class Surroundings(Source, Protocol):
     @property
     def quarantine(self) -> Quarantine:
         """Which jobs are not to be run."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where what happens is written down."""
 
 
 class Slot:
@@ -135,6 +152,26 @@ class Slot:
             return f"the heartbeats of job {self._attempt.job.job_id} are not sent"
         return None
 
+    def status(self, usages: Mapping[int, Usage]) -> SlotStatus:
+        """What is here now; `usages` are by pid, of the children at which somebody has looked."""
+        child, attempt = self._berth.child, self._attempt
+        usage = usages.get(child.pid) if child is not None and child.pid is not None else None
+        return SlotStatus(
+            slot=self.number,
+            pid=child.pid if child else None,
+            state=self._child_state(child),
+            jobs=child.jobs if child else 0,
+            job=attempt.status(usage) if attempt else None,
+            memory=usage.memory if usage else None,
+        )
+
+    def _child_state(self, child: Child | None) -> ChildState:
+        if child is None:
+            return "none" if self._draining else "starting"
+        if self._attempt is not None and self._attempt.is_stopping:
+            return "stopping"
+        return _SHOWN[child.state]
+
     def has_taken(self, job: Job) -> bool:
         """Whether this very attempt is here; other attempts at the same job are other people's, or will be."""
         return self._job is not None and (self._job.job_id, self._job.attempt) == (job.job_id, job.attempt)
@@ -152,7 +189,7 @@ class Slot:
                     await self._work(self._job)
                 self._job = None
         finally:
-            await self._berth.discard()
+            await self._berth.discard("shutdown")
 
     def drain(self) -> None:
         """Claim nothing new; a job that runs goes on."""
@@ -208,21 +245,25 @@ class Slot:
             return None
         is_partial = len(self._asked) < len(self._around.zygote.imported.handlers)
         wait = min(self._around.rules.wait, PARTIAL_WAIT if is_partial else math.inf) if self._around.is_known else 0.0
-        asked_at = boottime()
+        ledger = self._around.ledger
+        asked_at = ledger.claimed_at = boottime()
         self._claim_due_at = asked_at + wait + CLAIM_PATIENCE
         try:
             job = await self._server.claim(self._asked, wait=wait)
         except RateLimited as limited:
+            ledger.claim_failed(str(limited))
             self._log.warning("claims pause: the server asks for it", seconds=limited.retry_after)
             self._polls.found_nothing()
             self._polls.pause(limited.retry_after)
             return None
         except (Unavailable, Rejected) as error:
+            ledger.claim_failed(str(error))
             self._polls.found_nothing()
             pause = self._claim_backoff.next()
             self._log.warning("claim failed", error=str(error), again_in=round(pause, 1))
             await asyncio.sleep(pause)
             return None
+        ledger.claim_answered(boottime(), asked_at=asked_at, has_job=job is not None)
         self._around.answered()
         if job is not None and self._around.has_taken(job):
             # Two children with the same fence could not be told apart: what one says would count for the other.
@@ -256,20 +297,21 @@ class Slot:
             await attempt.run(self._around.quarantine.refusal(job, claimed_at))
         except* LeaseLost as lost:
             log.warning("lease lost: killed, nothing more is reported", reason=str(lost.exceptions[0]))
-            await self._berth.discard()
+            await self._berth.discard("killed")
         except* (AuthRevoked, ClaimRefused):
             raise
         except* Exception:  # one slot's bug must not end the others' jobs
             log.exception("turn failed")
-            await self._berth.discard()
+            await self._berth.discard("killed")
             if not attempt.has_left_outcome:
                 await self._report_bug(job)
         finally:
             self._attempt = None
             self._learn(attempt)
-            await self._clean_up(limits)
+            await self._clean_up(limits, attempt)
 
     def _learn(self, attempt: Attempt) -> None:
+        self._around.ledger.job_ended(attempt.ended(time.time()))
         self.jobs_cut += attempt.was_cut
         if attempt.killed_its_child:
             self._around.quarantine.died(attempt.job, boottime())
@@ -304,9 +346,12 @@ class Slot:
             child=child,
             server=self._server,
             reporter=self._reporter,
+            ledger=self._around.ledger,
             limits=limits,
             workdir=self._workdir,
             log=log,
+            mask=self._around.rules.mask,
+            forwards_output=self._around.rules.forwards_output,
         )
 
     @property
@@ -320,8 +365,8 @@ class Slot:
         except ServerError as error:
             self._log.warning("could not report the failure", job_id=job.job_id, error=str(error))
 
-    async def _clean_up(self, limits: Limits) -> None:
+    async def _clean_up(self, limits: Limits, attempt: Attempt) -> None:
         """No spent child and no scratch folder is left to the next job."""
-        await self._berth.settle(limits)
+        await self._berth.settle(limits, attempt.why_child_ended)
         if self._workdir.exists():
             await asyncio.to_thread(shutil.rmtree, self._workdir, ignore_errors=True)

@@ -54,6 +54,10 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         pass_env=(),
         state_dir=Path("/home/user/.local/state/mobius-supervisor"),
         watch=False,
+        forward_output=False,
+        socket=None,
+        listen=None,
+        listen_token_file=None,
         log_level="info",
         log_format="auto",
     )

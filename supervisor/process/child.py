@@ -24,7 +24,7 @@ from supervisor.job import Blob, Event, Outcome, Succeeded, is_valid
 from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending, Exit
 from supervisor.process.family import Family
-from supervisor.process.kernel import kill_group
+from supervisor.process.kernel import cpu_seconds, kill_group
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
@@ -86,6 +86,7 @@ class Child:
         self._family = family
         self._pidfd = cord.reserved
         """Becomes the child's pidfd once its pid is known; until then it keeps the place."""
+        self._cpu_before: float | None = None  # when its job began
         self._listener: Listener | None = None
         self._fault = ""
         self._ready: asyncio.Future[None] = loop.create_future()
@@ -140,6 +141,7 @@ class Child:
         assert self.state is State.IDLE, self
         self.state = State.BUSY
         self.jobs += 1
+        self._cpu_before = cpu_seconds(self.pid) if self.pid is not None else None
         self._listener = listener
         self._told = self._loop.create_future()
         self._output.forget()
@@ -173,6 +175,17 @@ class Child:
         if self.state is not State.EXITED and self.pid is not None:
             kill_group(self.pid)
             self._signal(signal.SIGKILL)  # the group is not there yet when the child has not called setsid
+
+    @property
+    def last_line(self) -> str | None:
+        """What its job printed last."""
+        return next(iter(self._output.last_lines(1)), None)
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """CPU time of its job so far, that of processes which the job started left out; None once it is gone."""
+        used = cpu_seconds(self.pid) if self.pid is not None else None
+        return None if used is None or self._cpu_before is None else used - self._cpu_before
 
     async def stack(self) -> str:
         """The Python stack as it is now; raise `TimeoutError` when it is not written within `STACK_DEADLINE`."""

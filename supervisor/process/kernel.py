@@ -17,6 +17,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
+_CPUCLOCK_SCHED = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,6 +25,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def boottime() -> float:
     """Seconds since boot, suspended time included (clock_gettime(2), CLOCK_BOOTTIME): what leases are counted in."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """CPU time that a process has used, all its threads (clock_getcpuclockid(3)); None when it is gone."""
+    try:
+        return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
+    except OSError:
+        return None
 
 
 def die_with_parent(*, armed: bool = True) -> None:
