@@ -92,9 +92,9 @@ class Site:
         try:
             response = await self._answer(request, give_time)
         except NotAdmitted as refused:
-            response = _sentence(str(refused), refused.status)
+            response = _told({"error": str(refused)}, refused.status)
         except Refused as refused:
-            response = _sentence(str(refused), 409)
+            response = _told({"error": str(refused)}, 409)
         if not response.prepared:
             response.headers.update(_HEADERS)
         response.force_close()
@@ -143,7 +143,7 @@ class Site:
         return await self._stream.answer(visit.request)
 
     async def _show_stack(self, visit: Visit) -> web.Response:
-        return _sentence(await self._steering.stack(visit.job_id))
+        return _told({"stack": await self._steering.stack(visit.job_id)})
 
     async def _cancel(self, visit: Visit) -> web.Response:
         self._steering.cancel(visit.job_id, visit.by)
@@ -168,10 +168,6 @@ class Site:
 
 def _done(visit: Visit) -> web.Response:
     return _told({"ok": True, "by": visit.by})
-
-
-def _sentence(text: str, status: int = 200) -> web.Response:
-    return web.Response(text=text + "\n", status=status)
 
 
 def _verdict(reason: str | None) -> web.Response:

@@ -11,7 +11,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from supervisor.status import SlotStatus, Status
-from supervisor.steering import Steering
+from supervisor.steering import Refused, Steering
 
 MOST = 8
 """Watchers at once."""
@@ -34,7 +34,7 @@ class Stream:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Send events until the watcher leaves, or does not read them; with `?as=html` as the page shows them."""
         if self._watchers >= MOST:
-            return web.Response(status=503, text="there are too many watchers already\n")
+            raise Refused("there are too many watchers already")
         self._watchers += 1
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         try:
