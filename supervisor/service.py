@@ -17,7 +17,6 @@ from supervisor.api.client import Account, Client
 from supervisor.backoff import Backoff
 from supervisor.config import ConfigError, Settings
 from supervisor.control.opening import controlled
-from supervisor.control.plain_page import PlainPage
 from supervisor.course import Course
 from supervisor.credential import CredentialSource
 from supervisor.exit_code import ExitCode
@@ -152,7 +151,7 @@ class Service:
         lag = LoopLag()
         helm = Helm(self._settings, pool, spool, Course(pool, self._shutdown), lag)
         async with (
-            controlled(self._settings, self._environment, helm, self._ledger, PlainPage()),
+            controlled(self._settings, self._environment, helm, self._ledger),
             Alongside() as beside,
         ):
             beside.start(lag.run)

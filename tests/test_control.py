@@ -18,7 +18,6 @@ from msgspec.structs import replace
 from supervisor.control import reception, stream
 from supervisor.control.door import Door, NotAdmitted, TcpDoor, UnixDoor
 from supervisor.control.listener import tcp_socket, unix_socket
-from supervisor.control.plain_page import PlainPage
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
 from supervisor.ledger import Ledger
@@ -43,7 +42,7 @@ def steered() -> Steered:
 async def unix(path: Path, steered: Steered) -> AsyncIterator[aiohttp.ClientSession]:
     with unix_socket(path) as end:
         async with (
-            receiving(end, Site(steered, Ledger(), PlainPage(), UnixDoor())),
+            receiving(end, Site(steered, Ledger(), UnixDoor())),
             aiohttp.ClientSession("http://control", connector=aiohttp.UnixConnector(str(path))) as client,
         ):
             yield client
@@ -54,7 +53,7 @@ async def tcp(steered: Steered, token: str | None = None) -> AsyncIterator[aioht
     end = tcp_socket("127.0.0.1", 0)
     url = f"http://127.0.0.1:{end.getsockname()[1]}"
     door: Door = TcpDoor("127.0.0.1", token)
-    async with receiving(end, Site(steered, Ledger(), PlainPage(), door)), aiohttp.ClientSession(url) as client:
+    async with receiving(end, Site(steered, Ledger(), door)), aiohttp.ClientSession(url) as client:
         yield client
 
 
@@ -176,7 +175,7 @@ async def event(answer: aiohttp.ClientResponse) -> Any:
 async def test_the_page_is_sent_what_it_shows(path: Path, steered: Steered) -> None:
     async with unix(path, steered) as client, client.get("/events?as=html") as answer:
         assert await answer.content.readline() == b"event: page\n"
-        assert await answer.content.readline() == b"data: <pre>render-07  serving  since 1m40s\n"
+        assert (await answer.content.readline()).startswith(b'data: <div id="body"')
 
 
 def test_time_that_goes_by_is_no_change() -> None:

@@ -13,7 +13,7 @@ from supervisor.control.door import Door, TcpDoor, UnixDoor
 from supervisor.control.listener import tcp_socket, unix_socket
 from supervisor.control.place import folder, socket_path
 from supervisor.control.reception import receiving
-from supervisor.control.site import Page, Site
+from supervisor.control.site import Site
 from supervisor.ledger import Ledger
 from supervisor.steering import Steering
 
@@ -25,12 +25,12 @@ SHORTEST_TOKEN = 16
 
 @asynccontextmanager
 async def controlled(
-    settings: Settings, environment: Mapping[str, str], steering: Steering, ledger: Ledger, page: Page
+    settings: Settings, environment: Mapping[str, str], steering: Steering, ledger: Ledger
 ) -> AsyncIterator[None]:
     """Answer at the control socket, and at `--listen`, inside the block; raise `ConfigError`."""
 
     def site(door: Door) -> Site:
-        return Site(steering, ledger, page, door)
+        return Site(steering, ledger, door)
 
     with ExitStack() as sockets:
         async with AsyncExitStack() as receptions:

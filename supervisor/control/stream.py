@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
+from supervisor.page.document import render_body
 from supervisor.status import SlotStatus, Status
 from supervisor.steering import Refused, Steering
 
@@ -26,9 +27,8 @@ PATIENCE = 5.0
 class Stream:
     """All that watch through one door."""
 
-    def __init__(self, steering: Steering, render_body: Callable[[Status], str]) -> None:
+    def __init__(self, steering: Steering) -> None:
         self._steering = steering
-        self._render_body = render_body
         self._watchers = 0
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -40,7 +40,7 @@ class Stream:
         try:
             await response.prepare(request)
             with suppress(TimeoutError, ConnectionError):
-                await self._send(response, self._html if request.query.get("as") == "html" else _json)
+                await self._send(response, _html if request.query.get("as") == "html" else _json)
         finally:
             self._watchers -= 1
         if request.transport is not None:
@@ -59,13 +59,14 @@ class Stream:
                     await response.write(event_of(status))
             await asyncio.sleep(SHORTEST)
 
-    def _html(self, status: Status) -> bytes:
-        data = self._render_body(status).replace("\n", "\ndata: ")
-        return f"event: page\ndata: {data}\n\n".encode()
-
 
 def _json(status: Status) -> bytes:
     return b"event: status\ndata: " + msgspec.json.encode(status) + b"\n\n"
+
+
+def _html(status: Status) -> bytes:
+    data = render_body(status).replace("\n", "\ndata: ")
+    return f"event: page\ndata: {data}\n\n".encode()
 
 
 def gist(status: Status) -> Status:
