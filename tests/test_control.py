@@ -18,7 +18,6 @@ from msgspec.structs import replace
 from supervisor.control import reception, stream
 from supervisor.control.door import Door, NotAdmitted, TcpDoor, UnixDoor
 from supervisor.control.listener import tcp_socket, unix_socket
-from supervisor.control.plain_page import PlainPage
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
 from supervisor.ledger import Ledger
@@ -43,7 +42,7 @@ def steered() -> Steered:
 async def unix(path: Path, steered: Steered) -> AsyncIterator[aiohttp.ClientSession]:
     with unix_socket(path) as end:
         async with (
-            receiving(end, Site(steered, Ledger(), PlainPage(), UnixDoor())),
+            receiving(end, Site(steered, Ledger(), UnixDoor())),
             aiohttp.ClientSession("http://control", connector=aiohttp.UnixConnector(str(path))) as client,
         ):
             yield client
@@ -54,13 +53,17 @@ async def tcp(steered: Steered, token: str | None = None) -> AsyncIterator[aioht
     end = tcp_socket("127.0.0.1", 0)
     url = f"http://127.0.0.1:{end.getsockname()[1]}"
     door: Door = TcpDoor("127.0.0.1", token)
-    async with receiving(end, Site(steered, Ledger(), PlainPage(), door)), aiohttp.ClientSession(url) as client:
+    async with receiving(end, Site(steered, Ledger(), door)), aiohttp.ClientSession(url) as client:
         yield client
 
 
 async def text(client: aiohttp.ClientSession, method: str, target: str, **more: Any) -> tuple[int, str]:
     async with client.request(method, target, **more) as answer:
         return answer.status, (await answer.text()).strip()
+
+
+def refusal(sentence: str) -> str:
+    return json.dumps({"error": sentence}, separators=(",", ":"))
 
 
 async def test_everything_can_be_seen(path: Path, steered: Steered) -> None:
@@ -70,7 +73,10 @@ async def test_everything_can_be_seen(path: Path, steered: Steered) -> None:
         assert json.loads((await text(client, "GET", "/status.json"))[1])["worker_id"] == "render-07"
         assert "mobius_supervisor_slots 2.0" in (await text(client, "GET", "/metrics"))[1]
         assert "render-07" in (await text(client, "GET", "/"))[1]
-        assert await text(client, "GET", "/jobs/job_1/stack") == (200, 'File "resize.py", line 3 in resize')
+        assert await text(client, "GET", "/jobs/job_1/stack") == (
+            200,
+            '{"stack":"File \\"resize.py\\", line 3 in resize"}',
+        )
 
 
 async def test_an_illness_and_why_it_is_not_ready_are_told_with_503(path: Path, steered: Steered) -> None:
@@ -91,11 +97,11 @@ async def test_who_asks_for_something_is_told_on(path: Path, steered: Steered) -
 
 async def test_what_cannot_be_done_is_one_sentence(path: Path, steered: Steered) -> None:
     async with unix(path, steered) as client:
-        assert await text(client, "POST", "/jobs/a%2Fb/cancel") == (409, "no job 'a/b' runs here")
-        assert await text(client, "GET", "/jobs/other/stack") == (409, "no job 'other' runs here")
-        assert await text(client, "POST", "/reload") == (409, "resize.py:3: SyntaxError")
-        assert await text(client, "GET", "/pause") == (405, "this address takes POST only")
-        assert await text(client, "GET", "/etc/passwd") == (404, "there is nothing at this address")
+        assert await text(client, "POST", "/jobs/a%2Fb/cancel") == (409, refusal("no job 'a/b' runs here"))
+        assert await text(client, "GET", "/jobs/other/stack") == (409, refusal("no job 'other' runs here"))
+        assert await text(client, "POST", "/reload") == (409, refusal("resize.py:3: SyntaxError"))
+        assert await text(client, "GET", "/pause") == (405, refusal("this address takes POST only"))
+        assert await text(client, "GET", "/etc/passwd") == (404, refusal("there is nothing at this address"))
         assert (await text(client, "POST", "/pause", data=b"x" * 100_000))[0] == 413
     assert [what for what, _ in steered.asked] == ["reload"]
 
@@ -120,7 +126,10 @@ async def test_over_tcp_one_may_look_and_no_more(steered: Steered) -> None:
 async def test_over_tcp_the_token_allows_the_rest(steered: Steered) -> None:
     async with tcp(steered, TOKEN) as client:
         for given in ({}, {"Authorization": TOKEN}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer é"}):
-            assert await text(client, "POST", "/pause", headers=given) == (401, "the token is missing or wrong")
+            assert await text(client, "POST", "/pause", headers=given) == (
+                401,
+                '{"error":"the token is missing or wrong"}',
+            )
         assert (await text(client, "POST", "/pause", headers={"Authorization": f"Bearer {TOKEN}"}))[0] == 200
     assert steered.asked == [("pause", "a holder of the token by 127.0.0.1")]
 
@@ -166,7 +175,7 @@ async def event(answer: aiohttp.ClientResponse) -> Any:
 async def test_the_page_is_sent_what_it_shows(path: Path, steered: Steered) -> None:
     async with unix(path, steered) as client, client.get("/events?as=html") as answer:
         assert await answer.content.readline() == b"event: page\n"
-        assert await answer.content.readline() == b"data: <pre>render-07  serving  since 1m40s\n"
+        assert (await answer.content.readline()).startswith(b'data: <div id="body"')
 
 
 def test_time_that_goes_by_is_no_change() -> None:
@@ -180,7 +189,7 @@ async def test_too_many_watchers_leave_room_for_others(path: Path, steered: Stee
     async with unix(path, steered) as client:
         watchers = [await client.get("/events") for _ in range(stream.MOST)]
 
-        assert (await text(client, "GET", "/events"))[0] == 503
+        assert await text(client, "GET", "/events") == (409, refusal("there are too many watchers already"))
         assert (await text(client, "GET", "/healthz"))[0] == 200
         for watcher in watchers:
             watcher.close()

@@ -5,6 +5,7 @@ the standard library is used.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 from pathlib import Path
@@ -40,8 +41,16 @@ def call(path: Path, method: str, target: str, *, timeout: float = PATIENCE) -> 
     finally:
         connection.close()
     if answer.status != http.client.OK:
-        raise Denied(body.decode("utf-8", "replace").strip() or f"it answered {answer.status}")
+        raise Denied(_reason(body) or f"the supervisor at {path} answered {answer.status}")
     return body
+
+
+def _reason(body: bytes) -> str | None:
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return None
+    return str(told["error"]) if isinstance(told, dict) and "error" in told else None
 
 
 class _Connection(http.client.HTTPConnection):

@@ -56,10 +56,12 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
 @_places
 def stack(job_id: str, **answers: Any) -> None:
     """Show the Python stack of a running job, also from inside a C call."""
+    import json
+
     from supervisor.printable import escaped
 
-    lines = _ask(answers, "GET", f"/jobs/{quote(job_id, safe='')}/stack").decode("utf-8", "replace").splitlines()
-    click.echo("\n".join(map(escaped, lines)))
+    told = json.loads(_ask(answers, "GET", f"/jobs/{quote(job_id, safe='')}/stack"))
+    click.echo("\n".join(map(escaped, told["stack"].splitlines())))
 
 
 @click.command()

@@ -15,8 +15,10 @@ import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
+
+from supervisor.page.document import Access
 
 
 class NotAdmitted(Exception):
@@ -31,10 +33,6 @@ class Peer(Protocol):
     """The other end of a connection, as sockets tell of it."""
 
     def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
-
-
-Access = Literal["look", "unlock", "steer"]
-"""What a visitor may do: look; steer as well, with a token; steer."""
 
 
 class Door(Protocol):
@@ -53,7 +51,7 @@ class Door(Protocol):
 class UnixDoor:
     """For processes of this host, whose user the kernel tells."""
 
-    access: Access = "steer"
+    access = Access.STEER
 
     def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:  # noqa: ARG002 - see Door
         uid = _uid_of(peer)
@@ -73,7 +71,7 @@ class TcpDoor:
 
     @property
     def access(self) -> Access:
-        return "look" if self.token is None else "unlock"
+        return Access.LOOK if self.token is None else Access.UNLOCK
 
     def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:  # noqa: ARG002 - see Door
         if not _is_ours(headers.get("Host", ""), self.host):

@@ -12,7 +12,6 @@ from supervisor.config import ConfigError, Settings
 from supervisor.control.door import Door, TcpDoor, UnixDoor
 from supervisor.control.listener import tcp_socket, unix_socket
 from supervisor.control.place import folder, socket_path
-from supervisor.control.plain_page import PlainPage
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
 from supervisor.ledger import Ledger
@@ -31,7 +30,7 @@ async def controlled(
     """Answer at the control socket, and at `--listen`, inside the block; raise `ConfigError`."""
 
     def site(door: Door) -> Site:
-        return Site(steering, ledger, PlainPage(), door)
+        return Site(steering, ledger, door)
 
     with ExitStack() as sockets:
         async with AsyncExitStack() as receptions:

@@ -38,6 +38,7 @@ class Reception(web.Server):
         )
         self._site = site
         self._deadlines: dict[Any, asyncio.TimerHandle] = {}
+        self._answering: set[asyncio.Task[Any]] = set()
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -52,7 +53,20 @@ class Reception(web.Server):
             self._deadlines.pop(handler).cancel()
 
     async def _receive(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self._site.answer(request, self._deadlines[request.protocol].cancel)
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        try:
+            return await self._site.answer(request, self._deadlines[request.protocol].cancel)
+        finally:
+            self._answering.discard(task)
+
+    async def close(self) -> None:
+        """End all connections, and what is still at work for one that is gone."""
+        await self.shutdown(LAST_ANSWERS)
+        for task in self._answering:
+            task.cancel()
+        await asyncio.gather(*self._answering, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -66,4 +80,4 @@ async def receiving(end: socket, site: Site) -> AsyncIterator[None]:
         yield
     finally:
         server.close()
-        await reception.shutdown(LAST_ANSWERS)
+        await reception.close()

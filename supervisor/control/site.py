@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
@@ -13,10 +13,10 @@ from aiohttp import web
 
 from supervisor import health
 from supervisor.control import metrics
-from supervisor.control.door import Access, Door, NotAdmitted
+from supervisor.control.door import Door, NotAdmitted
 from supervisor.control.stream import Stream
 from supervisor.ledger import Ledger
-from supervisor.status import Status
+from supervisor.page.document import CONTENT_SECURITY_POLICY, render
 from supervisor.steering import Refused, Steering
 
 LARGEST_BODY = 64 * 1024
@@ -28,19 +28,6 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-
-
-class Page(Protocol):
-    """What people see at `/`."""
-
-    policy: str
-    """What their browsers may do with it: the Content-Security-Policy."""
-
-    def render(self, status: Status, access: Access) -> str:
-        """All of it."""
-
-    def render_body(self, status: Status) -> str:
-        """What changes: it is sent again and again to whoever has the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +53,11 @@ class Route:
 class Site:
     """Answers the requests that come in by one door."""
 
-    def __init__(self, steering: Steering, ledger: Ledger, page: Page, door: Door) -> None:
+    def __init__(self, steering: Steering, ledger: Ledger, door: Door) -> None:
         self._steering = steering
         self._ledger = ledger
-        self._page = page
         self._door = door
-        self._stream = Stream(steering, page.render_body)
+        self._stream = Stream(steering)
         self._routes = (
             Route("GET", "/", self._show_page),
             Route("GET", "/healthz", self._show_health),
@@ -92,9 +78,9 @@ class Site:
         try:
             response = await self._answer(request, give_time)
         except NotAdmitted as refused:
-            response = _sentence(str(refused), refused.status)
+            response = _told({"error": str(refused)}, refused.status)
         except Refused as refused:
-            response = _sentence(str(refused), 409)
+            response = _told({"error": str(refused)}, 409)
         if not response.prepared:
             response.headers.update(_HEADERS)
         response.force_close()
@@ -122,8 +108,10 @@ class Site:
         raise NotAdmitted(404, "there is nothing at this address")
 
     async def _show_page(self, _: Visit) -> web.Response:
-        text = self._page.render(await self._steering.status(), self._door.access)
-        return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": self._page.policy})
+        text = render(await self._steering.status(), self._door.access)
+        return web.Response(
+            text=text, content_type="text/html", headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+        )
 
     async def _show_health(self, _: Visit) -> web.Response:
         return _verdict(health.illness(self._steering.glance()))
@@ -143,7 +131,7 @@ class Site:
         return await self._stream.answer(visit.request)
 
     async def _show_stack(self, visit: Visit) -> web.Response:
-        return _sentence(await self._steering.stack(visit.job_id))
+        return _told({"stack": await self._steering.stack(visit.job_id)})
 
     async def _cancel(self, visit: Visit) -> web.Response:
         self._steering.cancel(visit.job_id, visit.by)
@@ -168,10 +156,6 @@ class Site:
 
 def _done(visit: Visit) -> web.Response:
     return _told({"ok": True, "by": visit.by})
-
-
-def _sentence(text: str, status: int = 200) -> web.Response:
-    return web.Response(text=text + "\n", status=status)
 
 
 def _verdict(reason: str | None) -> web.Response:

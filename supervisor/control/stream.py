@@ -10,8 +10,9 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
+from supervisor.page.document import render_body
 from supervisor.status import SlotStatus, Status
-from supervisor.steering import Steering
+from supervisor.steering import Refused, Steering
 
 MOST = 8
 """Watchers at once."""
@@ -26,21 +27,20 @@ PATIENCE = 5.0
 class Stream:
     """All that watch through one door."""
 
-    def __init__(self, steering: Steering, render_body: Callable[[Status], str]) -> None:
+    def __init__(self, steering: Steering) -> None:
         self._steering = steering
-        self._render_body = render_body
         self._watchers = 0
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Send events until the watcher leaves, or does not read them; with `?as=html` as the page shows them."""
         if self._watchers >= MOST:
-            return web.Response(status=503, text="there are too many watchers already\n")
+            raise Refused("there are too many watchers already")
         self._watchers += 1
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         try:
             await response.prepare(request)
             with suppress(TimeoutError, ConnectionError):
-                await self._send(response, self._html if request.query.get("as") == "html" else _json)
+                await self._send(response, _html if request.query.get("as") == "html" else _json)
         finally:
             self._watchers -= 1
         if request.transport is not None:
@@ -59,13 +59,14 @@ class Stream:
                     await response.write(event_of(status))
             await asyncio.sleep(SHORTEST)
 
-    def _html(self, status: Status) -> bytes:
-        data = self._render_body(status).replace("\n", "\ndata: ")
-        return f"event: page\ndata: {data}\n\n".encode()
-
 
 def _json(status: Status) -> bytes:
     return b"event: status\ndata: " + msgspec.json.encode(status) + b"\n\n"
+
+
+def _html(status: Status) -> bytes:
+    data = render_body(status).replace("\n", "\ndata: ")
+    return f"event: page\ndata: {data}\n\n".encode()
 
 
 def gist(status: Status) -> Status:

@@ -1,0 +1,69 @@
+"""Numbers as the page shows them: short, and of a width that does not jump from second to second.  Pure."""
+
+from __future__ import annotations
+
+import math
+import sys
+from datetime import UTC, datetime
+from typing import Literal
+
+from supervisor.page.markup import Markup, element
+
+Mood = Literal["", "good", "warn", "bad"]
+
+_UNITS = (("d", 86400, sys.maxsize), ("h", 3600, 24), ("min", 60, 60), ("s", 1, 60))
+
+
+def clock(seconds: float) -> str:
+    """A running time: `0:07`, `12:34`, `1:02:03`, `2 d 1:02:03`."""
+    days, rest = divmod(max(0, int(seconds)), 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    text = f"{hours}:{minutes:02}:{rest:02}" if hours or days else f"{minutes}:{rest:02}"
+    return f"{days} d {text}" if days else text
+
+
+def length(seconds: float) -> str:
+    """A length or an age in its one or two largest units: `0.2 s`, `42 s`, `3 min`, `1 h 5 min`, `3 d 4 h`."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    counts = [(int(seconds) // size % below, unit) for unit, size, below in _UNITS]
+    first = next(place for place, (count, _) in enumerate(counts) if count)
+    return " ".join(f"{count} {unit}" for count, unit in counts[first : first + 2] if count)
+
+
+def moment(seconds: float) -> Markup:
+    """A time of day, with the date for whoever asks."""
+    at = datetime.fromtimestamp(seconds, UTC)
+    whole = f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return element("time", f"{at:%H:%M:%S}", datetime=f"{at:%Y-%m-%dT%H:%M:%SZ}", title=whole)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 job`, `2,000 jobs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def share_of(part: float, whole: float | None) -> float | None:
+    """`part` of `whole` from 0 to 1; None where there is no whole."""
+    if whole is None or not math.isfinite(whole) or whole <= 0 or not math.isfinite(part):
+        return None
+    return min(1.0, max(0.0, part / whole))
+
+
+def mood_of(share: float | None) -> Mood:
+    """How near a limit is."""
+    if share is None or share < 0.8:
+        return ""
+    return "warn" if share < 0.95 else "bad"
+
+
+def bar(share: float | None, mood: Mood = "") -> Markup:
+    """A bar, for the eye alone: the figure beside it says the same.  Empty when there is nothing to measure against.
+
+    It is drawn by attributes of SVG, as the page's policy allows no style in an element.
+    """
+    if share is None:
+        return Markup()
+    done = element("rect", width=f"{share:.1%}", height="100%")
+    return element("svg", done, class_=f"bar {mood}".strip(), aria_hidden="true")
