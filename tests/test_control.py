@@ -43,7 +43,7 @@ async def unix(path: Path, steered: Steered) -> AsyncIterator[aiohttp.ClientSess
     with unix_socket(path) as end:
         async with (
             receiving(end, Site(steered, Ledger(), UnixDoor())),
-            aiohttp.ClientSession("http://control", connector=aiohttp.UnixConnector(str(path))) as client,
+            aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(str(path))) as client,
         ):
             yield client
 
@@ -112,7 +112,7 @@ def test_another_users_process_is_not_let_in() -> None:
             return (7).to_bytes(4, "little") + (12345).to_bytes(4, "little") + bytes(4)
 
     with pytest.raises(NotAdmitted, match="uid 12345 is neither the user of this supervisor nor root"):
-        UnixDoor().admit(Stranger(), {})
+        UnixDoor().admit(Stranger(), {"Host": "localhost"})
 
 
 async def test_over_tcp_one_may_look_and_no_more(steered: Steered) -> None:
@@ -143,8 +143,37 @@ async def test_a_name_that_is_not_ours_is_refused(steered: Steered, host: str, s
         assert (await text(client, "GET", "/status.json", headers={"Host": host}))[0] == status
 
 
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({"Origin": "http://localhost"}, 200),
+        ({"Origin": "http://evil.example"}, 421),
+        ({"Origin": "null"}, 421),
+        ({"Host": "evil.example"}, 421),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 421),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 421),
+    ],
+)
+async def test_a_page_from_elsewhere_has_no_power_over_a_tunnel(
+    path: Path, steered: Steered, given: dict[str, str], status: int
+) -> None:
+    async with unix(path, steered) as client:
+        assert (await text(client, "POST", "/pause", headers=given))[0] == status
+        assert (await text(client, "GET", "/status.json", headers=given))[0] == status
+    assert len(steered.asked) == (status == 200)
+
+
+async def test_a_link_from_elsewhere_may_be_followed(steered: Steered) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    async with tcp(steered) as client:
+        assert (await text(client, "GET", "/", headers=link))[0] == 200
+        form = {**link, "Origin": "http://evil.example"}
+        assert (await text(client, "POST", "/pause", headers=form))[0] == 421
+
+
 async def test_browsers_are_told_to_be_careful(steered: Steered) -> None:
-    async with tcp(steered) as client, client.get("/", headers={"Origin": "http://evil.example"}) as answer:
+    async with tcp(steered) as client, client.get("/") as answer:
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cache-Control"] == "no-store"
@@ -158,6 +187,7 @@ async def test_a_watcher_is_told_at_once_what_changes_and_now_and_then_anyway(
     monkeypatch.setattr(stream, "LONGEST", 0.6)
     async with unix(path, steered) as client, client.get("/events") as answer:
         assert answer.content_type == "text/event-stream"
+        assert await answer.content.readuntil(b"\n\n") == b"retry: 1000\n\n"
         assert (await event(answer))["state"] == "serving"
         steered.shown = replace(STATUS, now=1001.0, state="draining")
         assert (await event(answer))["state"] == "draining"
@@ -174,6 +204,7 @@ async def event(answer: aiohttp.ClientResponse) -> Any:
 
 async def test_the_page_is_sent_what_it_shows(path: Path, steered: Steered) -> None:
     async with unix(path, steered) as client, client.get("/events?as=html") as answer:
+        assert await answer.content.readuntil(b"\n\n") == b"retry: 1000\n\n"
         assert await answer.content.readline() == b"event: page\n"
         assert (await answer.content.readline()).startswith(b'data: <div id="body"')
 
@@ -215,7 +246,7 @@ async def test_there_is_an_end_to_connections(path: Path, steered: Steered) -> N
     async with unix(path, steered):
         held = [await asyncio.open_unix_connection(path) for _ in range(reception.MOST)]
         # The loop takes them in one by one: only who is answered is in for certain.
-        held[-1][1].write(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        held[-1][1].write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await asyncio.wait_for(held[-1][0].readline(), 5)
 
         reader, writer = await asyncio.open_unix_connection(path)
@@ -236,7 +267,7 @@ async def test_a_watcher_that_does_not_read_is_let_go(
         with socket.socket(socket.AF_UNIX) as idle:
             idle.setblocking(False)
             await asyncio.get_running_loop().sock_connect(idle, str(path))
-            idle.send(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+            idle.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             for _ in range(200):  # until it is cut off: then a write fails
                 await asyncio.sleep(0.05)
                 try:

@@ -1,14 +1,12 @@
 """Who may come in, and what for.  Pure, but for the names of users.
 
 Over the unix socket: this user and root, for everything.  Over TCP: everybody, to look; whoever has the token, for
-everything.  No browser may be made to come here by a page from elsewhere: names that are not ours are refused
-(DNS rebinding), and nothing is allowed to other origins.
+everything.  By neither way for a browser that a page from elsewhere has sent (see `origin`).
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import os
 import pwd
 import socket
@@ -16,8 +14,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit
 
+from supervisor.control.origin import complaint
 from supervisor.page.document import Access
 
 
@@ -53,7 +51,8 @@ class UnixDoor:
 
     access = Access.STEER
 
-    def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:  # noqa: ARG002 - see Door
+    def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:
+        _keep_out_strangers(headers, "localhost")
         uid = _uid_of(peer)
         if uid not in (0, os.geteuid()):
             raise NotAdmitted(403, f"{_named(uid)} is neither the user of this supervisor nor root")
@@ -74,8 +73,7 @@ class TcpDoor:
         return Access.LOOK if self.token is None else Access.UNLOCK
 
     def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:  # noqa: ARG002 - see Door
-        if not _is_ours(headers.get("Host", ""), self.host):
-            raise NotAdmitted(421, "this is not the address that --listen names")
+        _keep_out_strangers(headers, self.host)
 
     def admit_operator(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see Door
         if self.token is None:
@@ -98,16 +96,7 @@ def _named(uid: int) -> str:
         return f"uid {uid}"
 
 
-def _is_ours(header: str, listened_on: str) -> bool:
-    """Whether a `Host` names us: by an address, which no name server can turn elsewhere, or by a name that is ours."""
-    try:
-        name = urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return False
-    if name in ("localhost", listened_on.lower()):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+def _keep_out_strangers(headers: Mapping[str, str], our_name: str) -> None:
+    said = complaint(headers, our_name)
+    if said is not None:
+        raise NotAdmitted(421, said)

@@ -20,6 +20,8 @@ SHORTEST = 0.25
 """Seconds between two looks.  To look costs less than to have every job tell of each of its steps."""
 LONGEST = 2.0
 """Seconds between two events."""
+AGAIN = b"retry: 1000\n\n"
+"""When a watcher that has lost us comes again, in milliseconds."""
 PATIENCE = 5.0
 """Seconds that a watcher may take to read an event."""
 
@@ -40,6 +42,7 @@ class Stream:
         try:
             await response.prepare(request)
             with suppress(TimeoutError, ConnectionError):
+                await response.write(AGAIN)
                 await self._send(response, _html if request.query.get("as") == "html" else _json)
         finally:
             self._watchers -= 1
