@@ -13,8 +13,9 @@ import click
 import uvloop
 
 from supervisor import log, service
-from supervisor.config import Given, Machine
+from supervisor.config import Given, Machine, default_state_dir
 from supervisor.configuration import Configuration
+from supervisor.control.place import ENDING, folder
 from supervisor.devserver.app import DevServerSettings
 from supervisor.exit_code import ExitCode
 from supervisor.redaction import Mask
@@ -24,6 +25,9 @@ PROJECT = "demo"
 KEY = "mbx_local"
 HEARTBEAT_INTERVAL = 2.0
 """Seconds: whoever tries a cancellation does not want to wait for it."""
+
+PAGE = {"listen": ("127.0.0.1:0",)}
+"""The status page is at a free port, which the log names, where nobody names another."""
 
 _OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
 
@@ -45,7 +49,9 @@ async def develop(server: DevServerSettings, given: Given, machine: Machine, sta
     async with AsyncExitStack() as stack:
         url = (await opened(server, stack)).url
         environment = own_environment(os.environ)
-        configuration = Configuration({**given, **_local(url, state)}, environment, machine)
+        # Not below the passing state: the commands look for it where a supervisor has it.
+        socket = folder(environment, default_state_dir(environment, machine.home)) / f"dev-{machine.pid}{ENDING}"
+        configuration = Configuration({**PAGE, **given, **_local(url, state, socket)}, environment, machine)
         settings = configuration.read()
         mask = Mask([KEY])
         log.configure(settings.log_level, settings.log_format, mask=mask)
@@ -68,12 +74,13 @@ def greeting(url: str) -> str:
     )
 
 
-def _local(url: str, state: Path) -> dict[str, tuple[str]]:
+def _local(url: str, state: Path, socket: Path) -> dict[str, tuple[str]]:
     """What is no choice here; jobs are stopped by the first Ctrl-C."""
     return {
         "base_url": (url,),
         "project": (PROJECT,),
         "state_dir": (str(state),),
+        "socket": (str(socket),),
         "all_queues": ("on",),
         "watch": ("on",),
         "drain_timeout": ("0s",),

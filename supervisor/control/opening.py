@@ -50,7 +50,7 @@ async def controlled(
                 address = "{}:{}".format(*listening.getsockname()[:2])
                 door = TcpDoor(host, _token(settings.listen_token_file))
                 await receptions.enter_async_context(receiving(listening, site(door)))
-                log.info("listening", address=address)
+                log.info("listening", page=f"http://{address}/")
             yield
 
 

@@ -7,10 +7,13 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import aiohttp
 import pytest
 
 from supervisor import dev
@@ -44,6 +47,14 @@ def handlers(tmp_path: Path) -> Path:
     folder.mkdir()
     write(folder, "old")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_places(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with TemporaryDirectory() as folder:  # a path with room for a socket in it
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        monkeypatch.setenv("XDG_STATE_HOME", folder)
+        yield
 
 
 async def test_a_change_of_a_handler_is_a_reload(
@@ -116,6 +127,20 @@ async def test_dev_serves_what_is_saved_and_one_ctrl_c_ends_all(handlers: Path) 
         assert await process.wait() == 0
         assert not is_alive(int(pid))
         await following
+
+
+async def test_dev_has_a_page_and_the_commands_find_it(handlers: Path) -> None:
+    folder = handlers.parent
+    async with developing(folder) as process:
+        await logged(folder, '"serving"')
+        (page,) = re.findall(r'"page":"(http://\S+?)"', (folder / "log").read_text())
+        async with aiohttp.ClientSession() as client, client.get(page) as answer:
+            assert "0 of 1 busy" in await answer.text()
+        status = await asyncio.create_subprocess_exec(sys.executable, "-m", "supervisor", "status", stdout=PIPE)
+        told, _ = await status.communicate()
+        assert b"serving" in told
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
 
 
 async def test_dev_says_what_is_wrong_in_one_sentence(tmp_path: Path) -> None:
