@@ -18,9 +18,16 @@ from typing import Any
 import pytest
 
 from supervisor.devserver.app import DevServer
-from tests.harness import GENEROUS, KEY, calls, event, events, finished_job, program, reports, start_job
+from tests.harness import GENEROUS, HANDLERS, KEY, calls, event, events, finished_job, program, reports, start_job
 
 HEAVY = {"aiohttp", "uvloop", "psutil", "structlog", "prometheus_client", "rich", "asyncio", "handlers"}
+
+MORE = """
+from supervisor import handler
+
+@handler("more")
+def more() -> None: ...
+"""
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,49 @@ async def test_draining_ends_the_program_after_its_jobs(server: DevServer, state
         (state / "go").touch()
         assert await asyncio.wait_for(process.wait(), GENEROUS) == 0
         assert server.run(run_id).status == "completed"
+
+
+async def test_who_pauses_is_seen_until_somebody_resumes(server: DevServer, state: Path) -> None:
+    async with watched(server, state):
+        paused = await run("pause", state=state)
+        while_paused = await shown(state)
+        resumed = await run("resume", state=state)
+        afterwards = await shown(state)
+
+    assert (paused.code, paused.out) == (0, "paused: nothing new is claimed\n")
+    assert while_paused["state"] == "paused"
+    assert f"(uid {os.geteuid()}) by the control socket since " in while_paused["claims"]["reason"]
+    assert (resumed.code, afterwards["state"], afterwards["claims"]["reason"]) == (0, "serving", None)
+
+
+async def test_a_reload_is_waited_for_and_its_refusal_told(server: DevServer, state: Path, tmp_path: Path) -> None:
+    handlers = tmp_path / "handlers"
+    handlers.mkdir()
+    (handlers / "shown.py").write_text((HANDLERS / "shown.py").read_text())
+    async with watched(server, state, handlers=str(handlers)):
+        (handlers / "more.py").write_text(MORE)
+        taken = await run("reload", state=state)
+        after_it = await shown(state)
+        (handlers / "broken.py").write_text("def (")
+        refused = await run("reload", state=state)
+        after_that = await shown(state)
+
+    assert (taken.code, taken.out) == (0, "reloaded\n")
+    assert (after_it["code"]["generation"], after_it["code"]["error"]) == (2, None)
+    assert "more" in after_it["code"]["actions"]
+    assert refused.code == 1
+    assert "broken.py:1: SyntaxError" in refused.err
+    assert after_that["code"]["generation"] == 2
+    assert "broken.py:1: SyntaxError" in after_that["code"]["error"]
+
+
+async def test_what_is_ending_is_not_paused(server: DevServer, state: Path) -> None:
+    async with watched(server, state):
+        await run("drain", state=state)
+
+        answer = await run("pause", state=state)
+
+        assert (answer.code, answer.err) == (1, "Error: the program is ending\n")
 
 
 @pytest.mark.parametrize(
