@@ -7,25 +7,35 @@ Runs in the parent.  The lease is kept until the report is settled, not only unt
 from __future__ import annotations
 
 import asyncio
+import math
+import signal
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from supervisor.courier import Courier
+from supervisor.forwarding import SOON, Forwarding
 from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.lease import Lease
+from supervisor.ledger import ExitReason, Ledger
 from supervisor.limits import Limits
-from supervisor.outcome import CANCELLED, SHUTDOWN, Stop, decide, over_memory, timed_out
+from supervisor.outcome import CANCELLED, SHUTDOWN, Label, Stop, decide, labelled, over_memory, timed_out
 from supervisor.process.child import Child, ChildDied
 from supervisor.process.kernel import boottime
 from supervisor.process.messages import Run
-from supervisor.process.usage import tree_memory
+from supervisor.process.usage import Usage, tree_memory
 from supervisor.report import Refused, Report, Reporter
 from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.status import JobStatus, Recent
 from supervisor.tasks import Alongside, Helper
 
 CANCEL_FLUSH = 1.0
 """Seconds that events may hold up the report of a cancelled job; any other job's are all delivered first."""
 
+LONGEST_LINE = 500
+LONGEST_MESSAGE = 300
+"""Characters of a printed line, and of an error message, that are shown."""
 LONGEST_SLEEP = 1.0
 """Seconds between two looks at the lease."""
 MEMORY_INTERVAL = 0.25
@@ -50,9 +60,12 @@ class Attempt:
         child: Child,
         server: JobServer,
         reporter: Reporter,
+        ledger: Ledger,
         limits: Limits,
         workdir: str,
         log: Any,
+        mask: Callable[[str], str] = str,
+        forwards_output: bool = False,
         now: Callable[[], float] = boottime,
     ) -> None:
         self.job = job
@@ -61,14 +74,19 @@ class Attempt:
         self._child = child
         self._server = server
         self._reporter = reporter
+        self._ledger = ledger
         self._limits = limits
         self._workdir = workdir
         self._log = log
+        self._mask = mask
+        self._forwarding = Forwarding(now()) if forwards_output else None
         self._now = now
         self._began_at = now()
         self._courier: Courier | None = None  # none before the first event
         self._stop: Stop | None = None
         self._stopping = False
+        self._stopped_at = 0.0
+        self._progress = b""
         self._ran = False
         self._child_is_spent = False
         self._told_nothing = False
@@ -97,6 +115,13 @@ class Attempt:
         return self._ran
 
     @property
+    def why_child_ended(self) -> ExitReason:
+        """Why its child is of no use any more, if it is."""
+        if self.killed_its_child:
+            return "crash"
+        return "killed" if self._stopping or self._lease.is_lost else "recycle"
+
+    @property
     def killed_its_child(self) -> bool:
         """Whether its child died, and not because we wanted it to, or had told the kernel when to kill it."""
         is_wanted = self._stopping or (self._child.ending is not None and self._child.ending.is_at_limit)
@@ -106,6 +131,63 @@ class Attempt:
     def has_left_outcome(self) -> bool:
         """Whether its outcome was not settled when it ended, and waits in the spool."""
         return self._report is not None and self._report.is_kept
+
+    @property
+    def is_beating(self) -> bool:
+        """Whether its heartbeats are sent when they are due, answered or not."""
+        return not self._lease.is_overdue(self._now())
+
+    def status(self, usage: Usage | None) -> JobStatus:
+        """How it goes; `usage` is what its child's process tree uses, if somebody has looked."""
+        job, lease, now = self.job, self._lease, self._now()
+        own_cpu = self._child.cpu_seconds
+        return JobStatus(
+            job_id=job.job_id,
+            run_id=job.run_id,
+            action=job.action,
+            attempt=job.attempt,
+            queue=job.queue,
+            elapsed=now - self._began_at,
+            timeout=self._limits.timeout,
+            memory_limit=self._limits.memory,
+            cpu_seconds=own_cpu + usage.others_cpu if usage and own_cpu is not None else own_cpu,
+            memory=usage.memory if usage else None,
+            lease_left=_finite(lease.expires_at - now),
+            lease_length=_finite(lease.length),
+            beat_overdue=lease.is_overdue(now),
+            progress=_json(self._progress),
+            last_line=self._last_line,
+            stopping=self._stop.message if self._stop else None,
+        )
+
+    def ended(self, at: float) -> Recent:
+        """How it went, once it is over: `at` is the time of day."""
+        return Recent(
+            job_id=self.job.job_id,
+            action=self.job.action,
+            attempt=self.job.attempt,
+            outcome=self._label,
+            message=_first_line(self._reported) if isinstance(self._reported, Failed) else None,
+            seconds=self._now() - self._began_at,
+            ended_at=at,
+        )
+
+    @property
+    def _label(self) -> Label:
+        if self._lease.is_lost:
+            return Label.LEASE_LOST
+        if self._reported is None:
+            return Label.FAILED
+        return labelled(self._reported, stop=self._stop, has_crashed=self.killed_its_child)
+
+    @property
+    def _last_line(self) -> str | None:
+        line = self._child.last_line
+        return None if line is None else self._mask(line)[:LONGEST_LINE]
+
+    async def stack(self) -> str:
+        """The Python stack of its child as it is now; raise `TimeoutError` when the child cannot write it."""
+        return self._mask(await self._child.stack())
 
     async def run(self, refusal: Failed | None = None) -> None:
         """Run the job and report it; or report `refusal` instead of running it.
@@ -123,10 +205,13 @@ class Attempt:
 
     def stop(self, why: Stop) -> None:
         """Have the handler stopped, first politely; what it still says may count (see `outcome.decide`)."""
-        if self._stop is None:
+        if self._stop is None or (why.is_cancel and not self._stop.is_cancel):
             self._stop = why
+        if why.is_cancel:
+            self._cancel_seen.set()
         if not self._stopping and not self._child.is_idle:
             self._stopping = True
+            self._stopped_at = self._now()
             self._log.info("stopping the handler", reason=why.message, grace=self.grace)
             self._child.resume()
             self._beside.start(self._terminate_then_kill)
@@ -135,12 +220,25 @@ class Attempt:
         """It may be over: the machine was suspended."""
         self._beside.start(self._look_twice)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether its handler was asked to stop."""
+        return self._stopping
+
+    @property
+    def is_reporting(self) -> bool:
+        """Whether its outcome is on its way, and nothing can change it any more."""
+        return self._lease.is_reporting
+
     def heard_event(self, event: Event) -> None:
+        if event.type == "progress":
+            self._progress = event.payload
         if self._courier is None:
             self._courier = Courier(
                 self._fence,
                 lease=self._lease,
                 server=self._server,
+                ledger=self._ledger,
                 tap=self._child,
                 beside=self._beside,
                 log=self._log,
@@ -150,10 +248,25 @@ class Attempt:
         self._courier.take(event, hold_back=not self._stopping)
 
     def heard_log(self, level: int, text: str) -> None:
+        self._ledger.log_bytes["log"] += len(text)
         self._log.log(level, text, logger="handler")
 
     def heard_line(self, line: str) -> None:
+        self._ledger.log_bytes["output"] += len(line) + 1
         self._log.info("printed", line=line)
+        if self._forwarding is not None:
+            if self._forwarding.is_empty:
+                self._beside.start_after(SOON, self._forward_soon)
+            has_room = self._courier is None or not self._courier.is_full
+            self._forwarding.add(self._mask(line), self._now(), has_room=has_room)
+
+    async def _forward_soon(self) -> None:
+        self._forward()
+
+    def _forward(self) -> None:
+        """Send what was printed so far."""
+        for event in self._forwarding.events() if self._forwarding else ():
+            self.heard_event(event)
 
     @property
     def _order(self) -> Run:
@@ -198,22 +311,29 @@ class Attempt:
         try:
             directive = await self._server.heartbeat(self._fence, timeout=self._lease.beat_timeout(now))
         except StaleFence as stale:
+            self._note_beat("refused", now)
             self._lease.refused(str(stale))
             self._lease.unanswered(self._now())
         except RateLimited as limited:
+            self._note_beat("failed", now)
             self._lease.unanswered(self._now(), wait=limited.retry_after)
         except (Unavailable, Rejected) as error:
+            self._note_beat("failed", now)
             # A refusal of the request itself (400) tells as little of the lease as no answer.
             self._log.warning("heartbeat failed", error=str(error))
             self._lease.unanswered(self._now())
         else:
+            self._note_beat("accepted", now)
             self._lease.answered(directive, sent_at=now)
             if self._lease.is_cancelling:
-                self._cancel_seen.set()
                 self.stop(CANCELLED)
             elif self._lease.length_is_guessed and not self._asked_length:
                 self._asked_length = True
                 self._beside.start(self._learn_lease_length)  # not here: its answer may take longer than a lease lives
+
+    def _note_beat(self, result: str, sent_at: float) -> None:
+        """Before the lease is told, for `slack` is what was left of it when the beat was sent."""
+        self._ledger.beat(result, seconds=self._now() - sent_at, slack=self._lease.expires_at - sent_at)
 
     async def _learn_lease_length(self) -> None:
         """Ask how long the lease lives; a job that is over before its first beat does not cost a call more."""
@@ -266,16 +386,27 @@ class Attempt:
         self._courier.give_up()
 
     def _decide(self, told: Outcome | None) -> Outcome:
-        stop = CANCELLED if self._lease.is_cancelling else self._stop
-        return decide(told, stop=stop, ending=self._child.ending)
+        outcome = decide(told, stop=self._stop, ending=self._child.ending)
+        # A message may quote what was printed.
+        return Failed(outcome.error_type, self._mask(outcome.message)) if isinstance(outcome, Failed) else outcome
+
+    def _note_stop(self, told: Outcome | None) -> None:
+        """It was stopped, and the child is gone: how long that took, and what did it."""
+        self._ledger.cancel_latency.observe(self._now() - self._stopped_at)
+        ending = self._child.ending
+        was_killed = ending is not None and ending.exit.signal == signal.SIGKILL
+        self._ledger.kill_stages["cooperative" if told is not None else "kill" if was_killed else "term"] += 1
 
     async def _conclude(self, told: Outcome | None) -> None:
         """Deliver the events, then the outcome; whatever happens meanwhile, the outcome is not lost."""
+        self._forward()
         report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
             await self._keep_in_time(report)
             if self._child_is_spent:
                 await self._child.kill()
+            if self._stopping:
+                self._note_stop(told)
             await self._deliver_events(lambda: self._heed_cancel(report, told))
             outcome = self._decide(told)
             self._lease.check(self._now())  # after a suspend; the replay may ask the server whether it still counts
@@ -308,6 +439,23 @@ class Attempt:
             case Failed(error_type, message):
                 reason = message.partition("\n")[0]
                 self._log.warning("failed", seconds=elapsed, error_type=error_type, error=reason)
+
+
+def _finite(seconds: float) -> float | None:
+    return seconds if math.isfinite(seconds) else None
+
+
+def _json(payload: bytes) -> msgspec.Raw | None:
+    """What a child sent as JSON, if it is some: nobody has looked at it yet."""
+    try:
+        msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return msgspec.Raw(payload)
+
+
+def _first_line(failed: Failed) -> str:
+    return f"{failed.error_type}: {failed.message.partition(chr(10))[0]}"[:LONGEST_MESSAGE]
 
 
 def _close(told: Outcome | None) -> None:

@@ -10,9 +10,11 @@ import asyncio
 from typing import Any, Protocol
 
 from supervisor.backoff import Backoff
+from supervisor.ledger import ExitReason, Ledger
 from supervisor.limits import Limits
-from supervisor.process.child import Child
+from supervisor.process.child import Child, State
 from supervisor.process.family import Family
+from supervisor.process.kernel import boottime
 from supervisor.process.usage import tree_memory
 from supervisor.process.zygote import StartFailed, Zygote
 
@@ -37,6 +39,10 @@ class Source(Protocol):
     def bore(self) -> None:
         """A child came up."""
 
+    @property
+    def ledger(self) -> Ledger:
+        """Where it is written down."""
+
 
 class Berth:
     """One child after the other."""
@@ -47,12 +53,18 @@ class Berth:
         self._log = log
         self._child: Child | None = None
         self._is_spent = False
+        self._is_starting = False
         self._backoff = Backoff(0.1, 30.0)
 
     @property
     def child(self) -> Child | None:
         """The one that is here now, in whatever state."""
         return self._child
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a child is being forked just now."""
+        return self._is_starting
 
     async def warm(self) -> Child:
         """A child of the current zygote that waits for a job; raise `StartFailed` when none ever came up."""
@@ -61,6 +73,8 @@ class Berth:
             try:
                 await self._replace(zygote)
             except StartFailed as failed:
+                if zygote is not self._source.zygote:
+                    continue  # there is another one by now, which may do better
                 if not self._source.has_borne and self._backoff.failures >= PATIENCE:
                     raise
                 wait = self._backoff.next()
@@ -81,34 +95,45 @@ class Berth:
         self._is_spent = child.jobs > 0 and (limits.isolation == "fresh" or keeps_too_much)
         return await self.warm()
 
-    async def settle(self, limits: Limits) -> None:
+    async def settle(self, limits: Limits, why_dead: ExitReason) -> None:
         """After a job under `limits`: a child that is dead or has had enough is not kept."""
         child = self._child
         if child is None:
             return
         if not child.is_idle:
-            await self.discard()
+            await self.discard(why_dead)
         elif child.jobs >= limits.jobs_per_child:
             self._is_spent = True
         elif limits.max_memory_per_child is not None and child.pid is not None:
             kept = await asyncio.to_thread(tree_memory, child.pid, exact_above=limits.max_memory_per_child)
             self._is_spent = kept > limits.max_memory_per_child
 
-    async def discard(self) -> None:
+    async def discard(self, why: ExitReason) -> None:
         """End the child and all that it started."""
         if self._child is not None:
             child, self._child = self._child, None
+            self._source.ledger.child_exits[why] += 1
             await child.kill()
+
+    def _why_replaced(self, child: Child) -> ExitReason:
+        if child.state is State.EXITED:  # while it had nothing to do
+            return "crash"
+        return "recycle" if child.zygote is self._source.zygote else "reload"
 
     def _is_fit(self, child: Child) -> bool:
         return child.is_idle and child.zygote is self._source.zygote and not self._is_spent
 
     async def _replace(self, zygote: Zygote) -> None:
         old, self._child = self._child, None
+        self._is_starting = True
+        began_at = boottime()
         try:
             self._child = await Child.start(zygote, self._family)
+            self._source.ledger.child_start_seconds.observe(boottime() - began_at)
         finally:
+            self._is_starting = False
             if old is not None:
+                self._source.ledger.child_exits[self._why_replaced(old)] += 1
                 await old.kill()
         self._is_spent = False
         self._backoff.reset()

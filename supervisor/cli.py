@@ -9,24 +9,26 @@ import secrets
 import socket
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from supervisor import config, kinds
-from supervisor.config import OPTIONS, ConfigError, Machine, Option, Settings
+from supervisor.asking import asked, fail, given_by, reads, values_of
+from supervisor.config import OPTIONS, ConfigError, Machine
+from supervisor.configuration import Configuration, require_folders
+from supervisor.control.commands import COMMANDS
 from supervisor.credential import Credential, CredentialSource
 from supervisor.exit_code import ExitCode
-from supervisor.kinds import Kind
-from supervisor.printable import escaped
 from supervisor.version import __version__
 
 if TYPE_CHECKING:
     from supervisor.spool import Spool
 
 _CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
+_DEV_OPTIONS = ("workers", "handlers", "import_timeout", "pass_env", "job_memory", "listen", "log_level", "log_format")
 _SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http")
 _REPLAY_OPTIONS = (*_SUBMIT_OPTIONS, "state_dir")
 
@@ -44,49 +46,7 @@ class RunByDefault(click.Group):
         try:
             return super().invoke(ctx)
         except ConfigError as error:
-            _fail(str(error), ExitCode.USAGE)
-
-
-def _fail(message: str, code: ExitCode) -> NoReturn:
-    click.echo(f"Error: {escaped(message)}", err=True)
-    sys.exit(code)
-
-
-def _reads(kind: Kind) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """Return what reads an option that belongs to one command only and has no environment name."""
-
-    def callback(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-        try:
-            return None if text is None else kind.read(text)
-        except ValueError as error:
-            raise click.BadParameter(str(error), ctx, parameter) from error
-
-    return callback
-
-
-def _asked(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of the settings `names`."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for name in reversed(names):
-            command = _click_option(OPTIONS[name])(command)
-        return command
-
-    return decorate
-
-
-def _click_option(option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    # click passes on what was typed and no more: `config` reads the environment, to say which of them was wrong.
-    if option.kind.is_switch:
-        return click.option(option.flag, option.key, is_flag=True, default=None, help=_help(option))
-    return click.option(
-        option.flag, option.key, multiple=option.kind.is_repeatable, metavar=option.kind.metavar, help=_help(option)
-    )
-
-
-def _help(option: Option) -> str:
-    default = "required" if option.is_required else f"default: {option.shown_default or option.default}"
-    return f"{option.help}  [{default}; env: {', '.join(option.variables)}]"
+            fail(str(error), ExitCode.USAGE)
 
 
 @click.group(cls=RunByDefault, context_settings={"help_option_names": ["-h", "--help"]})
@@ -100,7 +60,7 @@ def main() -> None:
 
 
 @main.command()
-@_asked(*OPTIONS)
+@asked(*OPTIONS)
 def run(**answers: Any) -> None:
     """Serve jobs until told to stop (the default command).
 
@@ -112,24 +72,28 @@ def run(**answers: Any) -> None:
     from supervisor.process import kernel
 
     kernel.set_dumpable(False)  # first of all: from here on a child cannot read the key from our memory
-    settings, source, credential = _configuration(answers)
+    configuration = Configuration(given_by(answers), os.environ, _machine())
+    settings = configuration.read()
 
     import structlog
 
     from supervisor import log, service
+    from supervisor.redaction import Mask
 
-    log.configure(settings.log_level, settings.log_format, secrets=[credential.token])
+    credential = configuration.source.read()
+    mask = Mask([credential.token])
+    log.configure(settings.log_level, settings.log_format, mask=mask)
     if credential.warning:
         structlog.get_logger(__name__).warning(credential.warning)
-    sys.exit(service.main(settings, source))
+    sys.exit(service.main(settings, configuration.source, mask, configuration.read))
 
 
 @main.command()
-@_asked(*_CHECK_OPTIONS)
+@asked(*_CHECK_OPTIONS)
 def check(**answers: Any) -> None:
     """Import the handlers and list them."""
-    values = _values(_CHECK_OPTIONS, answers)
-    _require_folders(values["handlers"])
+    values = values_of(_CHECK_OPTIONS, answers)
+    require_folders(values["handlers"])
 
     from supervisor import log
     from supervisor.check import check_handlers
@@ -150,14 +114,14 @@ def check(**answers: Any) -> None:
 @click.option(
     "--heartbeat-interval",
     metavar="DURATION",
-    callback=_reads(kinds.POSITIVE_DURATION),
+    callback=reads(kinds.POSITIVE_DURATION),
     default="10s",
     show_default=True,
 )
 @click.option(
     "--lease-ttl",
     metavar="DURATION",
-    callback=_reads(kinds.POSITIVE_DURATION),
+    callback=reads(kinds.POSITIVE_DURATION),
     help="[default: three heartbeat intervals]",
 )
 @click.option(
@@ -179,11 +143,27 @@ def server(api_key_file: Path | None, faults: Path | None, **limits: Any) -> Non
 
 
 @main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the server.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Its port; 0 picks a free one."
+)
+@click.option(
+    "--db", "database", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file.  [default: in memory]"
+)
+@asked(*_DEV_OPTIONS)
+def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
+    """Run a local server and a supervisor that reloads when a handler's file changes, until Ctrl-C."""
+    from supervisor import dev as development
+
+    sys.exit(development.main(given_by(answers), _machine(), host=host, port=port, database=database))
+
+
+@main.command()
 @click.argument("action")
 @click.option("--params", default="{}", show_default=True, metavar="JSON", help="The job's parameters, an object.")
 @click.option("--follow", is_flag=True, help="Show what happens to the run; end with its result.")
-@click.option("--queue", metavar="NAME", callback=_reads(kinds.NAME), help="Queue of the run.  [default: the server's]")
-@_asked(*_SUBMIT_OPTIONS)
+@click.option("--queue", metavar="NAME", callback=reads(kinds.NAME), help="Queue of the run.  [default: the server's]")
+@asked(*_SUBMIT_OPTIONS)
 def submit(action: str, params: str, queue: str | None, *, follow: bool, **answers: Any) -> None:
     """Start a run of one step and, with --follow, follow it: exit 0 when it completed, 1 when it failed."""
     import asyncio
@@ -197,7 +177,7 @@ def submit(action: str, params: str, queue: str | None, *, follow: bool, **answe
     try:
         sys.exit(asyncio.run(start(target, action, parameters, queue=queue, follow=follow)))
     except SubmitError as error:
-        _fail(str(error), error.code)
+        fail(str(error), error.code)
 
 
 @main.group()
@@ -209,7 +189,7 @@ def spool() -> None:
 
 
 @spool.command("ls")
-@_asked("state_dir")
+@asked("state_dir")
 def spool_ls(**answers: Any) -> None:
     """List them all, with those that could not be delivered and damaged files."""
     from supervisor import inventory
@@ -219,7 +199,7 @@ def spool_ls(**answers: Any) -> None:
 
 @spool.command("show")
 @click.argument("name", metavar="ID")
-@_asked("state_dir")
+@asked("state_dir")
 def spool_show(name: str, **answers: Any) -> None:
     """Show whose outcome it is, and how it begins."""
     from supervisor import inventory
@@ -230,7 +210,7 @@ def spool_show(name: str, **answers: Any) -> None:
 @spool.command("drop")
 @click.argument("name", metavar="ID")
 @click.option("--yes", "is_sure", is_flag=True, help="It cannot be undone.")
-@_asked("state_dir")
+@asked("state_dir")
 def spool_drop(name: str, *, is_sure: bool, **answers: Any) -> None:
     """Delete one for ever; the server will not hear of it."""
     from supervisor import inventory
@@ -239,7 +219,7 @@ def spool_drop(name: str, *, is_sure: bool, **answers: Any) -> None:
 
 
 @spool.command("replay")
-@_asked(*_REPLAY_OPTIONS)
+@asked(*_REPLAY_OPTIONS)
 def spool_replay(**answers: Any) -> None:
     """Send now what waits for this server and project; exit 0 when nothing is left to be sent again."""
     import asyncio
@@ -281,23 +261,13 @@ def version() -> None:
     click.echo(f"mobius-supervisor {__version__}")
 
 
-def _configuration(answers: Mapping[str, Any]) -> tuple[Settings, CredentialSource, Credential]:
-    source, credential = _credential(answers)
-    settings = config.resolve(
-        _given(answers),
-        os.environ,
-        _machine(),
-        has_key=credential is not None,
-        key_project=credential.project if credential else None,
-    )
-    _require_folders(settings.handlers)
-    assert credential is not None  # `resolve` has said that it is missing
-    return settings, source, credential
+for command in COMMANDS:
+    main.add_command(command)
 
 
 def _account(names: Iterable[str], answers: Mapping[str, Any]) -> tuple[dict[str, Any], Credential]:
     """Return the values of `names`, the server's address and the project among them, and the key."""
-    values = _values(names, answers)
+    values = values_of(names, answers)
     _, credential = _credential(answers)
     config.complete(values, has_key=credential is not None, key_project=credential.project if credential else None)
     assert credential is not None  # `complete` has said that it is missing
@@ -309,24 +279,14 @@ def _spool(answers: Mapping[str, Any]) -> Spool:
     from supervisor.inventory import spool_in
 
     log.configure("error", "auto")  # what is found damaged on the way
-    given: Path | None = _values(["state_dir"], answers)["state_dir"]
+    given: Path | None = values_of(["state_dir"], answers)["state_dir"]
     return spool_in(given or config.default_state_dir(os.environ, Path("~").expanduser()))
 
 
 def _credential(answers: Mapping[str, Any]) -> tuple[CredentialSource, Credential | None]:
     """Return the place of the key and the key; None where there is no place, which is one missing thing of several."""
-    source = CredentialSource(_values(["api_key_file"], answers)["api_key_file"], os.environ)
+    source = CredentialSource(values_of(["api_key_file"], answers)["api_key_file"], os.environ)
     return source, source.read() if source.is_given else None
-
-
-def _values(names: Iterable[str], answers: Mapping[str, Any]) -> dict[str, Any]:
-    return config.read_values(names, _given(answers), os.environ)
-
-
-def _given(answers: Mapping[str, Any]) -> config.Given:
-    """Put click's answers into one form: a switch is "1", a single text a tuple of one, None and () are left out."""
-    texts = {key: "1" if answer is True else answer for key, answer in answers.items()}
-    return {key: (text,) if isinstance(text, str) else text for key, text in texts.items() if text is not None}
 
 
 def _machine() -> Machine:
@@ -337,9 +297,3 @@ def _machine() -> Machine:
         random=secrets.token_hex(3),
         home=Path("~").expanduser(),
     )
-
-
-def _require_folders(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(f"--handlers: there is no folder {str(folder)!r}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor import kinds
-from supervisor.kinds import Kind
+from supervisor.kinds import Kind, Share
 
 ENVIRONMENT_PREFIX = "MOBIUS_SUPERVISOR_"
 
@@ -27,7 +27,8 @@ class Option:
     """How one setting is asked for.
 
     `default` is what a user would have written; None where it is computed or required, which `shown_default` then says.
-    `aliases` are environment names besides the one made from the option's own name, first wins.
+    `aliases` are environment names besides the one made from the option's own name, first wins.  What is fixed cannot
+    change while the program runs: a reload keeps it and says so.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Option:
     shown_default: str = ""
     aliases: tuple[str, ...] = ()
     is_required: bool = False
+    is_fixed: bool = False
 
     @property
     def flag(self) -> str:
@@ -64,6 +66,17 @@ class Answer:
 
 # What the command line gave, by `Option.key`: texts as they were typed; absent or None when it gave nothing.
 Given = Mapping[str, tuple[str, ...] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a settings file says, by `Option.key`: texts as they would be typed."""
+
+    path: str = ""
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+NOTHING_WRITTEN = Written()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +131,7 @@ class Settings:
             "Address of the Mobius server.",
             aliases=("MOBIUS_BASE_URL", "MOBIUS_API_URL"),
             is_required=True,
+            is_fixed=True,
         )
     )
     project: str = field(
@@ -127,6 +141,7 @@ class Settings:
             "Project whose jobs are run; not needed when the API key names it.",
             aliases=("PROJECT", "MOBIUS_PROJECT"),
             is_required=True,
+            is_fixed=True,
         )
     )
     worker_id: str = field(
@@ -136,6 +151,7 @@ class Settings:
             "Name of this worker; no two that run may share one.",
             shown_default="generated: HOST-PID-RANDOM",
             aliases=("WORKER_ID", "MOBIUS_WORKER_ID"),
+            is_fixed=True,
         )
     )
     api_key_file: Path | None = field(
@@ -144,6 +160,7 @@ class Settings:
             kinds.PATH,
             "File that holds the API key; it is never taken from the command line.",
             shown_default="the systemd credential mobius-api-key, else $MOBIUS_API_KEY",
+            is_fixed=True,
         )
     )
     wait_seconds: float = field(
@@ -181,6 +198,14 @@ class Settings:
             kinds.SIZE,
             "Memory, kept after a job, for which a child is replaced.",
             shown_default="any",
+        )
+    )
+    min_free_memory: Share = field(
+        metadata=_asked(
+            "min-free-memory",
+            kinds.SHARE,
+            "Nothing is claimed while less memory than this is available, on the machine or in the cgroup.",
+            default="5%",
         )
     )
     nice: int = field(
@@ -247,6 +272,51 @@ class Settings:
             kinds.PATH,
             "Folder for what must survive a restart.",
             shown_default="$STATE_DIRECTORY, else mobius-supervisor in $XDG_STATE_HOME or ~/.local/state",
+            is_fixed=True,
+        )
+    )
+    watch: bool = field(
+        metadata=_asked(
+            "watch",
+            kinds.SWITCH,
+            "Reload when a handler's file changes; needs the package watchfiles.",
+            default="off",
+            is_fixed=True,
+        )
+    )
+    forward_output: bool = field(
+        metadata=_asked(
+            "forward-output",
+            kinds.SWITCH,
+            "What handlers print also goes to the server, as `log` events of their runs.",
+            default="off",
+        )
+    )
+    socket: Path | None = field(
+        metadata=_asked(
+            "socket",
+            kinds.PATH,
+            "Control socket, for the commands that look and steer.",
+            shown_default="in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/mobius-supervisor, else in --state-dir",
+            is_fixed=True,
+        )
+    )
+    listen: tuple[str, int] | None = field(
+        metadata=_asked(
+            "listen",
+            kinds.ADDRESS,
+            "Address at which the status page, health and metrics can be seen as well.",
+            shown_default="none",
+            is_fixed=True,
+        )
+    )
+    listen_token_file: Path | None = field(
+        metadata=_asked(
+            "listen-token-file",
+            kinds.PATH,
+            "File with the token that allows commands at --listen.",
+            shown_default="none: no commands there",
+            is_fixed=True,
         )
     )
     log_level: str = field(
@@ -268,22 +338,35 @@ ALL_QUEUES = Option("all-queues", kinds.SWITCH, "Take jobs from every queue.", d
 ALLOW_HTTP = Option(
     "allow-http", kinds.SWITCH, "Send the API key unencrypted to a server that is not local.", default="off"
 )
+CONFIG = Option(
+    "config",
+    kinds.PATH,
+    "File of settings, TOML: `workers = 8`, `queue = ['a', 'b']`; read again at each reload.",
+    shown_default="none",
+)
 
 OPTIONS: Mapping[str, Option] = {
     **{each.name: each.metadata["option"] for each in dataclasses.fields(Settings)},
     "all_queues": ALL_QUEUES,
     "allow_http": ALLOW_HTTP,
+    "config": CONFIG,
 }
 
 
 def resolve(
-    given: Given, environment: Mapping[str, str], machine: Machine, *, has_key: bool, key_project: str | None
+    given: Given,
+    environment: Mapping[str, str],
+    machine: Machine,
+    *,
+    has_key: bool,
+    key_project: str | None,
+    written: Written = NOTHING_WRITTEN,
 ) -> Settings:
-    """Return the settings: the command line wins over the environment, that over the defaults.
+    """Return the settings: the command line wins over the environment, that over the file, that over the defaults.
 
     `key_project` is the project that the API key names.  Raises `ConfigError` as `read_values` and `complete` do.
     """
-    answers = {name: _answer(option, given, environment) for name, option in OPTIONS.items()}
+    answers = {name: _answer(option, given, environment, written) for name, option in OPTIONS.items()}
     values = {name: _read(OPTIONS[name], answer) for name, answer in answers.items()}
     complete(values, has_key=has_key, key_project=key_project)
     if _are_all_queues_meant(values, answers):
@@ -296,12 +379,21 @@ def resolve(
     return Settings(**fields)
 
 
-def read_values(names: Iterable[str], given: Given, environment: Mapping[str, str]) -> dict[str, Any]:
+def keep_fixed(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
+    """`new` as far as it can be taken over at run time, and the names of the options for which it cannot."""
+    fixed = {each.name: getattr(old, each.name) for each in dataclasses.fields(old) if OPTIONS[each.name].is_fixed}
+    refused = [OPTIONS[name].flag for name, value in fixed.items() if value != getattr(new, name)]
+    return dataclasses.replace(new, **fixed), refused
+
+
+def read_values(
+    names: Iterable[str], given: Given, environment: Mapping[str, str], written: Written = NOTHING_WRITTEN
+) -> dict[str, Any]:
     """Return the values of the options `names` alone, for a command that needs no more; None where there is none.
 
     Raises `ConfigError`, which says where a wrong value comes from.
     """
-    return {name: _read(OPTIONS[name], _answer(OPTIONS[name], given, environment)) for name in names}
+    return {name: _read(OPTIONS[name], _answer(OPTIONS[name], given, environment, written)) for name in names}
 
 
 def complete(values: dict[str, Any], *, has_key: bool, key_project: str | None) -> None:
@@ -314,7 +406,7 @@ def complete(values: dict[str, Any], *, has_key: bool, key_project: str | None) 
     _refuse_clear_text(values)
 
 
-def _answer(option: Option, given: Given, environment: Mapping[str, str]) -> Answer | None:
+def _answer(option: Option, given: Given, environment: Mapping[str, str], written: Written) -> Answer | None:
     typed = given.get(option.key)
     if typed:
         return Answer(typed, option.flag, 0)
@@ -322,6 +414,8 @@ def _answer(option: Option, given: Given, environment: Mapping[str, str]) -> Ans
         # Set but empty is how a unit's environment file or a shell script says "not set".
         if environment.get(variable):
             return Answer((environment[variable],), variable, rank)
+    if option.key in written.texts:
+        return Answer(written.texts[option.key], f"{written.path}: {option.name}", 50)
     return Answer((option.default,), option.flag, 99) if option.default else None
 
 

@@ -13,6 +13,7 @@ from supervisor.backoff import Backoff
 from supervisor.bucket import TokenBucket
 from supervisor.job import Event, Fence
 from supervisor.lease import Lease
+from supervisor.ledger import Ledger
 from supervisor.outbox import Outbox
 from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.tasks import Alongside
@@ -38,6 +39,7 @@ class Courier:
         *,
         lease: Lease,
         server: JobServer,
+        ledger: Ledger,
         tap: Tap,
         beside: Alongside,
         log: Any,
@@ -46,6 +48,7 @@ class Courier:
         self._fence = fence
         self._lease = lease
         self._server = server
+        self._ledger = ledger
         self._tap = tap
         self._beside = beside
         self._log = log
@@ -60,6 +63,11 @@ class Courier:
     def is_idle(self) -> bool:
         """Whether the server has every event that it will get."""
         return self._sender is None or self._sender.done()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits to be sent than is good."""
+        return self._outbox.is_full
 
     def take(self, event: Event, *, hold_back: bool) -> None:
         """Send `event` soon; `hold_back` reads the child no further while that is more than anybody can take."""
@@ -110,6 +118,7 @@ class Courier:
             except Rejected as rejected:
                 self._drop_offender(batch, rejected)
             else:
+                self._ledger.events_sent += len(batch)
                 backoff.reset()
                 self._outbox.settle()
             if self._read_on_timer is None:
@@ -119,5 +128,6 @@ class Courier:
         if len(batch) > 1:
             self._outbox.halve()
             return
+        self._ledger.events_dropped += 1
         self._log.warning("event dropped: the server refuses it", type=batch[0].type, error=str(rejected))
         self._outbox.settle()

@@ -18,6 +18,7 @@ from supervisor.config import ConfigError
 from supervisor.duration import format_duration
 from supervisor.exit_code import ExitCode
 from supervisor.job import Blob, Failed, Succeeded
+from supervisor.ledger import Ledger
 from supervisor.printable import escaped
 from supervisor.replay import Replay
 from supervisor.report import Accepted, Answer, NotYet, Refused, Reporter
@@ -80,7 +81,7 @@ async def replay(spool: Spool, destination: Destination, token: str) -> ExitCode
     account = Account(destination.base_url, destination.project, worker_id="", queues=())
     code = ExitCode.DRAINED
     async with Client(account, token) as client:
-        again = Replay(Reporter(client, spool, destination, spool_after=0.0))
+        again = Replay(Reporter(client, spool, destination, 0.0, Ledger()))
         for path in await again.waiting():
             try:
                 answer = await again.send(path)

@@ -44,6 +44,18 @@ class Kind:
         return self.separator is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An amount of something: so many bytes, or a part of all there is."""
+
+    size: int = 0
+    part: float = 0.0
+
+    def of(self, total: int) -> int:
+        """In bytes, when there are `total`."""
+        return self.size or round(self.part * total)
+
+
 def _read_workers(text: str) -> int | None:
     if text.lower() == "auto":
         return None
@@ -131,6 +143,13 @@ def _read_count(text: str) -> int:
     return int(text)
 
 
+def _read_share(text: str) -> Share:
+    match = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]+)?)\s*%", text.strip())
+    if text.strip().lower() in ("off", "0"):
+        return Share()
+    return Share(part=float(match[1]) / 100) if match else Share(size=parse_size(text))
+
+
 def _read_niceness(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,2}", text) or int(text) > 19:
         raise ValueError(f"must be a whole number from 0 to 19, not {text!r}")
@@ -140,6 +159,14 @@ def _read_niceness(text: str) -> int:
 def _read_wait(text: str) -> float:
     # The server's long poll takes at most 30 s; asking for more is not worth an error.
     return min(parse_duration(text), 30.0)
+
+
+def _read_address(text: str) -> tuple[str, int]:
+    """Read where to listen: the port is the part behind the last colon, for an IPv6 address has some too."""
+    host, _, port = text.rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or _UNPRINTABLE.search(host):
+        raise ValueError(f"must be a host and a port, such as '127.0.0.1:9187', not {text!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _read_variable(text: str) -> str:
@@ -178,9 +205,11 @@ URL = Kind(_read_url, "URL")
 DURATION = Kind(parse_duration, "DURATION")
 POSITIVE_DURATION = Kind(_read_positive_duration, "DURATION")
 SIZE = Kind(parse_size, "SIZE")
+SHARE = Kind(_read_share, "SIZE|N%|off")
 COUNT = Kind(_read_count, "N")
 NICENESS = Kind(_read_niceness, "0..19")
 WAIT = Kind(_read_wait, "SECONDS")
+ADDRESS = Kind(_read_address, "HOST:PORT")
 VARIABLES = Kind(_read_variable, "NAME", separator=",")
 LEVEL = Kind(_read_level, "debug|info|warning|error")
 FORMAT = Kind(_read_format, "auto|console|json")

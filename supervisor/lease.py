@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from supervisor.backoff import Backoff
 from supervisor.job import Directive
 
+OVERDUE = 1.0
+"""Seconds that a heartbeat may be late for reasons of the machine."""
+
 
 class LeaseLost(Exception):
     """The attempt is not ours any more: its child is killed and nothing is reported.  Caught by the slot."""
@@ -106,6 +109,15 @@ class Lease:
         return self._renewed_at + self._terms.time_to_live
 
     @property
+    def length(self) -> float:
+        """The seconds that a renewal gives."""
+        return self._terms.time_to_live
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether a heartbeat should have been sent long ago; one that is under way is given up within an interval."""
+        return now > self._next_beat_at + 2 * self._terms.interval + OVERDUE
+
+    @property
     def length_is_guessed(self) -> bool:
         return self._terms.is_guessed
 
@@ -118,6 +130,14 @@ class Lease:
     def is_refused(self) -> bool:
         """Whether the server has said that the attempt is not ours; a lease lost by silence may still be, for it."""
         return self._lost_by in (Told.REFUSED, Told.REPORT_REFUSED)
+
+    @property
+    def is_reporting(self) -> bool:
+        return self.state in (State.REPORTING, State.RELEASED)
+
+    @property
+    def is_lost(self) -> bool:
+        return self.state is State.LOST
 
     @property
     def is_cancelling(self) -> bool:

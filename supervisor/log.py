@@ -13,14 +13,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from supervisor.printable import escaped
-from supervisor.redaction import redact
+from supervisor.redaction import Mask, redact
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -60,16 +60,16 @@ class _FromLogging(logging.Handler):
         structlog.get_logger(record.name).log(level, text, exc_info=record.exc_info)
 
 
-def configure(level: str, line_format: str, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+def configure(level: str, line_format: str, *, mask: Mask | None = None, stream: TextIO | None = None) -> None:
     """Set up logging for the whole process; calling again replaces what was set up.
 
-    `level` and `line_format` are `Settings.log_level` and `Settings.log_format`; `secrets` never show in a line.
+    `level` and `line_format` are `Settings.log_level` and `Settings.log_format`; what `mask` knows never shows.
     """
     outlet: TextIO | None = stream or sys.stderr
     chosen = choose_format(line_format, outlet, os.environ)
     is_colored = _is_terminal(outlet) and not os.environ.get("NO_COLOR")  # https://no-color.org
     structlog.configure(
-        processors=_processors(chosen, secrets, is_colored=is_colored),
+        processors=_processors(chosen, mask or Mask(), is_colored=is_colored),
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda name="supervisor": Line(name, outlet),
         # A cached logger would keep the secrets and the stream of its first use.
@@ -103,7 +103,7 @@ def _identity(stream: TextIO | None) -> str:
     return f"{status.st_dev}:{status.st_ino}" if status else ""
 
 
-def _processors(line_format: str, secrets: Iterable[str], *, is_colored: bool) -> list[Processor]:
+def _processors(line_format: str, mask: Mask, *, is_colored: bool) -> list[Processor]:
     renderers: dict[str, list[Processor]] = {
         "console": [_escape, _console(is_colored=is_colored)],
         "journal": [render_journal],
@@ -115,7 +115,7 @@ def _processors(line_format: str, secrets: Iterable[str], *, is_colored: bool) -
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,
-        redact(secrets),
+        redact(mask),
         *renderers[line_format],
     ]
 

@@ -5,6 +5,7 @@ The child tells what happened to it, if it still can; the attempt knows why it w
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from supervisor.duration import format_duration
@@ -16,26 +17,61 @@ MESSAGE_LIMIT = 8 * 1024
 """Bytes of an error message."""
 
 
+class Label(enum.StrEnum):
+    """How a job ended, in a word: for metrics and `status`."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    CRASHED = "crashed"
+    SHUTDOWN = "shutdown"
+    LEASE_LOST = "lease_lost"
+
+
 @dataclass(frozen=True, slots=True)
 class Stop:
     """Why a job is stopped, as it is reported."""
 
     error_type: str
     message: str
+    label: Label
+
+    @property
+    def is_cancel(self) -> bool:
+        """Whether somebody wants it stopped, whatever it may still achieve."""
+        return self.label is Label.CANCELLED
 
 
-CANCELLED = Stop("Cancelled", "the server asked to stop the job")
-SHUTDOWN = Stop("WorkerShutdown", "the worker was shut down before the job was done")
+CANCELLED = Stop("Cancelled", "the server asked to stop the job", Label.CANCELLED)
+SHUTDOWN = Stop("WorkerShutdown", "the worker was shut down before the job was done", Label.SHUTDOWN)
+
+
+def cancelled_by(whom: str) -> Stop:
+    """An operator asked to stop the job."""
+    return Stop("Cancelled", f"cancelled by {whom}", Label.CANCELLED)
 
 
 def timed_out(limit: float) -> Stop:
     """The handler ran for longer than `limit` seconds."""
-    return Stop("Timeout", f"the handler ran longer than its timeout of {format_duration(limit)}")
+    message = f"the handler ran longer than its timeout of {format_duration(limit)}"
+    return Stop("Timeout", message, Label.TIMEOUT)
 
 
 def over_memory(used: int, limit: int) -> Stop:
     """The job and all that it started use more than `limit` bytes."""
-    return Stop("MemoryLimit", f"the job used {format_size(used)} of memory, its limit is {format_size(limit)}")
+    message = f"the job used {format_size(used)} of memory, its limit is {format_size(limit)}"
+    return Stop("MemoryLimit", message, Label.MEMORY)
+
+
+def labelled(reported: Outcome, *, stop: Stop | None, has_crashed: bool) -> Label:
+    """The word for what was reported of a job that was stopped, or whose child has crashed, or neither."""
+    if isinstance(reported, Succeeded):
+        return Label.COMPLETED
+    if stop is not None and reported.error_type == stop.error_type:
+        return stop.label
+    return Label.CRASHED if has_crashed else Label.FAILED
 
 
 def decide(told: Outcome | None, *, stop: Stop | None, ending: Ending | None) -> Outcome:
@@ -44,8 +80,7 @@ def decide(told: Outcome | None, *, stop: Stop | None, ending: Ending | None) ->
     After a cancel nothing else is ever reported.  After a stop of our own, a handler that still succeeded has
     succeeded; any other end is the stop's.
     """
-    if stop is CANCELLED or (stop is not None and not isinstance(told, Succeeded)):
-        assert stop is not None
+    if stop is not None and (stop.is_cancel or not isinstance(told, Succeeded)):
         return _stopped(stop, told, ending)
     if told is None:
         assert ending is not None

@@ -10,6 +10,8 @@ import asyncio
 from collections import deque
 from types import TracebackType
 
+from supervisor.gate import Bar, Gate
+
 
 class Appetite:
     """The number of polls that may be open, learned from how the last ones ended."""
@@ -30,7 +32,10 @@ class Polls:
     """Lets slots in, one for each poll that may be open: `async with`."""
 
     def __init__(self, slots: int) -> None:
-        self._slots = slots
+        self.slots = slots
+        """How many may want to poll; never more polls than that are open."""
+        self.gate = Gate(self._admit)
+        """Whether any poll may be opened."""
         self._appetite = Appetite()
         self._open = 0
         self._paused_until = 0.0
@@ -41,9 +46,15 @@ class Polls:
         """How many polls are open now."""
         return self._open
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether somebody waits though a poll may be opened; for a moment, while a turn is handed over, that is so."""
+        waits = any(not waiter.done() for waiter in self._waiting)
+        return waits and self.gate.is_open and self._open < self._appetite.allowed
+
     async def __aenter__(self) -> None:
         """Wait until one more poll may be opened; it counts as open inside the block."""
-        while self._paused_until or self._open >= self._appetite.allowed:
+        while not self.gate.is_open or self._open >= self._appetite.allowed:
             await self._change()
         self._open += 1
 
@@ -57,11 +68,12 @@ class Polls:
         """Open no further poll for so long: the server has asked for it (429)."""
         loop = asyncio.get_running_loop()
         self._paused_until = max(self._paused_until, loop.time() + seconds)
+        self.gate.shut(Bar.SERVER, "the server asks for a pause")
         loop.call_at(self._paused_until, self._end_pause, self._paused_until)
 
     def found(self) -> None:
         """The caller's poll brought a job."""
-        self._appetite.found(self._slots)
+        self._appetite.found(self.slots)
         self._admit()
 
     def found_nothing(self) -> None:
@@ -72,7 +84,7 @@ class Polls:
         # Not by comparing times again: a loop may call a little early.
         if until == self._paused_until:
             self._paused_until = 0.0
-            self._admit()
+            self.gate.lift(Bar.SERVER)
 
     async def _change(self) -> None:
         """Wait until there may be room for the caller's poll."""
@@ -85,7 +97,7 @@ class Polls:
             raise
 
     def _admit(self) -> None:
-        if self._paused_until:
+        if not self.gate.is_open:
             return
         room = self._appetite.allowed - self._open
         while room > 0 and self._waiting:

@@ -6,37 +6,55 @@ It owns the slots and knows which zygote is current; what a slot does is the slo
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Mapping
+from functools import partial
 
+from supervisor.attempt import Attempt
+from supervisor.gate import Bar, Gate
 from supervisor.job import Job
+from supervisor.ledger import Ledger
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.family import Family
+from supervisor.process.usage import Usage
 from supervisor.process.zygote import Zygote
 from supervisor.quarantine import Quarantine
 from supervisor.report import Reporter
 from supervisor.server import JobServer
 from supervisor.slot import Rules, Slot
+from supervisor.status import ClaimStatus, SlotStatus
 
 
 class Pool:
     """`workers` slots that run until they are drained."""
 
     def __init__(
-        self, workers: int, *, rules: Rules, server: JobServer, reporter: Reporter, family: Family, zygote: Zygote
+        self,
+        workers: int,
+        *,
+        rules: Rules,
+        server: JobServer,
+        reporter: Reporter,
+        ledger: Ledger,
+        family: Family,
+        zygote: Zygote,
     ) -> None:
+        self.ledger = ledger
         self._zygote = zygote
         self._zygote_changed = asyncio.Event()
+        self._rules = rules
         self._polls = Polls(workers)
-        self._first_answer = asyncio.Event()
+        self._serving = asyncio.Event()
         self._job_over: asyncio.Event | None = None  # while somebody waits for it
         self._taken: set[tuple[str, int]] = set()
         self._has_borne = False
         self.quarantine = Quarantine()
         """Which jobs and handlers are not to be run, for what they did to their children."""
-        self._slots = [
-            Slot(number, rules=rules, server=server, reporter=reporter, polls=self._polls, family=family, around=self)
-            for number in range(1, workers + 1)
-        ]
+        self._new_slot = partial(Slot, server=server, reporter=reporter, polls=self._polls, family=family, around=self)
+        self._slots = [self._new_slot(number) for number in range(1, workers + 1)]
+        self._group = asyncio.TaskGroup()
+        self._past_cuts = 0  # of slots that are gone
 
     def __repr__(self) -> str:
         return f"<Pool {self.busy} busy of {len(self._slots)}>"
@@ -51,8 +69,23 @@ class Pool:
             await self._zygote_changed.wait()
 
     @property
+    def rules(self) -> Rules:
+        """The settings that slots go by."""
+        return self._rules
+
+    @property
+    def gate(self) -> Gate:
+        """Whether anything is claimed, and why not."""
+        return self._polls.gate
+
+    @property
     def size(self) -> int:
-        return len(self._slots)
+        """How many slots there are, without those that only finish their job."""
+        return len(self._staying)
+
+    @property
+    def _staying(self) -> list[Slot]:
+        return [slot for slot in self._slots if not slot.is_leaving]
 
     @property
     def busy(self) -> int:
@@ -66,12 +99,42 @@ class Pool:
     @property
     def jobs_cut(self) -> int:
         """How many jobs were reported as ended by a shutdown."""
-        return sum(slot.jobs_cut for slot in self._slots)
+        return self._past_cuts + sum(slot.jobs_cut for slot in self._slots)
 
     @property
     def longest_grace(self) -> float:
         """Seconds that the running jobs may take to stop."""
         return max((slot.attempt.grace for slot in self._slots if slot.attempt), default=0.0)
+
+    def status(self, usages: Mapping[int, Usage]) -> tuple[SlotStatus, ...]:
+        """What is in each slot; `usages` are by pid, of the children at which somebody has looked."""
+        return tuple(slot.status(usages) for slot in self._slots)
+
+    def claims(self, now: float, reason: str | None) -> ClaimStatus:
+        """Whether jobs are asked for; `reason` is why they never will be again."""
+        ledger = self.ledger
+        return ClaimStatus(
+            open_polls=self._polls.open,
+            reason=reason or self.gate.reason or ledger.claim_error,
+            last_answer_age=_age(ledger.answered_at, now),
+            last_job_age=_age(ledger.got_job_at, now),
+            last_call_age=_age(ledger.claimed_at, now),
+        )
+
+    def attempt_at(self, job_id: str) -> Attempt | None:
+        """What runs here of a job; None when nothing does."""
+        return next((slot.attempt for slot in self._slots if slot.attempt and slot.attempt.job.job_id == job_id), None)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """What runs now."""
+        return [slot.attempt for slot in self._slots if slot.attempt is not None]
+
+    def complaint(self, now: float) -> str | None:
+        """What does not move that should; None when claims and heartbeats go on."""
+        if self._polls.is_stuck:
+            return "nobody claims though somebody may"
+        return next((said for slot in self._slots if (said := slot.complaint(now)) is not None), None)
 
     @property
     def has_borne(self) -> bool:
@@ -111,16 +174,53 @@ class Pool:
 
     async def run(self) -> None:
         """Run until every slot is drained; an error that concerns all of them ends all of them."""
-        async with asyncio.TaskGroup() as group:
+        async with self._group:
             for slot in self._slots:
-                group.create_task(slot.run(), name=f"slot {slot.number}")
+                self._start(slot)
 
-    def use(self, zygote: Zygote) -> None:
+    def _start(self, slot: Slot) -> None:
+        self._group.create_task(self._run(slot), name=f"slot {slot.number}")
+
+    async def _run(self, slot: Slot) -> None:
+        try:
+            await slot.run()
+        finally:
+            self._past_cuts += slot.jobs_cut
+            self._slots.remove(slot)
+
+    def use(self, zygote: Zygote, rules: Rules | None = None) -> None:
         """Take new children from `zygote`; each slot swaps its child when it is next without a job."""
         self._zygote = zygote
         self._zygote_changed.set()
         self._zygote_changed = asyncio.Event()
+        self._rules = rules or self._rules
         self.quarantine = Quarantine()  # new code deserves a new trial
+        self._look_again()
+
+    def resize(self, workers: int) -> None:
+        """Have so many slots, at least one; one too many leaves when it is without a job.  Not after `drain`."""
+        workers = max(1, workers)
+        self._polls.slots = workers
+        surplus = sorted(self._staying, key=lambda slot: (slot.attempt is not None, -slot.number))
+        for slot in surplus[: max(0, len(surplus) - workers)]:
+            slot.drain()
+        for _ in range(workers - self.size):
+            taken = {slot.number for slot in self._slots}
+            slot = self._new_slot(next(number for number in itertools.count(1) if number not in taken))
+            self._slots.append(slot)
+            self._start(slot)
+
+    def shut(self, bar: Bar, reason: str) -> None:
+        """Claim nothing for this cause; polls that are open end soon, and a job that they still bring is run."""
+        was_open = self.gate.is_open
+        self.gate.shut(bar, reason)
+        self._serving.set()
+        if was_open:
+            self._look_again()
+
+    def lift(self, bar: Bar) -> None:
+        """This cause is over."""
+        self.gate.lift(bar)
 
     def drain(self) -> None:
         """Claim nothing new; `run` returns when the running jobs are done."""
@@ -139,12 +239,24 @@ class Pool:
             slot.stop(why)
 
     def answered(self) -> None:
-        self._first_answer.set()
+        self._serving.set()
 
     @property
     def is_known(self) -> bool:
-        return self._first_answer.is_set()
+        return self.ledger.answered_at is not None
 
-    async def first_answer(self) -> None:
-        """Wait until the server has answered a claim: from here on we serve."""
-        await self._first_answer.wait()
+    @property
+    def is_serving(self) -> bool:
+        return self._serving.is_set()
+
+    async def serving(self) -> None:
+        """Wait until the server has answered a claim, or there is a cause to claim nothing: from here on we serve."""
+        await self._serving.wait()
+
+    def _look_again(self) -> None:
+        for slot in self._slots:
+            slot.look_again()
+
+
+def _age(since: float | None, now: float) -> float | None:
+    return None if since is None else now - since

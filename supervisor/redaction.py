@@ -23,32 +23,50 @@ _LONGEST = 16_384
 _DEEPEST = 6
 
 
-def redact(secrets: Iterable[str]) -> Processor:
-    """Return a processor that masks each of `secrets`, and whatever looks like a key, anywhere in an event."""
-    known = [re.escape(secret) for secret in secrets if len(secret) >= _SHORTEST]
-    # The longest first: one secret may be a part of another.
-    pattern = re.compile("|".join([*sorted(known, key=len, reverse=True), _PREFIXED.pattern]))
+class Mask:
+    """Hides secrets, and whatever looks like a key, in text."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets: set[str] = set()
+        self._pattern = _PREFIXED
+        for secret in secrets:
+            self.add(secret)
+
+    def add(self, secret: str) -> None:
+        """Hide this one as well: a key may be renewed while we run."""
+        if len(secret) >= _SHORTEST:
+            self._secrets.add(secret)
+            # The longest first: one secret may be a part of another.
+            known = map(re.escape, sorted(self._secrets, key=len, reverse=True))
+            self._pattern = re.compile("|".join([*known, _PREFIXED.pattern]))
+
+    def __call__(self, text: str) -> str:
+        return self._pattern.sub(MASK, text)
+
+
+def redact(mask: Mask) -> Processor:
+    """Return a processor that masks text anywhere in an event."""
 
     def processor(_logger: Any, _method: str, event: EventDict) -> EventDict:
-        return {_mask(pattern, _text(key)): _plain(pattern, value, _DEEPEST) for key, value in event.items()}
+        return {_masked(mask, _text(key)): _plain(mask, value, _DEEPEST) for key, value in event.items()}
 
     return processor
 
 
-def _plain(pattern: re.Pattern[str], value: object, depth: int) -> object:
+def _plain(mask: Mask, value: object, depth: int) -> object:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, Mapping) and depth:
-        return {_mask(pattern, _text(key)): _plain(pattern, each, depth - 1) for key, each in value.items()}
+        return {_masked(mask, _text(key)): _plain(mask, each, depth - 1) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset) and depth:
-        return [_plain(pattern, each, depth - 1) for each in value]
-    return _mask(pattern, _text(value))
+        return [_plain(mask, each, depth - 1) for each in value]
+    return _masked(mask, _text(value))
 
 
-def _mask(pattern: re.Pattern[str], text: str) -> str:
-    masked = pattern.sub(MASK, text)
+def _masked(mask: Mask, text: str) -> str:
+    masked = mask(text)
     return masked if len(masked) <= _LONGEST else f"{masked[:_LONGEST]}… ({len(masked)} characters)"
 
 

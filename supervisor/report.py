@@ -14,6 +14,7 @@ from typing import Any
 
 from supervisor.backoff import Backoff
 from supervisor.job import Failed, Fence, Outcome
+from supervisor.ledger import Ledger
 from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.spool import Entry, Spool
 from supervisor.spoolfile import Destination
@@ -45,6 +46,8 @@ class NotYet:
 
 Answer = Accepted | Refused | NotYet
 
+_NAMES = {Accepted: "accepted", Refused: "refused", NotYet: "unanswered"}
+
 
 def _nothing() -> None:
     """Nobody says when to stop."""
@@ -53,8 +56,11 @@ def _nothing() -> None:
 class Reporter:
     """How outcomes are reported: to which server, and where they are kept until it has them."""
 
-    def __init__(self, server: JobServer, spool: Spool, destination: Destination, spool_after: float) -> None:
+    def __init__(
+        self, server: JobServer, spool: Spool, destination: Destination, spool_after: float, ledger: Ledger
+    ) -> None:
         self.server = server
+        self.ledger = ledger
         self.spool = spool
         self.destination = destination
         self.spool_after = spool_after
@@ -128,6 +134,7 @@ class Report:
     async def send(self) -> Answer:
         """Send the outcome once; unless that settled it, it is on disk then.  Raise `AuthRevoked`."""
         self._answer = await self._send()
+        self._reporter.ledger.reports[_NAMES[type(self._answer)]] += 1
         if isinstance(self._answer, NotYet):
             await self.keep()
         return self._answer

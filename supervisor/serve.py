@@ -27,7 +27,7 @@ async def serve(settings: DevServerSettings, key_hint: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        server = await _open(settings, stack)
+        server = await opened(settings, stack)
         click.echo(greeting(server.url, key_hint))
         if settings.faults is not None:
             _show(saboteur.log)
@@ -36,7 +36,8 @@ async def serve(settings: DevServerSettings, key_hint: str) -> None:
             click.echo(tally(server.faults_injected))
 
 
-async def _open(settings: DevServerSettings, stack: AsyncExitStack) -> DevServer:
+async def opened(settings: DevServerSettings, stack: AsyncExitStack) -> DevServer:
+    """The server, open until `stack` is closed; raises `ConfigError` when the address or the database cannot be had."""
     try:
         return await stack.enter_async_context(DevServer(settings))
     except OSError as error:

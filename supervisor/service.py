@@ -1,51 +1,59 @@
 """One run of the program: open everything in order, serve, say so, end in order.
 
-Runs in the parent.  It owns the settings and which zygote is current; it knows nothing of single jobs.
+Runs in the parent.  It knows nothing of single jobs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import structlog
 import uvloop
 
+from supervisor import memory
+from supervisor.admission import Admission
 from supervisor.api.client import Account, Client
-from supervisor.backoff import Backoff
+from supervisor.code import Code
 from supervisor.config import ConfigError, Settings
+from supervisor.control.opening import controlled
 from supervisor.credential import CredentialSource
 from supervisor.exit_code import ExitCode
+from supervisor.gate import Bar
+from supervisor.helm import Helm
+from supervisor.herald import Herald
 from supervisor.instance import claimed_instance
-from supervisor.limits import Limits
+from supervisor.lag import LoopLag
+from supervisor.ledger import Ledger
+from supervisor.operations import Operations, Plant, Sources
 from supervisor.outcome import SHUTDOWN
 from supervisor.pool import Pool
 from supervisor.process import confinement
 from supervisor.process.delegation import Delegation
-from supervisor.process.environment import child_environment
 from supervisor.process.family import Family
-from supervisor.process.messages import Imported
-from supervisor.process.zygote import Nursery, StartFailed, Zygote
+from supervisor.process.zygote import StartFailed
+from supervisor.redaction import Mask
 from supervisor.replay import Replay
 from supervisor.report import Reporter
+from supervisor.rules import nursery_of, rules_of
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer
 from supervisor.shutdown import Shutdown, Stage
-from supervisor.slot import Rules
+from supervisor.signals import steering
 from supervisor.spool import Spool
 from supervisor.spoolfile import Destination
 from supervisor.suspend import telling_of_suspends
 from supervisor.systemd import Notifier
 from supervisor.tasks import Alongside, ready_threads
+from supervisor.watch import watch
 
 log = structlog.get_logger("service")
 
 THREADS = 8
 """For what may take seconds: the disk, and looking at what jobs use."""
-STATUS_INTERVAL = 5.0
-"""Seconds between two looks at what `systemctl status` shows."""
-STEADY = 60.0
-"""Seconds after which the death of a zygote has nothing to do with that of the one before."""
+MEMORY_INTERVAL = 1.0
+"""Seconds between two looks at the memory that is left."""
 LAST_REPORTS = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
 
@@ -53,27 +61,30 @@ LAST_WORDS = 5.0
 """Seconds in which all that is open is closed."""
 
 
-def main(settings: Settings, source: CredentialSource) -> ExitCode:
-    """Serve until told to stop; return the exit code.  What goes wrong is one line in the log."""
+def main(settings: Settings, source: CredentialSource, mask: Mask, reread: Callable[[], Settings]) -> ExitCode:
+    """Serve until told to stop; return the exit code.  What goes wrong is one line in the log.
+
+    `mask` learns each key that is read; `reread` returns the settings as they are at a reload, or raises `ConfigError`.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(settings, source, os.environ))
+        return runner.run(serve(settings, source, os.environ, mask, reread))
 
 
-async def serve(settings: Settings, source: CredentialSource, environment: Mapping[str, str]) -> ExitCode:
+async def serve(
+    settings: Settings,
+    source: CredentialSource,
+    environment: Mapping[str, str],
+    mask: Mask | None = None,
+    reread: Callable[[], Settings] | None = None,
+) -> ExitCode:
     """As `main`, in the running loop."""
     asyncio.get_running_loop().set_default_executor(ready_threads(THREADS))
     try:
         with claimed_instance(settings.state_dir, settings.worker_id) as scratch:
-            service = Service(settings, source, environment)
-            rules = Rules(
-                worker_id=settings.worker_id,
-                wait=settings.wait_seconds,
-                limits=_default_limits(settings),
-                lease_ttl=settings.lease_ttl,
-                max_heartbeat_interval=settings.max_heartbeat_interval,
-                scratch=scratch,
+            sources = Sources(
+                reread or (lambda: settings), source, environment, scratch, mask or Mask(), _confinement(source)
             )
-            return await service.run(rules)
+            return await Service(settings, sources).run()
     except* StartFailed as failed:
         log.error("cannot start", error=_first(failed))
         code = ExitCode.NO_HANDLER
@@ -92,143 +103,118 @@ async def serve(settings: Settings, source: CredentialSource, environment: Mappi
 class Service:
     """Everything that is open while the program serves."""
 
-    def __init__(self, settings: Settings, source: CredentialSource, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, sources: Sources) -> None:
         self._settings = settings
-        self._source = source
-        self._token = source.read().token
+        self._sources = sources
+        self._token = sources.read_key()
+        self._ledger = Ledger()
         self._delegation = Delegation.found()
         self._family = Family(self._delegation)
-        self._notifier = Notifier(environment)
+        self._notifier = Notifier(sources.environment)
         self._shutdown = Shutdown()
-        self._nursery = Nursery(
-            settings.handlers,
-            child_environment(environment, settings.pass_env),
-            settings.import_timeout,
-            _confinement(source),
-        )
+        self._code = Code(nursery_of(settings, sources.environment, sources.confinement), self._family)
+        self._operations: Operations | None = None
 
-    async def run(self, rules: Rules) -> ExitCode:
+    async def run(self) -> ExitCode:
         """Serve until told to stop."""
         settings = self._settings
         account = Account(settings.base_url, settings.project, settings.worker_id, settings.queues, settings.worker_id)
-        with self._shutdown.signals():
+        with self._shutdown.signals(), steering(lambda: self._operations, self._shutdown.terminate):
             if self._delegation is not None:
                 await self._delegation.sweep()
-            zygote = await self._start_zygote()
+            await self._code.load()
             async with Client(account, self._token, self._reread) as client:
                 reporter = self._reporter(client)
                 replay = Replay(reporter)
-                pool = Pool(
-                    settings.workers, rules=rules, server=client, reporter=reporter, family=self._family, zygote=zygote
-                )
+                plant = self._plant(client, reporter, replay)
                 log.info(
                     "started",
                     workers=settings.workers,
                     worker_id=settings.worker_id,
-                    actions=[handler.action for handler in zygote.imported.handlers],
+                    actions=[handler.action for handler in self._code.zygote.imported.handlers],
                 )
                 try:
-                    with telling_of_suspends(pool.look_at_leases):
-                        code = await self._serve(pool, replay)
+                    operations = self._operations = Operations(plant, settings, self._sources)
+                    with telling_of_suspends(plant.pool.look_at_leases):
+                        async with self._controlled(plant, operations):
+                            code = await self._serve(plant, operations, replay)
                 finally:
+                    self._operations = None
                     await replay.tell_what_waits()
-                    await pool.zygote.kill()
+                    await self._code.close()
                     await self._family.sweep()
         log.info("stopped", code=int(code))
         return code
 
+    def _plant(self, client: Client, reporter: Reporter, replay: Replay) -> Plant:
+        pool = Pool(
+            self._settings.workers,
+            rules=rules_of(self._settings, self._sources.scratch, self._sources.mask),
+            server=client,
+            reporter=reporter,
+            ledger=self._ledger,
+            family=self._family,
+            zygote=self._code.zygote,
+        )
+        herald = Herald(self._notifier, pool, self._code, replay, self._shutdown)
+        return Plant(self._code, pool, client, reporter, self._shutdown, self._notifier, herald)
+
+    @asynccontextmanager
+    async def _controlled(self, plant: Plant, operations: Operations) -> AsyncIterator[None]:
+        """Let operators look and steer inside the block."""
+        lag = LoopLag()
+        helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations, lag)
+        async with controlled(self._settings, self._sources.environment, helm, self._ledger), Alongside() as beside:
+            beside.start(lag.run)
+            yield
+
     def _reporter(self, server: JobServer) -> Reporter:
         settings = self._settings
         destination = Destination(settings.base_url, settings.project)
-        return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after)
+        return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after, self._ledger)
 
     def _reread(self) -> str:
         """The key as it is now, after the server has refused it; the one that we have when there is none to read."""
         try:
-            return self._source.read().token
+            return self._sources.read_key()
         except ConfigError as error:
             log.error("the API key cannot be read again", error=str(error))
             return self._token
 
-    async def _start_zygote(self) -> Zygote:
-        zygote = await Zygote.start(self._nursery, self._family)
-        _log_problems(zygote.imported)
-        if not zygote.imported.handlers:
-            await zygote.kill()
-            raise StartFailed(f"no handler could be loaded from {', '.join(map(str, self._settings.handlers))}")
-        return zygote
-
-    async def _serve(self, pool: Pool, replay: Replay) -> ExitCode:
+    async def _serve(self, plant: Plant, operations: Operations, replay: Replay) -> ExitCode:
+        pool, herald = plant.pool, plant.herald
         async with Alongside() as beside:
             serving = beside.create_task(pool.run(), name="pool")
-            beside.start(lambda: self._shut_down_when_told(pool, serving))
-            beside.start(lambda: self._keep_zygote(pool))
-            beside.start(lambda: self._announce(pool))
+            beside.start(lambda: self._shut_down_when_told(pool, operations, serving))
+            beside.start(lambda: self._code.keep(pool.use))
+            beside.start(lambda: _mind_memory(pool, operations))
+            beside.start(operations.run)
             beside.start(replay.run)
-            beside.start(self._feed_watchdog)
+            beside.start(herald.announce)
+            beside.start(herald.feed_watchdog)
+            if self._settings.watch:
+                beside.start(lambda: watch(self._settings.handlers, operations.ask_to_reload))
             await asyncio.wait([serving])
         if self._shutdown.stage is Stage.KILL:
             return ExitCode.THIRD_INTERRUPT
         return ExitCode.JOBS_CUT if pool.jobs_cut or serving.cancelled() else ExitCode.DRAINED
 
-    async def _keep_zygote(self, pool: Pool) -> None:
-        """Start a new zygote whenever the current one dies; jobs and their children do not notice."""
-        backoff = Backoff(0.1, 30.0)
-        while True:
-            since = asyncio.get_running_loop().time()
-            code = await pool.zygote.exited()
-            if asyncio.get_running_loop().time() - since > STEADY:
-                backoff.reset()
-            log.warning("the zygote died, a new one is started", code=code)
-            await asyncio.sleep(backoff.next())
-            try:
-                pool.use(await self._start_zygote())
-            except StartFailed as failed:
-                log.error("no new zygote", error=str(failed))
-
-    async def _announce(self, pool: Pool) -> None:
-        """Tell systemd that we serve, once we do, and how it goes."""
-        await pool.first_answer()
-        self._notifier.ready()
-        log.info("serving")
-        while True:
-            self._notifier.status(f"{pool.size} children, {pool.busy} busy, {pool.open_polls} open polls")
-            await asyncio.sleep(STATUS_INTERVAL)
-
-    async def _feed_watchdog(self) -> None:
-        # From the loop that also beats and claims: when it hangs, so does this.
-        while self._notifier.watchdog_interval is not None:
-            self._notifier.watchdog()
-            await asyncio.sleep(self._notifier.watchdog_interval)
-
-    async def _shut_down_when_told(self, pool: Pool, serving: asyncio.Task[None]) -> None:
+    async def _shut_down_when_told(self, pool: Pool, operations: Operations, serving: asyncio.Task[None]) -> None:
         await self._shutdown.reached(Stage.DRAIN)
         self._notifier.stopping()
+        timeout = operations.settings.drain_timeout
         # The unit's own patience (TimeoutStopSec) is for the default; whoever sets a longer drain need not change it.
-        self._notifier.extend_timeout(self._settings.drain_timeout + pool.longest_grace + LAST_REPORTS + LAST_WORDS)
+        self._notifier.extend_timeout(timeout + pool.longest_grace + LAST_REPORTS + LAST_WORDS)
         if self._shutdown.stage is Stage.DRAIN:
-            log.info("draining", jobs=pool.busy, timeout=self._settings.drain_timeout)
+            log.info("draining", jobs=pool.busy, timeout=timeout)
             pool.drain()
-        await self._shutdown.reached(Stage.STOP, timeout=self._settings.drain_timeout)
+        await self._shutdown.reached(Stage.STOP, timeout=timeout)
         if pool.busy:
             log.warning("stopping the jobs that still run", jobs=pool.busy)
         pool.stop(SHUTDOWN)
         await self._shutdown.reached(Stage.KILL, timeout=pool.longest_grace + LAST_REPORTS)
         log.warning("killing what still runs", jobs=pool.busy)
         serving.cancel()
-
-
-def _default_limits(settings: Settings) -> Limits:
-    """What holds for a handler that says nothing of it."""
-    return Limits(
-        timeout=settings.job_timeout,
-        cancel_grace=settings.cancel_grace,
-        memory=settings.job_memory,
-        max_jobs_per_child=settings.max_jobs_per_child,
-        max_memory_per_child=settings.max_memory_per_child,
-        nice=settings.nice,
-        threads=settings.threads,
-    )
 
 
 def _confinement(source: CredentialSource) -> confinement.Confinement:
@@ -239,11 +225,20 @@ def _confinement(source: CredentialSource) -> confinement.Confinement:
     return confinement.choose(seen)
 
 
-def _log_problems(imported: Imported) -> None:
-    for problem in imported.problems:
-        log.error("handler not served", file=problem.file, line=problem.line, reason=problem.message)
-    for warning in imported.warnings:
-        log.warning("handler import", warning=warning)
+async def _mind_memory(pool: Pool, operations: Operations) -> None:
+    """Claim nothing while the machine is short of memory."""
+    admission = Admission()
+    while True:
+        reason = admission.judge(memory.look(), operations.settings.min_free_memory)
+        was_short = pool.gate.has(Bar.MEMORY)
+        if reason is not None:
+            pool.shut(Bar.MEMORY, reason)
+            if not was_short:
+                log.warning("nothing is claimed", reason=reason)
+        elif was_short:
+            pool.lift(Bar.MEMORY)
+            log.info("there is memory again: claiming goes on")
+        await asyncio.sleep(MEMORY_INTERVAL)
 
 
 def _first(group: BaseException) -> str:

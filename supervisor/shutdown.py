@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import enum
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 
 import structlog
+
+from supervisor.signals import reacting
 
 log = structlog.get_logger("shutdown")
 
@@ -32,22 +33,15 @@ class Shutdown:
         self.stage = Stage.SERVE
         self._changed: list[asyncio.Future[None]] = []
 
-    @contextmanager
-    def signals(self) -> Iterator[None]:
+    def signals(self) -> AbstractContextManager[None]:
         """React to signals inside the block."""
-        loop = asyncio.get_running_loop()
-        reactions: dict[signal.Signals, Callable[[], None]] = {
-            signal.SIGTERM: self.terminate,
-            signal.SIGINT: self.interrupt,
-            signal.SIGQUIT: lambda: self.advance(Stage.STOP),
-        }
-        for number, reaction in reactions.items():
-            loop.add_signal_handler(number, reaction)
-        try:
-            yield
-        finally:
-            for number in reactions:
-                loop.remove_signal_handler(number)
+        return reacting(
+            {
+                signal.SIGTERM: self.terminate,
+                signal.SIGINT: self.interrupt,
+                signal.SIGQUIT: lambda: self.advance(Stage.STOP),
+            }
+        )
 
     def terminate(self) -> None:
         """SIGTERM: the next stage, but never further than stopping with grace."""

@@ -10,7 +10,8 @@ import asyncio
 import math
 import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,15 +23,18 @@ from supervisor.backoff import Backoff
 from supervisor.berth import Berth, Source
 from supervisor.job import Failed, Fence, Job
 from supervisor.lease import Lease, LeaseLost, Terms
+from supervisor.ledger import Ledger
 from supervisor.limits import Limits
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
-from supervisor.process.child import Child
+from supervisor.process.child import Child, State
 from supervisor.process.family import Family
 from supervisor.process.kernel import boottime
+from supervisor.process.usage import Usage
 from supervisor.quarantine import Quarantine
 from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, RateLimited, Rejected, ServerError, Unavailable
+from supervisor.status import ChildState, SlotStatus
 
 DRAIN_POLL = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""
@@ -38,6 +42,15 @@ QUICK = 0.5
 """Part of the asked wait; an empty answer that comes sooner is no long poll, and the next claim backs off."""
 PARTIAL_WAIT = 1.0
 """Seconds that a claim waits when it leaves out actions that are full: they are to be asked for soon after."""
+CLAIM_PATIENCE = 60.0
+"""Seconds beyond the asked wait after which a claim is stuck: the client has given it up, and a backoff is over."""
+
+_SHOWN: dict[State, ChildState] = {
+    State.STARTING: "starting",
+    State.IDLE: "idle",
+    State.BUSY: "busy",
+    State.EXITED: "none",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +66,17 @@ class Rules:
     lease_ttl: float | None
     max_heartbeat_interval: float | None
     scratch: Path
+    mask: Callable[[str], str] = str
+    """Hides secrets in what handlers print."""
+    forwards_output: bool = False
 
 
 class Surroundings(Source, Protocol):
     """What a slot asks of its pool."""
+
+    @property
+    def rules(self) -> Rules:
+        """The settings of now; an attempt goes by those of its beginning."""
 
     @property
     def is_known(self) -> bool:
@@ -81,6 +101,10 @@ class Surroundings(Source, Protocol):
     def quarantine(self) -> Quarantine:
         """Which jobs are not to be run."""
 
+    @property
+    def ledger(self) -> Ledger:
+        """Where what happens is written down."""
+
 
 class Slot:
     """One of the places where jobs run."""
@@ -89,7 +113,6 @@ class Slot:
         self,
         number: int,
         *,
-        rules: Rules,
         server: JobServer,
         reporter: Reporter,
         polls: Polls,
@@ -98,16 +121,16 @@ class Slot:
     ) -> None:
         self.number = number
         self.jobs_cut = 0
-        self._rules = rules
         self._server = server
         self._reporter = reporter
         self._polls = polls
         self._around = around
-        self._log = structlog.get_logger("slot").bind(slot=number)
+        self._log = structlog.get_logger("slot", slot=number)  # not bound for good: a reload may change the level
         self._berth = Berth(around, family, self._log)
-        self._workdir = str(rules.scratch / str(number))
+        self._workdir = str(around.rules.scratch / str(number))
         self._attempt: Attempt | None = None
         self._asked: Sequence[str] = ()
+        self._claim_due_at = math.inf
         self._draining = False
         # Whatever a slot does between two jobs can be cut short by a drain.
         self._between_jobs: asyncio.Timeout | None = None
@@ -122,6 +145,34 @@ class Slot:
         """What runs here now."""
         return self._attempt
 
+    def complaint(self, now: float) -> str | None:
+        """What does not move here that should."""
+        if now > self._claim_due_at:
+            return f"the claim of slot {self.number} does not end"
+        if self._attempt is not None and not self._attempt.is_beating:
+            return f"the heartbeats of job {self._attempt.job.job_id} are not sent"
+        return None
+
+    def status(self, usages: Mapping[int, Usage]) -> SlotStatus:
+        """What is here now; `usages` are by pid, of the children at which somebody has looked."""
+        child, attempt = self._berth.child, self._attempt
+        usage = usages.get(child.pid) if child is not None and child.pid is not None else None
+        return SlotStatus(
+            slot=self.number,
+            pid=child.pid if child else None,
+            state=self._child_state(child),
+            jobs=child.jobs if child else 0,
+            job=attempt.status(usage) if attempt else None,
+            memory=usage.memory if usage else None,
+        )
+
+    def _child_state(self, child: Child | None) -> ChildState:
+        if child is None:
+            return "none" if self._draining else "starting"
+        if self._attempt is not None and self._attempt.is_stopping:
+            return "stopping"
+        return _SHOWN[child.state]
+
     def may_run(self, action: str) -> bool:
         """Whether a job of this action runs here, or may come with the claim that is open."""
         return action in self._asked or (self._attempt is not None and self._attempt.job.action == action)
@@ -133,7 +184,7 @@ class Slot:
                 if (job := await self._next_job()) is not None:
                     await self._work(job)
         finally:
-            await self._berth.discard()
+            await self._berth.discard("shutdown")
 
     def drain(self) -> None:
         """Claim nothing new; a job that runs goes on."""
@@ -147,6 +198,21 @@ class Slot:
         self._end_poll_in(0.0)
         if self._attempt is not None:
             self._attempt.stop(why)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it claims nothing more."""
+        return self._draining
+
+    def look_again(self) -> None:
+        """The code has changed, or whether anything is to be claimed: what comes before a job begins anew.
+
+        A poll that is open is given its time, and a job that it brings is run.
+        """
+        if self._asked:
+            self._end_poll_in(DRAIN_POLL)
+        elif not self._draining and not self._berth.is_starting:
+            self._end_poll_in(0.0)
 
     def _end_poll_in(self, seconds: float) -> None:
         if self._between_jobs is not None and not self._between_jobs.expired():
@@ -165,6 +231,7 @@ class Slot:
         finally:
             self._between_jobs = None
             self._asked = ()
+            self._claim_due_at = math.inf
 
     async def _claim(self) -> Job | None:
         self._asked = self._around.open_actions()
@@ -172,21 +239,26 @@ class Slot:
             await self._around.job_over()
             return None
         is_partial = len(self._asked) < len(self._around.zygote.imported.handlers)
-        wait = min(self._rules.wait, PARTIAL_WAIT if is_partial else math.inf) if self._around.is_known else 0.0
-        asked_at = boottime()
+        wait = min(self._around.rules.wait, PARTIAL_WAIT if is_partial else math.inf) if self._around.is_known else 0.0
+        ledger = self._around.ledger
+        asked_at = ledger.claimed_at = boottime()
+        self._claim_due_at = asked_at + wait + CLAIM_PATIENCE
         try:
             job = await self._server.claim(self._asked, wait=wait)
         except RateLimited as limited:
+            ledger.claim_failed(str(limited))
             self._log.warning("claims pause: the server asks for it", seconds=limited.retry_after)
             self._polls.found_nothing()
             self._polls.pause(limited.retry_after)
             return None
         except (Unavailable, Rejected) as error:
+            ledger.claim_failed(str(error))
             self._polls.found_nothing()
             pause = self._claim_backoff.next()
             self._log.warning("claim failed", error=str(error), again_in=round(pause, 1))
             await asyncio.sleep(pause)
             return None
+        ledger.claim_answered(boottime(), asked_at=asked_at, has_job=job is not None)
         self._around.answered()
         if job is not None and not self._around.take(job):
             # Two children with the same fence could not be told apart: what one says would count for the other.
@@ -209,8 +281,9 @@ class Slot:
 
     async def _work(self, job: Job) -> None:
         claimed_at = boottime()
-        limits = self._limits_of(job)
-        child = await self._berth.child_for(limits)
+        left_over = self._left_over_for(job)
+        limits = self._limits_of(job, left_over)
+        child = left_over or await self._berth.child_for(limits)
         log = self._log.bind(
             job_id=job.job_id, run_id=job.run_id, action=job.action, attempt=job.attempt, pid=child.pid
         )
@@ -220,60 +293,73 @@ class Slot:
             await attempt.run(self._around.quarantine.refusal(job, claimed_at))
         except* LeaseLost as lost:
             log.warning("lease lost: killed, nothing more is reported", reason=str(lost.exceptions[0]))
-            await self._berth.discard()
+            await self._berth.discard("killed")
         except* (AuthRevoked, ClaimRefused):
             raise
         except* Exception:  # one slot's bug must not end the others' jobs
             log.exception("turn failed")
-            await self._berth.discard()
+            await self._berth.discard("killed")
             if not attempt.has_left_outcome:
                 await self._report_bug(job)
         finally:
             self._attempt = None
             self._learn(attempt)
             self._around.leave(job)
-            await self._clean_up(limits)
+            await self._clean_up(limits, attempt)
 
     def _learn(self, attempt: Attempt) -> None:
+        self._around.ledger.job_ended(attempt.ended(time.time()))
         self.jobs_cut += attempt.was_cut
         if attempt.killed_its_child:
             self._around.quarantine.died(attempt.job, boottime())
         elif attempt.was_run:
             self._around.quarantine.survived(attempt.job)
 
-    def _limits_of(self, job: Job) -> Limits:
+    def _left_over_for(self, job: Job) -> Child | None:
+        """The child with the old code, for a job that the last claim before a reload brought and no new code runs."""
+        child = self._berth.child
+        if child is None or not child.is_idle or self._around.zygote.handler_of(job.action) is not None:
+            return None
+        handler = child.zygote.handler_of(job.action)
+        must_be_fresh = handler is not None and handler.limits.isolation == "fresh"
+        return None if handler is None or (must_be_fresh and child.jobs > 0) else child
+
+    def _limits_of(self, job: Job, left_over: Child | None) -> Limits:
         """The limits of the job's handler; for an action that has none, which the child will say, the settings'."""
-        handler = self._around.zygote.handler_of(job.action)
-        return handler.limits.or_else(self._rules.limits) if handler else self._rules.limits
+        handler = (left_over or self._around).zygote.handler_of(job.action)
+        return handler.limits.or_else(self._around.rules.limits) if handler else self._around.rules.limits
 
     def _new_attempt(self, job: Job, child: Child, claimed_at: float, limits: Limits, log: Any) -> Attempt:
         terms = Terms.of(
             job.heartbeat_interval,
-            time_to_live=math.inf if limits.idempotent else self._rules.lease_ttl,
-            longest_interval=self._rules.max_heartbeat_interval,
+            time_to_live=math.inf if limits.idempotent else self._around.rules.lease_ttl,
+            longest_interval=self._around.rules.max_heartbeat_interval,
         )
         return Attempt(
             job,
-            fence=Fence(self._rules.worker_id, job.job_id, job.attempt),
+            fence=Fence(self._around.rules.worker_id, job.job_id, job.attempt),
             lease=Lease(terms, claimed_at=claimed_at),
             child=child,
             server=self._server,
             reporter=self._reporter,
+            ledger=self._around.ledger,
             limits=limits,
             workdir=self._workdir,
             log=log,
+            mask=self._around.rules.mask,
+            forwards_output=self._around.rules.forwards_output,
         )
 
     async def _report_bug(self, job: Job) -> None:
-        fence = Fence(self._rules.worker_id, job.job_id, job.attempt)
+        fence = Fence(self._around.rules.worker_id, job.job_id, job.attempt)
         try:
             await self._server.complete(fence, Failed("SupervisorError", "the supervisor failed; see its log"))
         except ServerError as error:
             self._log.warning("could not report the failure", job_id=job.job_id, error=str(error))
 
-    async def _clean_up(self, limits: Limits) -> None:
+    async def _clean_up(self, limits: Limits, attempt: Attempt) -> None:
         """No spent child and no scratch folder is left to the next job."""
-        await self._berth.settle(limits)
+        await self._berth.settle(limits, attempt.why_child_ended)
         if _exists(self._workdir):
             await asyncio.to_thread(shutil.rmtree, self._workdir, ignore_errors=True)
 

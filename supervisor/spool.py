@@ -30,6 +30,7 @@ import structlog
 from supervisor import spoolfile
 from supervisor.job import Fence, Outcome
 from supervisor.spoolfile import Damaged, Destination, Note
+from supervisor.status import SpoolStatus
 
 ENDING = ".outcome"
 UNFINISHED = ".unfinished"
@@ -149,6 +150,19 @@ class Spool:
     def find(self, *shelves: Shelf) -> list[Found]:
         """What lies there; a folder that is not there is empty."""
         return [found for shelf in shelves for path in self._files(shelf) for found in _looked_at(path, shelf)]
+
+    def measure(self, now: float) -> SpoolStatus:
+        """How much waits for the server."""
+        found = []
+        for path in self._files(Shelf.WAITING):
+            with contextlib.suppress(OSError):
+                found.append(path.stat())
+        oldest = min((each.st_mtime for each in found), default=None)
+        return SpoolStatus(
+            items=len(found),
+            bytes=sum(each.st_size for each in found),
+            oldest_age=None if oldest is None else max(0.0, now - oldest),
+        )
 
     def sweep(self) -> None:
         """Delete what writers that were killed have left unfinished."""

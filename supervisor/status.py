@@ -7,7 +7,7 @@ parameters, no results and no secrets stand in here.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -30,11 +30,14 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float | None
     memory: int | None
     lease_left: float | None
-    progress: msgspec.Raw | None
+    progress: Any
+    """JSON: a `msgspec.Raw` in the program itself, decoded when it comes from another one."""
     last_line: str | None
     stopping: str | None
     """Why it is being stopped."""
     lease_length: float | None = None
+    beat_overdue: bool = False
+    """Whether a heartbeat should have been sent long ago."""
 
 
 class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +49,8 @@ class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
     jobs: int
     """How many jobs this child has run."""
     job: JobStatus | None
+    memory: int | None = None
+    """Of the child and all that its job started; None until somebody has looked."""
 
 
 class Recent(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,14 +72,16 @@ class ClaimStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     last_answer_age: float | None
     last_job_age: float | None
+    last_call_age: float | None = None
+    """Since a claim was last made, answered or not."""
 
 
 class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Outcomes that the server does not have yet."""
 
-    items: int
-    bytes: int
-    oldest_age: float | None
+    items: int = 0
+    bytes: int = 0
+    oldest_age: float | None = None
 
 
 class CodeStatus(msgspec.Struct, frozen=True, kw_only=True):

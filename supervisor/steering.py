@@ -17,6 +17,9 @@ class Steering(Protocol):
     async def status(self) -> Status:
         """Everything at this instant."""
 
+    def glance(self) -> Status:
+        """As `status`, at once: what children use, and the spool, are as they were when somebody looked last."""
+
     async def stack(self, job_id: str) -> str:
         """The Python stack of the job's child as it is now; raise `Refused` when the job does not run here."""
 

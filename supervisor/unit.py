@@ -85,7 +85,7 @@ LoadCredential=mobius-api-key:{settings}/api-key
 EnvironmentFile=-{settings}/env
 WorkingDirectory={folder}
 ExecStart={program} run
-# New settings and changed handlers, without interrupting a job.
+# New handlers and the settings of --config; running jobs go on.
 ExecReload=/bin/kill -HUP $MAINPID
 
 # The supervisor stops its children itself, in order; what is left at the very end systemd kills.

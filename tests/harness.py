@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -89,14 +90,15 @@ async def supervising(
 
 @asynccontextmanager
 async def program(
-    url: str, state: Path, prefix: Sequence[str] = (), **changes: str
+    url: str, state: Path, prefix: Sequence[str] = (), **changes: str | None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run the installed program as a process of its own; its log goes to `state/log`.
 
-    `prefix` is a command that becomes the program, such as `setpriv …`.
+    `prefix` is a command that becomes the program, such as `setpriv …`.  An option that is None is left out, one that
+    is "" is a switch.
     """
     given = {"handlers": str(HANDLERS), "workers": "2", "base_url": url, "project": PROJECT, "state_dir": str(state)}
-    pairs = [(f"--{name.replace('_', '-')}", text) for name, text in {**given, **changes}.items()]
+    pairs = [(f"--{name.replace('_', '-')}", text) for name, text in {**given, **changes}.items() if text is not None]
     options = [part for pair in pairs for part in pair if part]  # a switch has no text
     state.mkdir(exist_ok=True)
     with (state / "log").open("ab") as log:
@@ -155,6 +157,24 @@ def reports(server: DevServer, job_id: str) -> list[Call]:
 def result_of(report: Call) -> Any:
     """The decoded result in a complete call."""
     return json.loads(base64.b64decode(report.body["result_b64"]))
+
+
+async def logged(state: Path, text: str) -> None:
+    """Wait until the program's log holds `text`."""
+    async with asyncio.timeout(GENEROUS):
+        while text not in (state / "log").read_text():
+            await asyncio.sleep(0.01)
+
+
+def zygote_of(supervisor: int) -> int:
+    """The process that forks children: older than those of them that are not ready to dump their stacks yet."""
+    ours = [pid for pid in children_of(supervisor) if "zygote_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    return min(pid for pid in ours if not _catches(pid, signal.SIGUSR1))
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    (mask,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def is_alive(pid: int) -> bool:

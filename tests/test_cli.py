@@ -19,6 +19,7 @@ import supervisor
 from supervisor.cli import main
 from supervisor.config import OPTIONS, ConfigError, Settings
 from supervisor.credential import CredentialSource
+from supervisor.redaction import Mask
 from supervisor.version import __version__
 
 COMMAND = [sys.executable, "-m", "supervisor"]
@@ -44,7 +45,7 @@ class Service:
         self.key_was_unread: bool | None = None
         self.logging: tuple[object, ...] = ()
 
-    def main(self, settings: Settings, source: CredentialSource) -> int:
+    def main(self, settings: Settings, source: CredentialSource, _mask: Mask, _reread: object) -> int:
         self.settings, self.token = settings, source.read().token
         if self.error:
             raise self.error
@@ -104,7 +105,10 @@ def test_nobody_can_read_our_memory_before_the_key_is_in_it(service: Service) ->
 def test_the_log_is_told_the_key_so_that_it_can_hide_it(service: Service) -> None:
     invoke("run", "--log-level", "debug", "--log-format", "json")
 
-    assert service.logging == ("debug", "json", {"secrets": ["mbx_secret"]})
+    assert service.logging is not None
+    level, line_format, options = service.logging
+    assert (level, line_format) == ("debug", "json")
+    assert options["mask"]("with mbx_secret in it") == "with *** in it"
 
 
 def test_the_exit_code_is_the_service_s(service: Service) -> None:

@@ -168,6 +168,17 @@ async def test_a_key_that_is_not_valid_ends_the_program() -> None:
                 await call(client)
 
 
+async def test_a_key_and_queues_that_are_renewed_are_used_from_the_next_call_on() -> None:
+    async with (
+        DevServer(DevServerSettings(api_key="mbx_new", journal=True)) as server,
+        client_of(server.url, "mbx_old") as client,
+    ):
+        client.renew("mbx_new", ("other",))
+
+        assert await client.claim(["echo"], wait=0) is None
+        assert server.calls[-1].body["queues"] == ["other"]
+
+
 async def test_a_project_that_does_not_exist_ends_the_program() -> None:
     settings = DevServerSettings(projects=frozenset({"other"}))
     async with DevServer(settings) as server, client_of(server.url) as client:

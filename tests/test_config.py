@@ -8,6 +8,7 @@ from hypothesis import given as cases
 from hypothesis import strategies as st
 
 from supervisor.config import OPTIONS, ConfigError, Machine, Settings, read_values, resolve
+from supervisor.kinds import Share
 
 MACHINE = Machine(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))
 NEEDED = {"MOBIUS_BASE_URL": "https://api.example.com", "PROJECT": "acme"}
@@ -42,6 +43,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         job_memory=None,
         max_jobs_per_child=None,
         max_memory_per_child=None,
+        min_free_memory=Share(part=0.05),
         nice=5,
         threads=1,
         drain_timeout=300.0,
@@ -51,6 +53,11 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         import_timeout=60.0,
         pass_env=(),
         state_dir=Path("/home/user/.local/state/mobius-supervisor"),
+        watch=False,
+        forward_output=False,
+        socket=None,
+        listen=None,
+        listen_token_file=None,
         log_level="info",
         log_format="auto",
     )

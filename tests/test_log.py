@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from supervisor import log
+from supervisor.redaction import Mask
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ class Log:
 
     def __init__(self, level: str = "info", line_format: str = "json", secrets: tuple[str, ...] = ()) -> None:
         self.stream = io.StringIO()
-        log.configure(level, line_format, secrets=secrets, stream=self.stream)
+        log.configure(level, line_format, mask=Mask(secrets), stream=self.stream)
         self.logger = structlog.get_logger("test")
 
     @property

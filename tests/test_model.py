@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 from supervisor.attempt import Attempt
 from supervisor.job import Fence, Job
 from supervisor.lease import Lease, LeaseLost, Terms
+from supervisor.ledger import Ledger
 from supervisor.limits import Limits
 from supervisor.outcome import SHUTDOWN
 from supervisor.replay import Replay
@@ -139,7 +140,7 @@ class World:
 
     def _new_reporter(self) -> Reporter:
         spool = Spool(self.state, now=self.clock.wall)
-        return Reporter(self.server, spool, HERE, self.story.spool_after)
+        return Reporter(self.server, spool, HERE, self.story.spool_after, Ledger())
 
     async def _work(self, reporter: Reporter) -> None:
         """What a slot does with a job."""
@@ -164,6 +165,7 @@ class World:
             child=child,
             server=self.server,
             reporter=reporter,
+            ledger=Ledger(),
             limits=Limits(cancel_grace=self.story.grace, timeout=self.story.timeout),
             workdir=self.state,
             log=structlog.get_logger(),

@@ -12,10 +12,13 @@ import pytest
 
 from supervisor.cli import main
 from supervisor.config import OPTIONS
+from supervisor.control.metrics import PREFIX, exposition
 from supervisor.exit_code import ExitCode
 from supervisor.handler import handler
+from supervisor.ledger import Ledger
 from supervisor.process import environment
 from tests.handler_world import World
+from tests.status_world import STATUS
 
 
 def flags(commands: dict[str, Any]) -> Iterator[str]:
@@ -28,7 +31,7 @@ def flags(commands: dict[str, Any]) -> Iterator[str]:
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 # Options of the tools that the README tells how to use.
-FOREIGN = {"--now"}
+FOREIGN = {"--now", "--unix-socket"}
 
 
 def rows(heading: str) -> dict[str, list[str]]:
@@ -123,3 +126,12 @@ def test_every_failure_of_our_own_is_named() -> None:
 
     assert {"Cancelled", "Timeout", "ChildDied"} <= types
     assert not [type_ for type_ in types if f"`{type_}`" not in TEXT]
+
+
+def test_the_table_of_metrics_is_that_of_the_program() -> None:
+    text = exposition(STATUS, Ledger()).decode()
+    ours = {name.removeprefix(PREFIX) for name in re.findall(rf"^# TYPE ({PREFIX}\w+)", text, re.MULTILINE)}
+
+    named = {name for cell in rows("### Metrics") for name in re.findall(r"\w+", cell)}
+
+    assert named == ours

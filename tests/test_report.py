@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from supervisor.job import Blob, Failed, Fence, Outcome, Succeeded
+from supervisor.ledger import Ledger
 from supervisor.replay import GIVE_UP_AFTER, Replay
 from supervisor.report import Accepted, Answer, NotYet, Refused, Report, Reporter
 from supervisor.server import AuthRevoked, RateLimited, Rejected, StaleFence, Unavailable
@@ -64,7 +65,7 @@ class World:
         self.now = 1e9
         self.spool = Spool(state, now=lambda: self.now)
         server: Any = self.server
-        self.reporter = Reporter(server, self.spool, HERE, spool_after=5.0)
+        self.reporter = Reporter(server, self.spool, HERE, 5.0, Ledger())
         self.replay = Replay(self.reporter, now=lambda: self.now)
 
     def answers(self, *script: Said, settled: bool | Exception = False) -> None:

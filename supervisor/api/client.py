@@ -11,7 +11,7 @@ import math
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from types import TracebackType
@@ -84,6 +84,11 @@ class Client:
     ) -> None:
         for session in self._sessions:
             await session.close()
+
+    def renew(self, token: str, queues: tuple[str, ...]) -> None:
+        """From now on use this key, and claim from these queues."""
+        self._token = token
+        self._account = replace(self._account, queues=queues)
 
     async def claim(self, actions: Sequence[str], *, wait: float) -> Job | None:
         """See `server.JobServer`; so for the methods below."""

@@ -25,7 +25,7 @@ from supervisor.process.attachment import attachment
 from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending, Exit
 from supervisor.process.family import Family
-from supervisor.process.kernel import kill_group
+from supervisor.process.kernel import cpu_seconds, kill_group
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
@@ -40,7 +40,9 @@ BIRTH = 1.0
 LINGER = 2.0
 """Seconds that a child may live on after it closed its pipe."""
 MOMENT = 0.002
-"""Seconds until the kernel is asked again for a dead child that is not ours yet."""
+"""Seconds until one looks again where nothing tells: for a dead child that is not ours yet, for a stack."""
+STACK_DEADLINE = 2.0
+"""Seconds that a child may take to write its stack; one that waits for a disk, or is stopped, does not."""
 
 
 class State(enum.Enum):
@@ -86,6 +88,7 @@ class Child:
         self._family = family
         self._pidfd = cord.reserved
         """Becomes the child's pidfd once its pid is known; until then it keeps the place."""
+        self._cpu_before: float | None = None  # when its job began
         self._listener: Listener | None = None
         self._fault = ""
         self._ready: asyncio.Future[None] = loop.create_future()
@@ -150,6 +153,7 @@ class Child:
         assert self.state is State.IDLE, self
         self.state = State.BUSY
         self.jobs += 1
+        self._cpu_before = cpu_seconds(self.pid) if self.pid is not None else None
         self._listener = listener
         self._told = self._loop.create_future()
         self._output.forget()
@@ -191,6 +195,28 @@ class Child:
         if self.state is not State.EXITED and self.pid is not None:
             self._kill_family(self.pid)
             self._signal(signal.SIGKILL)  # the group is not there yet when the child has not called setsid
+
+    @property
+    def last_line(self) -> str | None:
+        """What its job printed last."""
+        return next(iter(self._output.last_lines(1)), None)
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """CPU time of its job so far, that of processes which the job started left out; None once it is gone."""
+        used = cpu_seconds(self.pid) if self.pid is not None else None
+        return None if used is None or self._cpu_before is None else used - self._cpu_before
+
+    async def stack(self) -> str:
+        """The Python stack as it is now; raise `TimeoutError` when it is not written within `STACK_DEADLINE`."""
+        self.dump_stack()
+        size = 0
+        async with asyncio.timeout(STACK_DEADLINE):
+            # It is written in pieces, and nothing tells of the last one.
+            while size == 0 or self._stack.size != size:
+                size = self._stack.size
+                await asyncio.sleep(MOMENT)
+        return self._stack.read()
 
     def wait(self) -> Awaitable[bool]:
         """Wait until it has ended and was reaped."""

@@ -39,6 +39,11 @@ class StackFile:
                 self._text = _handlers_part(written.decode("utf-8", "backslashreplace"))
         return self._text
 
+    @property
+    def size(self) -> int:
+        """Bytes that were written since `renew`."""
+        return os.fstat(self._descriptor).st_size if self._descriptor >= 0 else 0
+
     def renew(self) -> None:
         """Another stack was asked for; until it is there the one before it counts."""
         self.read()

@@ -11,7 +11,7 @@ import pytest
 
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
-from tests.harness import calls, event, finished_job, is_alive, program, reports, start_job, supervising
+from tests.harness import calls, event, finished_job, is_alive, logged, program, reports, start_job, supervising
 
 
 async def test_sigterm_finishes_what_runs_and_exits_with_0(server: DevServer, state: Path) -> None:
@@ -155,10 +155,3 @@ async def test_readiness_and_stopping_are_told_to_systemd(server: DevServer, sta
 
     assert any(text.startswith("STATUS=2 children") for text in told)
     assert calls(server, "claim")[0].answered_at is not None
-
-
-async def logged(state: Path, text: str) -> None:
-    """Wait until the program's log holds `text`."""
-    async with asyncio.timeout(10):
-        while text not in (state / "log").read_text():
-            await asyncio.sleep(0.01)

@@ -11,6 +11,7 @@ import pytest
 
 from supervisor import log
 from supervisor.devserver.app import DevServer
+from supervisor.redaction import Mask
 from tests.harness import KEY, finished_job, reports, result_of, start_job, supervising
 
 
@@ -71,7 +72,7 @@ async def test_what_a_handler_logs_keeps_its_level(server: DevServer, state: Pat
 
 async def test_the_key_is_in_no_line_of_the_log(server: DevServer, state: Path) -> None:
     stream = io.StringIO()
-    log.configure("debug", "json", stream=stream, secrets=[KEY])
+    log.configure("debug", "json", stream=stream, mask=Mask([KEY]))
 
     async with supervising(server, state):
         await finished_job(server, await start_job(server, "prints", {"line": f"found {KEY}"}))

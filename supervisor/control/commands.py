@@ -1,0 +1,148 @@
+"""The commands that look at the running program and steer it.  They load neither its client nor any handler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from supervisor import config
+from supervisor.asking import asked, fail, values_of
+from supervisor.config import ConfigError
+from supervisor.exit_code import ExitCode
+
+RELOAD_PATIENCE = 300.0
+"""Seconds: the handlers are imported meanwhile."""
+
+_PLACE_OPTIONS = ("socket", "worker_id", "state_dir")
+_places = asked(*_PLACE_OPTIONS)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
+@click.option("--watch", is_flag=True, help="Show it anew every second; needs the package rich.")
+@_places
+def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
+    """Show what the running supervisor is doing."""
+    from supervisor.control.caller import call
+
+    with _one_sentence():
+        path = _socket(answers)
+        if as_json:
+            click.echo(call(path, "GET", "/status.json"))
+            return
+
+        def look() -> str:
+            import msgspec
+
+            from supervisor.control.table import table_of
+            from supervisor.status import Status
+
+            return table_of(msgspec.json.decode(call(path, "GET", "/status.json"), type=Status))
+
+        if watch:
+            _watch(look)
+        else:
+            click.echo(look(), nl=False)
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@_places
+def stack(job_id: str, **answers: Any) -> None:
+    """Show the Python stack of a running job, also from inside a C call."""
+    import json
+
+    from supervisor.printable import escaped
+
+    told = json.loads(_ask(answers, "GET", f"/jobs/{quote(job_id, safe='')}/stack"))
+    click.echo("\n".join(map(escaped, told["stack"].splitlines())))
+
+
+@click.command()
+@click.argument("job_id", metavar="JOB")
+@_places
+def cancel(job_id: str, **answers: Any) -> None:
+    """Stop a running job; it is reported as `Cancelled`."""
+    _ask(answers, "POST", f"/jobs/{quote(job_id, safe='')}/cancel")
+    click.echo(f"{job_id} is asked to stop")
+
+
+@click.command()
+@_places
+def pause(**answers: Any) -> None:
+    """Claim nothing new until `resume`; what runs goes on."""
+    _ask(answers, "POST", "/pause")
+    click.echo("paused: nothing new is claimed")
+
+
+@click.command()
+@_places
+def resume(**answers: Any) -> None:
+    """Claim again."""
+    _ask(answers, "POST", "/resume")
+    click.echo("resumed: jobs are claimed again")
+
+
+@click.command()
+@_places
+def drain(**answers: Any) -> None:
+    """Claim nothing new, finish what runs, end the program: as SIGTERM."""
+    _ask(answers, "POST", "/drain")
+    click.echo("draining: it ends when its jobs have")
+
+
+@click.command()
+@_places
+def reload(**answers: Any) -> None:
+    """Load handlers and settings anew; no job is dropped.  When they cannot be loaded the old ones stay."""
+    _ask(answers, "POST", "/reload", timeout=RELOAD_PATIENCE)
+    click.echo("reloaded")
+
+
+COMMANDS = (status, stack, cancel, pause, resume, drain, reload)
+
+
+def _ask(answers: dict[str, Any], method: str, target: str, **options: Any) -> bytes:
+    from supervisor.control.caller import call
+
+    with _one_sentence():
+        return call(_socket(answers), method, target, **options)
+    raise AssertionError("the block above returns or ends the program")
+
+
+def _socket(answers: dict[str, Any]) -> Path:
+    """The socket that is named, or that of the one program that runs here."""
+    from supervisor.control.place import find
+
+    given = values_of(_PLACE_OPTIONS, answers)
+    if given["socket"] is not None:
+        path: Path = given["socket"]
+        return path
+    state_dir = given["state_dir"] or config.default_state_dir(os.environ, Path("~").expanduser())
+    return find(os.environ, state_dir, given["worker_id"])
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """What goes wrong is one sentence and an exit code; `ConfigError` is for the group of all commands to say."""
+    from supervisor.control.caller import Denied
+    from supervisor.control.place import NotRunning
+
+    try:
+        yield
+    except (NotRunning, Denied) as error:
+        fail(str(error), ExitCode.INTERNAL_ERROR)
+
+
+def _watch(look: Callable[[], str]) -> None:
+    try:
+        from supervisor.control.watching import watch
+    except ImportError:
+        raise ConfigError("--watch needs the package rich: pip install 'mobius-supervisor[watch]'") from None
+    watch(look)

@@ -1,0 +1,66 @@
+"""The ways in that the settings ask for, opened while the program serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from supervisor.config import ConfigError, Settings
+from supervisor.control.door import Door, TcpDoor, UnixDoor
+from supervisor.control.listener import tcp_socket, unix_socket
+from supervisor.control.place import folder, socket_path
+from supervisor.control.reception import receiving
+from supervisor.control.site import Site
+from supervisor.ledger import Ledger
+from supervisor.steering import Steering
+
+log = structlog.get_logger("control")
+
+SHORTEST_TOKEN = 16
+"""Characters; what is shorter can be guessed."""
+
+
+@asynccontextmanager
+async def controlled(
+    settings: Settings, environment: Mapping[str, str], steering: Steering, ledger: Ledger
+) -> AsyncIterator[None]:
+    """Answer at the control socket, and at `--listen`, inside the block; raise `ConfigError`."""
+
+    def site(door: Door) -> Site:
+        return Site(steering, ledger, door)
+
+    with ExitStack() as sockets:
+        async with AsyncExitStack() as receptions:
+            path = settings.socket or socket_path(folder(environment, settings.state_dir), settings.worker_id)
+            try:
+                end = sockets.enter_context(unix_socket(path))
+            except ConfigError as error:
+                if settings.socket is not None:
+                    raise
+                # Nobody has asked for it: jobs are worth more than a look at them.
+                log.warning("nothing can be seen or steered", reason=str(error))
+            else:
+                await receptions.enter_async_context(receiving(end, site(UnixDoor())))
+            if settings.listen is not None:
+                host, port = settings.listen
+                listening = tcp_socket(host, port)
+                address = "{}:{}".format(*listening.getsockname()[:2])
+                door = TcpDoor(host, _token(settings.listen_token_file))
+                await receptions.enter_async_context(receiving(listening, site(door)))
+                log.info("listening", page=f"http://{address}/")
+            yield
+
+
+def _token(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--listen-token-file: {path} cannot be read: {error}") from error
+    if len(token) < SHORTEST_TOKEN:
+        raise ConfigError(f"--listen-token-file: {path} must hold a token of at least {SHORTEST_TOKEN} characters")
+    return token

@@ -1,0 +1,101 @@
+"""Where the control socket is: the rule that the running program and the commands share.  No I/O but looking.
+
+The commands are to answer at once, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from supervisor.config import ConfigError
+
+LONGEST = 107
+"""Bytes of a socket's path (unix(7): `sun_path`, with its last zero)."""
+SYSTEM = Path("/run/mobius-supervisor")
+"""What `RuntimeDirectory=` of the unit makes: an operator's shell does not know its `$RUNTIME_DIRECTORY`."""
+ENDING = ".sock"
+
+
+class NotRunning(Exception):
+    """There is nobody to talk to; the text is one sentence.  Caught by the commands."""
+
+
+def folder(environment: Mapping[str, str], state_dir: Path) -> Path:
+    """Where a program with this environment and state directory has its socket."""
+    return _folders(environment, state_dir)[0]
+
+
+def socket_path(folder: Path, worker_id: str) -> Path:
+    """The socket of one worker; ids that are long, or no names of files, are cut and told apart by a digest."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", worker_id)[:40].lstrip(".")
+    if name != worker_id:
+        name += "-" + hashlib.sha256(worker_id.encode()).hexdigest()[:8]
+    return folder / (name + ENDING)
+
+
+def too_long(path: Path) -> str | None:
+    """What is wrong with a path that no socket can have; None when nothing is."""
+    length = len(os.fsencode(path))
+    if length <= LONGEST:
+        return None
+    return f"the path {path} of the control socket has {length} bytes, {LONGEST} are possible: give a shorter --socket"
+
+
+def find(environment: Mapping[str, str], state_dir: Path, worker_id: str | None) -> Path:
+    """The socket of the one program that runs here, or of the one with this id; raise `ConfigError`."""
+    folders = [*_folders(environment, state_dir), SYSTEM]
+    if worker_id is not None:
+        candidates: Iterable[Path] = (socket_path(each, worker_id) for each in folders)
+    else:
+        candidates = (path for each in folders for path in _sockets_in(each))
+    found = [path for path in dict.fromkeys(candidates) if is_answered(path)]
+    if not found:
+        who = "no supervisor" if worker_id is None else f"no supervisor with the worker id {worker_id!r}"
+        raise NotRunning(f"{who} runs here: nobody listens in {_listed(folders)}")
+    if len(found) > 1:
+        raise ConfigError(f"several supervisors run here, name one by --worker-id or --socket: {_listed(found)}")
+    return found[0]
+
+
+def is_answered(path: Path) -> bool:
+    """Whether somebody listens; what a dead process left behind is a file like any other."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
+        try:
+            end.connect(os.fspath(path))
+        except PermissionError:
+            return True  # it is there, and not ours: whoever calls shall be told that
+        except (OSError, ValueError):
+            return False
+    return True
+
+
+def _folders(environment: Mapping[str, str], state_dir: Path) -> list[Path]:
+    folders = []
+    # systemd joins several runtime directories by ':'; the first is the service's own.
+    if runtime := environment.get("RUNTIME_DIRECTORY", "").split(":")[0]:
+        folders.append(Path(runtime))
+    if (base := environment.get("XDG_RUNTIME_DIR", "")).startswith("/"):
+        folders.append(Path(base) / "mobius-supervisor")
+    return [*folders, state_dir / "run"]
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    """The paths, and which of them are not ours to look into."""
+    return ", ".join(
+        str(path) if not path.exists() or os.access(path, os.R_OK) else f"{path} (which you may not read)"
+        for path in dict.fromkeys(paths)
+    )
+
+
+def _sockets_in(folder: Path) -> list[Path]:
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix == ENDING)
+        return [path for path in found if stat.S_ISSOCK(path.stat().st_mode)]
+    except OSError:
+        return []

@@ -1,0 +1,87 @@
+"""The `dev` command: a local server and a supervisor in one process, which reloads when a handler's file changes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import click
+import uvloop
+
+from supervisor import log, service
+from supervisor.config import Given, Machine, default_state_dir
+from supervisor.configuration import Configuration
+from supervisor.control.place import ENDING, folder
+from supervisor.devserver.app import DevServerSettings
+from supervisor.exit_code import ExitCode
+from supervisor.redaction import Mask
+from supervisor.serve import opened
+
+PROJECT = "demo"
+KEY = "mbx_local"
+HEARTBEAT_INTERVAL = 2.0
+"""Seconds: whoever tries a cancellation does not want to wait for it."""
+
+PAGE = {"listen": ("127.0.0.1:0",)}
+"""The status page is at a free port, which the log names, where nobody names another."""
+
+_OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
+
+
+def main(given: Given, machine: Machine, *, host: str, port: int, database: Path | None) -> ExitCode:
+    """Serve until Ctrl-C; raise `ConfigError` when that cannot be done."""
+    server = DevServerSettings(host=host, port=port, database=database, heartbeat_interval=HEARTBEAT_INTERVAL)
+    with (
+        tempfile.TemporaryDirectory(prefix="mobius-dev-") as state,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        code = runner.run(develop(server, given, machine, Path(state)))
+    # Whoever tries things out ends them, too: what was cut then is no failure.
+    return ExitCode.DRAINED if code is ExitCode.JOBS_CUT else code
+
+
+async def develop(server: DevServerSettings, given: Given, machine: Machine, state: Path) -> ExitCode:
+    """As `main`, in the running loop."""
+    async with AsyncExitStack() as stack:
+        url = (await opened(server, stack)).url
+        environment = own_environment(os.environ)
+        # Not below the passing state: the commands look for it where a supervisor has it.
+        socket = folder(environment, default_state_dir(environment, machine.home)) / f"dev-{machine.pid}{ENDING}"
+        configuration = Configuration({**PAGE, **given, **_local(url, state, socket)}, environment, machine)
+        settings = configuration.read()
+        mask = Mask([KEY])
+        log.configure(settings.log_level, settings.log_format, mask=mask)
+        click.echo(greeting(url))
+        return await service.serve(settings, configuration.source, environment, mask, configuration.read)
+
+
+def own_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what is meant for the user's real supervisor."""
+    kept = {name: value for name, value in environment.items() if not name.startswith("MOBIUS_")}
+    return {name: value for name, value in kept.items() if name not in _OF_OTHERS} | {"MOBIUS_API_KEY": KEY}
+
+
+def greeting(url: str) -> str:
+    """What to do next, in another terminal."""
+    return (
+        f"development server on {url}; Ctrl-C ends it and all jobs\n\n"
+        f"    export MOBIUS_BASE_URL={url} PROJECT={PROJECT} MOBIUS_API_KEY={KEY}\n"
+        f"    mobius-supervisor submit ACTION --params '{{}}' --follow\n"
+    )
+
+
+def _local(url: str, state: Path, socket: Path) -> dict[str, tuple[str]]:
+    """What is no choice here; jobs are stopped by the first Ctrl-C."""
+    return {
+        "base_url": (url,),
+        "project": (PROJECT,),
+        "state_dir": (str(state),),
+        "socket": (str(socket),),
+        "all_queues": ("on",),
+        "watch": ("on",),
+        "drain_timeout": ("0s",),
+    }

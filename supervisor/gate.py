@@ -1,0 +1,46 @@
+"""Whether jobs may be asked for, and if not, why.  Pure: several causes, each shut and lifted on its own."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+
+class Bar(enum.Enum):
+    """A cause for claiming nothing, the one that is told first first."""
+
+    PAUSED = enum.auto()  # an operator wants it so
+    MEMORY = enum.auto()  # the machine is short of it
+    SERVER = enum.auto()  # it has asked for it (429)
+
+
+class Gate:
+    """Open as long as no bar is there; `opened` is called when the last one is lifted."""
+
+    def __init__(self, opened: Callable[[], None]) -> None:
+        self._opened = opened
+        self._reasons: dict[Bar, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<Gate {self.reason or 'open'}>"
+
+    @property
+    def is_open(self) -> bool:
+        return not self._reasons
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is shut, in words; None when it is open."""
+        return next((self._reasons[bar] for bar in Bar if bar in self._reasons), None)
+
+    def has(self, bar: Bar) -> bool:
+        return bar in self._reasons
+
+    def shut(self, bar: Bar, reason: str) -> None:
+        """Let nobody through for this cause; shutting again changes the reason."""
+        self._reasons[bar] = reason
+
+    def lift(self, bar: Bar) -> None:
+        """This cause is over; others may still be there."""
+        if self._reasons.pop(bar, None) is not None and self.is_open:
+            self._opened()

@@ -1,0 +1,73 @@
+"""What systemd is told while the program serves: that it does, how it goes, that it is alive.  Runs in the parent."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from supervisor.code import Code
+from supervisor.pool import Pool
+from supervisor.process.kernel import boottime
+from supervisor.replay import Replay
+from supervisor.shutdown import Shutdown, Stage
+from supervisor.systemd import Notifier
+
+log = structlog.get_logger("service")
+
+STATUS_INTERVAL = 5.0
+"""Seconds between two looks at what `systemctl status` shows."""
+LONGEST_ERROR = 300
+"""Characters of what went wrong, in a line that is to be read at a glance."""
+
+
+class Herald:
+    """Speaks for the pool and the code."""
+
+    def __init__(self, notifier: Notifier, pool: Pool, code: Code, replay: Replay, shutdown: Shutdown) -> None:
+        self._notifier = notifier
+        self._pool = pool
+        self._code = code
+        self._replay = replay
+        self._shutdown = shutdown
+
+    async def announce(self) -> None:
+        """Say that we serve, once we do, and how it goes."""
+        await self._pool.serving()
+        self.ready()
+        log.info("serving")
+        while True:
+            await self.tell_status()
+            await asyncio.sleep(STATUS_INTERVAL)
+
+    def ready(self) -> None:
+        """It serves, or is done with a reload; who is about to stop does not say so any more."""
+        if self._shutdown.stage is Stage.SERVE:
+            self._notifier.ready()
+
+    async def tell_status(self) -> None:
+        """Set the line that `systemctl status` shows."""
+        spooled = len(await self._replay.waiting())
+        self._notifier.status(headline(self._pool, self._code, spooled, boottime()))
+
+    async def feed_watchdog(self) -> None:
+        """Say that we are alive, from the loop that also beats and claims, and only while those move."""
+        while self._notifier.watchdog_interval is not None:
+            complaint = self._pool.complaint(boottime())
+            if complaint is None:
+                self._notifier.watchdog()
+            else:
+                log.error("the watchdog is not fed", reason=complaint)
+            await asyncio.sleep(self._notifier.watchdog_interval)
+
+
+def headline(pool: Pool, code: Code, spooled: int, now: float) -> str:
+    """How it goes, in one line."""
+    parts = [f"{pool.size} children: {pool.busy} busy {max(0, pool.size - pool.busy)} idle", f"{spooled} spooled"]
+    if pool.ledger.answered_at is not None:
+        parts.append(f"last claim {max(0, now - pool.ledger.answered_at):.0f} s ago")
+    if pool.gate.reason is not None:
+        parts.append(pool.gate.reason)
+    if code.error is not None:
+        parts.append(f"reload refused: {code.error[:LONGEST_ERROR]}")
+    return ", ".join(parts)

@@ -1,0 +1,193 @@
+"""What an operator can have done while the program serves, by signals or by commands.  Runs in the parent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from supervisor import log as logging
+from supervisor.api.client import Client
+from supervisor.code import Code
+from supervisor.config import ConfigError, Settings, keep_fixed
+from supervisor.credential import CredentialSource
+from supervisor.dump import dump
+from supervisor.gate import Bar
+from supervisor.herald import Herald
+from supervisor.pool import Pool
+from supervisor.process.confinement import Confinement
+from supervisor.process.zygote import StartFailed, Zygote
+from supervisor.redaction import Mask
+from supervisor.report import Reporter
+from supervisor.requests import Requests
+from supervisor.rules import nursery_of, rules_of
+from supervisor.shutdown import Shutdown, Stage
+from supervisor.status import CodeStatus, ServiceState
+from supervisor.steering import Refused
+from supervisor.systemd import Notifier
+
+log = structlog.get_logger("service")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where what can be reloaded is read again, and what it is read with."""
+
+    settings: Callable[[], Settings]
+    key: CredentialSource
+    environment: Mapping[str, str]
+    scratch: Path
+    mask: Mask
+    confinement: Confinement
+
+    def read_key(self) -> str:
+        """The key as it is now; no log shows it from here on.  Raises `ConfigError`."""
+        token = self.key.read().token
+        self.mask.add(token)
+        return token
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """What is open while the program serves."""
+
+    code: Code
+    pool: Pool
+    client: Client
+    reporter: Reporter
+    shutdown: Shutdown
+    notifier: Notifier
+    herald: Herald
+
+
+class Operations:
+    """Owns the settings of now; the `Course` of a `Helm`, and what signals steer."""
+
+    def __init__(self, plant: Plant, settings: Settings, sources: Sources) -> None:
+        self.settings = settings
+        self._plant = plant
+        self._sources = sources
+        self._reloads = Requests(self._reload, at_the_end="the program is ending")
+        self._dumps = Requests(self._dump, at_the_end="")
+
+    @property
+    def state(self) -> ServiceState:
+        """What the program as a whole is doing."""
+        stage, pool = self._plant.shutdown.stage, self._plant.pool
+        if stage >= Stage.STOP:
+            return "stopping"
+        if stage is Stage.DRAIN:
+            return "draining"
+        if pool.gate.has(Bar.PAUSED):
+            return "paused"
+        return "serving" if pool.is_serving else "starting"
+
+    @property
+    def code(self) -> CodeStatus:
+        """The handlers as they are loaded."""
+        return self._plant.code.status
+
+    async def run(self) -> None:
+        """Do what takes a while, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reloads.run(), name="reloads")
+            group.create_task(self._dumps.run(), name="dumps")
+
+    def pause(self, by: str) -> None:
+        """Claim nothing new until `resume`."""
+        if self._is_ending("pause", by):
+            return
+        if not self._plant.pool.gate.has(Bar.PAUSED):
+            log.warning("paused: nothing is claimed", by=by)
+            since = time.strftime("%H:%M:%S UTC", time.gmtime())
+            self._plant.pool.shut(Bar.PAUSED, f"paused by {by} since {since}")
+
+    def resume(self, by: str) -> None:
+        """Claim again.  systemd sends SIGCONT after each SIGTERM, so there may be nothing to resume."""
+        if self._plant.pool.gate.has(Bar.PAUSED):
+            log.warning("resumed", by=by)
+            self._plant.pool.lift(Bar.PAUSED)
+
+    def drain(self, by: str) -> None:
+        """Claim nothing new, finish what runs, end the program."""
+        log.info("told to drain", by=by)
+        self._plant.shutdown.advance(Stage.DRAIN)
+
+    def resize(self, by: str, more: int) -> None:
+        """So many children more, or less, but never none."""
+        if self._is_ending("resize", by):
+            return
+        pool = self._plant.pool
+        before = pool.size
+        pool.resize(before + more)
+        log.info("resized", by=by, children=pool.size, before=before)
+
+    def dump(self) -> None:
+        """Log what all tasks and jobs are doing."""
+        self._dumps.ask("SIGUSR1")
+
+    async def reload(self, by: str) -> None:
+        """Take over new handlers and settings, without dropping a job; raise `Refused` when the old ones stay."""
+        error = await self.ask_to_reload(by)
+        if error is not None:
+            raise Refused(error)
+
+    def ask_to_reload(self, by: str) -> asyncio.Future[str | None]:
+        """As `reload`, without waiting."""
+        return self._reloads.ask(by)
+
+    def _is_ending(self, what: str, by: str) -> bool:
+        is_ending = self._plant.shutdown.stage is not Stage.SERVE
+        if is_ending:
+            log.info("ignored: the program is ending", asked=what, by=by)
+        return is_ending
+
+    async def _reload(self, by: str) -> str | None:
+        if self._is_ending("reload", by):
+            return "the program is ending"
+        plant = self._plant
+        log.info("reloading", by=by)
+        plant.notifier.reloading()
+        try:
+            await self._take_over()
+        except (ConfigError, StartFailed) as error:
+            plant.code.error = str(error)
+            log.error("not reloaded: the old handlers and settings stay", error=str(error))
+        else:
+            plant.code.error = None
+            actions = [handler.action for handler in plant.code.zygote.imported.handlers]
+            log.info("reloaded", generation=plant.code.generation, actions=actions)
+        plant.herald.ready()
+        await plant.herald.tell_status()
+        return plant.code.error
+
+    async def _take_over(self) -> None:
+        """All of it or nothing: what can fail comes first."""
+        settings, fixed = keep_fixed(self.settings, self._sources.settings())
+        token = self._sources.read_key()
+        rules = rules_of(settings, self._sources.scratch, self._sources.mask)
+
+        def use(zygote: Zygote) -> None:
+            self._plant.pool.use(zygote, rules)
+            for flag in fixed:
+                log.warning("%s cannot change while the program runs: it needs a restart", flag)
+            self._apply(settings, token)
+
+        await self._plant.code.reload(nursery_of(settings, self._sources.environment, self._sources.confinement), use)
+
+    def _apply(self, settings: Settings, token: str) -> None:
+        plant, old = self._plant, self.settings
+        self.settings = settings
+        plant.client.renew(token, settings.queues)
+        plant.reporter.spool_after = settings.spool_after
+        if (settings.log_level, settings.log_format) != (old.log_level, old.log_format):
+            logging.configure(settings.log_level, settings.log_format, mask=self._sources.mask)
+        if settings.workers != old.workers and plant.shutdown.stage is Stage.SERVE:
+            plant.pool.resize(settings.workers)
+
+    async def _dump(self, _: str) -> None:
+        await dump(self._plant.pool.attempts)

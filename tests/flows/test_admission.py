@@ -1,0 +1,30 @@
+"""Nothing is claimed while there is less memory than wanted, and a reload can want less."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from supervisor.devserver.app import DevServer
+from tests.harness import calls, finished_job, logged, program, start_job
+
+
+async def test_nothing_is_claimed_while_memory_is_short(server: DevServer, state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("min-free-memory = '900TiB'\n")
+    async with program(server.url, state, config=str(file)) as process:
+        await logged(state, "short of memory: the machine has ")
+        await logged(state, '"serving"')
+        await server.until(lambda: not [call for call in calls(server, "claim") if call.answered_at is None] or None)
+        run = await start_job(server, "nothing")
+        claims = len(calls(server, "claim"))
+        process.send_signal(signal.SIGHUP)
+        await logged(state, '"reloaded"')
+        assert server.jobs(run)[0].status == "pending"
+        assert len(calls(server, "claim")) == claims
+
+        file.write_text("min-free-memory = 'off'\n")
+        process.send_signal(signal.SIGHUP)
+
+        assert (await finished_job(server, run)).status == "completed"
+        assert "there is memory again" in (state / "log").read_text()

@@ -1,0 +1,338 @@
+"""An operator looks at the running program and steers it, by the commands, as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from supervisor.devserver.app import DevServer
+from tests.harness import GENEROUS, HANDLERS, KEY, calls, event, events, finished_job, program, reports, start_job
+
+HEAVY = {"aiohttp", "uvloop", "psutil", "structlog", "prometheus_client", "rich", "asyncio", "handlers"}
+
+MORE = """
+from supervisor import handler
+
+@handler("more")
+def more() -> None: ...
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {line.split()[0]: line for line in self.out.splitlines() if line}
+
+
+@pytest.fixture(autouse=True)
+def _no_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("XDG_RUNTIME_DIR", "RUNTIME_DIRECTORY"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """A state directory with a path so short that there is room for a socket in it."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder) / "s"
+
+
+async def run(*arguments: str, state: Path | None = None, python: tuple[str, ...] = (), **environment: str) -> Answer:
+    """Run a command to its end."""
+    place = () if state is None else ("--state-dir", str(state))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *python, "-m", "supervisor", *arguments, *place),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), GENEROUS)
+    assert process.returncode is not None
+    return Answer(process.returncode, out.decode(), err.decode())
+
+
+async def shown(state: Path) -> Any:
+    return json.loads((await run("status", "--json", state=state)).out)
+
+
+@asynccontextmanager
+async def watched(
+    server: DevServer, state: Path, action: str = "shows", parameters: Any = None, **changes: str
+) -> AsyncIterator[tuple[str, str]]:
+    """A program with a job that works; yields the run and the job."""
+    async with program(server.url, state, **changes) as process:
+        given = {"until": str(state / "go")} if parameters is None else parameters
+        run_id = await start_job(server, action, given)
+        await event(server, run_id, "working")
+        yield run_id, server.jobs(run_id)[-1].id
+        process.send_signal(signal.SIGQUIT)
+        await asyncio.wait_for(process.wait(), GENEROUS)
+
+
+async def test_the_status_shows_a_job_at_work(server: DevServer, state: Path) -> None:
+    given = {"until": str(state / "go"), "lines": ["first", "with mbx_a_secret"]}
+    async with watched(server, state, parameters=given) as (run_id, job_id):
+        await asyncio.sleep(1.5)  # of CPU time, for which there is no event
+        status = await shown(state)
+        table = await run("status", state=state)
+
+        (busy,) = [slot for slot in status["slots"] if slot["job"]]
+        job = busy["job"]
+        assert status["state"] == "serving"
+        assert (job["job_id"], job["run_id"], job["action"], job["attempt"]) == (job_id, run_id, "shows", 1)
+        assert (job["timeout"], job["memory_limit"], job["stopping"]) == (300.0, 2**30, None)
+        assert job["progress"] == {"done": 3, "total": 8, "message": "pages"}
+        assert job["last_line"] == "with ***"
+        assert 0 < job["lease_left"] <= job["lease_length"]
+        assert job["elapsed"] > job["cpu_seconds"] * 0.5 > 0.1  # of the process that it has started
+        assert 2**20 < job["memory"] < 2**30
+        assert busy["state"] == "busy"
+        assert {slot["state"] for slot in status["slots"]} == {"busy", "idle"}
+        assert "shows" in status["code"]["actions"]
+        assert f"{job_id}#1" in table.out
+        assert "3/8 (38%) pages" in table.out
+        assert (table.code, table.err) == (0, "")
+
+
+async def test_how_jobs_ended_is_remembered(server: DevServer, state: Path) -> None:
+    async with watched(server, state):
+        for action, parameters in (("echo", {}), ("raise", {}), ("segfault", {}), ("stuck-in-c", {})):
+            await finished_job(server, await start_job(server, action, parameters))
+        status = await shown(state)
+
+    told = {ended["action"]: (ended["outcome"], ended["message"]) for ended in status["recent"]}
+    assert told["echo"] == ("completed", None)
+    assert told["raise"] == ("failed", "ValueError: there is no such page")
+    assert told["segfault"][0] == "crashed"
+    assert told["stuck-in-c"][0] == "timeout"
+
+
+async def test_the_stack_of_a_job_inside_a_c_call(server: DevServer, state: Path) -> None:
+    async with watched(server, state, "sits-in-c", {}) as (_, job_id):
+        answer = await run("stack", job_id, state=state)
+
+        assert answer.code == 0
+        assert "in sits_in_c" in answer.out
+        assert "child_main" not in answer.out
+
+
+async def test_a_job_that_an_operator_cancels_says_so(server: DevServer, state: Path) -> None:
+    async with watched(server, state, "sits-in-c", {}, cancel_grace="200ms") as (run_id, job_id):
+        answer = await run("cancel", job_id, state=state)
+        await finished_job(server, run_id)
+        status = await shown(state)
+
+    assert (answer.code, answer.out) == (0, f"{job_id} is asked to stop\n")
+    (report,) = reports(server, job_id)
+    assert report.body["error_type"] == "Cancelled"
+    assert report.body["error_message"].startswith("cancelled by ")
+    assert f"(uid {os.geteuid()}) by the control socket; it stopped" in report.body["error_message"]
+    assert [ended["outcome"] for ended in status["recent"]] == ["cancelled"]
+
+
+async def test_a_job_that_succeeds_in_spite_of_an_operators_cancel_is_cancelled(server: DevServer, state: Path) -> None:
+    async with program(server.url, state, cancel_grace="5s") as process:
+        run_id = await start_job(server, "succeeds-in-spite-of-all")
+        await event(server, run_id, "working")
+        await run("cancel", server.jobs(run_id)[-1].id, state=state)
+
+        job = await finished_job(server, run_id)
+
+        assert reports(server, job.id)[0].body["error_type"] == "Cancelled"
+        process.send_signal(signal.SIGQUIT)
+        await process.wait()
+
+
+async def test_draining_ends_the_program_after_its_jobs(server: DevServer, state: Path) -> None:
+    async with program(server.url, state) as process:
+        run_id = await start_job(server, "shows", {"until": str(state / "go")})
+        await event(server, run_id, "working")
+
+        assert (await run("drain", state=state)).code == 0
+
+        assert (await shown(state))["state"] == "draining"
+        (state / "go").touch()
+        assert await asyncio.wait_for(process.wait(), GENEROUS) == 0
+        assert server.run(run_id).status == "completed"
+
+
+async def test_who_pauses_is_seen_until_somebody_resumes(server: DevServer, state: Path) -> None:
+    async with watched(server, state):
+        paused = await run("pause", state=state)
+        while_paused = await shown(state)
+        resumed = await run("resume", state=state)
+        afterwards = await shown(state)
+
+    assert (paused.code, paused.out) == (0, "paused: nothing new is claimed\n")
+    assert while_paused["state"] == "paused"
+    assert f"(uid {os.geteuid()}) by the control socket since " in while_paused["claims"]["reason"]
+    assert (resumed.code, afterwards["state"], afterwards["claims"]["reason"]) == (0, "serving", None)
+
+
+async def test_a_reload_is_waited_for_and_its_refusal_told(server: DevServer, state: Path, tmp_path: Path) -> None:
+    handlers = tmp_path / "handlers"
+    handlers.mkdir()
+    (handlers / "shown.py").write_text((HANDLERS / "shown.py").read_text())
+    async with watched(server, state, handlers=str(handlers)):
+        (handlers / "more.py").write_text(MORE)
+        taken = await run("reload", state=state)
+        after_it = await shown(state)
+        (handlers / "broken.py").write_text("def (")
+        refused = await run("reload", state=state)
+        after_that = await shown(state)
+
+    assert (taken.code, taken.out) == (0, "reloaded\n")
+    assert (after_it["code"]["generation"], after_it["code"]["error"]) == (2, None)
+    assert "more" in after_it["code"]["actions"]
+    assert refused.code == 1
+    assert "broken.py:1: SyntaxError" in refused.err
+    assert after_that["code"]["generation"] == 2
+    assert "broken.py:1: SyntaxError" in after_that["code"]["error"]
+
+
+async def test_what_is_ending_is_not_paused(server: DevServer, state: Path) -> None:
+    async with watched(server, state):
+        await run("drain", state=state)
+
+        answer = await run("pause", state=state)
+
+        assert (answer.code, answer.err) == (1, "Error: the program is ending\n")
+
+
+@pytest.mark.parametrize(
+    "command", [("status",), ("status", "--json"), ("stack", "j"), ("cancel", "j"), ("pause",), ("drain",), ("reload",)]
+)
+async def test_where_nobody_runs_a_command_says_so(command: tuple[str, ...], state: Path) -> None:
+    answer = await run(*command, state=state)
+
+    assert answer.code == 1
+    assert answer.out == ""
+    assert answer.err.startswith("Error: no supervisor runs here: nobody listens in ")
+    assert answer.err.count("\n") == 1
+
+
+async def test_a_job_that_is_not_there_is_one_sentence(server: DevServer, state: Path) -> None:
+    async with watched(server, state):
+        for command in ("stack", "cancel"):
+            answer = await run(command, "job/../nowhere", state=state)
+
+            assert (answer.code, answer.err) == (1, "Error: no job 'job/../nowhere' runs here\n")
+
+
+async def test_of_two_one_is_named_by_its_worker_id_or_its_socket(server: DevServer, state: Path) -> None:
+    async with program(server.url, state, worker_id="one"), program(server.url, state, worker_id="two"):
+        for name in ("one", "two"):
+            while not (state / "run" / f"{name}.sock").exists():
+                await asyncio.sleep(0.02)
+
+        neither = await run("status", state=state)
+        by_name = await run("status", "--json", "--worker-id", "two", state=state)
+        by_socket = await run("status", "--json", MOBIUS_SUPERVISOR_SOCKET=str(state / "run" / "one.sock"))
+
+    assert neither.code == 2
+    assert "one.sock" in neither.err
+    assert "two.sock" in neither.err
+    assert json.loads(by_name.out)["worker_id"] == "two"
+    assert json.loads(by_socket.out)["worker_id"] == "one"
+
+
+async def test_after_a_sigkill_the_next_one_takes_the_place(server: DevServer, state: Path) -> None:
+    async with watched(server, state, worker_id="one"):
+        pass
+    async with program(server.url, state, worker_id="one") as killed:
+        await finished_job(server, await start_job(server, "echo"))
+        killed.kill()
+        await killed.wait()
+    assert (await run("status", state=state)).code == 1
+
+    async with program(server.url, state, worker_id="one") as process:
+        await finished_job(server, await start_job(server, "echo"))
+
+        assert (await shown(state))["pid"] == process.pid
+
+
+async def test_a_command_loads_nothing_heavy(server: DevServer, state: Path) -> None:
+    async with watched(server, state) as (_, job_id):
+        for command in (("status",), ("stack", job_id), ("cancel", job_id)):
+            answer = await run(*command, state=state, python=("-X", "importtime"))
+
+            loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in answer.err.splitlines()}
+            assert answer.code == 0
+            assert "supervisor" in loaded
+            assert not loaded & HEAVY
+
+
+async def test_a_command_answers_at_once(server: DevServer, state: Path) -> None:
+    async with watched(server, state):
+        taken = []
+        for _ in range(5):
+            before = cpu_of_children()
+            await run("status", state=state)
+            taken.append(cpu_of_children() - before)
+
+    assert min(taken) < 0.3  # seconds, also on a machine that is busy with other things
+
+
+def cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+async def test_output_is_forwarded_when_that_is_asked_for(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOBIUS_SUPERVISOR_FORWARD_OUTPUT", "1")
+    printed = ["first", f"second {KEY}", "third"]
+    async with program(server.url, state):
+        run_id = await start_job(server, "prints-lines", {"lines": printed})
+        await finished_job(server, run_id)
+
+    told = events(server, run_id, "log")
+    assert {each["stream"] for each in told} == {"output"}
+    assert "\n".join(each["line"] for each in told).split("\n") == ["first", "second ***", "third"]
+    assert len(told) < 3
+
+
+async def test_output_is_not_forwarded_otherwise(server: DevServer, state: Path) -> None:
+    async with program(server.url, state):
+        run_id = await start_job(server, "prints-lines", {"lines": ["secret"]})
+        await finished_job(server, run_id)
+
+    assert calls(server, "events") == []
+
+
+async def test_every_line_about_a_job_says_which_and_where(server: DevServer, state: Path) -> None:
+    async with watched(server, state, cancel_grace="200ms") as (run_id, job_id):
+        await finished_job(server, await start_job(server, "raise"))
+        await finished_job(server, await start_job(server, "prints-lines", {"lines": ["a"]}))
+        await run("cancel", job_id, state=state)
+        await finished_job(server, run_id)
+
+    lines = [json.loads(line) for line in (state / "log").read_text().splitlines()]
+    about_jobs = [line for line in lines if line["logger"] in ("slot", "handler")]
+    assert {line["event"] for line in about_jobs} >= {
+        "claimed",
+        "printed",
+        "failed",
+        "completed",
+        "stopping the handler",
+    }
+    for line in about_jobs:
+        assert {"job_id", "run_id", "action", "attempt", "slot", "pid"} <= set(line), line

@@ -1,0 +1,48 @@
+"""Started from a terminal: Ctrl-Z pauses, and the end of the terminal ends the program in order."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+from supervisor.devserver.app import DevServer
+from supervisor.exit_code import ExitCode
+from tests.harness import HANDLERS, KEY, PROJECT, finished_job, logged, start_job
+
+
+def on_a_terminal(url: str, state: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """The program with a terminal of its own, and that terminal's other side; its log goes to `state/log`."""
+    state.mkdir()
+    ours, theirs = os.openpty()
+    with (state / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "supervisor", "--workers=1", f"--handlers={HANDLERS}", f"--state-dir={state}"],
+            env={**os.environ, "MOBIUS_API_KEY": KEY, "MOBIUS_BASE_URL": url, "PROJECT": PROJECT},
+            stdin=theirs,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+    os.close(theirs)
+    return process, ours
+
+
+async def test_ctrl_z_pauses_and_a_hang_up_drains(server: DevServer, state: Path) -> None:
+    process, terminal = on_a_terminal(server.url, state)
+    with process:
+        try:
+            run = await start_job(server, "sleeps", {"seconds": 1.0})
+            await server.until(lambda: server.jobs(run)[0].status == "claimed", timeout=20)
+            os.write(terminal, b"\x1a")
+            await logged(state, '"by":"SIGTSTP"')
+        finally:
+            os.close(terminal)
+        await logged(state, '"draining"')
+
+        assert (await finished_job(server, run)).status == "completed"
+        assert process.wait(20) == ExitCode.DRAINED

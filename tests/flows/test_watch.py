@@ -1,0 +1,150 @@
+"""`--watch` and `dev`: a handler that is saved is served; one Ctrl-C ends everything."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import aiohttp
+import pytest
+
+from supervisor import dev
+from supervisor.config import ConfigError
+from supervisor.devserver.app import DevServer
+from supervisor.watch import require_watchfiles
+from tests.harness import finished_job, is_alive, logged, program, reports, result_of, start_job
+
+HANDLER = """
+import time
+from supervisor import Context, handler
+
+@handler("tells")
+def tells() -> str:
+    return "VERSION"
+
+@handler("works")
+def works(context: Context) -> None:
+    context.log.info("at work")
+    time.sleep(600)
+"""
+
+
+def write(folder: Path, version: str) -> None:
+    (folder / "tells.py").write_text(HANDLER.replace("VERSION", version))
+
+
+@pytest.fixture
+def handlers(tmp_path: Path) -> Path:
+    folder = tmp_path / "handlers"
+    folder.mkdir()
+    write(folder, "old")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_places(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with TemporaryDirectory() as folder:  # a path with room for a socket in it
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        monkeypatch.setenv("XDG_STATE_HOME", folder)
+        yield
+
+
+async def test_a_change_of_a_handler_is_a_reload(
+    server: DevServer, state: Path, handlers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOBIUS_SUPERVISOR_WATCH", "1")
+    async with program(server.url, state, handlers=str(handlers)):
+        await logged(state, '"serving"')
+        write(handlers, "new")
+        await logged(state, '"reloaded"')
+        job = await finished_job(server, await start_job(server, "tells"))
+
+        assert result_of(reports(server, job.id)[0]) == "new"
+        assert '"by":"a change of tells.py"' in (state / "log").read_text()
+
+
+def test_without_the_package_nothing_can_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    with pytest.raises(ConfigError, match=r"pip install 'mobius-supervisor\[watch\]'"):
+        require_watchfiles()
+
+
+@asynccontextmanager
+async def developing(folder: Path, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`dev` in `folder`, with its log in `folder/log`."""
+    with (folder / "log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "supervisor", "dev", "--port", "0", "--workers", "1", *options),
+            cwd=folder,
+            env={**os.environ, "MOBIUS_BASE_URL": "https://mobius.example", "MOBIUS_API_KEY": "mbx_of_production"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def submit(folder: Path, action: str) -> str:
+    """What `submit --follow` prints."""
+    (url,) = re.findall(r"development server on (\S+);", (folder / "log").read_text())
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "supervisor", "submit", action, "--follow"),
+        env={**os.environ, "MOBIUS_BASE_URL": url, "PROJECT": dev.PROJECT, "MOBIUS_API_KEY": dev.KEY},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    told, _ = await process.communicate()
+    return told.decode()
+
+
+async def test_dev_serves_what_is_saved_and_one_ctrl_c_ends_all(handlers: Path) -> None:
+    folder = handlers.parent
+    async with developing(folder) as process:
+        await logged(folder, '"serving"')
+        assert "old" in await submit(folder, "tells")
+        write(handlers, "new")
+        await logged(folder, '"reloaded"')
+        assert "new" in await submit(folder, "tells")
+        following = asyncio.create_task(submit(folder, "works"))
+        await logged(folder, "at work")
+        (pid,) = re.findall(r'"event":"at work".*"pid":(\d+)', (folder / "log").read_text())
+        process.send_signal(signal.SIGINT)
+
+        assert await process.wait() == 0
+        assert not is_alive(int(pid))
+        await following
+
+
+async def test_dev_has_a_page_and_the_commands_find_it(handlers: Path) -> None:
+    folder = handlers.parent
+    async with developing(folder) as process:
+        await logged(folder, '"serving"')
+        (page,) = re.findall(r'"page":"(http://\S+?)"', (folder / "log").read_text())
+        async with aiohttp.ClientSession() as client, client.get(page) as answer:
+            assert "0 of 1 busy" in await answer.text()
+        status = await asyncio.create_subprocess_exec(sys.executable, "-m", "supervisor", "status", stdout=PIPE)
+        told, _ = await status.communicate()
+        assert b"serving" in told
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+async def test_dev_says_what_is_wrong_in_one_sentence(tmp_path: Path) -> None:
+    async with developing(tmp_path, "--handlers", "nowhere") as process:
+        assert await process.wait() == 2
+
+    assert (tmp_path / "log").read_text() == "Error: --handlers: there is no folder 'nowhere'\n"

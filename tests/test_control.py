@@ -1,0 +1,278 @@
+"""The control server: what is answered where, to whom, and how it bears clients that misbehave.  Real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import aiohttp
+import pytest
+from msgspec.structs import replace
+
+from supervisor.control import reception, stream
+from supervisor.control.door import Door, NotAdmitted, TcpDoor, UnixDoor
+from supervisor.control.listener import tcp_socket, unix_socket
+from supervisor.control.reception import receiving
+from supervisor.control.site import Site
+from supervisor.ledger import Ledger
+from tests.status_world import BUSY, STATUS, Steered
+
+TOKEN = "a token of the tests"
+BY = "(uid "
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with TemporaryDirectory() as folder:
+        yield Path(folder) / "a.sock"
+
+
+@pytest.fixture
+def steered() -> Steered:
+    return Steered()
+
+
+@asynccontextmanager
+async def unix(path: Path, steered: Steered) -> AsyncIterator[aiohttp.ClientSession]:
+    with unix_socket(path) as end:
+        async with (
+            receiving(end, Site(steered, Ledger(), UnixDoor())),
+            aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(str(path))) as client,
+        ):
+            yield client
+
+
+@asynccontextmanager
+async def tcp(steered: Steered, token: str | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+    end = tcp_socket("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{end.getsockname()[1]}"
+    door: Door = TcpDoor("127.0.0.1", token)
+    async with receiving(end, Site(steered, Ledger(), door)), aiohttp.ClientSession(url) as client:
+        yield client
+
+
+async def text(client: aiohttp.ClientSession, method: str, target: str, **more: Any) -> tuple[int, str]:
+    async with client.request(method, target, **more) as answer:
+        return answer.status, (await answer.text()).strip()
+
+
+def refusal(sentence: str) -> str:
+    return json.dumps({"error": sentence}, separators=(",", ":"))
+
+
+async def test_everything_can_be_seen(path: Path, steered: Steered) -> None:
+    async with unix(path, steered) as client:
+        assert await text(client, "GET", "/healthz") == (200, '{"ok":true}')
+        assert await text(client, "GET", "/readyz") == (200, '{"ok":true}')
+        assert json.loads((await text(client, "GET", "/status.json"))[1])["worker_id"] == "render-07"
+        assert "mobius_supervisor_slots 2.0" in (await text(client, "GET", "/metrics"))[1]
+        assert "render-07" in (await text(client, "GET", "/"))[1]
+        assert await text(client, "GET", "/jobs/job_1/stack") == (
+            200,
+            '{"stack":"File \\"resize.py\\", line 3 in resize"}',
+        )
+
+
+async def test_an_illness_and_why_it_is_not_ready_are_told_with_503(path: Path, steered: Steered) -> None:
+    steered.shown = replace(STATUS, state="draining", loop_lag=9.0)
+    async with unix(path, steered) as client:
+        assert await text(client, "GET", "/healthz") == (503, '{"ok":false,"reason":"the event loop was 9.0 s late"}')
+        assert await text(client, "GET", "/readyz") == (503, '{"ok":false,"reason":"draining"}')
+
+
+async def test_who_asks_for_something_is_told_on(path: Path, steered: Steered) -> None:
+    async with unix(path, steered) as client:
+        for command in ("jobs/job_1/cancel", "pause", "resume", "drain"):
+            assert (await text(client, "POST", f"/{command}"))[0] == 200
+
+    assert [what for what, _ in steered.asked] == ["cancel job_1", "pause", "resume", "drain"]
+    assert all(BY in by and by.endswith("by the control socket") for _, by in steered.asked)
+
+
+async def test_what_cannot_be_done_is_one_sentence(path: Path, steered: Steered) -> None:
+    async with unix(path, steered) as client:
+        assert await text(client, "POST", "/jobs/a%2Fb/cancel") == (409, refusal("no job 'a/b' runs here"))
+        assert await text(client, "GET", "/jobs/other/stack") == (409, refusal("no job 'other' runs here"))
+        assert await text(client, "POST", "/reload") == (409, refusal("resize.py:3: SyntaxError"))
+        assert await text(client, "GET", "/pause") == (405, refusal("this address takes POST only"))
+        assert await text(client, "GET", "/etc/passwd") == (404, refusal("there is nothing at this address"))
+        assert (await text(client, "POST", "/pause", data=b"x" * 100_000))[0] == 413
+    assert [what for what, _ in steered.asked] == ["reload"]
+
+
+def test_another_users_process_is_not_let_in() -> None:
+    class Stranger:
+        def getsockopt(self, *_: int) -> bytes:
+            return (7).to_bytes(4, "little") + (12345).to_bytes(4, "little") + bytes(4)
+
+    with pytest.raises(NotAdmitted, match="uid 12345 is neither the user of this supervisor nor root"):
+        UnixDoor().admit(Stranger(), {"Host": "localhost"})
+
+
+async def test_over_tcp_one_may_look_and_no_more(steered: Steered) -> None:
+    async with tcp(steered) as client:
+        assert (await text(client, "GET", "/status.json"))[0] == 200
+        for method, target in (("POST", "/drain"), ("POST", "/jobs/job_1/cancel"), ("GET", "/jobs/job_1/stack")):
+            assert (await text(client, method, target))[0] == 403
+    assert steered.asked == []
+
+
+async def test_over_tcp_the_token_allows_the_rest(steered: Steered) -> None:
+    async with tcp(steered, TOKEN) as client:
+        for given in ({}, {"Authorization": TOKEN}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer é"}):
+            assert await text(client, "POST", "/pause", headers=given) == (
+                401,
+                '{"error":"the token is missing or wrong"}',
+            )
+        assert (await text(client, "POST", "/pause", headers={"Authorization": f"Bearer {TOKEN}"}))[0] == 200
+    assert steered.asked == [("pause", "a holder of the token by 127.0.0.1")]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost:9", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("evil.example", 421), ("", 421), ("[", 421)],
+)
+async def test_a_name_that_is_not_ours_is_refused(steered: Steered, host: str, status: int) -> None:
+    async with tcp(steered) as client:
+        assert (await text(client, "GET", "/status.json", headers={"Host": host}))[0] == status
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({"Origin": "http://localhost"}, 200),
+        ({"Origin": "http://evil.example"}, 421),
+        ({"Origin": "null"}, 421),
+        ({"Host": "evil.example"}, 421),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 421),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 421),
+    ],
+)
+async def test_a_page_from_elsewhere_has_no_power_over_a_tunnel(
+    path: Path, steered: Steered, given: dict[str, str], status: int
+) -> None:
+    async with unix(path, steered) as client:
+        assert (await text(client, "POST", "/pause", headers=given))[0] == status
+        assert (await text(client, "GET", "/status.json", headers=given))[0] == status
+    assert len(steered.asked) == (status == 200)
+
+
+async def test_a_link_from_elsewhere_may_be_followed(steered: Steered) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    async with tcp(steered) as client:
+        assert (await text(client, "GET", "/", headers=link))[0] == 200
+        form = {**link, "Origin": "http://evil.example"}
+        assert (await text(client, "POST", "/pause", headers=form))[0] == 421
+
+
+async def test_browsers_are_told_to_be_careful(steered: Steered) -> None:
+    async with tcp(steered) as client, client.get("/") as answer:
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert not [name for name in answer.headers if name.startswith("Access-Control")]
+        assert (await text(client, "OPTIONS", "/drain"))[0] == 405
+
+
+async def test_a_watcher_is_told_at_once_what_changes_and_now_and_then_anyway(
+    path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "LONGEST", 0.6)
+    async with unix(path, steered) as client, client.get("/events") as answer:
+        assert answer.content_type == "text/event-stream"
+        assert await answer.content.readuntil(b"\n\n") == b"retry: 1000\n\n"
+        assert (await event(answer))["state"] == "serving"
+        steered.shown = replace(STATUS, now=1001.0, state="draining")
+        assert (await event(answer))["state"] == "draining"
+        assert (await event(answer))["state"] == "draining"
+
+
+async def event(answer: aiohttp.ClientResponse) -> Any:
+    async with asyncio.timeout(5):
+        assert await answer.content.readline() == b"event: status\n"
+        data = await answer.content.readline()
+        assert await answer.content.readline() == b"\n"
+    return json.loads(data.removeprefix(b"data: "))
+
+
+async def test_the_page_is_sent_what_it_shows(path: Path, steered: Steered) -> None:
+    async with unix(path, steered) as client, client.get("/events?as=html") as answer:
+        assert await answer.content.readuntil(b"\n\n") == b"retry: 1000\n\n"
+        assert await answer.content.readline() == b"event: page\n"
+        assert (await answer.content.readline()).startswith(b'data: <div id="body"')
+
+
+def test_time_that_goes_by_is_no_change() -> None:
+    later = replace(STATUS, now=2000.0, slots=(STATUS.slots[0], replace(BUSY, memory=7)), loop_lag=1.0)
+
+    assert stream.gist(later) == stream.gist(STATUS)
+    assert stream.gist(replace(STATUS, slots=())) != stream.gist(STATUS)
+
+
+async def test_too_many_watchers_leave_room_for_others(path: Path, steered: Steered) -> None:
+    async with unix(path, steered) as client:
+        watchers = [await client.get("/events") for _ in range(stream.MOST)]
+
+        assert await text(client, "GET", "/events") == (409, refusal("there are too many watchers already"))
+        assert (await text(client, "GET", "/healthz"))[0] == 200
+        for watcher in watchers:
+            watcher.close()
+
+
+async def test_clients_that_say_nothing_hold_no_place(
+    path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reception, "LONGEST_REQUEST", 0.3)
+    async with unix(path, steered) as client:
+        silent = [await asyncio.open_unix_connection(path) for _ in range(reception.MOST)]
+        silent[0][1].write(b"GET /status.json HTT")
+
+        ends = [await asyncio.wait_for(reader.read(), 5) for reader, _ in silent]
+
+        assert ends == [b""] * reception.MOST
+        assert (await text(client, "GET", "/healthz"))[0] == 200
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_there_is_an_end_to_connections(path: Path, steered: Steered) -> None:
+    async with unix(path, steered):
+        held = [await asyncio.open_unix_connection(path) for _ in range(reception.MOST)]
+        # The loop takes them in one by one: only who is answered is in for certain.
+        held[-1][1].write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.wait_for(held[-1][0].readline(), 5)
+
+        reader, writer = await asyncio.open_unix_connection(path)
+
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        for _, each in [*held, (reader, writer)]:
+            each.close()
+
+
+async def test_a_watcher_that_does_not_read_is_let_go(
+    path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "PATIENCE", 0.2)
+    monkeypatch.setattr(stream, "SHORTEST", 0.01)
+    monkeypatch.setattr(stream, "LONGEST", 0.0)
+    steered.shown = replace(STATUS, quarantined=("x" * 100_000,))
+    async with unix(path, steered):
+        with socket.socket(socket.AF_UNIX) as idle:
+            idle.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(idle, str(path))
+            idle.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            for _ in range(200):  # until it is cut off: then a write fails
+                await asyncio.sleep(0.05)
+                try:
+                    idle.send(b" ")
+                except (BrokenPipeError, ConnectionResetError):
+                    break
+            else:
+                pytest.fail("it was never let go")

@@ -1,0 +1,55 @@
+"""Claiming is shut for several causes, and open when all are over."""
+
+from __future__ import annotations
+
+import asyncio
+
+from supervisor.gate import Bar, Gate
+from supervisor.polling import Polls
+
+
+def test_a_gate_is_open_when_its_last_bar_is_lifted() -> None:
+    opened: list[bool] = []
+    gate = Gate(lambda: opened.append(True))
+    gate.shut(Bar.MEMORY, "short of memory")
+    gate.shut(Bar.PAUSED, "paused")
+
+    seen = [gate.reason]
+    for bar in (Bar.PAUSED, Bar.PAUSED, Bar.MEMORY, Bar.MEMORY):
+        gate.lift(bar)
+        seen.append(gate.reason)
+
+    assert seen == ["paused", "short of memory", "short of memory", None, None]
+    assert opened == [True]
+    assert gate.is_open
+
+
+async def test_nobody_polls_while_it_is_shut_and_somebody_does_as_soon_as_it_opens() -> None:
+    polls = Polls(2)
+    polls.gate.shut(Bar.PAUSED, "paused")
+    polled = asyncio.Event()
+
+    async def poll() -> None:
+        async with polls:
+            polled.set()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(poll())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not polled.is_set()
+        assert not polls.is_stuck
+        polls.gate.lift(Bar.PAUSED)
+        await polled.wait()
+
+
+async def test_the_servers_pause_ends_no_other() -> None:
+    polls = Polls(1)
+    polls.gate.shut(Bar.PAUSED, "paused")
+    polls.pause(0.01)
+
+    async with asyncio.timeout(5):
+        while polls.gate.has(Bar.SERVER):
+            await asyncio.sleep(0.01)
+
+    assert polls.gate.reason == "paused"

@@ -1,0 +1,122 @@
+"""Where the control socket is, and what takes its place."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from supervisor.config import ConfigError
+from supervisor.control.listener import unix_socket
+from supervisor.control.place import LONGEST, NotRunning, find, folder, socket_path, too_long
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name."""
+    with TemporaryDirectory() as path:
+        yield Path(path)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "/state/run"),
+        ({"XDG_RUNTIME_DIR": "/run/user/7"}, "/run/user/7/mobius-supervisor"),
+        ({"XDG_RUNTIME_DIR": "relative"}, "/state/run"),
+        ({"RUNTIME_DIRECTORY": "/run/a:/run/b", "XDG_RUNTIME_DIR": "/run/user/7"}, "/run/a"),
+    ],
+)
+def test_the_folder_is_the_services_own_then_the_users_then_that_of_the_state(
+    environment: dict[str, str], expected: str
+) -> None:
+    assert folder(environment, Path("/state")) == Path(expected)
+
+
+def test_the_name_tells_the_worker_and_is_no_other_workers() -> None:
+    names = ["render-07", "a/b", "a_b", "..", "x" * 200, "x" * 199, "ü"]
+
+    paths = [socket_path(Path("/run"), name) for name in names]
+
+    assert paths[0] == Path("/run/render-07.sock")
+    assert len(set(paths)) == len(names)
+    assert {path.parent for path in paths} == {Path("/run")}
+    assert all(len(path.name) < 60 and path.suffix == ".sock" for path in paths)
+
+
+def test_a_path_that_is_too_long_is_told_in_a_sentence() -> None:
+    path = Path("/" + "x" * LONGEST)
+
+    with (
+        pytest.raises(ConfigError, match="has 108 bytes, 107 are possible: give a shorter --socket"),
+        unix_socket(path),
+    ):
+        pass
+    assert too_long(Path("/" + "x" * (LONGEST - 1))) is None
+
+
+def test_a_socket_is_for_its_user_alone_and_gone_in_the_end(short: Path) -> None:
+    path = short / "run" / "a.sock"
+
+    with unix_socket(path) as end, end:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_dead_processs_socket_is_replaced(short: Path) -> None:
+    path = short / "a.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(os.fspath(path))
+
+    with unix_socket(path) as end, end:
+        assert find({"RUNTIME_DIRECTORY": str(short)}, short, None) == path
+
+
+def test_a_living_processs_socket_and_other_files_are_left_alone(short: Path) -> None:
+    living, file = short / "a.sock", short / "b.sock"
+    file.write_text("precious")
+
+    with unix_socket(living) as end, end:
+        with pytest.raises(ConfigError, match="another process listens there"), unix_socket(living):
+            pass
+        with pytest.raises(ConfigError, match="something else is there"), unix_socket(file):
+            pass
+        assert find({"RUNTIME_DIRECTORY": str(short)}, short, "a") == living
+    assert file.read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(short: Path) -> None:
+    (short / "file").touch()
+
+    with pytest.raises(ConfigError, match="cannot be made: "), unix_socket(short / "file" / "a.sock"):
+        pass
+
+
+def test_of_several_one_is_to_be_named(short: Path) -> None:
+    environment = {"RUNTIME_DIRECTORY": str(short)}
+    with ExitStack() as stack:
+        for name in ("one", "two"):
+            stack.enter_context(stack.enter_context(unix_socket(socket_path(short, name))))
+
+        with pytest.raises(
+            ConfigError, match=rf"name one by --worker-id or --socket: {short}/one.sock, {short}/two.sock"
+        ):
+            find(environment, short, None)
+        assert find(environment, short, "two") == short / "two.sock"
+        with pytest.raises(NotRunning, match="no supervisor with the worker id 'three' runs here"):
+            find(environment, short, "three")
+
+
+def test_where_nobody_listens_is_told(short: Path) -> None:
+    with pytest.raises(
+        NotRunning, match=f"no supervisor runs here: nobody listens in {short}, {short}/s/run, /run/mobius"
+    ):
+        find({"RUNTIME_DIRECTORY": str(short)}, short / "s", None)

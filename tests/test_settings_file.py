@@ -1,0 +1,83 @@
+"""A file of settings says what the command line could, and is told exactly what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.config import ConfigError, Machine, Settings, keep_fixed, resolve
+from supervisor.settings_file import parse_settings, read_settings_file
+
+MACHINE = Machine(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))
+NEEDED = {"MOBIUS_BASE_URL": "https://api.example.com", "PROJECT": "acme"}
+
+
+def settle(text: str, environment: dict[str, str] | None = None, **given: str) -> Settings:
+    texts = {name: (value,) for name, value in given.items()}
+    written = parse_settings(text, "settings.toml")
+    return resolve(texts, NEEDED | (environment or {}), MACHINE, has_key=True, key_project=None, written=written)
+
+
+def test_a_setting_is_taken_from_the_file() -> None:
+    settings = settle('workers = 3\ndrain-timeout = "1m"\nqueue = ["a", "b"]\nnice = 7\nlog-level = "debug"\n')
+
+    assert (settings.workers, settings.drain_timeout, settings.queues) == (3, 60.0, ("a", "b"))
+    assert (settings.nice, settings.log_level) == (7, "debug")
+
+
+def test_the_command_line_and_the_environment_win_over_the_file() -> None:
+    text = "workers = 3\nnice = 1"
+
+    settings = settle(text, {"MOBIUS_SUPERVISOR_WORKERS": "4", "MOBIUS_SUPERVISOR_NICE": "2"}, nice="9")
+
+    assert (settings.workers, settings.nice) == (4, 9)
+
+
+def test_a_switch_is_true_or_false() -> None:
+    assert settle("all-queues = true").queues == ()
+    assert settle("all-queues = false").queues == ("default",)
+
+
+def test_queues_that_are_named_nearer_to_the_user_win_over_all_queues_in_the_file() -> None:
+    assert settle("all-queues = true", queue="a").queues == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("wokers = 3", "settings.toml: there is no setting 'wokers'; is it 'workers'?"),
+        ("drain_timeout = 3", "settings.toml: there is no setting 'drain_timeout'; is it 'drain-timeout'?"),
+        ("config = 'other.toml'", "settings.toml: there is no setting 'config'"),
+        ("workers = 0", "settings.toml: workers: must be at least 1, not '0'"),
+        ("workers = [1]", "settings.toml: workers: must be a text, a number, true or false"),
+        ("queue = []", "settings.toml: queue: must be a text or a list of texts"),
+        ("[workers]\nn = 1", "settings.toml: workers: must be"),
+        ("workers = = 3", "settings.toml: not TOML: "),
+        ("all-queues = true\nqueue = 'a'", "settings.toml: queue and settings.toml: all-queues exclude each other"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_with_the_files_name(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settle(text)
+
+    assert str(caught.value).startswith(complaint)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        read_settings_file(tmp_path / "missing")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        read_settings_file(tmp_path / "binary")
+
+
+def test_what_cannot_change_while_the_program_runs_is_kept_and_named() -> None:
+    old, new = settle("workers = 1"), settle("workers = 2\nstate-dir = '/other'", project="other")
+
+    settings, refused = keep_fixed(old, new)
+
+    assert (settings.workers, settings.project, settings.state_dir) == (2, "acme", old.state_dir)
+    assert refused == ["--project", "--state-dir"]
