@@ -15,7 +15,7 @@ import uvloop
 from supervisor import log, service
 from supervisor.config import Given, Machine, default_state_dir
 from supervisor.configuration import Configuration
-from supervisor.control.place import ENDING, folder
+from supervisor.control.place import ENDING, folder, too_long
 from supervisor.devserver.app import DevServerSettings
 from supervisor.exit_code import ExitCode
 from supervisor.redaction import Mask
@@ -49,8 +49,7 @@ async def develop(server: DevServerSettings, given: Given, machine: Machine, sta
     async with AsyncExitStack() as stack:
         url = (await opened(server, stack)).url
         environment = own_environment(os.environ)
-        # Not below the passing state: the commands look for it where a supervisor has it.
-        socket = folder(environment, default_state_dir(environment, machine.home)) / f"dev-{machine.pid}{ENDING}"
+        socket = _socket(environment, machine)
         configuration = Configuration({**PAGE, **given, **_local(url, state, socket)}, environment, machine)
         settings = configuration.read()
         mask = Mask([KEY])
@@ -74,13 +73,18 @@ def greeting(url: str) -> str:
     )
 
 
+def _socket(environment: Mapping[str, str], machine: Machine) -> Path:
+    """Where the commands look for it: not below the passing state."""
+    return folder(environment, default_state_dir(environment, machine.home)) / f"dev-{machine.pid}{ENDING}"
+
+
 def _local(url: str, state: Path, socket: Path) -> dict[str, tuple[str]]:
     """What is no choice here; jobs are stopped by the first Ctrl-C."""
     return {
         "base_url": (url,),
         "project": (PROJECT,),
         "state_dir": (str(state),),
-        "socket": (str(socket),),
+        **({} if too_long(socket) else {"socket": (str(socket),)}),
         "all_queues": ("on",),
         "watch": ("on",),
         "drain_timeout": ("0s",),

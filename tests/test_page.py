@@ -217,3 +217,13 @@ def test_what_a_job_says_is_no_placeholder_and_stays_short() -> None:
     assert page.count("<footer>") == 1
     assert "{{body}}" in page
     assert len(page) < 300_000
+
+
+def test_what_a_free_child_keeps_and_a_beat_that_is_not_sent_are_shown() -> None:
+    free = msgspec.structs.replace(story.slot(1, None), memory=180 << 20)
+    silent = story.slot(0, story.job(0, beat_overdue=True))
+
+    page = render(story.status(2, slots=(silent, free)), Access.LOOK)
+
+    assert "idle · pid 4712 · 41 jobs · 180 MiB" in page
+    assert "no heartbeat is sent" in page

@@ -44,7 +44,8 @@ def _row(slot: SlotStatus) -> Markup:
 def _without_job(slot: SlotStatus) -> str:
     said = {"none": "no child", "busy": "busy"}.get(slot.state, slot.state)
     child = [f"pid {slot.pid}", counted(slot.jobs, "job")] if slot.pid is not None else []
-    return " · ".join([said, *child])
+    memory = [format_size(slot.memory)] if slot.memory is not None else []
+    return " · ".join([said, *child, *memory])
 
 
 def _slot(slot: SlotStatus) -> Markup:
@@ -110,6 +111,8 @@ def _lease(job: JobStatus) -> Markup:
         return _nothing()
     share = share_of(job.lease_left, job.lease_length)
     mood: Mood = "" if share is None or share >= 1 / 3 else "warn" if share > 0.1 else "bad"
+    if job.beat_overdue:
+        return _measure(length(job.lease_left), "no heartbeat is sent", share, "bad")
     return _measure(length(job.lease_left), "", share, mood)
 
 
