@@ -25,7 +25,7 @@ from supervisor.process.attachment import attachment
 from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending, Exit
 from supervisor.process.family import Family
-from supervisor.process.kernel import cpu_seconds, kill_group
+from supervisor.process.kernel import cpu_seconds, kill_group, weigh_session
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
@@ -182,7 +182,13 @@ class Child:
 
     def terminate(self) -> None:
         """SIGTERM to the child: its handler is to clean up and stop.  Only the first one of a job interrupts it."""
+        self._hurry()
         self._signal(signal.SIGTERM)
+
+    def _hurry(self) -> None:
+        """Give it its full share of the CPU: also to end, a process must be scheduled."""
+        if self.pid is not None and self.state is State.BUSY:
+            weigh_session(0, self.pid)
 
     def dump_stack(self) -> None:
         """Have the child write its Python stack, even from inside a C call; a matter of a millisecond."""
@@ -193,6 +199,7 @@ class Child:
     def kill_now(self) -> None:
         """SIGKILL to the child and its process group; `wait` tells when they are gone."""
         if self.state is not State.EXITED and self.pid is not None:
+            self._hurry()
             self._kill_family(self.pid)
             self._signal(signal.SIGKILL)  # the group is not there yet when the child has not called setsid
 

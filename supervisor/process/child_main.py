@@ -40,8 +40,6 @@ MESSAGE_LIMIT = 8 * 1024
 """Bytes of an error message, text and traceback together."""
 OOM_SCORE = 500
 """Added to a child's badness: when memory runs out the kernel is to take a job, not the supervisor (proc(5))."""
-LEAST_WEIGHT = 19
-"""Niceness of a child's session: the lowest weight that the kernel knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,7 @@ class Worker:
         self._interruption = Interruption()
         self._home = os.getcwd()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
-        self._session_weight = 0
+        self._session_niceness = 0
         self._condition = Condition.of_this_process()
         self._threads = 0
 
@@ -174,10 +172,9 @@ class Worker:
             os.setpriority(os.PRIO_PROCESS, 0, self._niceness + added)
         # Niceness counts within a session, and this process leads one of its own: dozens of them, each weighed like
         # the supervisor's, would starve its heartbeats.
-        weight = LEAST_WEIGHT if added > 0 else 0
-        if weight != self._session_weight:
-            weigh_session(weight)
-            self._session_weight = weight
+        if added != self._session_niceness:
+            weigh_session(added)
+            self._session_niceness = added
 
     def _call(self, job: Job, parameters: bytes, order: Run) -> Failed | bytes | None:
         """How the handler's call ended: a failure, or its encoded result."""

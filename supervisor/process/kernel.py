@@ -67,12 +67,12 @@ def set_dumpable(dumpable: bool) -> None:  # noqa: FBT001 - it is the kernel's o
     _prctl(PR_SET_DUMPABLE, int(dumpable))
 
 
-def weigh_session(niceness: int) -> None:
-    """Weigh this process's session by `niceness` against other sessions (sched(7), "The autogroup feature").
+def weigh_session(niceness: int, pid: int | None = None) -> None:
+    """Weigh the session of `pid`, or our own, by `niceness` against others (sched(7), "The autogroup feature").
 
     Nothing happens where the kernel groups by other things, as below systemd's CPU accounting, or allows no change yet.
     """
-    with contextlib.suppress(OSError), open("/proc/self/autogroup", "wb", buffering=0) as file:
+    with contextlib.suppress(OSError), open(f"/proc/{pid or 'self'}/autogroup", "wb", buffering=0) as file:
         file.write(str(niceness).encode())
 
 

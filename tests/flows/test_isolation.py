@@ -34,12 +34,15 @@ async def test_a_child_sees_an_allow_list_of_the_environment_and_its_job(
     assert KEY not in seen.values()
 
 
-async def test_a_child_holds_its_outlets_its_stack_file_and_its_pipe_only(server: DevServer, state: Path) -> None:
+async def test_a_child_holds_its_outlets_its_stack_file_its_reserve_and_its_pipe_only(
+    server: DevServer, state: Path
+) -> None:
     seen = await result(server, state, "descriptors")
 
     assert seen.pop("0") == "/dev/null"
     assert seen.pop("1") == seen.pop("2")
-    stack, pipe = sorted(seen.values())
+    reserve, stack, pipe = sorted(seen.values())
+    assert reserve == "/dev/null"
     assert stack.startswith("/memfd:stack")
     assert pipe.startswith("socket:")
 

@@ -101,10 +101,10 @@ async def test_niceness_and_threads_are_as_the_handler_says(server: DevServer, s
 
 
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="the kernel does not group by session")
-async def test_the_session_of_a_child_weighs_less_than_the_supervisors(server: DevServer, state: Path) -> None:
+async def test_the_session_of_a_child_is_as_nice_as_the_child(server: DevServer, state: Path) -> None:
     (told,) = await results(server, state, "weight", 1)
 
-    assert str(told).split()[-2:] == ["nice", "19"]
+    assert str(told).split()[-2:] == ["nice", "5"]
 
 
 async def test_a_stopped_job_is_reported_with_stack_figures_and_last_output(server: DevServer, state: Path) -> None:
