@@ -135,6 +135,10 @@ async def test_the_program_itself_exits_with_these_codes(server: DevServer, stat
     assert code == ExitCode.THIRD_INTERRUPT
 
 
+def is_told(beginning: str, told: list[str]) -> bool:
+    return any(text.startswith(beginning) for text in told)
+
+
 async def test_readiness_and_stopping_are_told_to_systemd(server: DevServer, state: Path, tmp_path: Path) -> None:
     import socket
 
@@ -146,12 +150,11 @@ async def test_readiness_and_stopping_are_told_to_systemd(server: DevServer, sta
         async with supervising(server, state, environment) as supervisor:
             loop = asyncio.get_running_loop()
             async with asyncio.timeout(10):
-                told = []
-                while not {"READY=1", "WATCHDOG=1"} <= set(told):
+                told: list[str] = []
+                while not ({"READY=1", "WATCHDOG=1"} <= set(told) and is_told("STATUS=2 children", told)):
                     told.append((await loop.sock_recv(outlet, 4096)).decode())
                 supervisor.signal(signal.SIGTERM)
                 while "STOPPING=1" not in told:
                     told.append((await loop.sock_recv(outlet, 4096)).decode())
 
-    assert any(text.startswith("STATUS=2 children") for text in told)
     assert calls(server, "claim")[0].answered_at is not None

@@ -99,11 +99,11 @@ async def developing(folder: Path, *options: str) -> AsyncIterator[asyncio.subpr
             await process.wait()
 
 
-async def submit(folder: Path, action: str) -> str:
-    """What `submit --follow` prints."""
+async def submit(folder: Path, action: str, *options: str) -> str:
+    """What `submit` prints."""
     (url,) = re.findall(r"development server on (\S+);", (folder / "log").read_text())
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "supervisor", "submit", action, "--follow"),
+        *(sys.executable, "-m", "supervisor", "submit", action, *options),
         env={**os.environ, "MOBIUS_BASE_URL": url, "PROJECT": dev.PROJECT, "MOBIUS_API_KEY": dev.KEY},
         stdout=asyncio.subprocess.PIPE,
     )
@@ -115,18 +115,17 @@ async def test_dev_serves_what_is_saved_and_one_ctrl_c_ends_all(handlers: Path) 
     folder = handlers.parent
     async with developing(folder) as process:
         await logged(folder, '"serving"')
-        assert "old" in await submit(folder, "tells")
+        assert "old" in await submit(folder, "tells", "--follow")
         write(handlers, "new")
         await logged(folder, '"reloaded"')
-        assert "new" in await submit(folder, "tells")
-        following = asyncio.create_task(submit(folder, "works"))
+        assert "new" in await submit(folder, "tells", "--follow")
+        await submit(folder, "works")
         await logged(folder, "at work")
         (pid,) = re.findall(r'"event":"at work".*"pid":(\d+)', (folder / "log").read_text())
         process.send_signal(signal.SIGINT)
 
         assert await process.wait() == 0
         assert not is_alive(int(pid))
-        await following
 
 
 async def test_dev_has_a_page_and_the_commands_find_it(handlers: Path) -> None:
