@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 import uvloop
 
 from supervisor.devserver.app import DevServer, DevServerSettings
@@ -28,3 +30,13 @@ async def server() -> AsyncIterator[DevServer]:
 def state(tmp_path: Path) -> Path:
     """A state directory."""
     return tmp_path / "state"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Commands that run in this process set up logging, and must not do so for the tests that follow."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level

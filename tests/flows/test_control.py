@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from supervisor.devserver.app import DevServer
+from tests.flows.test_crash import bearers, ended, mark_of
 from tests.harness import GENEROUS, HANDLERS, KEY, calls, event, events, finished_job, program, reports, start_job
 
 HEAVY = {"aiohttp", "uvloop", "psutil", "structlog", "prometheus_client", "rich", "asyncio", "handlers"}
@@ -73,17 +74,25 @@ async def shown(state: Path) -> Any:
 
 
 @asynccontextmanager
+async def quitting(url: str, state: Path, **changes: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program that is told to quit in the end, and so leaves nothing to the tests that follow."""
+    async with program(url, state, **changes) as process:
+        yield process
+        if process.returncode is None:
+            process.send_signal(signal.SIGQUIT)
+            await asyncio.wait_for(process.wait(), GENEROUS)
+
+
+@asynccontextmanager
 async def watched(
     server: DevServer, state: Path, action: str = "shows", parameters: Any = None, **changes: str
 ) -> AsyncIterator[tuple[str, str]]:
     """A program with a job that works; yields the run and the job."""
-    async with program(server.url, state, **changes) as process:
+    async with quitting(server.url, state, **changes):
         given = {"until": str(state / "go")} if parameters is None else parameters
         run_id = await start_job(server, action, given)
         await event(server, run_id, "working")
         yield run_id, server.jobs(run_id)[-1].id
-        process.send_signal(signal.SIGQUIT)
-        await asyncio.wait_for(process.wait(), GENEROUS)
 
 
 async def test_the_status_shows_a_job_at_work(server: DevServer, state: Path) -> None:
@@ -148,7 +157,7 @@ async def test_a_job_that_an_operator_cancels_says_so(server: DevServer, state: 
 
 
 async def test_a_job_that_succeeds_in_spite_of_an_operators_cancel_is_cancelled(server: DevServer, state: Path) -> None:
-    async with program(server.url, state, cancel_grace="5s") as process:
+    async with quitting(server.url, state, cancel_grace="5s"):
         run_id = await start_job(server, "succeeds-in-spite-of-all")
         await event(server, run_id, "working")
         await run("cancel", server.jobs(run_id)[-1].id, state=state)
@@ -156,12 +165,10 @@ async def test_a_job_that_succeeds_in_spite_of_an_operators_cancel_is_cancelled(
         job = await finished_job(server, run_id)
 
         assert reports(server, job.id)[0].body["error_type"] == "Cancelled"
-        process.send_signal(signal.SIGQUIT)
-        await process.wait()
 
 
 async def test_draining_ends_the_program_after_its_jobs(server: DevServer, state: Path) -> None:
-    async with program(server.url, state) as process:
+    async with quitting(server.url, state) as process:
         run_id = await start_job(server, "shows", {"until": str(state / "go")})
         await event(server, run_id, "working")
 
@@ -237,7 +244,7 @@ async def test_a_job_that_is_not_there_is_one_sentence(server: DevServer, state:
 
 
 async def test_of_two_one_is_named_by_its_worker_id_or_its_socket(server: DevServer, state: Path) -> None:
-    async with program(server.url, state, worker_id="one"), program(server.url, state, worker_id="two"):
+    async with quitting(server.url, state, worker_id="one"), quitting(server.url, state, worker_id="two"):
         for name in ("one", "two"):
             while not (state / "run" / f"{name}.sock").exists():
                 await asyncio.sleep(0.02)
@@ -256,13 +263,15 @@ async def test_of_two_one_is_named_by_its_worker_id_or_its_socket(server: DevSer
 async def test_after_a_sigkill_the_next_one_takes_the_place(server: DevServer, state: Path) -> None:
     async with watched(server, state, worker_id="one"):
         pass
-    async with program(server.url, state, worker_id="one") as killed:
+    async with quitting(server.url, state, worker_id="one") as killed:
         await finished_job(server, await start_job(server, "echo"))
+        end = asyncio.create_task(ended(list(bearers(mark_of(killed.pid)))))
         killed.kill()
+        await end
         await killed.wait()
     assert (await run("status", state=state)).code == 1
 
-    async with program(server.url, state, worker_id="one") as process:
+    async with quitting(server.url, state, worker_id="one") as process:
         await finished_job(server, await start_job(server, "echo"))
 
         assert (await shown(state))["pid"] == process.pid
@@ -300,7 +309,7 @@ async def test_output_is_forwarded_when_that_is_asked_for(
 ) -> None:
     monkeypatch.setenv("MOBIUS_SUPERVISOR_FORWARD_OUTPUT", "1")
     printed = ["first", f"second {KEY}", "third"]
-    async with program(server.url, state):
+    async with quitting(server.url, state):
         run_id = await start_job(server, "prints-lines", {"lines": printed})
         await finished_job(server, run_id)
 
@@ -311,7 +320,7 @@ async def test_output_is_forwarded_when_that_is_asked_for(
 
 
 async def test_output_is_not_forwarded_otherwise(server: DevServer, state: Path) -> None:
-    async with program(server.url, state):
+    async with quitting(server.url, state):
         run_id = await start_job(server, "prints-lines", {"lines": ["secret"]})
         await finished_job(server, run_id)
 
