@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,10 @@ def refuse(server: DevServer, names: set[str], status: int) -> list[float]:
 
 async def ended(pids: list[int]) -> float:
     """Wait until none of these processes runs any more; return when that was."""
-    descriptors = [os.pidfd_open(pid) for pid in pids]
+    descriptors = []
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it has ended already
+            descriptors.append(os.pidfd_open(pid))
     await asyncio.gather(*map(readable, descriptors))
     for descriptor in descriptors:
         os.close(descriptor)
