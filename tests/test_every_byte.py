@@ -13,6 +13,7 @@ from supervisor.api.client import Account, Client
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.faults import parse_faults
 from supervisor.job import Directive, Fence, Job, Succeeded
+from supervisor.ledger import Ledger
 from supervisor.report import Accepted, Reporter
 from supervisor.server import Unavailable
 from supervisor.spool import Spool
@@ -81,7 +82,7 @@ async def test_a_heartbeat_is_answered_as_a_whole_or_not_at_all() -> None:
 
 async def test_a_report_is_sent_again_and_counts_once(state: Path) -> None:
     async with resetting("complete") as (server, client):
-        reporter = Reporter(client, Spool(state), Destination(server.url, PROJECT), spool_after=5.0)
+        reporter = Reporter(client, Spool(state), Destination(server.url, PROJECT), 5.0, Ledger())
         turn = asyncio.Semaphore(AT_ONCE)
 
         async def report(job: Job) -> str:

@@ -87,7 +87,7 @@ class Client:
 
     def renew(self, token: str, queues: tuple[str, ...]) -> None:
         """From now on use this key, and claim from these queues."""
-        self._token = token
+        self._use(token)
         self._account = replace(self._account, queues=queues)
 
     async def claim(self, actions: Sequence[str], *, wait: float) -> Job | None:

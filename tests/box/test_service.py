@@ -44,8 +44,8 @@ async def systemctl(service: Installation, *arguments: str) -> None:
     await asyncio.to_thread(service.systemctl, *arguments)
 
 
-async def until(service: Installation, name: str, value: str) -> None:
-    await asyncio.to_thread(service.until, name, value)
+async def until(service: Installation, name: str, *values: str) -> None:
+    await asyncio.to_thread(service.until, name, *values)
 
 
 async def test_a_start_returns_once_the_server_has_answered(server: DevServer, service: Installation) -> None:
@@ -64,7 +64,21 @@ async def test_a_start_returns_once_the_server_has_answered(server: DevServer, s
 
     assert before == "activating"
     assert service.shows("ActiveState") == "active"
-    await until(service, "StatusText", "2 children, 0 busy, 1 open polls")
+    shown = (f"2 children: 0 busy 2 idle, 0 spooled, last claim {age} s ago" for age in range(30))
+    await until(service, "StatusText", *shown)
+
+
+async def test_a_reload_takes_new_code_over_in_the_same_process(server: DevServer, service: Installation) -> None:
+    service.configure(server.url)
+    await systemctl(service, "start")
+    before = service.shows("MainPID")
+
+    await systemctl(service, "reload")
+
+    await until(service, "ActiveState", "active")
+    assert (await finished_job(server, await start_job(server, "nothing"))).status == "completed"
+    assert (service.shows("MainPID"), service.shows("NRestarts")) == (before, "0")
+    assert "reloaded generation=2" in service.journal()
 
 
 async def test_a_stop_waits_for_the_jobs_and_leaves_no_process(server: DevServer, service: Installation) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from supervisor.devserver.app import DevServer
 from tests.harness import calls, finished_job, logged, program, start_job
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # the program brings its own loop; ours does not matter
 
 
 async def test_nothing_is_claimed_while_memory_is_short(server: DevServer, state: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from supervisor.devserver.app import DevServer
 from tests.flows.test_crash import bearers, ended, mark_of
 from tests.harness import GENEROUS, HANDLERS, KEY, calls, event, events, finished_job, program, reports, start_job
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # the program brings its own loop; ours does not matter
+
 HEAVY = {"aiohttp", "uvloop", "psutil", "structlog", "prometheus_client", "rich", "asyncio", "handlers"}
 
 MORE = """

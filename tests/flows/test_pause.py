@@ -5,9 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
 from tests.harness import calls, event, finished_job, logged, program, start_job
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # the program brings its own loop; ours does not matter
 
 
 async def test_a_pause_ends_the_open_poll_and_nothing_is_claimed_until_it_is_over(
@@ -16,6 +20,7 @@ async def test_a_pause_ends_the_open_poll_and_nothing_is_claimed_until_it_is_ove
     async with program(server.url, state) as process:
         long = await start_job(server, "sleeps", {"seconds": 1.0})
         await server.until(lambda: server.jobs(long)[0].status == "claimed")
+        await server.until(lambda: calls(server, "claim")[-1].status is None or None)
         process.send_signal(signal.SIGTSTP)
         await logged(state, "paused")
         await server.until(lambda: calls(server, "claim")[-1].answered_at is not None or None)

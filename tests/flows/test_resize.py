@@ -6,9 +6,13 @@ import asyncio
 import signal
 from pathlib import Path
 
+import pytest
+
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
 from tests.harness import calls, finished_job, logged, program, start_job
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # the program brings its own loop; ours does not matter
 
 
 async def test_one_child_more_runs_one_job_more(server: DevServer, state: Path) -> None:
