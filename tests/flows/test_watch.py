@@ -22,8 +22,6 @@ from supervisor.devserver.app import DevServer
 from supervisor.watch import require_watchfiles
 from tests.harness import finished_job, is_alive, logged, program, reports, result_of, start_job
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # the program brings its own loop; ours does not matter
-
 HANDLER = """
 import time
 from supervisor import Context, handler
