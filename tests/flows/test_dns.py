@@ -89,7 +89,8 @@ async def test_heartbeats_go_on_while_the_names_are_slow(server: DevServer, stat
     names.know()
     url = server.url.replace("127.0.0.1", HOST)
     with silent_nameserver():
-        async with program(url, state, names.command, workers="1", allow_http=""):
+        # With a lease of known length nothing is looked up: the report is the first call on its connection.
+        async with program(url, state, names.command, workers="1", allow_http="", lease_ttl="5s"):
             run = await start_job(server, "sleeps", {"seconds": 1.0})
             await server.until(lambda: calls(server, "heartbeat") or None, timeout=GENEROUS)
             names.forget()  # before its first report, which has a connection of its own
