@@ -20,7 +20,7 @@ from supervisor.credential import CredentialSource
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
-from supervisor.process.kernel import children_of
+from supervisor.process.kernel import boottime, children_of
 from supervisor.service import serve
 
 HANDLERS = Path(__file__).parent / "handlers"
@@ -72,6 +72,7 @@ async def supervising(
 ) -> Any:
     """Run a supervisor inside the block; afterwards no process and no task of it is left."""
     children = set(children_of(os.getpid()))
+    began_at = boottime() - 1 / os.sysconf("SC_CLK_TCK")
     tasks = asyncio.all_tasks()
     supervisor = Supervisor(settings_for(server.url, state, **changes), environment or {})
     supervisor.start()
@@ -84,7 +85,9 @@ async def supervising(
     finally:
         supervisor.task.cancel()
         await asyncio.wait([supervisor.task])
-    assert set(children_of(os.getpid())) <= children
+    # What programs that earlier tests have killed left behind may come to us only now, to be reaped; it is older.
+    left = [pid for pid in set(children_of(os.getpid())) - children if _born_at(pid) >= began_at]
+    assert not left, [Path(f"/proc/{pid}/stat").read_text() for pid in left]
     assert not {task for task in asyncio.all_tasks() - tasks if "supervisor" in repr(task.get_coro())}
 
 
@@ -164,6 +167,12 @@ async def logged(state: Path, text: str) -> None:
     async with asyncio.timeout(GENEROUS):
         while text not in (state / "log").read_text():
             await asyncio.sleep(0.01)
+
+
+def _born_at(pid: int) -> float:
+    """When a process began, on CLOCK_BOOTTIME, cut to a tick (proc_pid_stat(5), starttime)."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def zygote_of(supervisor: int) -> int:
