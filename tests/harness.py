@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -20,7 +21,8 @@ from supervisor.credential import CredentialSource
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
-from supervisor.process.kernel import boottime, children_of
+from supervisor.process import family
+from supervisor.process.kernel import children_of
 from supervisor.service import serve
 
 HANDLERS = Path(__file__).parent / "handlers"
@@ -72,21 +74,21 @@ async def supervising(
 ) -> Any:
     """Run a supervisor inside the block; afterwards no process and no task of it is left."""
     children = set(children_of(os.getpid()))
-    began_at = boottime() - 1 / os.sysconf("SC_CLK_TCK")
     tasks = asyncio.all_tasks()
     supervisor = Supervisor(settings_for(server.url, state, **changes), environment or {})
-    supervisor.start()
-    assert supervisor.task is not None
-    try:
-        yield supervisor
-        if supervisor.is_listening:
-            supervisor.signal(signal.SIGQUIT)
-            await supervisor.exit_code()
-    finally:
-        supervisor.task.cancel()
-        await asyncio.wait([supervisor.task])
-    # What programs that earlier tests have killed left behind may come to us only now, to be reaped; it is older.
-    left = [pid for pid in set(children_of(os.getpid())) - children if _born_at(pid) >= began_at]
+    with _marks() as marks:
+        supervisor.start()
+        assert supervisor.task is not None
+        try:
+            yield supervisor
+            if supervisor.is_listening:
+                supervisor.signal(signal.SIGQUIT)
+                await supervisor.exit_code()
+        finally:
+            supervisor.task.cancel()
+            await asyncio.wait([supervisor.task])
+    # Not what comes to us only now of a program that an earlier test has killed, such as a child in its birth.
+    left = [pid for pid in set(children_of(os.getpid())) - children if _mark_of(pid) in marks]
     assert not left, [Path(f"/proc/{pid}/stat").read_text() for pid in left]
     assert not {task for task in asyncio.all_tasks() - tasks if "supervisor" in repr(task.get_coro())}
 
@@ -169,10 +171,25 @@ async def logged(state: Path, text: str) -> None:
             await asyncio.sleep(0.01)
 
 
-def _born_at(pid: int) -> float:
-    """When a process began, on CLOCK_BOOTTIME, cut to a tick (proc_pid_stat(5), starttime)."""
-    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return int(ticks) / os.sysconf("SC_CLK_TCK")
+@contextmanager
+def _marks() -> Iterator[list[int]]:
+    """The marks that supervisors in this process give to their processes meanwhile."""
+    given: list[int] = []
+    original = family.new_mark
+
+    def remember() -> int:
+        given.append(original())
+        return given[-1]
+
+    family.new_mark = remember
+    try:
+        yield given
+    finally:
+        family.new_mark = original
+
+
+def _mark_of(pid: int) -> int:
+    return resource.prlimit(pid, resource.RLIMIT_RTTIME)[0]
 
 
 def zygote_of(supervisor: int) -> int:
