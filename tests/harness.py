@@ -106,17 +106,24 @@ async def program(
     pairs = [(f"--{name.replace('_', '-')}", text) for name, text in {**given, **changes}.items() if text is not None]
     options = [part for pair in pairs for part in pair if part]  # a switch has no text
     state.mkdir(exist_ok=True)
-    with (state / "log").open("ab") as log:
+    command = (*prefix, sys.executable, "-m", "supervisor", *options)
+    async with started(command, log=state / "log", environment={"MOBIUS_API_KEY": KEY}) as process:
+        yield process
+
+
+@asynccontextmanager
+async def started(
+    command: Sequence[str], *, log: Path, environment: dict[str, str], folder: Path | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `command` in a session of its own, in `folder`, with its output at the end of `log`; kill it in the end."""
+    with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *prefix,
-            sys.executable,
-            "-m",
-            "supervisor",
-            *options,
-            env={**os.environ, "MOBIUS_API_KEY": KEY},
+            *command,
+            cwd=folder,
+            env={**os.environ, **environment},
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
     try:

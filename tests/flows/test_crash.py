@@ -16,7 +16,7 @@ from supervisor.devserver.app import DevServer
 from supervisor.process.kernel import children_of
 from supervisor.process.mark import bearers
 from tests.flows.test_lease_loss import ended
-from tests.harness import event, finished_job, program, reports, result_of, start_job, supervising
+from tests.harness import event, finished_job, program, reports, result_of, start_job, supervising, zygote_of
 
 STUBBORN = ["python-loop", "c-call", "ignores-sigterm", "with-subprocess", "with-own-session", "with-daemon"]
 
@@ -28,11 +28,6 @@ def mark_of(supervisor: int) -> int:
     marks = {each.rlimit(resource.RLIMIT_RTTIME)[0] for each in alive}
     (mark,) = marks - {resource.RLIM_INFINITY}
     return mark
-
-
-def zygote_of(supervisor: int) -> int:
-    """The first process that the supervisor started."""
-    return min(bearers(mark_of(supervisor)), key=lambda pid: psutil.Process(pid).create_time())
 
 
 async def test_a_child_that_dies_while_idle_is_replaced(server: DevServer, state: Path) -> None:

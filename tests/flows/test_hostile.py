@@ -28,7 +28,7 @@ from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
 from supervisor.process.kernel import children_of
 from supervisor.process.mark import bearers
-from tests.flows.test_crash import mark_of, zygote_of
+from tests.flows.test_crash import mark_of
 from tests.flows.test_lease_loss import ended
 from tests.harness import (
     GENEROUS,
@@ -41,6 +41,7 @@ from tests.harness import (
     result_of,
     start_job,
     supervising,
+    zygote_of,
 )
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on; most of these are the whole

@@ -20,7 +20,7 @@ from supervisor import dev
 from supervisor.config import ConfigError
 from supervisor.devserver.app import DevServer
 from supervisor.watch import require_watchfiles
-from tests.harness import finished_job, is_alive, logged, program, reports, result_of, start_job
+from tests.harness import finished_job, is_alive, logged, program, reports, result_of, start_job, started
 
 HANDLER = """
 import time
@@ -81,22 +81,10 @@ def test_without_the_package_nothing_can_be_watched(monkeypatch: pytest.MonkeyPa
 @asynccontextmanager
 async def developing(folder: Path, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """`dev` in `folder`, with its log in `folder/log`."""
-    with (folder / "log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "supervisor", "dev", "--port", "0", "--workers", "1", *options),
-            cwd=folder,
-            env={**os.environ, "MOBIUS_BASE_URL": "https://mobius.example", "MOBIUS_API_KEY": "mbx_of_production"},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
+    command = (sys.executable, "-m", "supervisor", "dev", "--port", "0", "--workers", "1", *options)
+    production = {"MOBIUS_BASE_URL": "https://mobius.example", "MOBIUS_API_KEY": "mbx_of_production"}
+    async with started(command, log=folder / "log", environment=production, folder=folder) as process:
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def submit(folder: Path, action: str, *options: str) -> str:
