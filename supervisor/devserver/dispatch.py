@@ -45,6 +45,7 @@ class Dispatch:
         self._is_closing = False
         self._sooner = asyncio.Event()
         self._wake_at: float | None = None
+        self._served_at = 0.0
 
     async def claim(self, project: str, request: ClaimRequest, is_open: Callable[[], bool]) -> Job | None:
         """Lease a job, waiting as long as the request says; cancelled while it waits, it leases nothing."""
@@ -63,7 +64,7 @@ class Dispatch:
     def follow_up(self) -> None:
         """Do what a change of the store asks for: serve polls, set the alarm, tell those who watch."""
         self._serve_polls()
-        wake_at = self._store.next_wake_at(time.time())
+        wake_at = self._store.next_wake_at(self._served_at)
         if wake_at is not None and (self._wake_at is None or wake_at < self._wake_at):
             self._sooner.set()
         self._changes.announce()
@@ -72,7 +73,7 @@ class Dispatch:
         """Let leases run out and backoffs elapse, each at its moment; runs until cancelled."""
         while True:
             self._sooner.clear()
-            self._wake_at = self._store.next_wake_at(time.time())
+            self._wake_at = self._store.next_wake_at(self._served_at)
             if not await self._is_called_sooner():
                 self._store.expire(time.time())
                 self.follow_up()
@@ -92,6 +93,8 @@ class Dispatch:
             return False
 
     def _serve_polls(self) -> None:
+        # What becomes ready after this moment is still to be served, even if it is past when the alarm is set.
+        self._served_at = time.time()
         vain = set[object]()
         for poll in self._polls:
             if not poll.job.done() and poll.wish not in vain and not self._serve(poll):

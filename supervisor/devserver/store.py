@@ -153,11 +153,11 @@ class Store:
             if job.status == "claimed":
                 self._flow.time_out(job, now)
 
-    def next_wake_at(self, now: float) -> float | None:
-        """When time alone will change something: a lease runs out or a backoff elapses."""
+    def next_wake_at(self, since: float) -> float | None:
+        """When time alone changes something next: a lease runs out, or a backoff elapses after `since`."""
         lapse = "SELECT min(expires_at) FROM jobs WHERE status = 'claimed'"
         ready = "SELECT min(scheduled_at) FROM jobs WHERE status = 'pending' AND scheduled_at > ?"
-        moments = (self._database.value(lapse), self._database.value(ready, now))
+        moments = (self._database.value(lapse), self._database.value(ready, since))
         return min((moment for moment in moments if isinstance(moment, float)), default=None)
 
     def note_worker(self, project: str, request: ClaimRequest, now: float) -> None:
