@@ -16,18 +16,21 @@ import msgspec
 
 from supervisor.courier import Courier
 from supervisor.forwarding import SOON, Forwarding
+from supervisor.heart import Heart, look_twice
 from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.lease import Lease
 from supervisor.ledger import ExitReason, Ledger
 from supervisor.limits import Limits
+from supervisor.log import tells
 from supervisor.outcome import CANCELLED, SHUTDOWN, Label, Stop, decide, labelled, over_memory, timed_out
 from supervisor.process.child import Child, ChildDied
 from supervisor.process.kernel import boottime
 from supervisor.process.messages import Run
 from supervisor.process.usage import Usage, tree_memory
 from supervisor.report import Refused, Report, Reporter
-from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.server import JobServer
 from supervisor.status import JobStatus, Recent
+from supervisor.stopping import terminate_then_kill
 from supervisor.tasks import Alongside, Helper
 
 CANCEL_FLUSH = 1.0
@@ -36,16 +39,10 @@ CANCEL_FLUSH = 1.0
 LONGEST_LINE = 500
 LONGEST_MESSAGE = 300
 """Characters of a printed line, and of an error message, that are shown."""
-LONGEST_SLEEP = 1.0
-"""Seconds between two looks at the lease."""
+QUICK = 1.0
+"""Seconds; a job that is over sooner costs no line in the log, and nobody has looked at its lease."""
 MEMORY_INTERVAL = 0.25
 """Seconds between two looks at what a job with a memory limit uses."""
-NUDGES = (0.02, 0.1, 0.0)
-"""Seconds after each SIGTERM.  One is not enough: when it arrives just before the handler begins to wait in a system
-call, or with the signal for the stack, which restarts the call, it would be noticed only when the call is over.
-"""
-STACK_TIME = 0.01
-"""Seconds that a child gets to write its stack before it is killed; it takes one millisecond."""
 
 
 class Attempt:
@@ -66,8 +63,10 @@ class Attempt:
         log: Any,
         mask: Callable[[str], str] = str,
         forwards_output: bool = False,
+        claimed_at: float,
         now: Callable[[], float] = boottime,
     ) -> None:
+        """`claimed_at` is a time of the clock `now`."""
         self.job = job
         self._fence = fence
         self._lease = lease
@@ -79,9 +78,10 @@ class Attempt:
         self._workdir = workdir
         self._log = log
         self._mask = mask
-        self._forwarding = Forwarding(now()) if forwards_output else None
+        self._forwarding = Forwarding(claimed_at) if forwards_output else None
         self._now = now
-        self._began_at = now()
+        self._began_at = claimed_at
+        self._seconds: float | None = None  # that it took, once it is over
         self._courier: Courier | None = None  # none before the first event
         self._stop: Stop | None = None
         self._stopping = False
@@ -90,7 +90,7 @@ class Attempt:
         self._ran = False
         self._child_is_spent = False
         self._told_nothing = False
-        self._asked_length = False
+        self._is_quick = True  # so far
         self._cancel_seen = asyncio.Event()
         self._report: Report | None = None
         self._reported: Outcome | None = None
@@ -168,7 +168,7 @@ class Attempt:
             attempt=self.job.attempt,
             outcome=self._label,
             message=_first_line(self._reported) if isinstance(self._reported, Failed) else None,
-            seconds=self._now() - self._began_at,
+            seconds=self._now() - self._began_at if self._seconds is None else self._seconds,
             ended_at=at,
         )
 
@@ -196,8 +196,9 @@ class Attempt:
         """
         async with self._beside:
             # Not only when the first beat is due: a suspend before it would be noticed that late.
-            first_look_after = min(self._lease.next_beat_at - self._now(), LONGEST_SLEEP)
-            self._beside.start_after(first_look_after, self._keep_lease)
+            quick = min(QUICK, self._reporter.spool_after or QUICK)
+            first_look_after = min(quick, self._lease.next_beat_at - self._began_at)
+            self._beside.start_after(first_look_after, self._look_after_it)
             if self._limits.timeout is not None:
                 self._beside.start_after(self._limits.timeout, self._time_out)
             told = refusal or await self._watch_child()
@@ -214,11 +215,11 @@ class Attempt:
             self._stopped_at = self._now()
             self._log.info("stopping the handler", reason=why.message, grace=self.grace)
             self._child.resume()
-            self._beside.start(self._terminate_then_kill)
+            self._beside.start(lambda: terminate_then_kill(self._child, self.grace, self._log))
 
     def look_at_lease(self) -> None:
         """It may be over: the machine was suspended."""
-        self._beside.start(self._look_twice)
+        self._beside.start(lambda: look_twice(self._lease, self._now))
 
     @property
     def is_stopping(self) -> bool:
@@ -288,59 +289,27 @@ class Attempt:
         self._child_is_spent = self._stopping or not told.reusable
         return told.outcome
 
-    async def _look_twice(self) -> None:
-        """Now, and when the lease ends: how long `_keep_lease` sleeps was reckoned before the suspend."""
-        self._lease.check(self._now())
-        await asyncio.sleep(min(self._lease.expires_at - self._now(), LONGEST_SLEEP))
-        self._lease.check(self._now())
+    async def _look_after_it(self) -> None:
+        """From the first look on: it is not one of those that are over in a moment."""
+        self._is_quick = False
+        self._log.info("running", seconds=self._elapsed)
+        if self._report is not None:
+            self._beside.start(self._keep_in_time)
+        heart = Heart(
+            self._fence,
+            lease=self._lease,
+            server=self._server,
+            ledger=self._ledger,
+            beside=self._beside,
+            on_cancel=lambda: self.stop(CANCELLED),
+            log=self._log,
+            now=self._now,
+        )
+        await heart.keep_lease()
 
-    async def _keep_lease(self) -> None:
-        """Beat until the block ends; raise `LeaseLost` when the lease is lost."""
-        while True:
-            now = self._now()
-            self._lease.check(now)
-            if now >= self._lease.next_beat_at:
-                await self._beat(now)
-            else:
-                # Never longer than the lease lives: silence must be noticed when it is due.  And never for long:
-                # while the machine is suspended the loop's clock stands still, the lease's does not.
-                wake_at = min(self._lease.next_beat_at, self._lease.expires_at)
-                await asyncio.sleep(min(wake_at - now, LONGEST_SLEEP))
-
-    async def _beat(self, now: float) -> None:
-        try:
-            directive = await self._server.heartbeat(self._fence, timeout=self._lease.beat_timeout(now))
-        except StaleFence as stale:
-            self._note_beat("refused", now)
-            self._lease.refused(str(stale))
-            self._lease.unanswered(self._now())
-        except RateLimited as limited:
-            self._note_beat("failed", now)
-            self._lease.unanswered(self._now(), wait=limited.retry_after)
-        except (Unavailable, Rejected) as error:
-            self._note_beat("failed", now)
-            # A refusal of the request itself (400) tells as little of the lease as no answer.
-            self._log.warning("heartbeat failed", error=str(error))
-            self._lease.unanswered(self._now())
-        else:
-            self._note_beat("accepted", now)
-            self._lease.answered(directive, sent_at=now)
-            if self._lease.is_cancelling:
-                self.stop(CANCELLED)
-            elif self._lease.length_is_guessed and not self._asked_length:
-                self._asked_length = True
-                self._beside.start(self._learn_lease_length)  # not here: its answer may take longer than a lease lives
-
-    def _note_beat(self, result: str, sent_at: float) -> None:
-        """Before the lease is told, for `slack` is what was left of it when the beat was sent."""
-        self._ledger.beat(result, seconds=self._now() - sent_at, slack=self._lease.expires_at - sent_at)
-
-    async def _learn_lease_length(self) -> None:
-        """Ask how long the lease lives; a job that is over before its first beat does not cost a call more."""
-        try:
-            self._lease.learn(await self._server.lease_length(self._fence))
-        except (Unavailable, RateLimited, StaleFence, Rejected):
-            self._asked_length = False  # with the next beat again; a stale fence is for that one to tell
+    @property
+    def _elapsed(self) -> float:
+        return round(self._now() - self._began_at, 3)
 
     async def _time_out(self) -> None:
         assert self._limits.timeout is not None
@@ -356,20 +325,6 @@ class Attempt:
                 self.stop(over_memory(used, limit))
                 return
             await asyncio.sleep(MEMORY_INTERVAL)
-
-    async def _terminate_then_kill(self) -> None:
-        self._child.dump_stack()
-        await asyncio.sleep(STACK_TIME)
-        kill_at = asyncio.get_running_loop().time() + self.grace
-        for pause in NUDGES:
-            self._child.terminate()
-            await asyncio.sleep(min(pause, self.grace))
-        await asyncio.sleep(kill_at - asyncio.get_running_loop().time())
-        if not self._child.is_idle:
-            self._log.warning("the handler did not stop within its grace: killed")
-            self._child.dump_stack()
-            await asyncio.sleep(STACK_TIME)
-            self._child.kill_now()
 
     async def _deliver_events(self, heed_cancel: Helper) -> None:
         """Wait until the server has all events, which it refuses after the report."""
@@ -402,17 +357,18 @@ class Attempt:
         self._forward()
         report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
-            await self._keep_in_time(report)
+            if not (self._is_quick and self._reporter.spool_after):  # otherwise the first look sees to it
+                await self._keep_in_time()
             if self._child_is_spent:
                 await self._child.kill()
             if self._stopping:
                 self._note_stop(told)
             await self._deliver_events(lambda: self._heed_cancel(report, told))
             outcome = self._decide(told)
-            self._lease.check(self._now())  # after a suspend; the replay may ask the server whether it still counts
             self._lease.report_begins()  # a cancel that comes from here on comes too late
             await report.replace(outcome)
-            answer = await report.deliver(lambda: self._lease.check(self._now()))  # also when it is sent again
+            # It is checked before each send: after a suspend the replay may ask the server whether it still counts.
+            answer = await report.deliver(lambda: self._lease.check(self._now()))
         finally:
             await report.end(is_ours=not self._lease.is_refused)
             _close(told)
@@ -421,24 +377,27 @@ class Attempt:
             raise self._lease.report_refused(answer.why)
         self._lease.report_accepted()
         self._reported = report.outcome
-        self._log_outcome(report.outcome)
+        self._seconds = self._now() - self._began_at
+        self._log_outcome(report.outcome, round(self._seconds, 3))
 
-    async def _keep_in_time(self, report: Report) -> None:
+    async def _keep_in_time(self) -> None:
         """Have the outcome on disk from when it is worth that, however long events and report take."""
+        assert self._report is not None
         wait = self._reporter.spool_after - (self._now() - self._began_at)
         if wait <= 0:
-            await report.keep()
+            await self._report.keep()
         else:
-            self._beside.start_after(wait, report.keep)
+            self._beside.start_after(wait, self._report.keep)
 
-    def _log_outcome(self, outcome: Outcome) -> None:
-        elapsed = round(self._now() - self._began_at, 3)
+    def _log_outcome(self, outcome: Outcome, seconds: float) -> None:
         match outcome:
-            case Succeeded():
-                self._log.info("completed", seconds=elapsed)
             case Failed(error_type, message):
                 reason = message.partition("\n")[0]
-                self._log.warning("failed", seconds=elapsed, error_type=error_type, error=reason)
+                self._log.warning("failed", seconds=seconds, error_type=error_type, error=reason)
+            case Succeeded() if not self._is_quick:
+                self._log.info("completed", seconds=seconds)
+            case Succeeded() if tells("debug"):
+                self._log.debug("completed", seconds=seconds)
 
 
 def _finite(seconds: float) -> float | None:

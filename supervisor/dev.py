@@ -26,8 +26,8 @@ KEY = "mbx_local"
 HEARTBEAT_INTERVAL = 2.0
 """Seconds: whoever tries a cancellation does not want to wait for it."""
 
-PAGE = {"listen": ("127.0.0.1:0",)}
-"""The status page is at a free port, which the log names, where nobody names another."""
+DEFAULTS = {"listen": ("127.0.0.1:0",), "log_level": "debug"}
+"""Where nobody says otherwise the status page is at a free port, which the log names, and every job is told of."""
 
 _OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
 
@@ -50,7 +50,7 @@ async def develop(server: DevServerSettings, given: Given, machine: Machine, sta
         url = (await opened(server, stack)).url
         environment = own_environment(os.environ)
         socket = _socket(environment, machine)
-        configuration = Configuration({**PAGE, **given, **_local(url, state, socket)}, environment, machine)
+        configuration = Configuration({**DEFAULTS, **given, **_local(url, state, socket)}, environment, machine)
         settings = configuration.read()
         mask = Mask([KEY])
         log.configure(settings.log_level, settings.log_format, mask=mask)

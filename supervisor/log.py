@@ -3,7 +3,7 @@
 Lines go to standard error: for people on a terminal, with priorities under systemd, as JSON otherwise.  Logging never
 raises, whatever the values and whatever became of the stream (a format string that does not fit its arguments does,
 so that tests find it), and never shows an API key.  Loggers come from
-`structlog.get_logger(__name__)`; bind ids once (`log.bind(job_id=…)`), a bound logger skips disabled levels for free.
+`structlog.get_logger(__name__)`, with ids (`get_logger(name, job_id=…)`), and cost little until they are used.
 """
 
 from __future__ import annotations
@@ -76,6 +76,11 @@ def configure(level: str, line_format: str, *, mask: Mask | None = None, stream:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_FromLogging()], level=_LEVELS[level], force=True)
+
+
+def tells(level: str) -> bool:
+    """Whether lines of this level are written: for where even to make one would cost too much."""
+    return logging.root.level <= _LEVELS[level]
 
 
 def choose_format(line_format: str, stream: TextIO | None, environment: Mapping[str, str]) -> str:

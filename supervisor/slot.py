@@ -25,6 +25,7 @@ from supervisor.job import Failed, Fence, Job
 from supervisor.lease import Lease, LeaseLost, Terms
 from supervisor.ledger import Ledger
 from supervisor.limits import Limits
+from supervisor.log import tells
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.child import Child, State
@@ -284,10 +285,9 @@ class Slot:
         left_over = self._left_over_for(job)
         limits = self._limits_of(job, left_over)
         child = left_over or await self._berth.child_for(limits)
-        log = self._log.bind(
-            job_id=job.job_id, run_id=job.run_id, action=job.action, attempt=job.attempt, pid=child.pid
-        )
-        log.info("claimed")
+        log = self._log_of(job, child)
+        if tells("debug"):
+            log.debug("claimed")
         attempt = self._attempt = self._new_attempt(job, child, claimed_at, limits, log)
         try:
             await attempt.run(self._around.quarantine.refusal(job, claimed_at))
@@ -306,6 +306,17 @@ class Slot:
             self._learn(attempt)
             self._around.leave(job)
             await self._clean_up(limits, attempt)
+
+    def _log_of(self, job: Job, child: Child) -> Any:
+        return structlog.get_logger(
+            "slot",
+            slot=self.number,
+            job_id=job.job_id,
+            run_id=job.run_id,
+            action=job.action,
+            attempt=job.attempt,
+            pid=child.pid,
+        )
 
     def _learn(self, attempt: Attempt) -> None:
         self._around.ledger.job_ended(attempt.ended(time.time()))
@@ -344,6 +355,7 @@ class Slot:
             reporter=self._reporter,
             ledger=self._around.ledger,
             limits=limits,
+            claimed_at=claimed_at,
             workdir=self._workdir,
             log=log,
             mask=self._around.rules.mask,

@@ -162,6 +162,7 @@ class World:
             JOB,
             fence=FENCE,
             lease=Lease(terms, claimed_at=self.clock.boottime()),
+            claimed_at=self.clock.boottime(),
             child=child,
             server=self.server,
             reporter=reporter,

@@ -330,7 +330,7 @@ async def test_output_is_not_forwarded_otherwise(server: DevServer, state: Path)
 
 
 async def test_every_line_about_a_job_says_which_and_where(server: DevServer, state: Path) -> None:
-    async with watched(server, state, cancel_grace="200ms") as (run_id, job_id):
+    async with watched(server, state, cancel_grace="200ms", log_level="debug") as (run_id, job_id):
         await finished_job(server, await start_job(server, "raise"))
         await finished_job(server, await start_job(server, "prints-lines", {"lines": ["a"]}))
         await run("cancel", job_id, state=state)
@@ -347,3 +347,16 @@ async def test_every_line_about_a_job_says_which_and_where(server: DevServer, st
     }
     for line in about_jobs:
         assert {"job_id", "run_id", "action", "attempt", "slot", "pid"} <= set(line), line
+
+
+async def test_a_job_that_is_over_in_a_moment_costs_no_line_unless_that_is_asked_for(
+    server: DevServer, state: Path
+) -> None:
+    async with quitting(server.url, state):
+        await finished_job(server, await start_job(server, "echo", {"value": 1}))
+        slow = await start_job(server, "sleeps", {"seconds": 1.5})
+        await finished_job(server, slow)
+
+    lines = [json.loads(line) for line in (state / "log").read_text().splitlines()]
+    told = [(line["run_id"], line["event"]) for line in lines if line["logger"] == "slot"]
+    assert told == [(slow, "running"), (slow, "completed")]

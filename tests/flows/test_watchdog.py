@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import structlog.testing
 
-from supervisor.attempt import Attempt
 from supervisor.devserver.app import DevServer
+from supervisor.heart import Heart
 from tests.harness import start_job, supervising
 
 
 async def test_a_job_whose_heartbeats_stand_still_starves_the_watchdog(
     server: DevServer, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(_: Attempt) -> None:
+    async def never(_: Heart) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Attempt, "_keep_lease", never)
+    monkeypatch.setattr(Heart, "keep_lease", never)
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outlet, structlog.testing.capture_logs() as logged:
         outlet.bind(address)
