@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,17 +60,21 @@ class Context:
         self.queue = job.queue
         self.worker_id = worker_id
         self.parameters = parameters
-        # Not getLogger: that keeps each logger for ever, and would pass the records on to the handler's own logging.
-        self.log = logging.Logger(f"{job.action}.{job.job_id}", logging.DEBUG)  # noqa: LOG001 - see above
-        """A logger whose records appear in the supervisor's log, with the job's ids."""
-        self._workdir = Path(workdir)
+        self._workdir = workdir
         self._interruption = interruption
         self._clock = clock
         self._voice = _Voice(job.job_id, tell, interruption)
-        self.log.addHandler(_LogToParent(self._voice))
 
     def __repr__(self) -> str:
         return f"<Context {self.action} {self.job_id}#{self.attempt}>"
+
+    @cached_property
+    def log(self) -> logging.Logger:
+        """A logger whose records appear in the supervisor's log, with the job's ids."""
+        # Not getLogger: that keeps each logger for ever, and would pass the records on to the handler's own logging.
+        logger = logging.Logger(f"{self.action}.{self.job_id}", logging.DEBUG)  # noqa: LOG001 - see above
+        logger.addHandler(_LogToParent(self._voice))
+        return logger
 
     @property
     def cancelled(self) -> bool:
@@ -84,8 +89,9 @@ class Context:
     @property
     def workdir(self) -> Path:
         """An empty directory of this job, made on first use and removed with all it holds when the job is over."""
-        self._workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self._workdir
+        folder = Path(self._workdir)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
 
     def emit(self, type: str, payload: object) -> None:  # noqa: A002 - the protocol's own word for it
         """Publish an event of this run.

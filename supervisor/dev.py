@@ -26,7 +26,7 @@ KEY = "mbx_local"
 HEARTBEAT_INTERVAL = 2.0
 """Seconds: whoever tries a cancellation does not want to wait for it."""
 
-DEFAULTS = {"listen": ("127.0.0.1:0",), "log_level": "debug"}
+DEFAULTS = {"listen": ("127.0.0.1:0",), "log_level": ("debug",)}
 """Where nobody says otherwise the status page is at a free port, which the log names, and every job is told of."""
 
 _OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")

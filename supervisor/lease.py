@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisor.backoff import Backoff
 from supervisor.job import Directive
@@ -21,7 +22,7 @@ class LeaseLost(Exception):
     """The attempt is not ours any more: its child is killed and nothing is reported.  Caught by the slot."""
 
 
-class State(enum.Enum):
+class State(enum.StrEnum):
     HELD = "held"
     CANCELLING = "cancelling"
     REPORTING = "reporting"
@@ -29,7 +30,7 @@ class State(enum.Enum):
     LOST = "lost"
 
 
-class Told(enum.Enum):
+class Told(enum.StrEnum):
     """What can befall a lease."""
 
     RENEWED = "beat accepted"
@@ -65,8 +66,7 @@ _NEXT: dict[State, dict[Told, State | None]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """How often a lease wants to be renewed, and how much silence it survives; in seconds.
 
     A `time_to_live` of infinity is that of a handler that may run twice at once: it computes on through any silence.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ async def watch(folders: Sequence[Path], changed: Callable[[str], object]) -> No
     """Call `changed` with what happened after each change, until cancelled."""
     from watchfiles import PythonFilter, awatch
 
+    logging.getLogger("watchfiles").setLevel(logging.INFO)  # below, it says every few seconds that nothing changed
     async for changes in awatch(*folders, watch_filter=PythonFilter(), debounce=DEBOUNCE):
         names = sorted({Path(path).name for _, path in changes})
         changed(f"a change of {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}")

@@ -139,14 +139,21 @@ class Worker:
         self._prepare(job, order)
         told = self._call(job, parameters, order)
         _flush()
-        with self._reserve.spent():
-            left = descendants.end_all()
-        if left:
-            os.write(2, f"[killed {left} processes that the handler left behind]\n".encode())
+        left = self._end_descendants()
         reusable = not left and Condition.of_this_process() == self._condition
         if not self._pipe.is_intact:  # what stands in its place now is no way to the parent
             raise OSError("the handler closed the pipe to the supervisor")
         return self._tell(told, reusable=reusable)
+
+    def _end_descendants(self) -> int:
+        """Leave none of what the handler started; return how many there still were."""
+        if not descendants.exist():
+            return 0
+        with self._reserve.spent():
+            left = descendants.end_all()
+        if left:
+            os.write(2, f"[killed {left} processes that the handler left behind]\n".encode())
+        return left
 
     def _take_parameters(self, order: Run) -> bytes:
         return take(self._pipe.take_descriptor()) if order.attached else order.job.parameters

@@ -15,7 +15,7 @@ from supervisor.process.kernel import children_of
 def end_all() -> int:
     """Kill and reap every descendant; return how many were still alive."""
     killed = 0
-    while _has_children():
+    while exist():
         # Killing a child hands its own children to us: hence the loop, until there are none.
         for pid in children_of(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
@@ -26,7 +26,8 @@ def end_all() -> int:
     return killed
 
 
-def _has_children() -> bool:
+def exist() -> bool:
+    """Whether there are any, zombies included: each of them is below a child of ours."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

@@ -123,19 +123,21 @@ def bytes_waiting(descriptor: int) -> int:
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
+_DESCRIPTOR = array.array("i").itemsize
+
+
 def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
     """Up to `size` bytes, and the descriptors that came along, up to `most`, close-on-exec (unix(7), SCM_RIGHTS).
 
     `socket.recv_fds` does not pass its flags on, so what it receives is inherited by every program that is started.
     """
-    item = array.array("i").itemsize
-    data, ancillary, _, _ = end.recvmsg(size, socket.CMSG_SPACE(most * item), socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, _, _ = end.recvmsg(size, socket.CMSG_SPACE(most * _DESCRIPTOR), socket.MSG_CMSG_CLOEXEC)
     if not ancillary:
         return data, []
     descriptors = array.array("i")
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(content[: len(content) - len(content) % item])
+            descriptors.frombytes(content[: len(content) - len(content) % _DESCRIPTOR])
     return data, list(descriptors)
 
 

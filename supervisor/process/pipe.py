@@ -18,7 +18,7 @@ import msgspec
 from supervisor.process.kernel import bytes_waiting, receive
 from supervisor.process.wire import Decoder, Message, WireError, encode
 
-READ_SIZE = 256 * 1024
+READ_SIZE = 64 * 1024
 """Bytes taken per turn of the loop and pipe, so that one child's flood cannot keep the others waiting."""
 SOCKET_BUFFER = 1024 * 1024
 """Bytes.  With the kernel's default a payload of 1 MiB takes ten times as long (many wake-ups)."""
