@@ -143,13 +143,11 @@ class Pool:
     def bore(self) -> None:
         self._has_borne = True
 
-    def open_actions(self) -> list[str]:
+    def open_actions(self) -> tuple[str, ...]:
         """The actions of which one more job may run: all but those that are at their `max_concurrent`."""
-        return [
-            handler.action
-            for handler in self._zygote.imported.handlers
-            if handler.limits.max_concurrent is None or self._engaged(handler.action) < handler.limits.max_concurrent
-        ]
+        full = {action for action, most in self._zygote.capped.items() if self._engaged(action) >= most}
+        actions = self._zygote.actions
+        return tuple(action for action in actions if action not in full) if full else actions
 
     def _engaged(self, action: str) -> int:
         return sum(slot.may_run(action) for slot in self._slots)

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +36,7 @@ from supervisor.quarantine import Quarantine
 from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, RateLimited, Rejected, ServerError, Unavailable
 from supervisor.status import ChildState, SlotStatus
+from supervisor.tasks import Interruptible
 
 DRAIN_POLL = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""
@@ -86,7 +87,7 @@ class Surroundings(Source, Protocol):
     def answered(self) -> None:
         """A claim was answered: the server knows us."""
 
-    def open_actions(self) -> Sequence[str]:
+    def open_actions(self) -> tuple[str, ...]:
         """The actions that may be claimed now."""
 
     def take(self, job: Job) -> bool:
@@ -130,11 +131,10 @@ class Slot:
         self._berth = Berth(around, family, self._log)
         self._workdir = str(around.rules.scratch / str(number))
         self._attempt: Attempt | None = None
-        self._asked: Sequence[str] = ()
+        self._asked: tuple[str, ...] = ()
         self._claim_due_at = math.inf
         self._draining = False
-        # Whatever a slot does between two jobs can be cut short by a drain.
-        self._between_jobs: asyncio.Timeout | None = None
+        self._between_jobs = Interruptible()  # by a drain
         self._claim_backoff = Backoff(0.2, 15.0)
 
     def __repr__(self) -> str:
@@ -190,13 +190,13 @@ class Slot:
     def drain(self) -> None:
         """Claim nothing new; a job that runs goes on."""
         if not self._draining:
-            self._end_poll_in(DRAIN_POLL)
+            self._between_jobs.end_in(DRAIN_POLL)
         self._draining = True
 
     def stop(self, why: Stop) -> None:
         """Drain at once, and have the running job stopped."""
         self._draining = True
-        self._end_poll_in(0.0)
+        self._between_jobs.end_in(0.0)
         if self._attempt is not None:
             self._attempt.stop(why)
 
@@ -211,35 +211,30 @@ class Slot:
         A poll that is open is given its time, and a job that it brings is run.
         """
         if self._asked:
-            self._end_poll_in(DRAIN_POLL)
+            self._between_jobs.end_in(DRAIN_POLL)
         elif not self._draining and not self._berth.is_starting:
-            self._end_poll_in(0.0)
-
-    def _end_poll_in(self, seconds: float) -> None:
-        if self._between_jobs is not None and not self._between_jobs.expired():
-            self._between_jobs.reschedule(asyncio.get_running_loop().time() + seconds)
+            self._between_jobs.end_in(0.0)
 
     async def _next_job(self) -> Job | None:
         """Wait for a job with a child that can run it; None when there is none yet, or the slot is drained."""
-        try:
-            async with asyncio.timeout(None) as self._between_jobs:
+        job = None
+        with self._between_jobs:
+            try:
                 await self._berth.warm()
                 async with self._polls:
                     # Draining meanwhile: a turn that was waited for is not taken.
-                    return None if self._draining else await self._claim()
-        except TimeoutError:
-            return None
-        finally:
-            self._between_jobs = None
-            self._asked = ()
-            self._claim_due_at = math.inf
+                    job = None if self._draining else await self._claim()
+            finally:
+                self._asked = ()
+                self._claim_due_at = math.inf
+        return job
 
     async def _claim(self) -> Job | None:
         self._asked = self._around.open_actions()
         if not self._asked:
             await self._around.job_over()
             return None
-        is_partial = len(self._asked) < len(self._around.zygote.imported.handlers)
+        is_partial = len(self._asked) < len(self._around.zygote.actions)
         wait = min(self._around.rules.wait, PARTIAL_WAIT if is_partial else math.inf) if self._around.is_known else 0.0
         ledger = self._around.ledger
         asked_at = ledger.claimed_at = boottime()
@@ -378,4 +373,4 @@ class Slot:
 
 def _exists(path: str) -> bool:
     # A look at a name in a folder of our own, which the kernel has at hand: a thread would cost twenty times as much.
-    return os.path.lexists(path)
+    return os.access(path, os.F_OK, follow_symlinks=False)

@@ -45,9 +45,53 @@ class Alongside(asyncio.TaskGroup):
     ) -> None:
         for timer in self._timers:
             timer.cancel()
+        if not self._helpers:
+            return  # most jobs': nobody to wait for
         for task in self._helpers:
             task.cancel()
         await super().__aexit__(kind, error, trace)
+
+
+class Interruptible:
+    """A block, of one task at a time, that somebody else may end: `with`.
+
+    As `asyncio.timeout(None)` and its `reschedule`, for a block that is entered with every job: a tenth of the cost.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None  # while it is inside
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_cut = False
+
+    def end_in(self, seconds: float) -> None:
+        """End the block in so long, if anybody is inside and it is not over by then."""
+        if self._task is not None and not self._is_cut:
+            self._forget_timer()
+            self._timer = self._task.get_loop().call_later(seconds, self._cut, self._task)
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Swallow the cancellation that has ended the block, unless the task is to end as a whole."""
+        task, self._task = self._task, None
+        self._forget_timer()
+        if not self._is_cut:
+            return False
+        self._is_cut = False
+        assert task is not None
+        return task.uncancel() == 0 and kind is asyncio.CancelledError
+
+    def _cut(self, task: asyncio.Task[Any]) -> None:
+        self._is_cut = True
+        task.cancel()
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def ready_threads(count: int) -> ThreadPoolExecutor:

@@ -236,7 +236,7 @@ def test_a_look_up_tells_whether_our_very_attempt_was_reported(state: dict[str, 
 
 @pytest.mark.parametrize(("wait", "told"), [(20.0, 20), (0.0, 0), (-1.0, 0), (29.6, 30), (3600.0, 30)])
 def test_a_claim_waits_within_what_the_protocol_allows(wait: float, told: int) -> None:
-    body = schema.claim_request("w", ["default"], ["a", "b"], wait, name="host", version="1.0")
+    body = schema.claim_request("w", ("default",), ("a", "b"), wait, name="host", version="1.0")
 
     assert json.loads(body) == {
         "worker_id": "w",
@@ -249,7 +249,7 @@ def test_a_claim_waits_within_what_the_protocol_allows(wait: float, told: int) -
 
 
 def test_no_queue_means_any_queue() -> None:
-    assert "queues" not in json.loads(schema.claim_request("w", [], ["a"], 0, name="", version=""))
+    assert "queues" not in json.loads(schema.claim_request("w", (), ("a",), 0, name="", version=""))
 
 
 def test_a_heartbeat_says_the_fence_and_nothing_else() -> None:

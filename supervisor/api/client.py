@@ -68,8 +68,10 @@ class Client:
         self._account = account
         self._token = token
         self._reread = reread or (lambda: token)
-        self._jobs = f"{account.base_url.rstrip('/')}/v1/projects/{_segment(account.project)}/jobs"
-        self._claim_url = URL(f"{self._jobs}/claim", encoded=True)
+        # As encoded: yarl would decode and normalize what we have encoded on purpose ("a/b", "..").
+        jobs = f"{account.base_url.rstrip('/')}/v1/projects/{_segment(account.project)}/jobs"
+        self._jobs_url = URL(jobs, encoded=True)
+        self._claim_url = self._jobs_url.joinpath("claim", encoded=True)
         self._claims = _session()
         self._beats = _session()
         self._rest = _session()
@@ -94,7 +96,7 @@ class Client:
         """See `server.JobServer`; so for the methods below."""
         account = self._account
         body = schema.claim_request(
-            account.worker_id, account.queues, actions, wait, name=account.worker_name, version=__version__
+            account.worker_id, account.queues, tuple(actions), wait, name=account.worker_name, version=__version__
         )
         answer = await self._send(self._claims, "POST", self._claim_url, body, wait + CLAIM_MARGIN, LARGEST_CLAIM)
         if answer.status == 204:
@@ -143,9 +145,8 @@ class Client:
         _raise_for(answer)
         return schema.job_state(answer.body)
 
-    def _url(self, fence: Fence, call: str = "") -> URL:
-        # yarl would decode and normalize what we have encoded on purpose ("a/b", "..").
-        return URL(f"{self._jobs}/{_segment(fence.job_id)}" + (f"/{call}" if call else ""), encoded=True)
+    def _url(self, fence: Fence, *call: str) -> URL:
+        return self._jobs_url.joinpath(_segment(fence.job_id), *call, encoded=True)
 
     async def _send(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -93,19 +94,20 @@ _beat = msgspec.json.Decoder(_Beat)
 _job_state = msgspec.json.Decoder(JobState)
 
 
+@lru_cache(maxsize=16)  # the same ones again and again
 def claim_request(
-    worker_id: str, queues: Sequence[str], actions: Sequence[str], wait: float, *, name: str, version: str
+    worker_id: str, queues: tuple[str, ...], actions: tuple[str, ...], wait: float, *, name: str, version: str
 ) -> bytes:
     """The body of a claim; no `queues` means any queue of the project."""
     request: dict[str, Any] = {
         "worker_id": worker_id,
         "worker_name": name,
         "worker_version": version,
-        "actions": list(actions),
+        "actions": actions,
         "wait_seconds": max(0, min(LONGEST_WAIT, round(wait))),
     }
     if queues:
-        request["queues"] = list(queues)
+        request["queues"] = queues
     return _encode(request)
 
 

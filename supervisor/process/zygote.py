@@ -53,6 +53,10 @@ class Zygote:
     """One process from its start to its exit."""
 
     def __init__(self, nursery: Nursery, family: Family) -> None:
+        self.actions: tuple[str, ...] = ()
+        """What it has handlers for."""
+        self.capped: dict[str, int] = {}
+        """How many jobs of an action may run at once, where that is limited."""
         self._handlers: dict[str, HandlerInfo] = {}
         self._family = family
         self.is_gone = False
@@ -163,6 +167,9 @@ class Zygote:
             raise WireError("said twice what it imported")
         self._imported.set_result(message)
         self._handlers = {handler.action: handler for handler in message.handlers}
+        self.actions = tuple(self._handlers)
+        limits = {action: handler.limits.max_concurrent for action, handler in self._handlers.items()}
+        self.capped = {action: most for action, most in limits.items() if most is not None}
 
     def _on_end(self, error: WireError | None) -> None:
         self.is_gone = True
