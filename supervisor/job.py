@@ -26,7 +26,8 @@ class Fence(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True):
     """One claimed attempt of a job.
 
-    `parameters` is the JSON object as it came from the server, never decoded by the parent.
+    `parameters` is the JSON object as it came from the server, never decoded by the parent; whoever has claimed the job
+    closes them in the end.
     `heartbeat_interval` is in seconds and already sane (see `api.schema`).
     """
 
@@ -37,8 +38,13 @@ class Job(msgspec.Struct, frozen=True):
     action: str
     attempt: int
     queue: str
-    parameters: bytes
+    parameters: bytes | Blob
     heartbeat_interval: float
+
+    def close(self) -> None:
+        """Give up parameters that no child has taken over."""
+        if isinstance(self.parameters, Blob):
+            self.parameters.close()
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -48,17 +54,24 @@ class Event(msgspec.Struct, frozen=True):
     payload: bytes
 
 
-class Blob(msgspec.Struct, frozen=True):
-    """Bytes too many to be held in memory: `size` of them in an unlinked file, known by its `descriptor`.
+class Blob(msgspec.Struct):
+    """Bytes too many to be held in memory: `size` of them, from `offset` on, in an unlinked file.
 
-    Whoever holds the blob closes it, once.
+    Whoever holds the blob closes it; `descriptor` is negative from then on.
     """
 
     descriptor: int
     size: int
+    offset: int = 0
 
     def close(self) -> None:
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.detach())
+
+    def detach(self) -> int:
+        """The descriptor, which is the caller's now."""
+        detached, self.descriptor = self.descriptor, -1
+        return detached
 
 
 EVENT_TYPE = re.compile(r"[a-zA-Z0-9_.-]{1,64}")

@@ -183,7 +183,11 @@ class Slot:
         try:
             while not self._draining:
                 if (job := await self._next_job()) is not None:
-                    await self._work(job)
+                    try:
+                        await self._work(job)
+                    finally:
+                        self._around.leave(job)
+                        job.close()
         finally:
             await self._berth.discard("shutdown")
 
@@ -259,6 +263,7 @@ class Slot:
         if job is not None and not self._around.take(job):
             # Two children with the same fence could not be told apart: what one says would count for the other.
             self._log.warning("ignored: the server hands out what runs here already", job_id=job.job_id)
+            job.close()
             await self._found_nothing(is_quick=True)
             return None
         if job is not None:
@@ -299,7 +304,6 @@ class Slot:
         finally:
             self._attempt = None
             self._learn(attempt)
-            self._around.leave(job)
             await self._clean_up(limits, attempt)
 
     def _log_of(self, job: Job, child: Child) -> Any:

@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 
-from supervisor.job import Event, Job
+from supervisor.job import Blob, Event, Job
+from supervisor.process.attachment import attachment
 from supervisor.process.child import Child, Told
 from supervisor.process.environment import child_environment
 from supervisor.process.family import Family
 from supervisor.process.messages import Run
+from supervisor.process.wire import ATTACH_ABOVE
 from supervisor.process.zygote import Nursery, Zygote
 from tests.harness import GENEROUS, HANDLERS
 
@@ -36,7 +38,15 @@ def module(folder: Path, source: str) -> Path:
 
 
 def a_job(action: str, **parameters: Any) -> Job:
-    return Job("job_1", "run_1", "flow", "step", action, 1, "default", msgspec.json.encode(parameters), 30.0)
+    encoded = msgspec.json.encode(parameters)
+    held = in_a_file(encoded) if len(encoded) > ATTACH_ABOVE else encoded
+    return Job("job_1", "run_1", "flow", "step", action, 1, "default", held, 30.0)
+
+
+def in_a_file(parameters: bytes) -> Blob:
+    """As a part of the server's answer."""
+    before = b'{"parameters":'
+    return Blob(attachment("answer", [before, parameters, b"}"]), len(parameters), len(before))
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import gc
 import json
 import os
@@ -329,16 +330,26 @@ async def test_a_big_result_that_cannot_be_handed_over_is_a_failure_that_says_wh
     assert told == Told(Failed("SupervisorError", why), reusable=False)
 
 
-async def test_big_parameters_that_there_is_no_descriptor_for_are_a_failure_that_says_why() -> None:
+@pytest.mark.parametrize("moment", [0.0, 0.001, 0.01, 0.1])
+async def test_big_parameters_of_a_child_that_is_killed_are_not_kept(moment: float) -> None:
     async with world() as here:
         child = await here.child()
-        with descriptors_left(0):
-            told = await run(child, "echo", text="x" * 5_000_000)
-        after = await run(child, "echo", text="x")
+        running = asyncio.create_task(run(child, "echo", text="x" * 50_000_000))
+        await asyncio.sleep(moment)
 
-    why = "the parameters could not be handed to the handler's process: Too many open files"
-    assert told == Told(Failed("SupervisorError", why), reusable=True)
-    assert value_of(after) == {"text": "x"}
+        child.kill_now()
+        with contextlib.suppress(ChildDied):
+            blob_of(await running).close()  # and `world` counts the descriptors that are left
+
+
+async def test_big_parameters_for_a_child_that_is_dead_are_not_kept() -> None:
+    async with world() as here:
+        child = await here.child()
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)  # and the loop does not know yet
+
+        with pytest.raises(ChildDied):
+            await run(child, "echo", text="x" * 5_000_000)
 
 
 async def test_the_listener_hears_events_logs_and_lines() -> None:

@@ -23,7 +23,8 @@ from supervisor.devserver.app import DevServer, DevServerSettings, HangUp, LoseA
 from supervisor.devserver.journal import Call
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Succeeded
 from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
-from tests.harness import KEY, PROJECT, events, start_job
+from tests.harness import GENEROUS, KEY, PROJECT, events, start_job
+from tests.process_world import open_descriptors
 from tests.raw_server import (
     Behaviour,
     RawServer,
@@ -528,6 +529,109 @@ async def test_after_a_broken_connection_the_next_call_opens_a_new_one() -> None
             await client.heartbeat(FENCE, timeout=5.0)
 
         assert await client.heartbeat(FENCE, timeout=5.0) is Directive.CONTINUE
+
+
+# Parameters too big to be held
+
+
+def big_claim(size: int, **more: Any) -> bytes:
+    """The answer to a claim with parameters of about `size` bytes, amid other fields."""
+    before = {"job_id": "job_1", "run_id": "run_1", "labels": [{"a": "}"}], "action": "echo"}
+    parameters = {"text": "x]" * (size // 2), "list": [{"n": n, "quoted": '\\"'} for n in range(10)]}
+    return json.dumps({**before, "parameters": parameters, "attempt": 2, **more}).encode()
+
+
+def content_of(blob: bytes | Blob) -> bytes:
+    assert isinstance(blob, Blob)
+    return os.pread(blob.descriptor, blob.size, blob.offset)
+
+
+def memory_files(descriptors: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    return {(number, target) for number, target in descriptors if target.startswith("/memfd:")}
+
+
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def in_chunks(body: bytes) -> Behaviour:
+    pieces = [body[start : start + 50_000] for start in range(0, len(body), 50_000)]
+    return saying(CHUNKED, *(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces), b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        lambda body: answering(200, body),
+        lambda body: answering(200, gzip.compress(body, 1), Content_Encoding="gzip"),
+        lambda body: saying(OK + b"\r\n", body),
+        in_chunks,
+    ],
+    ids=["an announced one", "a packed one", "one to the end", "chunks"],
+)
+async def test_parameters_too_big_to_be_held_are_in_a_file(behaviour: Callable[[bytes], Behaviour]) -> None:
+    body = big_claim(3_000_000)
+    async with against(behaviour(body)) as (client, _):
+        before = open_descriptors()
+
+        job = await client.claim(["echo"], wait=0)
+
+        assert job is not None
+        assert (job.job_id, job.action, job.attempt) == ("job_1", "echo", 2)
+        assert json.loads(content_of(job.parameters)) == json.loads(body)["parameters"]
+        job.close()
+        job.close()
+        assert not memory_files(open_descriptors() - before)
+
+
+async def test_parameters_beside_something_else_that_is_big_are_held() -> None:
+    body = big_claim(10, big=["x" * 3_000_000]).replace(b'"parameters"', b'"others"')
+    async with against(answering(200, body)) as (client, _):
+        before = open_descriptors()
+
+        job = await client.claim(["echo"], wait=0)
+
+        assert job is not None
+        assert job.parameters == b"{}"
+        assert not memory_files(open_descriptors() - before)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "told"),
+    [
+        (saying(OK + b"Content-Length: 3000000\r\n\r\n" + big_claim(2_000_000)), "payload is not completed"),
+        (saying(CHUNKED + b"300000\r\n" + big_claim(2_000_000)), "payload is not completed"),
+        (saying(OK + b"\r\n" + big_claim(2_000_000)[:-1]), "makes no sense"),
+        (saying(OK + b"Content-Length: 300000000\r\n\r\n" + big_claim(2_000_000)), "longer than 268435456 bytes"),
+        (answering(200, big_claim(10, big="x" * 2_000_000)), "too long, even without the job's parameters"),
+        (answering(200, b"[" * 2_000_000), "makes no sense"),
+        (answering(503, big_claim(2_000_000)), "longer than 1048576 bytes"),
+    ],
+    ids=["cut", "cut in a chunk", "half", "huge", "wide", "nonsense", "an error"],
+)
+async def test_a_big_claim_that_is_of_no_use_leaves_no_file(behaviour: Behaviour, told: str) -> None:
+    async with against(behaviour) as (client, _):
+        before = open_descriptors()
+
+        with pytest.raises(Unavailable, match=told):
+            await client.claim(["echo"], wait=0)
+
+        assert not memory_files(open_descriptors() - before)
+
+
+async def test_a_claim_that_is_cancelled_in_the_middle_of_its_answer_leaves_no_file() -> None:
+    begun = saying(OK + b"Content-Length: 3000000\r\n\r\n" + big_claim(2_000_000), then_silence=True)
+    async with against(begun) as (client, _):
+        before = open_descriptors()
+        claiming = asyncio.create_task(client.claim(["echo"], wait=0))
+        async with asyncio.timeout(GENEROUS):
+            while not memory_files(open_descriptors() - before):
+                await asyncio.sleep(0.001)
+
+        claiming.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await claiming
+        assert not memory_files(open_descriptors() - before)
 
 
 # Results too big to be held

@@ -107,11 +107,11 @@ async def test_a_descriptor_travels_with_its_message_and_is_closed_here() -> Non
         descriptors = [memory_file(b"first"), memory_file(b"second")]
 
         for descriptor in descriptors:
-            heard.pipe.send(Run(NO_JOB, "w", "", attached=True), descriptor)
+            heard.pipe.send(Run(NO_JOB, "w", ""), descriptor)
 
         assert not any(is_open(descriptor) for descriptor in descriptors)
         for content in (b"first", b"second"):
-            assert child.receive() == Run(NO_JOB, "w", "", attached=True)
+            assert child.receive() == Run(NO_JOB, "w", "")
             taken = child.take_descriptor()
             assert os.pread(taken, 100, 0) == content
             assert not os.get_inheritable(taken)
@@ -297,10 +297,10 @@ async def test_what_is_sent_to_a_dead_peer_is_dropped_with_its_descriptors() -> 
         heard.theirs.close()
         descriptor = memory_file(b"")
 
-        heard.pipe.send(Run(NO_JOB, "w", "", attached=True), descriptor)
+        heard.pipe.send(Run(NO_JOB, "w", ""), descriptor)
         await heard.until(ends=1)
         second = memory_file(b"")
-        heard.pipe.send(Run(NO_JOB, "w", "", attached=True), second)
+        heard.pipe.send(Run(NO_JOB, "w", ""), second)
 
         assert not is_open(descriptor)
         assert not is_open(second)

@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -23,6 +23,7 @@ from yarl import URL
 
 from supervisor.api import schema
 from supervisor.api.resolver import Resolver
+from supervisor.api.spill import Spill
 from supervisor.api.trouble import in_words
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
@@ -52,6 +53,10 @@ class Account:
     worker_id: str
     queues: tuple[str, ...]
     worker_name: str = ""
+
+
+Reader = Callable[[aiohttp.ClientResponse], Awaitable[bytes]]
+"""Reads the body of an answer."""
 
 
 class _Answer(NamedTuple):
@@ -98,13 +103,14 @@ class Client:
         body = schema.claim_request(
             account.worker_id, account.queues, tuple(actions), wait, name=account.worker_name, version=__version__
         )
-        answer = await self._send(self._claims, "POST", self._claim_url, body, wait + CLAIM_MARGIN, LARGEST_CLAIM)
-        if answer.status == 204:
-            return None
-        if answer.status in (404, 409):
-            raise ClaimRefused(_say(answer))
-        _raise_for(answer)
-        return schema.claimed_job(answer.body)
+        with Spill(LARGEST_CLAIM) as spill:
+            answer = await self._send(self._claims, "POST", self._claim_url, body, wait + CLAIM_MARGIN, read=spill.read)
+            if answer.status == 204:
+                return None
+            if answer.status in (404, 409):
+                raise ClaimRefused(_say(answer))
+            _raise_for(answer)
+            return schema.claimed_job(answer.body, None if spill.is_empty else spill.take)
 
     async def heartbeat(self, fence: Fence, *, timeout: float) -> Directive:
         answer = await self._send(
@@ -155,15 +161,16 @@ class Client:
         url: URL,
         body: Any,
         seconds: float,
-        largest: int = LARGEST_ANSWER,
+        *,
+        read: Reader | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> _Answer:
         """One request; one more when the key is refused and there is another one by now."""
         used = self._token
-        answer = await _send_once(session, method, url, body, seconds, largest, headers)
+        answer = await _send_once(session, method, url, body, seconds, read or _read, headers)
         if answer.status != 401 or not self._is_renewed(used):
             return answer
-        return await _send_once(session, method, url, body, seconds, largest, headers)
+        return await _send_once(session, method, url, body, seconds, read or _read, headers)
 
     def _is_renewed(self, used: str) -> bool:
         if self._token == used:
@@ -182,7 +189,7 @@ async def _send_once(
     url: URL,
     body: Any,
     seconds: float,
-    largest: int,
+    read: Reader,
     headers: Mapping[str, str] | None,
 ) -> _Answer:
     data = body() if callable(body) else body
@@ -191,7 +198,9 @@ async def _send_once(
         async with session.request(
             method, url, data=data, timeout=timeout, headers=headers, allow_redirects=False
         ) as response:
-            return _Answer(response.status, response.headers, await _read(response, largest))
+            return _Answer(
+                response.status, response.headers, await (read if response.status == 200 else _read)(response)
+            )
     except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
         raise Unavailable(in_words(error, url, seconds)) from error
 
@@ -229,16 +238,16 @@ def _socket(address: Any) -> socket.socket:
     return connection
 
 
-async def _read(response: aiohttp.ClientResponse, largest: int) -> bytes:
+async def _read(response: aiohttp.ClientResponse) -> bytes:
     length, encoding = response.content_length, response.headers.get("Content-Encoding")
-    if length is not None and length <= largest and encoding is None:  # a few bytes may unpack to gigabytes
+    if length is not None and length <= LARGEST_ANSWER and encoding is None:  # a few bytes may unpack to gigabytes
         return await response.read()
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > largest:
+        if len(body) > LARGEST_ANSWER:
             response.close()
-            raise Unavailable(f"the answer is longer than {largest} bytes")
+            raise Unavailable(f"the answer is longer than {LARGEST_ANSWER} bytes")
     return bytes(body)
 
 

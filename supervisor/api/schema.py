@@ -7,7 +7,7 @@ is passed on as raw bytes, never decoded here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -89,6 +89,7 @@ class JobState(msgspec.Struct):
 
 _encode = msgspec.json.Encoder().encode
 _claimed = msgspec.json.Decoder(_Claimed)
+_place = msgspec.json.Decoder(tuple[int, int])
 _number = msgspec.json.Decoder(float)
 _beat = msgspec.json.Decoder(_Beat)
 _job_state = msgspec.json.Decoder(JobState)
@@ -111,8 +112,10 @@ def claim_request(
     return _encode(request)
 
 
-def claimed_job(body: bytes) -> Job:
+def claimed_job(body: bytes, take: Callable[[], int] | None = None) -> Job:
     """The job in the answer to a claim; raise `Unavailable` when the answer makes no sense.
+
+    When `body` is but the outline of the answer `take` gives the file that holds all of it, for the job to own.
 
     Parameters that nobody can read are the child's to refuse, which is reported; a claim that we refused would come
     back for ever.
@@ -132,9 +135,19 @@ def claimed_job(body: bytes) -> Job:
         action=claimed.action,
         attempt=claimed.attempt,
         queue=claimed.queue,
-        parameters=bytes(claimed.parameters),
+        parameters=_parameters(claimed.parameters, take),
         heartbeat_interval=sane_interval(claimed.heartbeat_interval_seconds),
     )
+
+
+def _parameters(given: msgspec.Raw, take: Callable[[], int] | None) -> bytes | Blob:
+    if take is None:
+        return bytes(given)
+    try:
+        start, end = _place.decode(given)
+    except msgspec.MsgspecError:  # it was something else that made the answer long
+        return bytes(given)
+    return Blob(take(), end - start, start)
 
 
 def _salvaged(body: bytes) -> _Claimed | None:

@@ -1,6 +1,6 @@
 """What is too big for a frame: bytes in a file without a name, whose descriptor travels beside the message.
 
-Used in the parent for parameters, and in children for results.
+Runs in children: parameters come so, and results leave so.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterable
+
+from supervisor.job import Blob
 
 
 def attachment(name: str, pieces: Iterable[bytes]) -> int:
@@ -22,10 +24,10 @@ def attachment(name: str, pieces: Iterable[bytes]) -> int:
     return descriptor
 
 
-def take(descriptor: int) -> bytes:
-    """All that the file holds; closes it."""
+def take(blob: Blob) -> bytes:
+    """All that the blob holds; closes it."""
     try:
-        with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as content:
-            return bytes(content)
+        with mmap.mmap(blob.descriptor, 0, prot=mmap.PROT_READ) as content:
+            return content[blob.offset : blob.offset + blob.size]
     finally:
-        os.close(descriptor)
+        blob.close()

@@ -17,11 +17,9 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
 import structlog
 
-from supervisor.job import Blob, Event, Failed, Outcome, Succeeded, is_valid
-from supervisor.process.attachment import attachment
+from supervisor.job import Blob, Event, Outcome, Succeeded, is_valid
 from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending, Exit
 from supervisor.process.family import Family
@@ -29,7 +27,7 @@ from supervisor.process.kernel import cpu_seconds, kill_group, weigh_session
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
-from supervisor.process.wire import ATTACH_ABOVE, WireError
+from supervisor.process.wire import WireError
 from supervisor.process.zygote import StartFailed, Zygote
 from supervisor.tasks import whole
 
@@ -148,6 +146,8 @@ class Child:
     async def run(self, order: Run, listener: Listener) -> Told:
         """Have a job run and wait for what the child says of it; raise `ChildDied` when it ends before.
 
+        It takes over the parameters that are in a file.
+
         When this is cancelled the child is left BUSY: it is of no use any more and must be killed.
         """
         assert self.state is State.IDLE, self
@@ -158,12 +158,7 @@ class Child:
         self._told = self._loop.create_future()
         self._output.forget()
         self._stack.forget()
-        try:
-            self._send(order)
-        except OSError as error:
-            self.state = State.IDLE
-            why = f"the parameters could not be handed to the handler's process: {error.strerror}"
-            return Told(Failed("SupervisorError", why), reusable=True)
+        self._send(order)
         try:
             return await self._told
         except asyncio.CancelledError:
@@ -261,12 +256,11 @@ class Child:
                 await self._known.wait()
 
     def _send(self, order: Run) -> None:
-        if len(order.job.parameters) <= ATTACH_ABOVE:
+        parameters = order.job.parameters
+        if isinstance(parameters, Blob):
+            self._pipe.send(order, parameters.detach())
+        else:
             self._pipe.send(order)
-            return
-        envelope = msgspec.structs.replace(order.job, parameters=b"")
-        parameters = attachment("parameters", [order.job.parameters])
-        self._pipe.send(msgspec.structs.replace(order, job=envelope, attached=True), parameters)
 
     def _on_message(self, message: ChildMessage) -> None:
         if self.state is State.BUSY:

@@ -23,7 +23,7 @@ from supervisor.binding import InvalidParameters, decode_parameters
 from supervisor.context import Cancelled, Context, PermanentError
 from supervisor.handler import Handler, registry
 from supervisor.interruption import Interruption
-from supervisor.job import Failed, Job
+from supervisor.job import Blob, Failed, Job
 from supervisor.process import descendants, threads
 from supervisor.process.attachment import attachment, take
 from supervisor.process.condition import Condition
@@ -156,7 +156,10 @@ class Worker:
         return left
 
     def _take_parameters(self, order: Run) -> bytes:
-        return take(self._pipe.take_descriptor()) if order.attached else order.job.parameters
+        parameters = order.job.parameters
+        if isinstance(parameters, Blob):
+            return take(Blob(self._pipe.take_descriptor(), parameters.size, parameters.offset))
+        return parameters
 
     def _prepare(self, job: Job, order: Run) -> None:
         """What an earlier job may have changed is as it was, and what this one is to have is there."""

@@ -59,7 +59,7 @@ class Imported(msgspec.Struct, tag=True, frozen=True):
 class Run(msgspec.Struct, tag=True, frozen=True):
     """Run this job, this nice and with so many threads in numeric libraries.
 
-    `attached` says that its parameters come as a descriptor instead.
+    When its parameters are a `Blob` the descriptor travels beside the message.
     """
 
     job: Job
@@ -67,7 +67,6 @@ class Run(msgspec.Struct, tag=True, frozen=True):
     workdir: str
     nice: int = 0
     threads: int = 1
-    attached: bool = False
 
 
 class Forked(msgspec.Struct, tag=True, frozen=True):

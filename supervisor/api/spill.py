@@ -1,0 +1,83 @@
+"""An answer of any size: in memory when it is small, else in a file without a name.  Runs in the parent.
+
+It owns the file until somebody takes it.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import BinaryIO
+
+import aiohttp
+
+from supervisor.api.outline import Outline, TooWide
+from supervisor.process.wire import ATTACH_ABOVE
+from supervisor.server import Unavailable
+
+
+class Spill:
+    """Reads one answer: `with`."""
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._descriptor = -1
+
+    def __enter__(self) -> Spill:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor >= 0:
+            os.close(self.take())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the answer is all in memory."""
+        return self._descriptor < 0
+
+    def take(self) -> int:
+        """The file that holds the answer; the caller closes it."""
+        taken, self._descriptor = self._descriptor, -1
+        return taken
+
+    async def read(self, response: aiohttp.ClientResponse) -> bytes:
+        """The answer, or its outline when the answer is in the file; raise `Unavailable` when it is too long."""
+        length, encoding = response.content_length, response.headers.get("Content-Encoding")
+        if length is not None and length <= ATTACH_ABOVE and encoding is None:  # a few bytes may unpack to gigabytes
+            return await response.read()
+        if length is not None and length > self._largest:
+            raise self._too_long
+        held = bytearray()
+        async for piece in response.content.iter_any():
+            held += piece
+            if len(held) > ATTACH_ABOVE:
+                return await self._pour(bytes(held), response)
+        return bytes(held)
+
+    async def _pour(self, held: bytes, response: aiohttp.ClientResponse) -> bytes:
+        """Write all of the answer to the file, of which `held` is there already."""
+        self._descriptor = os.memfd_create("answer", os.MFD_CLOEXEC)
+        outline, size = Outline(), 0
+        try:
+            with _writer(self._descriptor) as file:
+                piece = held
+                while piece:
+                    size += len(piece)
+                    if size > self._largest:
+                        raise self._too_long
+                    outline.feed(piece)
+                    file.write(piece)
+                    piece = await response.content.readany()
+        except TooWide:
+            raise Unavailable("the answer is too long, even without the job's parameters") from None
+        return bytes(outline)
+
+    @property
+    def _too_long(self) -> Unavailable:
+        return Unavailable(f"the answer is longer than {self._largest} bytes")
+
+
+def _writer(descriptor: int) -> BinaryIO:
+    return open(descriptor, "wb", closefd=False)

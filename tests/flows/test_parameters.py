@@ -1,0 +1,107 @@
+"""Big parameters, from the server to the handler: whole, past the parent's memory, and nothing stays behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.devserver.app import DevServer
+from tests.flows.test_hostile import MEBI, claim, dispensing, peak_memory, result_text, until
+from tests.harness import event, finished_job, program, reports, result_of, start_job, supervising
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on; most of this is the whole
+
+AGAIN = [{"max_retries": 1, "base_delay": "0s"}]
+
+
+def a_text(size: int) -> str:
+    """As a hostile JSON encoder would like it: full of marks and brackets."""
+    piece = "".join(random.Random(size).choices('x}]{["\\ä\n', k=16 * 1024))
+    return (piece * (size // len(piece) + 1))[:size]
+
+
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def memory_files() -> list[str]:
+    """The files without a name that hold an answer of the server."""
+    targets = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [target for target in targets if target.startswith("/memfd:answer")]
+
+
+async def nothing_is_left() -> None:
+    """Soon after a job is reported its slot is done with it."""
+    await until(lambda: not memory_files())
+
+
+async def reported(server: DevServer, run: str) -> Any:
+    """The result of a run's last attempt."""
+    job = await finished_job(server, run)
+    assert job.status == "completed", job
+    return result_of(reports(server, job.id)[-1])
+
+
+async def test_parameters_of_64_mib_pass_through_without_being_held(state: Path) -> None:
+    text = a_text(64 * MEBI)
+
+    async with dispensing() as dispenser, program(dispenser.url, state, workers="1") as process:
+        dispenser.claims.append(claim("digest", b'{"text": "small"}', job_id="small"))
+        await dispenser.until_told()
+        before = peak_memory(process.pid)
+        dispenser.claims.append(claim("digest", json.dumps({"text": text}).encode(), job_id="big"))
+        _, report = await dispenser.until_told(2)
+        grown = peak_memory(process.pid) - before
+
+    assert result_text(report) == json.dumps(digest_of(text))
+    assert grown < 24 * MEBI
+
+
+async def test_many_big_jobs_leave_no_file_behind(server: DevServer, state: Path) -> None:
+    texts = [a_text(2 * MEBI + number) for number in range(12)]
+
+    async with supervising(server, state, workers="3"):
+        runs = [await start_job(server, "digest", {"text": text}) for text in texts]
+        results = [await reported(server, run) for run in runs]
+        await nothing_is_left()
+
+    assert results == list(map(digest_of, texts))
+
+
+async def test_while_a_job_runs_only_its_child_holds_its_parameters(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, workers="1"):
+        run = await start_job(server, "digest-at-last", {"text": a_text(2 * MEBI)})
+        await event(server, run, "working")
+
+        assert memory_files() == []
+        await server.cancel_run(run)
+
+
+async def test_a_child_that_is_killed_takes_no_parameters_with_it(server: DevServer, state: Path) -> None:
+    text = a_text(8 * MEBI)
+
+    async with supervising(server, state, workers="1"):
+        run = await start_job(server, "digest-at-last", {"text": text}, retry=AGAIN)
+        (pid,) = (await event(server, run, "working"))["pids"]
+        os.kill(pid, signal.SIGKILL)
+
+        assert await reported(server, run) == digest_of(text)
+        await nothing_is_left()
+
+
+async def test_big_parameters_of_an_action_that_is_refused_are_not_kept(server: DevServer, state: Path) -> None:
+    async with supervising(server, state, workers="1"):
+        for _ in range(3):
+            await finished_job(server, await start_job(server, "segfault"))
+
+        job = await finished_job(server, await start_job(server, "segfault", {"text": a_text(2 * MEBI)}))
+
+        assert job.error_type == "Quarantined"
+        await nothing_is_left()

@@ -1,0 +1,80 @@
+"""The outline of a text is what a parser finds in its outer object, wherever the text is cut."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.api import outline
+from supervisor.api.outline import LARGEST, Outline, TooWide
+
+TEXT = st.text(alphabet=st.sampled_from('"\\\\/{}[],:xä') | st.characters(codec="utf-8"))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=40,
+)
+
+
+def outline_of(body: bytes, cuts: list[int] | None = None) -> bytes:
+    found = Outline()
+    ends = [*sorted(cuts or []), len(body)]
+    for start, end in zip([0, *ends], ends, strict=False):
+        found.feed(body[start:end])
+    return bytes(found)
+
+
+def restored(told: Any, body: bytes) -> Any:
+    """A value of an outline, with what was left out."""
+    return json.loads(body[slice(*told)]) if isinstance(told, list) else told
+
+
+@given(
+    st.dictionaries(TEXT, JSON),
+    st.sampled_from([None, 0, 2]),
+    st.booleans(),
+    st.lists(st.integers(0, 1000), max_size=8),
+    st.integers(1, 50),
+)
+def test_an_outline_has_the_fields_that_a_parser_finds_wherever_the_text_is_cut(
+    value: dict[str, Any], indent: int | None, ascii_only: bool, cuts: list[int], stride: int
+) -> None:
+    body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outline, "STRIDE", stride)  # so that small texts are read in many pieces
+
+        told = json.loads(outline_of(body, cuts))
+
+    assert {name: restored(field, body) for name, field in told.items()} == value
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b'{"text": "%b"}' % (b"x" * 3_000_000),
+        b'{"text": "%b"}' % (b'\\\\\\"]' * 300_000),
+        b"[%b1]" % (b"1," * 1_000_000),
+        b"[%b1]" % (b'{"a":"}"},' * 200_000),
+        b"[" * 1_000_000 + b"]" * 1_000_000,
+        b'{"no JSON": \xff, NaN, "":}',
+    ],
+    ids=["one text", "escapes", "numbers", "objects", "depth", "nonsense"],
+)
+def test_nothing_of_what_is_deeper_is_kept(inner: bytes) -> None:
+    body = b'{"a": 1, "inner": ' + inner + b', "z": [2]}'
+
+    told = json.loads(outline_of(body, list(range(0, len(body), 100_000))))
+
+    start, end = told["inner"]
+    assert body[start:end] == inner
+    assert body[slice(*told["z"])] == b"[2]"
+    assert len(told) == 3
+
+
+def test_an_outline_that_would_hold_much_itself_is_refused() -> None:
+    with pytest.raises(TooWide):
+        outline_of(b'{"text": "' + b"x" * LARGEST)
