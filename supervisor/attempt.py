@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from supervisor.alarms import Alarms
 from supervisor.courier import Courier
 from supervisor.forwarding import SOON, Forwarding
 from supervisor.heart import Heart, look_twice
@@ -60,6 +61,7 @@ class Attempt:
         ledger: Ledger,
         limits: Limits,
         workdir: str,
+        alarms: Alarms,
         log: Any,
         mask: Callable[[str], str] = str,
         forwards_output: bool = False,
@@ -94,7 +96,7 @@ class Attempt:
         self._cancel_seen = asyncio.Event()
         self._report: Report | None = None
         self._reported: Outcome | None = None
-        self._beside = Alongside()
+        self._beside = Alongside(alarms)
 
     def __repr__(self) -> str:
         return f"<Attempt {self._fence} {self._lease.state.value}>"

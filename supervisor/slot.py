@@ -18,9 +18,11 @@ from typing import Any, Protocol
 
 import structlog
 
+from supervisor.alarms import Alarms
 from supervisor.attempt import Attempt
 from supervisor.backoff import Backoff
 from supervisor.berth import Berth, Source
+from supervisor.interruptible import Interruptible
 from supervisor.job import Failed, Fence, Job
 from supervisor.lease import Lease, LeaseLost, Terms
 from supervisor.ledger import Ledger
@@ -36,7 +38,6 @@ from supervisor.quarantine import Quarantine
 from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, RateLimited, Rejected, ServerError, Unavailable
 from supervisor.status import ChildState, SlotStatus
-from supervisor.tasks import Interruptible
 
 DRAIN_POLL = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""
@@ -134,7 +135,8 @@ class Slot:
         self._asked: tuple[str, ...] = ()
         self._claim_due_at = math.inf
         self._draining = False
-        self._between_jobs = Interruptible()  # by a drain
+        self._alarms = Alarms()
+        self._between_jobs = Interruptible(self._alarms)  # by a drain
         self._claim_backoff = Backoff(0.2, 15.0)
 
     def __repr__(self) -> str:
@@ -355,6 +357,7 @@ class Slot:
             ledger=self._around.ledger,
             limits=limits,
             claimed_at=claimed_at,
+            alarms=self._alarms,
             workdir=self._workdir,
             log=log,
             mask=self._around.rules.mask,

@@ -6,8 +6,11 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
+
+from supervisor.alarms import Alarm, Alarms
 
 Helper = Callable[[], Coroutine[Any, Any, None]]
 Returned = TypeVar("Returned")
@@ -17,13 +20,15 @@ class Alongside(asyncio.TaskGroup):
     """A task group for helpers: the end of its block cancels them, an error in one of them ends the block.
 
     A helper may be started now or after a while.  Most jobs are over before any of their helpers is needed, and a
-    timer costs a tenth of a task.
+    alarm costs a tenth of a task.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alarms: Alarms | None = None) -> None:
+        """`alarms` are those of somebody with many such blocks."""
         super().__init__()
         self._helpers: list[asyncio.Task[None]] = []
-        self._timers: list[asyncio.TimerHandle] = []
+        self._alarms = alarms or Alarms()
+        self._set: list[Alarm] = []
 
     def start(self, helper: Helper) -> asyncio.Task[None] | None:
         """Run `helper` from now on; None when the block is ending already, because of an error in another helper."""
@@ -38,60 +43,18 @@ class Alongside(asyncio.TaskGroup):
 
     def start_after(self, delay: float, helper: Helper) -> None:
         """Run `helper` in `delay` seconds, unless the block is over by then."""
-        self._timers.append(asyncio.get_running_loop().call_later(delay, self.start, helper))
+        self._set.append(self._alarms.after(delay, partial(self.start, helper)))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for timer in self._timers:
-            timer.cancel()
+        for alarm in self._set:
+            alarm.cancel()
         if not self._helpers:
             return  # most jobs': nobody to wait for
         for task in self._helpers:
             task.cancel()
         await super().__aexit__(kind, error, trace)
-
-
-class Interruptible:
-    """A block, of one task at a time, that somebody else may end: `with`.
-
-    As `asyncio.timeout(None)` and its `reschedule`, for a block that is entered with every job: a tenth of the cost.
-    """
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[Any] | None = None  # while it is inside
-        self._timer: asyncio.TimerHandle | None = None
-        self._is_cut = False
-
-    def end_in(self, seconds: float) -> None:
-        """End the block in so long, if anybody is inside and it is not over by then."""
-        if self._task is not None and not self._is_cut:
-            self._forget_timer()
-            self._timer = self._task.get_loop().call_later(seconds, self._cut, self._task)
-
-    def __enter__(self) -> None:
-        self._task = asyncio.current_task()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        """Swallow the cancellation that has ended the block, unless the task is to end as a whole."""
-        task, self._task = self._task, None
-        self._forget_timer()
-        if not self._is_cut:
-            return False
-        self._is_cut = False
-        assert task is not None
-        return task.uncancel() == 0 and kind is asyncio.CancelledError
-
-    def _cut(self, task: asyncio.Task[Any]) -> None:
-        self._is_cut = True
-        task.cancel()
-
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def ready_threads(count: int) -> ThreadPoolExecutor:

@@ -19,6 +19,7 @@ import structlog
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from structlog.testing import capture_logs
 
+from supervisor.alarms import Alarms
 from supervisor.attempt import Attempt
 from supervisor.job import Fence, Job
 from supervisor.lease import Lease, LeaseLost, Terms
@@ -169,6 +170,7 @@ class World:
             ledger=Ledger(),
             limits=Limits(cancel_grace=self.story.grace, timeout=self.story.timeout),
             workdir=self.state,
+            alarms=Alarms(),
             log=structlog.get_logger(),
             now=self.clock.boottime,
         )

@@ -7,28 +7,31 @@ their own, so that long polls and big results cannot starve a heartbeat.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp import hdrs
 from yarl import URL
 
+from supervisor.alarms import Alarms
 from supervisor.api import schema
 from supervisor.api.resolver import Resolver
 from supervisor.api.spill import Spill
 from supervisor.api.trouble import in_words
+from supervisor.interruptible import Interruptible
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from supervisor.version import __version__
 
+LONGEST_CONNECT = 5.0
+"""Seconds until a connection is there."""
 ANSWER_TIMEOUT = 30.0
 """Seconds for a call that needs no waiting on the server's side."""
 CLAIM_MARGIN = 10.0
@@ -77,6 +80,7 @@ class Client:
         jobs = f"{account.base_url.rstrip('/')}/v1/projects/{_segment(account.project)}/jobs"
         self._jobs_url = URL(jobs, encoded=True)
         self._claim_url = self._jobs_url.joinpath("claim", encoded=True)
+        self._alarms = Alarms()
         self._claims = _session()
         self._beats = _session()
         self._rest = _session()
@@ -167,10 +171,31 @@ class Client:
     ) -> _Answer:
         """One request; one more when the key is refused and there is another one by now."""
         used = self._token
-        answer = await _send_once(session, method, url, body, seconds, read or _read, headers)
+        answer = await self._send_once(session, method, url, body, seconds, read or _read, headers)
         if answer.status != 401 or not self._is_renewed(used):
             return answer
-        return await _send_once(session, method, url, body, seconds, read or _read, headers)
+        return await self._send_once(session, method, url, body, seconds, read or _read, headers)
+
+    async def _send_once(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        body: Any,
+        seconds: float,
+        read: Reader,
+        headers: Mapping[str, str] | None,
+    ) -> _Answer:
+        data = body() if callable(body) else body
+        try:
+            # For all of it, not only for each read: a server that sends a byte now and then must not hold us.
+            with Interruptible(self._alarms) as patience:
+                patience.end_in(seconds)
+                async with session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
+                    return _Answer(response.status, response.headers, await _body(response, read))
+            raise TimeoutError
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
+            raise Unavailable(in_words(error, url, seconds)) from error
 
     def _is_renewed(self, used: str) -> bool:
         if self._token == used:
@@ -183,41 +208,13 @@ class Client:
             session.headers["Authorization"] = f"Bearer {token}"
 
 
-async def _send_once(
-    session: aiohttp.ClientSession,
-    method: str,
-    url: URL,
-    body: Any,
-    seconds: float,
-    read: Reader,
-    headers: Mapping[str, str] | None,
-) -> _Answer:
-    data = body() if callable(body) else body
-    timeout = _timeout(seconds)
-    try:
-        async with session.request(
-            method, url, data=data, timeout=timeout, headers=headers, allow_redirects=False
-        ) as response:
-            return _Answer(
-                response.status, response.headers, await (read if response.status == 200 else _read)(response)
-            )
-    except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
-        raise Unavailable(in_words(error, url, seconds)) from error
-
-
-@lru_cache(maxsize=64)
-def _timeout(seconds: float) -> aiohttp.ClientTimeout:
-    # A total timeout, not only one per read: a server that sends a byte now and then must not hold us.
-    # And to the point: aiohttp would round it up to whole seconds (beyond the end of a lease), and take 0 for none.
-    return aiohttp.ClientTimeout(total=max(seconds, 0.001), sock_connect=5.0, ceil_threshold=math.inf)
-
-
 def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         # No limit: there are never more calls than slots, and a heartbeat must not queue behind anything.
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, resolver=Resolver(), socket_factory=_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Content-Type": "application/json"},
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=LONGEST_CONNECT),  # each call has a limit of its own
         auto_decompress=True,
     )
 
@@ -236,6 +233,13 @@ def _socket(address: Any) -> socket.socket:
     ):
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
     return connection
+
+
+async def _body(response: aiohttp.ClientResponse, read: Reader) -> bytes:
+    content = response.content
+    if content.is_eof() and hdrs.CONTENT_ENCODING not in response.headers:
+        return content.read_nowait()  # it has come along with the head
+    return await (read if response.status == 200 else _read)(response)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -1,0 +1,90 @@
+"""A block that is ended from outside."""
+
+import asyncio
+
+import pytest
+
+from supervisor.alarms import Alarms
+from supervisor.interruptible import Interruptible
+
+GENEROUS = 20.0
+
+
+async def test_a_block_ends_when_its_time_is_over_and_its_task_goes_on():
+    with Interruptible(Alarms()) as block:
+        block.end_in(0.01)
+        await asyncio.sleep(GENEROUS)
+        raise AssertionError("not reached")
+
+    await asyncio.sleep(0)  # the task is not cancelled
+    assert asyncio.current_task().cancelling() == 0
+
+
+async def test_somebody_else_may_end_it():
+    block = Interruptible(Alarms())
+
+    async def wait() -> str:
+        with block:
+            await asyncio.sleep(GENEROUS)
+        return "ended"
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    block.end_in(0.0)
+
+    assert await asyncio.wait_for(task, GENEROUS) == "ended"
+
+
+async def test_what_is_left_in_time_is_left_alone():
+    block = Interruptible(Alarms())
+    with block:
+        block.end_in(0.01)
+
+    await asyncio.sleep(0.05)
+    block.end_in(0.0)  # nobody is inside
+    with block:
+        await asyncio.sleep(0.01)
+
+
+async def test_the_last_word_counts():
+    with Interruptible(Alarms()) as block:
+        block.end_in(0.01)
+        block.end_in(GENEROUS)
+        await asyncio.sleep(0.05)
+        return
+    raise AssertionError("not reached")
+
+
+async def test_a_cancellation_of_the_task_is_not_swallowed():
+    block = Interruptible(Alarms())
+
+    async def wait() -> None:
+        with block:
+            await asyncio.sleep(GENEROUS)
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    block.end_in(0.0)
+    await asyncio.sleep(0)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def sleep_inside(error: type[Exception] | None = None) -> None:
+    with Interruptible(Alarms()) as block:
+        block.end_in(GENEROUS)
+        if error is not None:
+            raise error
+        await asyncio.sleep(GENEROUS)
+
+
+async def test_an_error_inside_is_not_swallowed():
+    with pytest.raises(ZeroDivisionError):
+        await sleep_inside(ZeroDivisionError)
+
+
+async def test_a_timeout_around_it_still_works():
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(sleep_inside(), 0.01)
