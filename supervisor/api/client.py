@@ -76,10 +76,9 @@ class Client:
         self._account = account
         self._token = token
         self._reread = reread or (lambda: token)
-        # As encoded: yarl would decode and normalize what we have encoded on purpose ("a/b", "..").
         jobs = f"{account.base_url.rstrip('/')}/v1/projects/{_segment(account.project)}/jobs"
         self._jobs_url = URL(jobs, encoded=True)
-        self._claim_url = self._jobs_url.joinpath("claim", encoded=True)
+        self._claim_url = self._below_jobs("claim")
         self._alarms = Alarms()
         self._claims = _session()
         self._beats = _session()
@@ -118,7 +117,7 @@ class Client:
 
     async def heartbeat(self, fence: Fence, *, timeout: float) -> Directive:
         answer = await self._send(
-            self._beats, "POST", self._url(fence, "heartbeat"), schema.fence_request(fence), timeout
+            self._beats, "POST", self._url(fence, "/heartbeat"), schema.fence_request(fence), timeout
         )
         _raise_for(answer)
         directive = schema.directive(answer.body)
@@ -128,11 +127,11 @@ class Client:
 
     async def send_events(self, fence: Fence, events: Sequence[Event]) -> None:
         body = schema.events_request(fence, events)
-        _raise_for(await self._send(self._rest, "POST", self._url(fence, "events"), body, ANSWER_TIMEOUT))
+        _raise_for(await self._send(self._rest, "POST", self._url(fence, "/events"), body, ANSWER_TIMEOUT))
 
     async def complete(self, fence: Fence, outcome: Outcome) -> None:
         head, blob, tail = schema.complete_request(fence, outcome)
-        url = self._url(fence, "complete")
+        url = self._url(fence, "/complete")
         if blob is None:
             _raise_for(await self._send(self._rest, "POST", url, head, ANSWER_TIMEOUT))
             return
@@ -155,8 +154,12 @@ class Client:
         _raise_for(answer)
         return schema.job_state(answer.body)
 
-    def _url(self, fence: Fence, *call: str) -> URL:
-        return self._jobs_url.joinpath(_segment(fence.job_id), *call, encoded=True)
+    def _url(self, fence: Fence, call: str = "") -> URL:
+        return self._below_jobs(f"{_segment(fence.job_id)}{call}")
+
+    def _below_jobs(self, path: str) -> URL:
+        # As encoded: yarl would decode and normalize what we have encoded on purpose ("a/b", "..").
+        return self._jobs_url.with_path(f"{self._jobs_url.raw_path}/{path}", encoded=True)
 
     async def _send(
         self,
@@ -307,4 +310,6 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 def _segment(text: str) -> str:
     """`text` as one segment of a path; `.` and `..` are no way to another path."""
+    if text.isascii() and text.isidentifier():  # most ids are
+        return text
     return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
