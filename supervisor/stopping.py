@@ -12,7 +12,7 @@ NUDGES = (0.02, 0.1, 0.0)
 call, or with the signal for the stack, which restarts the call, it would be noticed only when the call is over.
 """
 STACK_TIME = 0.01
-"""Seconds that a child gets to write its stack before it is killed; it takes one millisecond."""
+"""Seconds that a child gets to write its stack before it is stopped; it takes one millisecond."""
 
 
 async def terminate_then_kill(child: Child, grace: float, log: Any) -> None:
@@ -20,8 +20,7 @@ async def terminate_then_kill(child: Child, grace: float, log: Any) -> None:
 
     Whoever learns that it has stopped cancels this.
     """
-    child.dump_stack()
-    await asyncio.sleep(STACK_TIME)
+    await child.write_stack(STACK_TIME)
     kill_at = asyncio.get_running_loop().time() + grace
     for pause in NUDGES:
         child.terminate()
@@ -29,6 +28,5 @@ async def terminate_then_kill(child: Child, grace: float, log: Any) -> None:
     await asyncio.sleep(kill_at - asyncio.get_running_loop().time())
     if not child.is_idle:
         log.warning("the handler did not stop within its grace: killed")
-        child.dump_stack()
-        await asyncio.sleep(STACK_TIME)
+        await child.write_stack(STACK_TIME)
         child.kill_now()

@@ -54,7 +54,9 @@ class ScriptedChild:
 
     def resume(self) -> None: ...
 
-    def dump_stack(self) -> None: ...
+    async def write_stack(self, within: float) -> bool:
+        await asyncio.sleep(within)
+        return False
 
     def terminate(self) -> None:
         if not self._witness.handler_runs or self._was_terminated:

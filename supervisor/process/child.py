@@ -37,7 +37,7 @@ BIRTH = 1.0
 """Seconds that a fork may take before a child that is not wanted any more is given up; it takes a millisecond."""
 LINGER = 2.0
 """Seconds that a child may live on after it closed its pipe."""
-MOMENT = 0.002
+MOMENT = 0.001
 """Seconds until one looks again where nothing tells: for a dead child that is not ours yet, for a stack."""
 STACK_DEADLINE = 2.0
 """Seconds that a child may take to write its stack; one that waits for a disk, or is stopped, does not."""
@@ -185,11 +185,24 @@ class Child:
         if self.pid is not None and self.state is State.BUSY:
             weigh_session(0, self.pid)
 
-    def dump_stack(self) -> None:
-        """Have the child write its Python stack, even from inside a C call; a matter of a millisecond."""
-        if self.state is State.BUSY:  # earlier SIGUSR1 would kill it: `faulthandler` is not there yet
-            self._stack.renew()
-            self._signal(signal.SIGUSR1)
+    async def write_stack(self, within: float) -> bool:
+        """Have the child write its Python stack, even from inside a C call, which takes it a millisecond.
+
+        False when it is not there within so many seconds.
+        """
+        if self.state is not State.BUSY:
+            return False  # earlier SIGUSR1 would kill it: `faulthandler` is not there yet
+        self._stack.renew()
+        self._signal(signal.SIGUSR1)
+        give_up_at = self._loop.time() + within
+        size = 0
+        # It is written in pieces, and nothing tells of the last one.
+        while size == 0 or self._stack.size != size:
+            if self._loop.time() >= give_up_at:
+                return False
+            size = self._stack.size
+            await asyncio.sleep(MOMENT)
+        return True
 
     def kill_now(self) -> None:
         """SIGKILL to the child and its process group; `wait` tells when they are gone."""
@@ -211,13 +224,8 @@ class Child:
 
     async def stack(self) -> str:
         """The Python stack as it is now; raise `TimeoutError` when it is not written within `STACK_DEADLINE`."""
-        self.dump_stack()
-        size = 0
-        async with asyncio.timeout(STACK_DEADLINE):
-            # It is written in pieces, and nothing tells of the last one.
-            while size == 0 or self._stack.size != size:
-                size = self._stack.size
-                await asyncio.sleep(MOMENT)
+        if not await self.write_stack(STACK_DEADLINE):
+            raise TimeoutError
         return self._stack.read()
 
     def wait(self) -> Awaitable[bool]:
