@@ -82,13 +82,20 @@ def job_server() -> Iterator[JobServer]:
 
 
 @contextmanager
-def supervisor(url: str, *, workers: int, handlers: Sequence[Path] = (HANDLERS,), **options: str) -> Iterator[Program]:
+def supervisor(
+    url: str,
+    *,
+    workers: int,
+    handlers: Sequence[Path] = (HANDLERS,),
+    command: Sequence[str] = (sys.executable, "-m", "supervisor"),
+    **options: str,
+) -> Iterator[Program]:
     """The whole program; in the end its jobs are stopped, not waited for."""
     with tempfile.TemporaryDirectory(prefix="bench-") as state:
         given = {"base_url": url, "project": "bench", "workers": workers, "state_dir": state}
         given |= {"handlers": ":".join(map(str, handlers)), "log_level": "warning", **options}
         arguments = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-        with program([sys.executable, "-m", "supervisor", "run", *arguments], end_with=signal.SIGQUIT) as running:
+        with program([*command, "run", *arguments], end_with=signal.SIGQUIT) as running:
             yield running
 
 
