@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import gc
 import json
 import os
-import resource
 import signal
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +26,7 @@ from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked,
 from supervisor.process.wire import encode
 from supervisor.process.zygote import StartFailed
 from tests.harness import GENEROUS, is_alive
-from tests.process_world import Heard, a_job, module, run, world
+from tests.process_world import Heard, a_job, descriptors_left, module, run, world
 
 
 def value_of(told: Told) -> Any:
@@ -42,19 +39,6 @@ def blob_of(told: Told) -> Blob:
     assert isinstance(told.outcome, Succeeded), told
     assert isinstance(told.outcome.result, Blob)
     return told.outcome.result
-
-
-@contextmanager
-def descriptors_left(count: int) -> Iterator[None]:
-    gc.collect()  # what earlier tests have left would make room when it is collected in the middle
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.open("/dev/null", os.O_RDONLY)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + count, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def death_of(child: Child, action: str, **parameters: Any) -> Ending:

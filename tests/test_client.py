@@ -24,7 +24,7 @@ from supervisor.devserver.journal import Call
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Succeeded
 from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from tests.harness import GENEROUS, KEY, PROJECT, events, start_job
-from tests.process_world import open_descriptors
+from tests.process_world import descriptors_left, open_descriptors
 from tests.raw_server import (
     Behaviour,
     RawServer,
@@ -616,6 +616,21 @@ async def test_a_big_claim_that_is_of_no_use_leaves_no_file(behaviour: Behaviour
             await client.claim(["echo"], wait=0)
 
         assert not memory_files(open_descriptors() - before)
+
+
+async def test_a_big_claim_is_received_though_all_descriptors_are_used_up() -> None:
+    async with against(answering(200, big_claim(2_000_000))) as (client, _):
+        first = await client.claim(["echo"], wait=0)  # from now on there is a connection
+        assert first is not None
+        first.close()
+        with descriptors_left(0):
+            job = await client.claim(["echo"], wait=0)
+            with pytest.raises(Unavailable, match="no file for an answer this long: Too many open files"):
+                await client.claim(["echo"], wait=0)
+
+        assert job is not None
+        assert len(content_of(job.parameters)) > 2_000_000
+        job.close()
 
 
 async def test_a_claim_that_is_cancelled_in_the_middle_of_its_answer_leaves_no_file() -> None:
