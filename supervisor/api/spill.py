@@ -74,7 +74,7 @@ class Spill:
                     file.write(piece)
                     piece = await response.content.readany()
         except TooWide:
-            raise Unavailable("the answer is too long, even without the job's parameters") from None
+            raise Unavailable("the answer has too much beside the job's parameters") from None
         return bytes(outline)
 
     def _new_file(self) -> int:
