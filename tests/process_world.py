@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import resource
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
@@ -121,3 +123,27 @@ def open_descriptors() -> set[tuple[str, str]]:
     """What this process holds: number and target of each descriptor, so that a failed test shows which one is left."""
     links = list(Path("/proc/self/fd").iterdir())
     return {(link.name, str(link.readlink())) for link in links if link.is_symlink()}
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Inside the block this process can open so many descriptors, and as many as it closes."""
+    gc.collect()  # what earlier tests have left would make room when it is collected in the middle
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(number) for number, _ in open_descriptors())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + count, hard))
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        taken = list(iter(_one_more, -1))
+        for _ in range(count):
+            os.close(taken.pop())
+        for descriptor in taken:
+            stack.callback(os.close, descriptor)
+        yield
+
+
+def _one_more() -> int:
+    try:
+        return os.open("/dev/null", os.O_RDONLY)
+    except OSError:
+        return -1

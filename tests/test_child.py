@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import gc
 import json
 import os
-import resource
 import signal
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from supervisor.job import Blob, Event, Failed, Succeeded
+from supervisor.process import receipt
 from supervisor.process.child import Child, ChildDied, Told
 from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending
@@ -27,7 +26,7 @@ from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked,
 from supervisor.process.wire import encode
 from supervisor.process.zygote import StartFailed
 from tests.harness import GENEROUS, is_alive
-from tests.process_world import Heard, a_job, module, run, world
+from tests.process_world import Heard, a_job, descriptors_left, module, run, world
 
 
 def value_of(told: Told) -> Any:
@@ -40,19 +39,6 @@ def blob_of(told: Told) -> Blob:
     assert isinstance(told.outcome, Succeeded), told
     assert isinstance(told.outcome.result, Blob)
     return told.outcome.result
-
-
-@contextmanager
-def descriptors_left(count: int) -> Iterator[None]:
-    gc.collect()  # what earlier tests have left would make room when it is collected in the middle
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.open("/dev/null", os.O_RDONLY)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + count, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def death_of(child: Child, action: str, **parameters: Any) -> Ending:
@@ -328,6 +314,68 @@ async def test_a_big_result_that_cannot_be_handed_over_is_a_failure_that_says_wh
 
     why = "the result of 4.77 MiB could not be handed over: File too large"
     assert told == Told(Failed("SupervisorError", why), reusable=False)
+
+
+async def test_a_big_result_arrives_though_the_parent_has_used_up_all_descriptors() -> None:
+    async with world() as here:
+        child = await here.child()
+        with descriptors_left(0):
+            for _ in range(2):
+                told = await run(child, "big-result", size=3_000_000)
+
+                assert blob_of(told).size == 4_000_000
+                assert told.reusable
+                blob_of(told).close()
+
+
+async def test_a_big_result_that_finds_no_room_comes_as_soon_as_there_is_some() -> None:
+    async with world() as here:
+        child, other = await here.child(), await here.child()
+        with descriptors_left(0), capture_logs() as logged:
+            first = await run(child, "big-result", size=3_000_000)  # takes what was kept for it
+            logged.clear()
+            running = asyncio.create_task(run(other, "big-result", size=6_000_000))
+            async with asyncio.timeout(GENEROUS):
+                while len(logged) < 2:
+                    await asyncio.sleep(0.01)
+
+            blob_of(first).close()
+            second = await running
+
+        assert blob_of(second).size == 8_000_000
+        blob_of(second).close()
+
+
+async def test_a_big_result_that_never_finds_room_is_a_failure_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipt, "PAUSES", (0.0, 0.01))
+    async with world() as here:
+        child, other = await here.child(), await here.child()
+        with descriptors_left(0):
+            first = await run(child, "big-result", size=3_000_000)
+            told = await run(other, "big-result", size=3_000_000)
+        blob_of(first).close()
+        after = await run(other, "big-result", size=3_000_000)
+        blob_of(after).close()
+
+    why = "the result could not be received: Too many open files; raise the supervisor's limit of open files"
+    assert told == Told(Failed("SupervisorError", f"{why} (LimitNOFILE=)"), reusable=True)
+
+
+async def test_a_child_that_dies_while_its_result_finds_no_room_has_died() -> None:
+    async with world() as here:
+        child, other = await here.child(), await here.child()
+        with descriptors_left(0), capture_logs() as logged:
+            first = await run(child, "big-result", size=3_000_000)
+            logged.clear()
+            running = asyncio.create_task(run(other, "big-result", size=3_000_000))
+            async with asyncio.timeout(GENEROUS):
+                while not logged:
+                    await asyncio.sleep(0.01)
+
+            other.kill_now()
+            with pytest.raises(ChildDied, match="SIGKILL"):
+                await running
+        blob_of(first).close()
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.001, 0.01, 0.1])

@@ -24,7 +24,7 @@ from supervisor.devserver.journal import Call
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Succeeded
 from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from tests.harness import GENEROUS, KEY, PROJECT, events, start_job
-from tests.process_world import open_descriptors
+from tests.process_world import descriptors_left, open_descriptors
 from tests.raw_server import (
     Behaviour,
     RawServer,
@@ -583,8 +583,9 @@ async def test_parameters_too_big_to_be_held_are_in_a_file(behaviour: Callable[[
         assert not memory_files(open_descriptors() - before)
 
 
-async def test_parameters_beside_something_else_that_is_big_are_held() -> None:
-    body = big_claim(10, big=["x" * 3_000_000]).replace(b'"parameters"', b'"others"')
+@pytest.mark.parametrize("big", ["x" * 3_000_000, ["x" * 3_000_000]])
+async def test_a_job_without_parameters_may_come_beside_something_big(big: object) -> None:
+    body = big_claim(10, big=big).replace(b'"parameters"', b'"others"')
     async with against(answering(200, body)) as (client, _):
         before = open_descriptors()
 
@@ -602,7 +603,7 @@ async def test_parameters_beside_something_else_that_is_big_are_held() -> None:
         (saying(CHUNKED + b"300000\r\n" + big_claim(2_000_000)), "payload is not completed"),
         (saying(OK + b"\r\n" + big_claim(2_000_000)[:-1]), "makes no sense"),
         (saying(OK + b"Content-Length: 300000000\r\n\r\n" + big_claim(2_000_000)), "longer than 268435456 bytes"),
-        (answering(200, big_claim(10, big="x" * 2_000_000)), "too long, even without the job's parameters"),
+        (answering(200, big_claim(10, **{f"field {n}": n for n in range(100_000)})), "too much"),
         (answering(200, b"[" * 2_000_000), "makes no sense"),
         (answering(503, big_claim(2_000_000)), "longer than 1048576 bytes"),
     ],
@@ -616,6 +617,21 @@ async def test_a_big_claim_that_is_of_no_use_leaves_no_file(behaviour: Behaviour
             await client.claim(["echo"], wait=0)
 
         assert not memory_files(open_descriptors() - before)
+
+
+async def test_a_big_claim_is_received_though_all_descriptors_are_used_up() -> None:
+    async with against(answering(200, big_claim(2_000_000))) as (client, _):
+        first = await client.claim(["echo"], wait=0)  # from now on there is a connection
+        assert first is not None
+        first.close()
+        with descriptors_left(0):
+            job = await client.claim(["echo"], wait=0)
+            with pytest.raises(Unavailable, match="no file for an answer this long: Too many open files"):
+                await client.claim(["echo"], wait=0)
+
+        assert job is not None
+        assert len(content_of(job.parameters)) > 2_000_000
+        job.close()
 
 
 async def test_a_claim_that_is_cancelled_in_the_middle_of_its_answer_leaves_no_file() -> None:

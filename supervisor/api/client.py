@@ -27,6 +27,7 @@ from supervisor.api.spill import Spill
 from supervisor.api.trouble import in_words
 from supervisor.interruptible import Interruptible
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
+from supervisor.process.reserve import Reserve
 from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from supervisor.version import __version__
 
@@ -84,14 +85,17 @@ class Client:
         self._beats = _session()
         self._rest = _session()
         self._sessions = (self._claims, self._beats, self._rest)
+        self._reserve = Reserve()
         self._use(token)
 
     async def __aenter__(self) -> Client:
+        self._reserve.fill()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._reserve.close()
         for session in self._sessions:
             await session.close()
 
@@ -106,7 +110,7 @@ class Client:
         body = schema.claim_request(
             account.worker_id, account.queues, tuple(actions), wait, name=account.worker_name, version=__version__
         )
-        with Spill(LARGEST_CLAIM) as spill:
+        with Spill(LARGEST_CLAIM, self._reserve) as spill:
             answer = await self._send(self._claims, "POST", self._claim_url, body, wait + CLAIM_MARGIN, read=spill.read)
             if answer.status == 204:
                 return None

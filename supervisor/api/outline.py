@@ -7,10 +7,13 @@ and brackets only: whether all of it is JSON is for whoever reads what was left 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import accumulate
 
 LARGEST = 1024 * 1024
-"""Bytes of an outline; a job has no more beside its parameters."""
+"""Bytes of an outline: enough for all that is small."""
+LONGEST_TEXT = 16 * 1024
+"""Bytes of a text that is kept, give or take a piece."""
 STRIDE = 32 * 1024
 """Bytes looked at in one go."""
 
@@ -22,13 +25,13 @@ _OTHERS = bytes(set(range(256)) - set(_OPENING + _CLOSING + b'"'))
 
 
 class TooWide(Exception):
-    """It holds too much that is not left out.  Caught by whoever reads the answer."""
+    """There is too much that is small.  Caught by whoever reads the answer."""
 
 
 class Outline:
-    """The text as it stands, but each object and array in the outer one is told by its place: `[start,end]`.
+    """The text as it stands, but what is large is told by its place: `[start,end]`, in bytes of the whole text.
 
-    These count bytes, from the beginning of the text.
+    That is each object and array in the outer one, however small it is, and each text of more than `LONGEST_TEXT`.
     """
 
     def __init__(self) -> None:
@@ -36,8 +39,10 @@ class Outline:
         self._depth = 0
         self._in_text = False
         self._at = 0
-        self._left_out_from = 0
         self._escape = b""  # a backslash whose other half comes with the next piece
+        self._began_at = 0  # what is begun, or was last, in the outer object
+        self._kept_before = 0
+        self._is_left_out = False
 
     def __bytes__(self) -> bytes:
         return bytes(self._kept)
@@ -53,9 +58,10 @@ class Outline:
         piece = self._escape + piece
         self._escape = b"\\" if (len(piece) - len(piece.rstrip(b"\\"))) % 2 else b""
         piece = piece[: len(piece) - len(self._escape)]
-        if self._depth < 2 or not self._pass_over(piece):
+        if not self._is_left_out or not self._pass_over(piece):
             self._read(piece)
         self._at += len(piece)
+        self._leave_out_long_text()
 
     def _pass_over(self, piece: bytes) -> bool:
         """Pass over a piece that never leads back to the outer object; false, and nothing is done, when it does.
@@ -77,21 +83,38 @@ class Outline:
 
     def _read(self, piece: bytes) -> None:
         kept_from = 0
+        for token, begins in self._turns(piece):
+            if begins:
+                self._kept += piece[kept_from : token.start()]
+                kept_from = token.start()
+                self._began_at, self._kept_before = self._at + kept_from, len(self._kept)
+                self._is_left_out = token[0] != b'"'
+            elif self._is_left_out:
+                kept_from = token.end()
+                self._kept += b"[%d,%d]" % (self._began_at, self._at + kept_from)
+                self._is_left_out = False
+        if not self._is_left_out:
+            self._kept += piece[kept_from:]
+
+    def _turns(self, piece: bytes) -> Iterator[tuple[re.Match[bytes], bool]]:
+        """The marks with which an object, array or text in the outer object begins (true) or ends."""
         for token in _TOKEN.finditer(piece):
             mark = token[0]
             if mark == b'"':
                 self._in_text = not self._in_text
-            elif self._in_text:
-                continue
-            elif mark in _OPENING:
+                if self._depth == 1:
+                    yield token, self._in_text
+            elif not self._in_text and mark in _OPENING:
                 self._depth += 1
                 if self._depth == 2:
-                    self._kept += piece[kept_from : token.start()]
-                    self._left_out_from = self._at + token.start()
-            elif mark in _CLOSING:
+                    yield token, True
+            elif not self._in_text and mark in _CLOSING:
                 self._depth -= 1
                 if self._depth == 1:
-                    self._kept += b"[%d,%d]" % (self._left_out_from, self._at + token.end())
-                    kept_from = token.end()
-        if self._depth < 2:
-            self._kept += piece[kept_from:]
+                    yield token, False
+
+    def _leave_out_long_text(self) -> None:
+        is_kept = self._in_text and self._depth == 1 and not self._is_left_out
+        if is_kept and self._at - self._began_at > LONGEST_TEXT:
+            del self._kept[self._kept_before :]
+            self._is_left_out = True

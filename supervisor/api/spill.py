@@ -12,6 +12,7 @@ from typing import BinaryIO
 import aiohttp
 
 from supervisor.api.outline import Outline, TooWide
+from supervisor.process.reserve import Reserve
 from supervisor.process.wire import ATTACH_ABOVE
 from supervisor.server import Unavailable
 
@@ -19,8 +20,10 @@ from supervisor.server import Unavailable
 class Spill:
     """Reads one answer: `with`."""
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, largest: int, reserve: Reserve) -> None:
+        """`reserve` is for when there is no other descriptor left: a job that is not received is lost."""
         self._largest = largest
+        self._reserve = reserve
         self._descriptor = -1
 
     def __enter__(self) -> Spill:
@@ -58,7 +61,7 @@ class Spill:
 
     async def _pour(self, held: bytes, response: aiohttp.ClientResponse) -> bytes:
         """Write all of the answer to the file, of which `held` is there already."""
-        self._descriptor = os.memfd_create("answer", os.MFD_CLOEXEC)
+        self._descriptor = self._new_file()
         outline, size = Outline(), 0
         try:
             with _writer(self._descriptor) as file:
@@ -71,8 +74,15 @@ class Spill:
                     file.write(piece)
                     piece = await response.content.readany()
         except TooWide:
-            raise Unavailable("the answer is too long, even without the job's parameters") from None
+            raise Unavailable("the answer has too much beside the job's parameters") from None
         return bytes(outline)
+
+    def _new_file(self) -> int:
+        try:
+            with self._reserve.spent():
+                return os.memfd_create("answer", os.MFD_CLOEXEC)
+        except OSError as error:
+            raise Unavailable(f"there is no file for an answer this long: {error.strerror}") from error
 
     @property
     def _too_long(self) -> Unavailable:

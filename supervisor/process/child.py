@@ -27,6 +27,7 @@ from supervisor.process.kernel import cpu_seconds, kill_group, weigh_session
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
+from supervisor.process.receipt import Receipt
 from supervisor.process.wire import WireError
 from supervisor.process.zygote import StartFailed, Zygote
 from supervisor.tasks import whole
@@ -96,6 +97,7 @@ class Child:
         self._output = Output(cord.our_output, self._on_line)
         self._stack = cord.our_stack
         self._pipe: Pipe[ChildMessage] = Pipe(cord.our_pipe, ChildMessage, self._on_message, self._on_end)
+        self._receipt = Receipt(self._pipe, family.reserve)
         self._cgroup = family.new_cgroup()
         family.join(self)
         with cord.their_pipe:
@@ -158,6 +160,7 @@ class Child:
         self._told = self._loop.create_future()
         self._output.forget()
         self._stack.forget()
+        self._receipt.prepare()
         self._send(order)
         try:
             return await self._told
@@ -305,8 +308,12 @@ class Child:
 
     def _finish(self, message: Finished) -> None:
         assert self._told is not None
-        is_awaited = not self._told.done()  # otherwise what came along is closed with the pipe
-        told = Told(message.failed or self._success(message), message.reusable) if is_awaited else None
+        told = None
+        if not self._told.done():  # otherwise what came along is closed with the pipe
+            outcome = message.failed or self._success(message)
+            if outcome is None:
+                return  # it is told once more
+            told = Told(outcome, message.reusable)
         # What was printed before is there already: the child flushes before it says that it is done.
         self._output.drain()
         self._cgroup.lift_memory_bound()
@@ -323,11 +330,8 @@ class Child:
             case Succeeded(Blob() as blob):
                 blob.close()
 
-    def _success(self, message: Finished) -> Succeeded:
-        if not message.attached:
-            return Succeeded(message.result)
-        descriptor = self._pipe.take_descriptor()
-        return Succeeded(Blob(descriptor, os.fstat(descriptor).st_size))
+    def _success(self, message: Finished) -> Outcome | None:
+        return self._receipt.outcome() if message.attached else Succeeded(message.result)
 
     def _on_line(self, line: str) -> None:
         if self._listener is not None:

@@ -29,7 +29,7 @@ from supervisor.process.attachment import attachment, take
 from supervisor.process.condition import Condition
 from supervisor.process.kernel import become_subreaper, die_with_parent, weigh_session
 from supervisor.process.landlock import Ruleset
-from supervisor.process.messages import Finished, OrderToChild, Ready, Run
+from supervisor.process.messages import Again, Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.reserve import Reserve
 from supervisor.process.wire import ATTACH_ABOVE
@@ -118,6 +118,7 @@ class Worker:
     def __init__(self, pipe: BlockingPipe[OrderToChild]) -> None:
         self._pipe = pipe
         self._reserve = Reserve()
+        self._reserve.fill()
         self._interruption = Interruption()
         self._home = os.getcwd()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
@@ -128,7 +129,7 @@ class Worker:
     def serve(self) -> None:
         """Run job after job until the pipe is closed or this process is spent."""
         self._pipe.send(Ready())
-        while (order := self._pipe.receive()) is not None:
+        while isinstance(order := self._pipe.receive(), Run):
             finished = self._run(order)
             if not finished.reusable:
                 return
@@ -266,6 +267,8 @@ class Worker:
             try:
                 finished = Finished(attached=True, reusable=reusable)
                 self._pipe.send(finished, descriptor)
+                while isinstance(self._pipe.receive(), Again):
+                    self._pipe.send(finished, descriptor)
             finally:
                 os.close(descriptor)
         return finished

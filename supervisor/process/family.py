@@ -20,6 +20,7 @@ from supervisor.process.delegation import Delegation
 from supervisor.process.kernel import become_subreaper, children_of
 from supervisor.process.mark import new_mark
 from supervisor.process.readiness import readable
+from supervisor.process.reserve import Reserve
 
 log = structlog.get_logger("family")
 
@@ -49,6 +50,8 @@ class Family:
         self._delegation = delegation
         self.mark = new_mark()
         """What every process of this family wears (see `process.mark`)."""
+        self.reserve = Reserve()
+        """A descriptor for what a member has to hand over; kept while there is any member."""
         self._members: set[Member] = set()
         # What was here before us (a shell that exec'ed into us may have had children) is none of our business.
         self._elders = frozenset(children_of(os.getpid()))
@@ -56,9 +59,12 @@ class Family:
 
     def join(self, member: Member) -> None:
         self._members.add(member)
+        self.reserve.fill()
 
     def leave(self, member: Member) -> None:
         self._members.discard(member)
+        if not self._members:
+            self.reserve.close()
 
     def new_cgroup(self) -> Cgroup | NoCgroup:
         """A control group for a new child, where we have any to give."""

@@ -126,19 +126,22 @@ def bytes_waiting(descriptor: int) -> int:
 _DESCRIPTOR = array.array("i").itemsize
 
 
-def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int], bool]:
     """Up to `size` bytes, and the descriptors that came along, up to `most`, close-on-exec (unix(7), SCM_RIGHTS).
+
+    And whether any were lost because there was no room for them.
 
     `socket.recv_fds` does not pass its flags on, so what it receives is inherited by every program that is started.
     """
-    data, ancillary, _, _ = end.recvmsg(size, socket.CMSG_SPACE(most * _DESCRIPTOR), socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = end.recvmsg(size, socket.CMSG_SPACE(most * _DESCRIPTOR), socket.MSG_CMSG_CLOEXEC)
+    are_lost = bool(flags & socket.MSG_CTRUNC)
     if not ancillary:
-        return data, []
+        return data, [], are_lost
     descriptors = array.array("i")
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(content[: len(content) - len(content) % _DESCRIPTOR])
-    return data, list(descriptors)
+    return data, list(descriptors), are_lost
 
 
 def system_call(number: int, *arguments: object) -> int:

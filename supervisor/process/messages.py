@@ -2,7 +2,8 @@
 
 parent → zygote   `Fork` (with three descriptors: the child's ends of pipe and output, and its stack file), `Retire`
 zygote → parent   `Imported`, once, at the start
-parent → child    `Run`; stopping is a signal, so that the child needs no reader thread
+parent → child    `Run`; after a result that came as a descriptor `Taken`, or `Again`; stopping is a signal, so that the
+                  child needs no reader thread
 child  → parent   `Forked`, `Ready`, then per job: any number of `Emitted` and `Logged`, one `Finished`
 """
 
@@ -69,6 +70,14 @@ class Run(msgspec.Struct, tag=True, frozen=True):
     threads: int = 1
 
 
+class Again(msgspec.Struct, tag=True, frozen=True):
+    """The descriptor of the result has not arrived: send it once more."""
+
+
+class Taken(msgspec.Struct, tag=True, frozen=True):
+    """The descriptor of the result has arrived, or is not waited for any more."""
+
+
 class Forked(msgspec.Struct, tag=True, frozen=True):
     """The child has this pid.  Said by the process between zygote and child, before it leaves."""
 
@@ -108,4 +117,4 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
 ZygoteMessage = Imported
 ChildMessage = Forked | Ready | Emitted | Logged | Finished
 OrderToZygote = Fork | Retire
-OrderToChild = Run
+OrderToChild = Run | Again | Taken

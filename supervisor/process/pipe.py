@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections import deque
@@ -16,6 +17,7 @@ from typing import Any, Generic
 import msgspec
 
 from supervisor.process.kernel import bytes_waiting, receive
+from supervisor.process.reserve import Reserve
 from supervisor.process.wire import Decoder, Message, WireError, encode
 
 READ_SIZE = 64 * 1024
@@ -53,7 +55,10 @@ class Pipe(Generic[Message]):
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
+        self.spare: Reserve | None = None
+        """What makes room for a descriptor that is to come, when there is no other room."""
         self._descriptors: deque[int] = deque()
+        self._has_lost_one = False
         self._ended = False
         self._reading = False
         self._writing = False
@@ -82,10 +87,16 @@ class Pipe(Generic[Message]):
             self._reading = True
 
     def take_descriptor(self) -> int:
-        """The descriptor that came with the message being delivered; raise `WireError` when none did."""
-        if not self._descriptors:
-            raise WireError("announced a descriptor and sent none")
-        return self._descriptors.popleft()
+        """The descriptor that came with the message being delivered.
+
+        Raise `WireError` when none did, `OSError` when it came and the kernel had no room for it here.
+        """
+        if self._descriptors:
+            return self._descriptors.popleft()
+        if self._has_lost_one:
+            self._has_lost_one = False
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        raise WireError("announced a descriptor and sent none")
 
     def drain(self) -> None:
         """Deliver all that has arrived, at once: what a peer said before it died still counts.
@@ -109,12 +120,11 @@ class Pipe(Generic[Message]):
     def _read(self) -> int:
         """Read and deliver once; return how many bytes that were, 0 when there is no more to come or nothing yet."""
         try:
-            data, descriptors = receive(self._socket, READ_SIZE, MOST_DESCRIPTORS)
+            data = self._receive()
         except BlockingIOError:
             return 0
         except OSError:  # the peer reset the connection: for us the same as its end of file
-            data, descriptors = b"", []
-        self._descriptors += descriptors
+            data = b""
         try:
             for message in self._decoder.feed(data):
                 self._on_message(message)
@@ -127,6 +137,18 @@ class Pipe(Generic[Message]):
         if not data:
             self._end(None)
         return 0 if self._ended else len(data)
+
+    def _receive(self) -> bytes:
+        if self.spare is None:
+            return self._take_in()
+        with self.spare.spent():
+            return self._take_in()
+
+    def _take_in(self) -> bytes:
+        data, descriptors, are_lost = receive(self._socket, READ_SIZE, MOST_DESCRIPTORS)
+        self._descriptors += descriptors
+        self._has_lost_one |= are_lost
+        return data
 
     def _write(self) -> bool:
         """Send what there is room for; true when nothing is left to send."""

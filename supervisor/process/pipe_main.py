@@ -43,7 +43,7 @@ class BlockingPipe(Generic[Message]):
     def receive(self) -> Message | None:
         """The next message; None at the end of file."""
         while not self._received:
-            data, descriptors = receive(self._socket, READ_SIZE, MOST_DESCRIPTORS)
+            data, descriptors, _ = receive(self._socket, READ_SIZE, MOST_DESCRIPTORS)
             if not data:
                 return None
             self._descriptors += descriptors

@@ -526,6 +526,23 @@ async def test_a_supervisor_without_descriptors_backs_off_and_goes_on_once_there
     assert len(logged(state).splitlines()) < 30
 
 
+def first_free_descriptor(pid: int) -> int:
+    used = {int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    return min(set(range(len(used) + 1)) - used)
+
+
+async def test_a_big_result_passes_a_supervisor_that_has_no_descriptor_left(server: DevServer, state: Path) -> None:
+    async with program(server.url, state, workers="1") as process:
+        await finished_job(server, await start_job(server, "sleeps", {"seconds": 0.5}))  # all connections are there
+        limit_descriptors(process, first_free_descriptor(process.pid))
+        job = await finished_job(server, await start_job(server, "big-result", {"size": 3 * MEBI}))
+
+    (report,) = reports(server, job.id)
+    assert (job.status, job.attempt) == ("completed", 1)
+    assert len(base64.b64decode(report.body["result_b64"])) == 3 * MEBI
+    assert "no room for a result" in logged(state)
+
+
 async def test_a_zygote_without_descriptors_leaves_with_a_word_and_is_replaced(server: DevServer, state: Path) -> None:
     async with program(server.url, state, workers="1") as process:
         await finished_job(server, await start_job(server, "echo"))
