@@ -284,6 +284,7 @@ class Slot:
         left_over = self._left_over_for(job)
         limits = self._limits_of(job, left_over)
         child = left_over or await self._berth.child_for(limits)
+        self._around.ledger.job_start_seconds.observe(boottime() - claimed_at)
         log = self._log.bind(
             job_id=job.job_id, run_id=job.run_id, action=job.action, attempt=job.attempt, pid=child.pid
         )

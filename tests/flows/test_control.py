@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -15,8 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import aiohttp
 import pytest
 
+from supervisor.control.metrics import PREFIX
 from supervisor.devserver.app import DevServer
 from tests.flows.test_crash import bearers, ended, mark_of
 from tests.harness import GENEROUS, HANDLERS, KEY, calls, event, events, finished_job, program, reports, start_job
@@ -277,6 +280,28 @@ async def test_after_a_sigkill_the_next_one_takes_the_place(server: DevServer, s
         await finished_job(server, await start_job(server, "echo"))
 
         assert (await shown(state))["pid"] == process.pid
+
+
+async def test_what_jobs_did_can_be_scraped(server: DevServer, state: Path) -> None:
+    async with quitting(server.url, state, worker_id="one", workers="1"):
+        for action in ("fresh", "fresh", "segfault"):
+            await finished_job(server, await start_job(server, action))
+        figures = await scraped(state / "run" / "one.sock")
+        while figures["child_starts_total"] < 4:
+            figures = await scraped(state / "run" / "one.sock")
+
+    ends = {reason: figures[f'child_exits_total{{reason="{reason}"}}'] for reason in ("recycle", "crash", "oom")}
+    assert ends == {"recycle": 2, "crash": 1, "oom": 0}
+    assert figures["job_queue_to_start_seconds_count"] == 3
+    assert 0 < figures["job_queue_to_start_seconds_sum"] < GENEROUS
+
+
+async def scraped(path: Path) -> dict[str, float]:
+    """The figures of a program by name and labels."""
+    connector = aiohttp.UnixConnector(str(path))
+    async with aiohttp.ClientSession(connector=connector) as client, client.get("http://localhost/metrics") as answer:
+        lines = re.findall(rf"^{PREFIX}(.+) (\S+)$", await answer.text(), re.MULTILINE)
+    return {name: float(value) for name, value in lines}
 
 
 async def test_a_command_loads_nothing_heavy(server: DevServer, state: Path) -> None:
