@@ -137,9 +137,9 @@ def server(api_key_file: Path | None, faults: Path | None, **limits: Any) -> Non
     from supervisor.serve import read_faults, serve
 
     script = read_faults(faults) if faults else None
-    api_key = CredentialSource(api_key_file, {}).read().token if api_key_file else None
-    hint = f"MOBIUS_SUPERVISOR_API_KEY_FILE={api_key_file.absolute()}" if api_key_file else "MOBIUS_API_KEY=mbx_local"
-    asyncio.run(serve(DevServerSettings(api_key=api_key, faults=script, **limits), hint))
+    source = CredentialSource(api_key_file, {})
+    api_key = source.read().token if source.is_given else None
+    asyncio.run(serve(DevServerSettings(api_key=api_key, faults=script, **limits), _key_hint(source)))
 
 
 @main.command()
@@ -263,6 +263,13 @@ def version() -> None:
 
 for command in COMMANDS:
     main.add_command(command)
+
+
+def _key_hint(source: CredentialSource) -> str:
+    """What gives a worker the key that the development server demands, if it demands one."""
+    if source.file is not None:
+        return f"MOBIUS_SUPERVISOR_API_KEY_FILE={source.file.absolute()}"
+    return "MOBIUS_API_KEY=…" if source.is_given else "MOBIUS_API_KEY=mbx_local"
 
 
 def _account(names: Iterable[str], answers: Mapping[str, Any]) -> tuple[dict[str, Any], Credential]:

@@ -158,7 +158,7 @@ class Settings:
         metadata=_asked(
             "api-key-file",
             kinds.PATH,
-            "File that holds the API key; it is never taken from the command line.",
+            "File that holds the API key, - for standard input; it is never taken from the command line.",
             shown_default="the systemd credential mobius-api-key, else $MOBIUS_API_KEY",
             is_fixed=True,
         )

@@ -89,7 +89,7 @@ async def serve(
         log.error("cannot start", error=_first(failed))
         code = ExitCode.NO_HANDLER
     except* AuthRevoked as revoked:
-        log.error("the server refuses the credential", error=_first(revoked))
+        log.error("the server refuses the credential", error=_first(revoked), key_from=source.place)
         code = ExitCode.CREDENTIAL_REFUSED
     except* (ClaimRefused, ConfigError) as refused:
         log.error("cannot serve", error=_first(refused), base_url=settings.base_url, project=settings.project)
