@@ -10,6 +10,7 @@ import structlog
 
 from supervisor.config import ConfigError, Settings
 from supervisor.control.door import Door, TcpDoor, UnixDoor
+from supervisor.control.feed import Feed
 from supervisor.control.listener import tcp_socket, unix_socket
 from supervisor.control.place import folder, socket_path
 from supervisor.control.reception import receiving
@@ -28,9 +29,10 @@ async def controlled(
     settings: Settings, environment: Mapping[str, str], steering: Steering, ledger: Ledger
 ) -> AsyncIterator[None]:
     """Answer at the control socket, and at `--listen`, inside the block; raise `ConfigError`."""
+    feed = Feed(steering)
 
     def site(door: Door) -> Site:
-        return Site(steering, ledger, door)
+        return Site(steering, ledger, door, feed)
 
     with ExitStack() as sockets:
         async with AsyncExitStack() as receptions:
