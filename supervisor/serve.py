@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from supervisor.authority import authority
 from supervisor.config import ConfigError
 from supervisor.devserver import saboteur
 from supervisor.devserver.app import DevServer, DevServerSettings
@@ -41,7 +42,7 @@ async def opened(settings: DevServerSettings, stack: AsyncExitStack) -> DevServe
     try:
         return await stack.enter_async_context(DevServer(settings))
     except OSError as error:
-        where = f"{settings.host}:{settings.port}"
+        where = authority(settings.host, settings.port)
         raise ConfigError(f"cannot serve on {where}: {error.strerror or error}") from error
     except sqlite3.Error as error:
         raise ConfigError(f"cannot use the database {settings.database}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
+from supervisor.config import ConfigError
 from supervisor.control import feed, reception, stream
 from supervisor.control.door import Door, NotAdmitted, TcpDoor, UnixDoor
 from supervisor.control.feed import Feed
@@ -176,6 +178,18 @@ async def test_a_link_from_elsewhere_may_be_followed(steered: Steered) -> None:
         assert (await text(client, "GET", "/", headers=link))[0] == 200
         form = {**link, "Origin": "http://evil.example"}
         assert (await text(client, "POST", "/pause", headers=form))[0] == 421
+
+
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_an_address_that_is_taken_is_named_as_it_was_given(host: str, shown: str) -> None:
+    try:
+        taken = tcp_socket(host, 0)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    with taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=re.escape(f"--listen: {shown}:{port} cannot be listened on: ")):
+            tcp_socket(host, port)
 
 
 async def test_browsers_are_told_to_be_careful(steered: Steered) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from supervisor.authority import authority
 from supervisor.config import ConfigError, Settings
 from supervisor.control.door import Door, TcpDoor, UnixDoor
 from supervisor.control.feed import Feed
@@ -49,10 +50,9 @@ async def controlled(
             if settings.listen is not None:
                 host, port = settings.listen
                 listening = tcp_socket(host, port)
-                address = "{}:{}".format(*listening.getsockname()[:2])
                 door = TcpDoor(host, _token(settings.listen_token_file))
                 await receptions.enter_async_context(receiving(listening, site(door)))
-                log.info("listening", page=f"http://{address}/")
+                log.info("listening", page=f"http://{authority(*listening.getsockname()[:2])}/")
             yield
 
 

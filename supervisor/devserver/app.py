@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 from aiohttp import web
 
+from supervisor.authority import authority
 from supervisor.devserver.answers import answer_errors, demand_key, demand_project
 from supervisor.devserver.changes import Changes
 from supervisor.devserver.dispatch import Dispatch
@@ -93,7 +94,7 @@ class DevServer:
     def url(self) -> str:
         """The base address, without a path, while the server is open."""
         host, port = self._runner.addresses[0][:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"http://{authority(host, port)}"
 
     @property
     def projects(self) -> frozenset[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import resource
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -22,7 +24,19 @@ import pytest
 from supervisor.control.metrics import PREFIX
 from supervisor.devserver.app import DevServer
 from tests.flows.test_crash import bearers, ended, mark_of
-from tests.harness import GENEROUS, HANDLERS, KEY, calls, event, events, finished_job, program, reports, start_job
+from tests.harness import (
+    GENEROUS,
+    HANDLERS,
+    KEY,
+    calls,
+    event,
+    events,
+    finished_job,
+    logged,
+    program,
+    reports,
+    start_job,
+)
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # the program brings its own loop; ours does not matter
 
@@ -280,6 +294,25 @@ async def test_after_a_sigkill_the_next_one_takes_the_place(server: DevServer, s
         await finished_job(server, await start_job(server, "echo"))
 
         assert (await shown(state))["pid"] == process.pid
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_the_page_is_where_the_log_says(server: DevServer, state: Path, host: str) -> None:
+    if host == "[::1]" and not has_ipv6():
+        pytest.skip("there is no IPv6 here")
+    async with quitting(server.url, state, listen=f"{host}:0"):
+        await logged(state, '"listening"')
+        (page,) = re.findall(r'"page":"(.*?)"', (state / "log").read_text())
+        async with aiohttp.ClientSession() as client, client.get(page) as answer:
+            assert answer.status == 200
+
+    assert page.startswith(f"http://{host}:")
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
 
 
 async def test_what_jobs_did_can_be_scraped(server: DevServer, state: Path) -> None:
