@@ -33,20 +33,12 @@ from supervisor.devserver.sse import EventStreams
 from supervisor.devserver.store import Store
 from supervisor.devserver.worker_views import WorkerViews
 
-__all__ = ["Call", "DevServer", "DevServerSettings", "HangUp", "LoseAnswer", "serve"]
+__all__ = ["Call", "DevServer", "DevServerSettings", "HangUp", "LoseAnswer"]
 
 Value = TypeVar("Value")
 
 _SHUTDOWN_TIMEOUT = 2.0
 _SHOWN_RUNS = 20
-
-
-async def serve(settings: DevServerSettings, *, on_ready: Callable[[DevServer], None] | None = None) -> None:
-    """Serve until cancelled; `on_ready` is called once the server listens and its `url` is known."""
-    async with DevServer(settings) as server:
-        if on_ready is not None:
-            on_ready(server)
-        await asyncio.Event().wait()
 
 
 class DevServer:
