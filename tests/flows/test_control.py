@@ -212,6 +212,27 @@ async def test_who_pauses_is_seen_until_somebody_resumes(server: DevServer, stat
     assert (resumed.code, afterwards["state"], afterwards["claims"]["reason"]) == (0, "serving", None)
 
 
+async def test_only_resume_ends_a_pause_by_command_and_it_ends_any(server: DevServer, state: Path) -> None:
+    async with quitting(server.url, state) as process:
+        await logged(state, '"serving"')
+        await run("pause", state=state)
+        process.send_signal(signal.SIGCONT)  # as systemd sends it, and a shell
+        process.send_signal(signal.SIGTSTP)
+        await logged(state, '"by":"SIGTSTP"')
+        process.send_signal(signal.SIGCONT)
+        await logged(state, "still paused: nothing is claimed until")
+        after_both = await shown(state)
+        process.send_signal(signal.SIGTSTP)
+        while (state / "log").read_text().count('"by":"SIGTSTP"') < 2:
+            await asyncio.sleep(0.01)
+        await run("resume", state=state)
+        after_that = await shown(state)
+
+    assert after_both["state"] == "paused"
+    assert "by the control socket since " in after_both["claims"]["reason"]
+    assert (after_that["state"], after_that["claims"]["reason"]) == ("serving", None)
+
+
 async def test_a_reload_is_waited_for_and_its_refusal_told(server: DevServer, state: Path, tmp_path: Path) -> None:
     handlers = tmp_path / "handlers"
     handlers.mkdir()
