@@ -29,6 +29,7 @@ from supervisor.shutdown import Shutdown, Stage
 from supervisor.status import CodeStatus, ServiceState
 from supervisor.steering import Refused
 from supervisor.systemd import Notifier
+from supervisor.watch import Watch
 
 log = structlog.get_logger("service")
 
@@ -62,6 +63,7 @@ class Plant:
     shutdown: Shutdown
     notifier: Notifier
     herald: Herald
+    watch: Watch
 
 
 class Operations:
@@ -206,6 +208,7 @@ class Operations:
         self.settings = settings
         plant.client.renew(token, settings.queues)
         plant.reporter.spool_after = settings.spool_after
+        plant.watch.use(settings.handlers)
         if (settings.log_level, settings.log_format) != (old.log_level, old.log_format):
             logging.configure(settings.log_level, settings.log_format, mask=self._sources.mask)
         if settings.workers != old.workers and plant.shutdown.stage is Stage.SERVE:

@@ -46,7 +46,7 @@ from supervisor.spoolfile import Destination
 from supervisor.suspend import telling_of_suspends
 from supervisor.systemd import Notifier
 from supervisor.tasks import Alongside, ready_threads
-from supervisor.watch import watch
+from supervisor.watch import Watch
 
 log = structlog.get_logger("service")
 
@@ -157,7 +157,8 @@ class Service:
             zygote=self._code.zygote,
         )
         herald = Herald(self._notifier, pool, self._code, replay, self._shutdown)
-        return Plant(self._code, pool, client, reporter, self._shutdown, self._notifier, herald)
+        watch = Watch(self._settings.handlers)
+        return Plant(self._code, pool, client, reporter, self._shutdown, self._notifier, herald, watch)
 
     @asynccontextmanager
     async def _controlled(self, plant: Plant, operations: Operations) -> AsyncIterator[None]:
@@ -193,7 +194,7 @@ class Service:
             beside.start(herald.announce)
             beside.start(herald.feed_watchdog)
             if self._settings.watch:
-                beside.start(lambda: watch(self._settings.handlers, operations.ask_to_reload))
+                beside.start(lambda: plant.watch.run(operations.ask_to_reload))
             await asyncio.wait([serving])
         if self._shutdown.stage is Stage.KILL:
             return ExitCode.THIRD_INTERRUPT

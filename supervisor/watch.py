@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,10 +19,27 @@ def require_watchfiles() -> None:
         raise ConfigError("--watch needs the package watchfiles: pip install 'mobius-supervisor[watch]'")
 
 
-async def watch(folders: Sequence[Path], changed: Callable[[str], object]) -> None:
-    """Call `changed` with what happened after each change, until cancelled."""
-    from watchfiles import PythonFilter, awatch
+class Watch:
+    """Owns which folders are watched."""
 
-    async for changes in awatch(*folders, watch_filter=PythonFilter(), debounce=DEBOUNCE):
-        names = sorted({Path(path).name for _, path in changes})
-        changed(f"a change of {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}")
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self._moved = asyncio.Event()
+
+    def use(self, folders: Sequence[Path]) -> None:
+        """Watch these from now on."""
+        if folders != self._folders:
+            self._folders = folders
+            self._moved.set()
+
+    async def run(self, changed: Callable[[str], object]) -> None:
+        """Call `changed` with what happened after each change, until cancelled."""
+        from watchfiles import PythonFilter, awatch
+
+        while True:
+            self._moved.clear()
+            async for changes in awatch(
+                *self._folders, watch_filter=PythonFilter(), debounce=DEBOUNCE, stop_event=self._moved
+            ):
+                names = sorted({Path(path).name for _, path in changes})
+                changed(f"a change of {', '.join(names[:3])}{' and others' if len(names) > 3 else ''}")
