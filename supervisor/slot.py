@@ -145,7 +145,7 @@ class Slot:
         """What runs here now."""
         return self._attempt
 
-    def complaint(self, now: float) -> str | None:
+    def standstill(self, now: float) -> str | None:
         """What does not move here that should."""
         if now > self._claim_due_at:
             return f"the claim of slot {self.number} does not end"

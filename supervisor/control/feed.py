@@ -73,7 +73,7 @@ def gist(status: Status) -> Status:
         status,
         now=0.0,
         loop_lag=0.0,
-        claims=replace(status.claims, last_answer_age=None, last_job_age=None, last_call_age=None),
+        claims=replace(status.claims, last_answer_age=None, last_job_age=None),
         spool=replace(status.spool, oldest_age=None),
         slots=tuple(map(_gist, status.slots)),
     )
