@@ -17,11 +17,12 @@ import click
 
 from supervisor import config, kinds
 from supervisor.asking import asked, fail, given_by, reads, values_of
-from supervisor.config import OPTIONS, ConfigError, Machine
+from supervisor.config import ConfigError, Machine
 from supervisor.configuration import Configuration, require_folders
 from supervisor.control.commands import COMMANDS
 from supervisor.credential import Credential, CredentialSource
 from supervisor.exit_code import ExitCode
+from supervisor.settings import OPTIONS
 from supervisor.version import __version__
 
 if TYPE_CHECKING:

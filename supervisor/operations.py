@@ -13,7 +13,7 @@ import structlog
 from supervisor import log as logging
 from supervisor.api.client import Client
 from supervisor.code import Code
-from supervisor.config import ConfigError, Settings, keep_fixed
+from supervisor.config import ConfigError, keep_fixed
 from supervisor.credential import CredentialSource
 from supervisor.dump import dump
 from supervisor.gate import Bar
@@ -25,6 +25,7 @@ from supervisor.redaction import Mask
 from supervisor.report import Reporter
 from supervisor.requests import Requests
 from supervisor.rules import nursery_of, rules_of
+from supervisor.settings import Settings
 from supervisor.shutdown import Shutdown, Stage
 from supervisor.status import CodeStatus, ServiceState
 from supervisor.steering import Refused

@@ -17,7 +17,7 @@ from supervisor import memory
 from supervisor.admission import Admission
 from supervisor.api.client import Account, Client
 from supervisor.code import Code
-from supervisor.config import ConfigError, Settings
+from supervisor.config import ConfigError
 from supervisor.control.opening import controlled
 from supervisor.credential import CredentialSource
 from supervisor.exit_code import ExitCode
@@ -39,6 +39,7 @@ from supervisor.replay import Replay
 from supervisor.report import Reporter
 from supervisor.rules import nursery_of, rules_of
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer
+from supervisor.settings import Settings
 from supervisor.shutdown import Shutdown, Stage
 from supervisor.signals import steering
 from supervisor.spool import Spool

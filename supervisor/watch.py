@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from supervisor.config import ConfigError
-
 DEBOUNCE = 400
 """Milliseconds within which changes count as one: editors and version control write many files at once."""
-
-
-def require_watchfiles() -> None:
-    """Raise `ConfigError` when nothing can be watched."""
-    if importlib.util.find_spec("watchfiles") is None:
-        raise ConfigError("--watch needs the package watchfiles: pip install 'mobius-supervisor[watch]'")
 
 
 class Watch:

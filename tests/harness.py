@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from supervisor.config import Machine, Settings, resolve
+from supervisor.config import Machine, resolve
 from supervisor.credential import CredentialSource
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
@@ -24,6 +24,7 @@ from supervisor.exit_code import ExitCode
 from supervisor.process import family
 from supervisor.process.kernel import children_of
 from supervisor.service import serve
+from supervisor.settings import Settings
 
 HANDLERS = Path(__file__).parent / "handlers"
 PROJECT = "acme"

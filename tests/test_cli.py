@@ -17,9 +17,10 @@ from click.testing import CliRunner, Result
 
 import supervisor
 from supervisor.cli import main
-from supervisor.config import OPTIONS, ConfigError, Settings
+from supervisor.config import ConfigError
 from supervisor.credential import CredentialSource
 from supervisor.redaction import Mask
+from supervisor.settings import OPTIONS, Settings
 from supervisor.version import __version__
 
 COMMAND = [sys.executable, "-m", "supervisor"]

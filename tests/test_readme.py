@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from supervisor.cli import main
-from supervisor.config import OPTIONS
 from supervisor.control.metrics import PREFIX, exposition
 from supervisor.exit_code import ExitCode
 from supervisor.handler import handler
 from supervisor.ledger import Ledger
 from supervisor.process import environment
+from supervisor.settings import OPTIONS
 from tests.handler_world import World
 from tests.status_world import STATUS
 

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 
 from supervisor import unit
 from supervisor.cli import main
-from supervisor.config import OPTIONS, ConfigError
+from supervisor.config import ConfigError
 from supervisor.duration import parse_duration
 from supervisor.exit_code import ExitCode
+from supervisor.settings import OPTIONS
 from supervisor.unit import Installation
 
 SHIPPED = Path(__file__).parents[1] / "systemd"

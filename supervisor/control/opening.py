@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from supervisor.authority import authority
-from supervisor.config import ConfigError, Settings
+from supervisor.config import ConfigError
 from supervisor.control.door import Door, TcpDoor, UnixDoor
 from supervisor.control.feed import Feed
 from supervisor.control.listener import tcp_socket, unix_socket
@@ -17,6 +17,7 @@ from supervisor.control.place import folder, socket_path
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
 from supervisor.ledger import Ledger
+from supervisor.settings import Settings
 from supervisor.steering import Steering
 
 log = structlog.get_logger("control")

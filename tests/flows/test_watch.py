@@ -18,8 +18,8 @@ import pytest
 
 from supervisor import dev
 from supervisor.config import ConfigError
+from supervisor.configuration import require_watchfiles
 from supervisor.devserver.app import DevServer
-from supervisor.watch import require_watchfiles
 from tests.harness import finished_job, is_alive, logged, program, reports, result_of, start_job, started
 
 HANDLER = """
