@@ -189,6 +189,14 @@ def test_help_shows_each_option_with_its_default_and_environment_names() -> None
         assert f"{option.shown_default or option.default or 'required'}; env: {', '.join(option.variables)}]" in shown
 
 
+@pytest.mark.parametrize("group", [[], ["spool"]])
+def test_no_command_is_told_by_half_a_sentence(group: list[str]) -> None:
+    told = invoke(*group, "--help").output.partition("Commands:\n")[2].splitlines()
+
+    assert told
+    assert [line for line in told if "..." in line or not line.endswith((".", ")"))] == []
+
+
 @pytest.mark.parametrize("arguments", [["version"], ["--version"]])
 def test_the_version_can_be_asked_for_both_ways(arguments: list[str]) -> None:
     assert invoke(*arguments).output == f"mobius-supervisor {__version__}\n"

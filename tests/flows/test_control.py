@@ -283,6 +283,19 @@ async def test_a_job_that_is_not_there_is_one_sentence(server: DevServer, state:
             assert (answer.code, answer.err) == (1, "Error: no job 'job/../nowhere' runs here\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (("cancel", ""), "Error: Invalid value for 'JOB': must not be empty"),
+        (("status", "--json", "--watch"), "Error: --json and --watch exclude each other; GET /events streams JSON"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(command: tuple[str, ...], sentence: str, state: Path) -> None:
+    answer = await run(*command, state=state)
+
+    assert (answer.code, answer.err.splitlines()[-1]) == (2, sentence)
+
+
 async def test_of_two_one_is_named_by_its_worker_id_or_its_socket(server: DevServer, state: Path) -> None:
     async with quitting(server.url, state, worker_id="one"), quitting(server.url, state, worker_id="two"):
         for name in ("one", "two"):
