@@ -1,4 +1,4 @@
-"""How commands ask for settings: options made from `config.OPTIONS`, and the values that were given for them."""
+"""How commands ask for settings: options made from `settings.OPTIONS`, and the values that were given for them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 import click
 
 from supervisor import config
-from supervisor.config import OPTIONS, Option
 from supervisor.exit_code import ExitCode
 from supervisor.kinds import Kind
+from supervisor.option import Option
 from supervisor.printable import escaped
+from supervisor.settings import OPTIONS
 
 
 def fail(message: str, code: ExitCode) -> NoReturn:

@@ -112,8 +112,13 @@ class Berth:
         """End the child and all that it started."""
         if self._child is not None:
             child, self._child = self._child, None
-            self._source.ledger.child_exits[why] += 1
+            self._note_exit(child, why)
             await child.kill()
+
+    def _note_exit(self, child: Child, why: ExitReason) -> None:
+        # Only a control group tells of that; without one it looks as if somebody had killed it.
+        is_starved = child.ending is not None and child.ending.starvation is not None
+        self._source.ledger.child_exits["oom" if is_starved else why] += 1
 
     def _why_replaced(self, child: Child) -> ExitReason:
         if child.state is State.EXITED:  # while it had nothing to do
@@ -133,7 +138,7 @@ class Berth:
         finally:
             self._is_starting = False
             if old is not None:
-                self._source.ledger.child_exits[self._why_replaced(old)] += 1
+                self._note_exit(old, self._why_replaced(old))
                 await old.kill()
         self._is_spent = False
         self._backoff.reset()

@@ -17,11 +17,12 @@ import click
 
 from supervisor import config, kinds
 from supervisor.asking import asked, fail, given_by, reads, values_of
-from supervisor.config import OPTIONS, ConfigError, Machine
+from supervisor.config import ConfigError, Machine
 from supervisor.configuration import Configuration, require_folders
 from supervisor.control.commands import COMMANDS
 from supervisor.credential import Credential, CredentialSource
 from supervisor.exit_code import ExitCode
+from supervisor.settings import OPTIONS
 from supervisor.version import __version__
 
 if TYPE_CHECKING:
@@ -137,9 +138,9 @@ def server(api_key_file: Path | None, faults: Path | None, **limits: Any) -> Non
     from supervisor.serve import read_faults, serve
 
     script = read_faults(faults) if faults else None
-    api_key = CredentialSource(api_key_file, {}).read().token if api_key_file else None
-    hint = f"MOBIUS_SUPERVISOR_API_KEY_FILE={api_key_file.absolute()}" if api_key_file else "MOBIUS_API_KEY=mbx_local"
-    asyncio.run(serve(DevServerSettings(api_key=api_key, faults=script, **limits), hint))
+    source = CredentialSource(api_key_file, {})
+    api_key = source.read().token if source.is_given else None
+    asyncio.run(serve(DevServerSettings(api_key=api_key, faults=script, **limits), _key_hint(source)))
 
 
 @main.command()
@@ -152,7 +153,10 @@ def server(api_key_file: Path | None, faults: Path | None, **limits: Any) -> Non
 )
 @asked(*_DEV_OPTIONS)
 def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
-    """Run a local server and a supervisor that reloads when a handler's file changes, until Ctrl-C."""
+    """Run a local server and a supervisor in one, until Ctrl-C.
+
+    It reloads when a handler's file changes.
+    """
     from supervisor import dev as development
 
     sys.exit(development.main(given_by(answers), _machine(), host=host, port=port, database=database))
@@ -165,7 +169,10 @@ def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
 @click.option("--queue", metavar="NAME", callback=reads(kinds.NAME), help="Queue of the run.  [default: the server's]")
 @asked(*_SUBMIT_OPTIONS)
 def submit(action: str, params: str, queue: str | None, *, follow: bool, **answers: Any) -> None:
-    """Start a run of one step and, with --follow, follow it: exit 0 when it completed, 1 when it failed."""
+    """Start a run of one step.
+
+    With --follow, show what happens to it; exit 0 when it completed, 1 when it failed.
+    """
     import asyncio
 
     from supervisor.submit import SubmitError, Target, read_parameters
@@ -182,16 +189,17 @@ def submit(action: str, params: str, queue: str | None, *, follow: bool, **answe
 
 @main.group()
 def spool() -> None:
-    """Outcomes on disk that the server does not have yet: list, show, send, drop.
+    """Outcomes on disk that the server does not have yet.
 
-    ID is a job's id, JOB#ATTEMPT, or a file's name.  All of it works while the service runs.
+    They can be listed, shown, sent and dropped, also while the service runs.  ID is a job's id, JOB#ATTEMPT, or a
+    file's name.
     """
 
 
 @spool.command("ls")
 @asked("state_dir")
 def spool_ls(**answers: Any) -> None:
-    """List them all, with those that could not be delivered and damaged files."""
+    """List them, undeliverable and damaged ones too."""
     from supervisor import inventory
 
     inventory.list_all(_spool(answers))
@@ -221,7 +229,10 @@ def spool_drop(name: str, *, is_sure: bool, **answers: Any) -> None:
 @spool.command("replay")
 @asked(*_REPLAY_OPTIONS)
 def spool_replay(**answers: Any) -> None:
-    """Send now what waits for this server and project; exit 0 when nothing is left to be sent again."""
+    """Send now what waits.
+
+    It is what waits for this server and project; exit 0 when nothing is left to be sent again.
+    """
     import asyncio
 
     from supervisor import inventory
@@ -263,6 +274,13 @@ def version() -> None:
 
 for command in COMMANDS:
     main.add_command(command)
+
+
+def _key_hint(source: CredentialSource) -> str:
+    """What gives a worker the key that the development server demands, if it demands one."""
+    if source.file is not None:
+        return f"MOBIUS_SUPERVISOR_API_KEY_FILE={source.file.absolute()}"
+    return "MOBIUS_API_KEY=…" if source.is_given else "MOBIUS_API_KEY=mbx_local"
 
 
 def _account(names: Iterable[str], answers: Mapping[str, Any]) -> tuple[dict[str, Any], Credential]:

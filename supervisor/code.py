@@ -113,7 +113,6 @@ class Code:
 
     async def _start(self, nursery: Nursery) -> Zygote:
         zygote = await Zygote.start(nursery, self._family)
-        _log_problems(zygote.imported)
         if not zygote.imported.handlers:
             await zygote.kill()
             raise StartFailed(_nothing(nursery, zygote.imported))
@@ -125,6 +124,7 @@ class Code:
         await child.kill()
 
     def _take_over(self, zygote: Zygote, nursery: Nursery) -> None:
+        _log_problems(zygote.imported)  # not before: what is refused is told in one line, with all that is wrong
         self._zygote, self._nursery = zygote, nursery
         self.generation += 1
         self.loaded_at = time.time()

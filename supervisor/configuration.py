@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
 from supervisor import config
-from supervisor.config import NOTHING_WRITTEN, ConfigError, Given, Machine, Settings, Written
+from supervisor.config import NOTHING_WRITTEN, ConfigError, Given, Machine, Written
 from supervisor.credential import CredentialSource
+from supervisor.settings import Settings
 from supervisor.settings_file import read_settings_file
-from supervisor.watch import require_watchfiles
 
 
 class Configuration:
@@ -49,3 +50,9 @@ def require_folders(folders: Iterable[Path]) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"--handlers: there is no folder {str(folder)!r}")
+
+
+def require_watchfiles() -> None:
+    """Raise `ConfigError` when nothing can be watched."""
+    if importlib.util.find_spec("watchfiles") is None:
+        raise ConfigError("--watch needs the package watchfiles: pip install 'mobius-supervisor[watch]'")

@@ -1,7 +1,7 @@
 """Where the API key comes from, and how it is read, again at each reload.  Runs in the parent only.
 
-The key is taken from the file that was named, else from the systemd credential, else from the environment, where it
-is removed.  It never reaches a log, a `repr`, the command line or a child.
+The key is taken from the file that was named (`-`: standard input), else from the systemd credential, else from the
+environment, where it is removed.  It never reaches a log, a `repr`, the command line or a child.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from supervisor import standard_input
 from supervisor.config import ConfigError
 from supervisor.kinds import PROJECT_HANDLE
 
 VARIABLE = "MOBIUS_API_KEY"
 SYSTEMD_NAME = "mobius-api-key"
+STANDARD_INPUT = Path("-")
 
 _DECORATED = re.compile(
     rf"(?P<before>{PROJECT_HANDLE.pattern})/mbx_.+|mbx_.+\.(?P<after>{PROJECT_HANDLE.pattern})", re.DOTALL
@@ -45,6 +47,7 @@ class CredentialSource:
         self._key_file = key_file
         self._systemd_file = _systemd_file(environment)
         self._kept: bytes | None = None
+        self._seen_file: Path | None = None  # behind standard input
 
     @property
     def is_given(self) -> bool:
@@ -53,13 +56,29 @@ class CredentialSource:
 
     @property
     def file(self) -> Path | None:
-        """The file that the key is read from; None when it comes from the environment."""
+        """The file that the key is in, once it was read; None when it comes from elsewhere."""
+        return self._seen_file if self._is_standard_input else self._named
+
+    @property
+    def place(self) -> str:
+        """Where the key comes from, for whoever has to replace it."""
+        if self._is_standard_input:
+            return "standard input, which is read at the start only"
+        return f"{self._named}, which could be read once only" if self._kept else str(self._named or VARIABLE)
+
+    @property
+    def _named(self) -> Path | None:
         return self._key_file or self._systemd_file
+
+    @property
+    def _is_standard_input(self) -> bool:
+        return self._key_file == STANDARD_INPUT
 
     def read(self) -> Credential:
         """Return the key as it is now.  Raises `ConfigError` when it is missing, unreadable or no key."""
-        if self.file:
-            token = _decode(_without_newline(self._read_file(self.file)), str(self.file))
+        if self._named:
+            shown = "standard input" if self._is_standard_input else str(self._named)
+            token = _decode(_without_newline(self._read_file(self._named)), shown)
             return Credential(token, project_of(token), self._warning())
         if self._from_environment:
             token = _decode(self._from_environment.encode("utf-8", "surrogateescape"), VARIABLE)
@@ -68,6 +87,9 @@ class CredentialSource:
 
     def _read_file(self, path: Path) -> bytes:
         if self._kept is not None:
+            return self._kept
+        if self._is_standard_input:
+            self._kept = self._take_standard_input()
             return self._kept
         try:
             with path.open("rb") as file:
@@ -79,17 +101,28 @@ class CredentialSource:
             raise ConfigError(f"the API key file {path} cannot be read: {error.strerror}") from error
         return content
 
+    def _take_standard_input(self) -> bytes:
+        try:
+            taken = standard_input.take(_LONGEST + 1)
+        except OSError as error:
+            raise ConfigError(f"the API key cannot be read from standard input: {error.strerror}") from error
+        self._seen_file = taken.file
+        return taken.content
+
     def _warning(self) -> str | None:
         # Under systemd an access list, which shows as group bits, lets the service's user in and nobody else.
-        if self._key_file is None or self._key_file == self._systemd_file:
+        if self.file is None or self.file == self._systemd_file:
             return None
-        status = self._key_file.stat()
+        try:
+            status = self.file.stat()
+        except FileNotFoundError:  # removed since it was standard input
+            return None
         if not stat.S_ISREG(status.st_mode) or not status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
             return None
-        return f"other users can read the API key file {self._key_file}: chmod 600 is safer"
+        return f"other users can read the API key file {self.file}: chmod 600 is safer"
 
     def __repr__(self) -> str:
-        return f"<CredentialSource {self.file or VARIABLE}>"
+        return f"<CredentialSource {self._named or VARIABLE}>"
 
     def __reduce__(self) -> Any:
         raise TypeError("a credential source never crosses a process border")

@@ -9,7 +9,8 @@ from collections.abc import Callable
 class Bar(enum.Enum):
     """A cause for claiming nothing, the one that is told first first."""
 
-    PAUSED = enum.auto()  # an operator wants it so
+    PAUSED = enum.auto()  # an operator wants it so, until an operator wants it otherwise
+    HALTED = enum.auto()  # SIGTSTP, until SIGCONT
     MEMORY = enum.auto()  # the machine is short of it
     SERVER = enum.auto()  # it has asked for it (429)
 

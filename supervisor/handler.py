@@ -9,16 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from supervisor.binding import Binding
-from supervisor.duration import parse_duration
-from supervisor.limits import Isolation, Limits
-from supervisor.size import parse_size
+from supervisor.limits import Limits
+from supervisor.stated import Stated, limits_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Duration = str | float
-Size = str | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +93,7 @@ registry = Registry()
 """The handlers of this process: the only mutable state at module level."""
 
 
-def handler(
-    name: str,
-    *,
-    timeout: Duration | None = None,
-    cancel_grace: Duration | None = None,
-    idempotent: bool = False,
-    memory: Size | None = None,
-    max_concurrent: int | None = None,
-    max_jobs_per_child: int | None = None,
-    max_memory_per_child: Size | None = None,
-    isolation: Isolation = "shared",
-    nice: int | None = None,
-    threads: int | None = None,
-) -> Callable[[Function], Function]:
+def handler(name: str, **limits: Unpack[Stated]) -> Callable[[Function], Function]:
     """Make a function answer to the action `name`; it stays the plain function that it is.
 
     `timeout` bounds one attempt, `cancel_grace` is how long its cleanup may take once it was asked to stop: seconds,
@@ -124,28 +108,19 @@ def handler(
         raise TypeError(f'@handler needs the name of an action, as in @handler("resize"), not {name!r}')
 
     def register(function: Function) -> Function:
-        place = _place(function)
-        try:
-            limits = Limits(
-                timeout=_length("timeout", timeout),
-                cancel_grace=_length("cancel_grace", cancel_grace),
-                idempotent=_flag(idempotent),
-                memory=_size("memory", memory),
-                max_concurrent=_count("max_concurrent", max_concurrent),
-                max_jobs_per_child=_count("max_jobs_per_child", max_jobs_per_child),
-                max_memory_per_child=_size("max_memory_per_child", max_memory_per_child),
-                isolation=_isolation(isolation),
-                nice=_niceness(nice),
-                threads=_count("threads", threads),
-            )
-            parameters = Binding.of(function)
-            _check(name, function, limits)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"handler {name!r} ({function.__qualname__}): {error}") from error
-        registry.register(Handler(name, function, limits, parameters, *place))
+        registry.register(_described(name, function, limits))
         return function
 
     return register
+
+
+def _described(name: str, function: Callable[..., Any], limits: Stated) -> Handler:
+    place = _place(function)
+    try:
+        _check(name, function)
+        return Handler(name, function, limits_of(limits), Binding.of(function), *place)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"handler {name!r} ({function.__qualname__}): {error}") from error
 
 
 def _place(function: Callable[..., Any]) -> tuple[str, str, int]:
@@ -156,52 +131,8 @@ def _place(function: Callable[..., Any]) -> tuple[str, str, int]:
     return function.__module__, inner.__code__.co_filename, inner.__code__.co_firstlineno
 
 
-def _check(name: str, function: Callable[..., Any], limits: Limits) -> None:
+def _check(name: str, function: Callable[..., Any]) -> None:
     if not name or name != name.strip() or not name.isprintable():
         raise ValueError("the name of an action is printable text, not empty, without space around it")
-    if limits.timeout == 0:
-        raise ValueError("timeout must be more than zero; leave it out for none")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError("it yields, but a handler returns its result; use context.emit for what comes before")
-
-
-def _length(what: str, value: Duration | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from None
-
-
-def _size(what: str, value: Size | None) -> int | None:
-    if value is None:
-        return None
-    try:
-        return parse_size(value)
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from None
-
-
-def _count(what: str, value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{what} is a whole number from 1 on, not {value!r}")
-    return value
-
-
-def _niceness(value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or not 0 <= value <= 19):
-        raise ValueError(f"nice is a whole number from 0 to 19, not {value!r}")
-    return value
-
-
-def _isolation(value: Isolation) -> Isolation:
-    if value not in ("shared", "fresh"):
-        raise ValueError(f"isolation is 'shared' or 'fresh', not {value!r}")
-    return value
-
-
-def _flag(idempotent: object) -> bool:
-    if not isinstance(idempotent, bool):
-        raise TypeError(f"idempotent is True or False, not {idempotent!r}")
-    return idempotent

@@ -16,12 +16,12 @@ from typing import Protocol
 import structlog
 
 from supervisor.attempt import Attempt
-from supervisor.config import Settings
 from supervisor.lag import LoopLag
 from supervisor.outcome import cancelled_by
 from supervisor.pool import Pool
 from supervisor.process.kernel import boottime
 from supervisor.process.usage import Usage, tree_usage
+from supervisor.settings import Settings
 from supervisor.spool import Spool
 from supervisor.status import CodeStatus, ServiceState, SlotStatus, SpoolStatus, Status
 from supervisor.steering import Refused
@@ -105,6 +105,7 @@ class Helm:
             recent=tuple(reversed(pool.ledger.recent)),
             spool=self._look.spool,
             quarantined=tuple(pool.quarantine.refused(boottime())),
+            standstill=pool.standstill(boottime()),
         )
 
     async def stack(self, job_id: str) -> str:

@@ -53,11 +53,11 @@ class Herald:
     async def feed_watchdog(self) -> None:
         """Say that we are alive, from the loop that also beats and claims, and only while those move."""
         while self._notifier.watchdog_interval is not None:
-            complaint = self._pool.complaint(boottime())
-            if complaint is None:
+            standstill = self._pool.standstill(boottime())
+            if standstill is None:
                 self._notifier.watchdog()
             else:
-                log.error("the watchdog is not fed", reason=complaint)
+                log.error("the watchdog is not fed", reason=standstill)
             await asyncio.sleep(self._notifier.watchdog_interval)
 
 

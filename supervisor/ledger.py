@@ -13,8 +13,10 @@ from typing import Literal, get_args
 
 from supervisor.status import Recent
 
-ExitReason = Literal["recycle", "crash", "killed", "reload", "shutdown"]
-"""Why a child ended: it had had enough, it died, we killed it, there is newer code, the program ends."""
+ExitReason = Literal["recycle", "crash", "killed", "oom", "reload", "shutdown"]
+"""Why a child ended: it had had enough, it died, we killed it, the kernel did for want of memory, there is newer code,
+the program ends.
+"""
 
 QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds for what takes milliseconds."""
@@ -56,6 +58,7 @@ class Ledger:
         self.got_job_at: float | None = None
         self.jobs: Counter[tuple[str, str]] = Counter()
         """By handler and outcome (see `outcome.label`)."""
+        self.job_start_seconds = Histogram(QUICK)
         self.job_seconds: dict[str, Histogram] = {}
         self.recent: deque[Recent] = deque(maxlen=REMEMBERED)
         self.heartbeats: Counter[str] = Counter(accepted=0, refused=0, failed=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import structlog
 from supervisor import log as logging
 from supervisor.api.client import Client
 from supervisor.code import Code
-from supervisor.config import ConfigError, Settings, keep_fixed
+from supervisor.config import ConfigError, keep_fixed
 from supervisor.credential import CredentialSource
 from supervisor.dump import dump
 from supervisor.gate import Bar
@@ -25,10 +25,12 @@ from supervisor.redaction import Mask
 from supervisor.report import Reporter
 from supervisor.requests import Requests
 from supervisor.rules import nursery_of, rules_of
+from supervisor.settings import Settings
 from supervisor.shutdown import Shutdown, Stage
 from supervisor.status import CodeStatus, ServiceState
 from supervisor.steering import Refused
 from supervisor.systemd import Notifier
+from supervisor.watch import Watch
 
 log = structlog.get_logger("service")
 
@@ -62,6 +64,7 @@ class Plant:
     shutdown: Shutdown
     notifier: Notifier
     herald: Herald
+    watch: Watch
 
 
 class Operations:
@@ -82,7 +85,7 @@ class Operations:
             return "stopping"
         if stage is Stage.DRAIN:
             return "draining"
-        if pool.gate.has(Bar.PAUSED):
+        if pool.gate.has(Bar.PAUSED) or pool.gate.has(Bar.HALTED):
             return "paused"
         return "serving" if pool.is_serving else "starting"
 
@@ -99,18 +102,40 @@ class Operations:
 
     def pause(self, by: str) -> None:
         """Claim nothing new until `resume`."""
-        if self._is_ending("pause", by):
-            return
-        if not self._plant.pool.gate.has(Bar.PAUSED):
-            log.warning("paused: nothing is claimed", by=by)
-            since = time.strftime("%H:%M:%S UTC", time.gmtime())
-            self._plant.pool.shut(Bar.PAUSED, f"paused by {by} since {since}")
+        self._shut(Bar.PAUSED, by)
 
     def resume(self, by: str) -> None:
-        """Claim again.  systemd sends SIGCONT after each SIGTERM, so there may be nothing to resume."""
-        if self._plant.pool.gate.has(Bar.PAUSED):
+        """Claim again, whatever has stopped it."""
+        self._lift((Bar.PAUSED, Bar.HALTED), by)
+
+    def halt(self, by: str) -> None:
+        """Claim nothing new until `go_on`, or `resume`."""
+        self._shut(Bar.HALTED, by)
+
+    def go_on(self, by: str) -> None:
+        """Claim again, unless there was a `pause`: who sends SIGCONT may know nothing of it.
+
+        systemd sends one after each SIGTERM and a shell for each `fg`, so there may be nothing to go on with.
+        """
+        self._lift((Bar.HALTED,), by)
+
+    def _shut(self, bar: Bar, by: str) -> None:
+        pool = self._plant.pool
+        if self._is_ending("pause", by) or pool.gate.has(bar):
+            return
+        log.warning("paused: nothing is claimed", by=by)
+        pool.shut(bar, f"paused by {by} since {time.strftime('%H:%M:%S UTC', time.gmtime())}")
+
+    def _lift(self, bars: Sequence[Bar], by: str) -> None:
+        pool = self._plant.pool
+        if not any(map(pool.gate.has, bars)):
+            return
+        for bar in bars:
+            pool.lift(bar)
+        if pool.gate.has(Bar.PAUSED):
+            log.warning("still paused: nothing is claimed until `mobius-supervisor resume`", by=by)
+        else:
             log.warning("resumed", by=by)
-            self._plant.pool.lift(Bar.PAUSED)
 
     def drain(self, by: str) -> None:
         """Claim nothing new, finish what runs, end the program."""
@@ -184,6 +209,7 @@ class Operations:
         self.settings = settings
         plant.client.renew(token, settings.queues)
         plant.reporter.spool_after = settings.spool_after
+        plant.watch.use(settings.handlers)
         if (settings.log_level, settings.log_format) != (old.log_level, old.log_format):
             logging.configure(settings.log_level, settings.log_format, mask=self._sources.mask)
         if settings.workers != old.workers and plant.shutdown.stage is Stage.SERVE:

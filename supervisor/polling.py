@@ -40,6 +40,7 @@ class Polls:
         self._open = 0
         self._paused_until = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._called: set[asyncio.Future[None]] = set()  # whose turn it is, and who have not come yet
 
     @property
     def open(self) -> int:
@@ -48,9 +49,9 @@ class Polls:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether somebody waits though a poll may be opened; for a moment, while a turn is handed over, that is so."""
+        """Whether somebody waits though a poll may be opened."""
         waits = any(not waiter.done() for waiter in self._waiting)
-        return waits and self.gate.is_open and self._open < self._appetite.allowed
+        return waits and self.gate.is_open and self._open + len(self._called) < self._appetite.allowed
 
     async def __aenter__(self) -> None:
         """Wait until one more poll may be opened; it counts as open inside the block."""
@@ -95,6 +96,8 @@ class Polls:
         except asyncio.CancelledError:
             self._admit()  # the turn that was ours may be another's
             raise
+        finally:
+            self._called.discard(waiter)
 
     def _admit(self) -> None:
         if not self.gate.is_open:
@@ -104,4 +107,5 @@ class Polls:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
+                self._called.add(waiter)
                 room -= 1

@@ -118,7 +118,6 @@ class Pool:
             reason=reason or self.gate.reason or ledger.claim_error,
             last_answer_age=_age(ledger.answered_at, now),
             last_job_age=_age(ledger.got_job_at, now),
-            last_call_age=_age(ledger.claimed_at, now),
         )
 
     def attempt_at(self, job_id: str) -> Attempt | None:
@@ -130,11 +129,11 @@ class Pool:
         """What runs now."""
         return [slot.attempt for slot in self._slots if slot.attempt is not None]
 
-    def complaint(self, now: float) -> str | None:
+    def standstill(self, now: float) -> str | None:
         """What does not move that should; None when claims and heartbeats go on."""
         if self._polls.is_stuck:
             return "nobody claims though somebody may"
-        return next((said for slot in self._slots if (said := slot.complaint(now)) is not None), None)
+        return next((said for slot in self._slots if (said := slot.standstill(now)) is not None), None)
 
     @property
     def has_borne(self) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from supervisor.config import Settings
 from supervisor.limits import Limits
 from supervisor.process.confinement import Confinement
 from supervisor.process.environment import child_environment
 from supervisor.process.zygote import Nursery
 from supervisor.redaction import Mask
+from supervisor.settings import Settings
 from supervisor.slot import Rules
 
 

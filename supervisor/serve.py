@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sqlite3
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from supervisor.authority import authority
 from supervisor.config import ConfigError
 from supervisor.devserver import saboteur
 from supervisor.devserver.app import DevServer, DevServerSettings
@@ -41,8 +43,9 @@ async def opened(settings: DevServerSettings, stack: AsyncExitStack) -> DevServe
     try:
         return await stack.enter_async_context(DevServer(settings))
     except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        raise ConfigError(f"cannot serve on {where}: {error.strerror or error}") from error
+        where = authority(settings.host, settings.port)
+        why = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own sentence names the address again
+        raise ConfigError(f"cannot serve on {where}: {why}") from error
     except sqlite3.Error as error:
         raise ConfigError(f"cannot use the database {settings.database}: {error}") from error
 

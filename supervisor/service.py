@@ -17,7 +17,7 @@ from supervisor import memory
 from supervisor.admission import Admission
 from supervisor.api.client import Account, Client
 from supervisor.code import Code
-from supervisor.config import ConfigError, Settings
+from supervisor.config import ConfigError
 from supervisor.control.opening import controlled
 from supervisor.credential import CredentialSource
 from supervisor.exit_code import ExitCode
@@ -39,6 +39,7 @@ from supervisor.replay import Replay
 from supervisor.report import Reporter
 from supervisor.rules import nursery_of, rules_of
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer
+from supervisor.settings import Settings
 from supervisor.shutdown import Shutdown, Stage
 from supervisor.signals import steering
 from supervisor.spool import Spool
@@ -46,7 +47,7 @@ from supervisor.spoolfile import Destination
 from supervisor.suspend import telling_of_suspends
 from supervisor.systemd import Notifier
 from supervisor.tasks import Alongside, ready_threads
-from supervisor.watch import watch
+from supervisor.watch import Watch
 
 log = structlog.get_logger("service")
 
@@ -89,7 +90,7 @@ async def serve(
         log.error("cannot start", error=_first(failed))
         code = ExitCode.NO_HANDLER
     except* AuthRevoked as revoked:
-        log.error("the server refuses the credential", error=_first(revoked))
+        log.error("the server refuses the credential", error=_first(revoked), key_from=source.place)
         code = ExitCode.CREDENTIAL_REFUSED
     except* (ClaimRefused, ConfigError) as refused:
         log.error("cannot serve", error=_first(refused), base_url=settings.base_url, project=settings.project)
@@ -157,7 +158,8 @@ class Service:
             zygote=self._code.zygote,
         )
         herald = Herald(self._notifier, pool, self._code, replay, self._shutdown)
-        return Plant(self._code, pool, client, reporter, self._shutdown, self._notifier, herald)
+        watch = Watch(self._settings.handlers)
+        return Plant(self._code, pool, client, reporter, self._shutdown, self._notifier, herald, watch)
 
     @asynccontextmanager
     async def _controlled(self, plant: Plant, operations: Operations) -> AsyncIterator[None]:
@@ -193,7 +195,7 @@ class Service:
             beside.start(herald.announce)
             beside.start(herald.feed_watchdog)
             if self._settings.watch:
-                beside.start(lambda: watch(self._settings.handlers, operations.ask_to_reload))
+                beside.start(lambda: plant.watch.run(operations.ask_to_reload))
             await asyncio.wait([serving])
         if self._shutdown.stage is Stage.KILL:
             return ExitCode.THIRD_INTERRUPT

@@ -10,7 +10,9 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from supervisor.config import CONFIG, OPTIONS, ConfigError, Option, Written
+from supervisor.config import ConfigError, Written
+from supervisor.option import Option
+from supervisor.settings import CONFIG, OPTIONS
 
 _BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS.values() if option is not CONFIG}
 

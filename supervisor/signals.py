@@ -1,7 +1,7 @@
 """The signals that the program reacts to.  Runs in the parent; what they mean for a shutdown stands in `shutdown`.
 
 SIGHUP              reload; when the terminal it was started from is gone: drain
-SIGTSTP, SIGCONT    pause and resume (Ctrl-Z on a terminal pauses, too)
+SIGTSTP, SIGCONT    claim nothing (Ctrl-Z on a terminal, too), and again; a pause by command is not lifted
 SIGTTIN, SIGTTOU    one child more, one less
 SIGUSR1             what the program and its jobs are doing, in the log
 """
@@ -20,8 +20,8 @@ class Steered(Protocol):
     """Who is steered by signals; `by` is the signal's name.  Nothing waits, nothing raises."""
 
     def ask_to_reload(self, by: str) -> object: ...
-    def pause(self, by: str) -> None: ...
-    def resume(self, by: str) -> None: ...
+    def halt(self, by: str) -> None: ...
+    def go_on(self, by: str) -> None: ...
     def resize(self, by: str, more: int) -> None: ...
     def dump(self) -> None: ...
 
@@ -62,8 +62,8 @@ def steering(find: Callable[[], Steered | None], hang_up: Callable[[], None]) ->
     return reacting(
         {
             signal.SIGHUP: hung_up,
-            signal.SIGTSTP: when_there(lambda steered: steered.pause("SIGTSTP")),
-            signal.SIGCONT: when_there(lambda steered: steered.resume("SIGCONT")),
+            signal.SIGTSTP: when_there(lambda steered: steered.halt("SIGTSTP")),
+            signal.SIGCONT: when_there(lambda steered: steered.go_on("SIGCONT")),
             signal.SIGTTIN: when_there(lambda steered: steered.resize("SIGTTIN", +1)),
             signal.SIGTTOU: when_there(lambda steered: steered.resize("SIGTTOU", -1)),
             signal.SIGUSR1: when_there(lambda steered: steered.dump()),

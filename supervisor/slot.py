@@ -148,7 +148,7 @@ class Slot:
         """What runs here now."""
         return self._attempt
 
-    def complaint(self, now: float) -> str | None:
+    def standstill(self, now: float) -> str | None:
         """What does not move here that should."""
         if now > self._claim_due_at:
             return f"the claim of slot {self.number} does not end"
@@ -287,6 +287,7 @@ class Slot:
         left_over = self._left_over_for(job)
         limits = self._limits_of(job, left_over)
         child = left_over or await self._berth.child_for(limits)
+        self._around.ledger.job_start_seconds.observe(boottime() - claimed_at)
         log = self._log_of(job, child)
         if tells("debug"):
             log.debug("claimed")

@@ -72,8 +72,6 @@ class ClaimStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     last_answer_age: float | None
     last_job_age: float | None
-    last_call_age: float | None = None
-    """Since a claim was last made, answered or not."""
 
 
 class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,3 +110,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     recent: tuple[Recent, ...]
     spool: SpoolStatus
     quarantined: tuple[str, ...]
+    standstill: str | None = None
+    """What does not move that should: claims, or heartbeats."""

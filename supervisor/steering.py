@@ -30,7 +30,7 @@ class Steering(Protocol):
         """Claim nothing new until `resume`."""
 
     def resume(self, by: str) -> None:
-        """Claim again."""
+        """Claim again, also after SIGTSTP."""
 
     def drain(self, by: str) -> None:
         """Claim nothing new, finish what runs, end the program: as by SIGTERM."""

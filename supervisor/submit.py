@@ -184,7 +184,7 @@ async def _tell_events(client: RunClient, run_id: str) -> None:
 
 
 def describe(event: RunEvent) -> str:
-    """Return the line that tells of an event; empty for one that says nothing new to a reader."""
+    """Return the text that tells of an event; empty for one that says nothing new to a reader."""
     data = event.data
     if event.type == "custom":
         return f"  {data.get('type')} {json.dumps(data.get('data'), ensure_ascii=False)}"
@@ -199,7 +199,8 @@ def _error_of(data: dict[str, Any]) -> str:
 
 
 def _show_end(run: dict[str, Any]) -> int:
-    _tell(f"run {run.get('id')} {run.get('status')}{_error_of(run)}")
+    # The first line is enough: its job has told the rest.
+    _tell(f"run {run.get('id')} {run.get('status')}{_error_of(run)}".partition("\n")[0])
     if run.get("status") != "completed":
         return ExitCode.INTERNAL_ERROR
     if run.get("result_b64"):
@@ -216,5 +217,7 @@ def show_result(result: bytes) -> str:
     return "\n".join(map(escaped, text.split("\n")))
 
 
-def _tell(line: str) -> None:
-    click.echo(escaped(line), err=True)
+def _tell(text: str) -> None:
+    """Show a text; its further lines, such as a traceback's, stand below the first, indented."""
+    first, *more = text.split("\n")
+    click.echo("\n    ".join([escaped(first), *(escaped(line) for line in more if line)]), err=True)

@@ -14,9 +14,9 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from supervisor.config import Machine, Settings, resolve
+from supervisor.config import Machine, resolve
 from supervisor.credential import CredentialSource
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
@@ -24,6 +24,7 @@ from supervisor.exit_code import ExitCode
 from supervisor.process import family
 from supervisor.process.kernel import children_of
 from supervisor.service import serve
+from supervisor.settings import Settings
 
 HANDLERS = Path(__file__).parent / "handlers"
 PROJECT = "acme"
@@ -95,7 +96,7 @@ async def supervising(
 
 @asynccontextmanager
 async def program(
-    url: str, state: Path, prefix: Sequence[str] = (), **changes: str | None
+    url: str, state: Path, prefix: Sequence[str] = (), *, stdin: IO[bytes] | None = None, **changes: str | None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run the installed program as a process of its own; its log goes to `state/log`.
 
@@ -107,13 +108,18 @@ async def program(
     options = [part for pair in pairs for part in pair if part]  # a switch has no text
     state.mkdir(exist_ok=True)
     command = (*prefix, sys.executable, "-m", "supervisor", *options)
-    async with started(command, log=state / "log", environment={"MOBIUS_API_KEY": KEY}) as process:
+    async with started(command, log=state / "log", environment={"MOBIUS_API_KEY": KEY}, stdin=stdin) as process:
         yield process
 
 
 @asynccontextmanager
 async def started(
-    command: Sequence[str], *, log: Path, environment: dict[str, str], folder: Path | None = None
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: dict[str, str],
+    folder: Path | None = None,
+    stdin: IO[bytes] | None = None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run `command` in a session of its own, in `folder`, with its output at the end of `log`; kill it in the end."""
     with log.open("ab") as output:
@@ -121,7 +127,7 @@ async def started(
             *command,
             cwd=folder,
             env={**os.environ, **environment},
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin or asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,

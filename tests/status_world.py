@@ -31,7 +31,7 @@ BUSY = SlotStatus(slot=2, pid=12, state="busy", jobs=1, job=JOB, memory=2**20)
 ENDED = Recent(
     job_id="job_0", action="resize", attempt=1, outcome="failed", message="ValueError: no", seconds=3.0, ended_at=990.0
 )
-CLAIMS = ClaimStatus(open_polls=1, reason=None, last_answer_age=1.0, last_job_age=12.0, last_call_age=1.0)
+CLAIMS = ClaimStatus(open_polls=1, reason=None, last_answer_age=1.0, last_job_age=12.0)
 STATUS = Status(
     version="1.2.3",
     worker_id="render-07",

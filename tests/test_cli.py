@@ -17,9 +17,10 @@ from click.testing import CliRunner, Result
 
 import supervisor
 from supervisor.cli import main
-from supervisor.config import OPTIONS, ConfigError, Settings
+from supervisor.config import ConfigError
 from supervisor.credential import CredentialSource
 from supervisor.redaction import Mask
+from supervisor.settings import OPTIONS, Settings
 from supervisor.version import __version__
 
 COMMAND = [sys.executable, "-m", "supervisor"]
@@ -186,6 +187,14 @@ def test_help_shows_each_option_with_its_default_and_environment_names() -> None
     for option in OPTIONS.values():
         assert option.flag in shown
         assert f"{option.shown_default or option.default or 'required'}; env: {', '.join(option.variables)}]" in shown
+
+
+@pytest.mark.parametrize("group", [[], ["spool"]])
+def test_no_command_is_told_by_half_a_sentence(group: list[str]) -> None:
+    told = invoke(*group, "--help").output.partition("Commands:\n")[2].splitlines()
+
+    assert told
+    assert [line for line in told if "..." in line or not line.endswith((".", ")"))] == []
 
 
 @pytest.mark.parametrize("arguments", [["version"], ["--version"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,12 +16,15 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from supervisor.control import reception, stream
+from supervisor.config import ConfigError
+from supervisor.control import feed, reception, stream
 from supervisor.control.door import Door, NotAdmitted, TcpDoor, UnixDoor
+from supervisor.control.feed import Feed
 from supervisor.control.listener import tcp_socket, unix_socket
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
 from supervisor.ledger import Ledger
+from supervisor.status import Status
 from tests.status_world import BUSY, STATUS, Steered
 
 TOKEN = "a token of the tests"
@@ -38,11 +42,15 @@ def steered() -> Steered:
     return Steered()
 
 
+def site(steered: Steered, door: Door) -> Site:
+    return Site(steered, Ledger(), door, Feed(steered))
+
+
 @asynccontextmanager
 async def unix(path: Path, steered: Steered) -> AsyncIterator[aiohttp.ClientSession]:
     with unix_socket(path) as end:
         async with (
-            receiving(end, Site(steered, Ledger(), UnixDoor())),
+            receiving(end, site(steered, UnixDoor())),
             aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(str(path))) as client,
         ):
             yield client
@@ -53,7 +61,7 @@ async def tcp(steered: Steered, token: str | None = None) -> AsyncIterator[aioht
     end = tcp_socket("127.0.0.1", 0)
     url = f"http://127.0.0.1:{end.getsockname()[1]}"
     door: Door = TcpDoor("127.0.0.1", token)
-    async with receiving(end, Site(steered, Ledger(), door)), aiohttp.ClientSession(url) as client:
+    async with receiving(end, site(steered, door)), aiohttp.ClientSession(url) as client:
         yield client
 
 
@@ -172,6 +180,18 @@ async def test_a_link_from_elsewhere_may_be_followed(steered: Steered) -> None:
         assert (await text(client, "POST", "/pause", headers=form))[0] == 421
 
 
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_an_address_that_is_taken_is_named_as_it_was_given(host: str, shown: str) -> None:
+    try:
+        taken = tcp_socket(host, 0)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    with taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=re.escape(f"--listen: {shown}:{port} cannot be listened on: ")):
+            tcp_socket(host, port)
+
+
 async def test_browsers_are_told_to_be_careful(steered: Steered) -> None:
     async with tcp(steered) as client, client.get("/") as answer:
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -184,7 +204,7 @@ async def test_browsers_are_told_to_be_careful(steered: Steered) -> None:
 async def test_a_watcher_is_told_at_once_what_changes_and_now_and_then_anyway(
     path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "LONGEST", 0.6)
+    monkeypatch.setattr(feed, "LONGEST", 0.6)
     async with unix(path, steered) as client, client.get("/events") as answer:
         assert answer.content_type == "text/event-stream"
         assert await answer.content.readuntil(b"\n\n") == b"retry: 1000\n\n"
@@ -212,8 +232,26 @@ async def test_the_page_is_sent_what_it_shows(path: Path, steered: Steered) -> N
 def test_time_that_goes_by_is_no_change() -> None:
     later = replace(STATUS, now=2000.0, slots=(STATUS.slots[0], replace(BUSY, memory=7)), loop_lag=1.0)
 
-    assert stream.gist(later) == stream.gist(STATUS)
-    assert stream.gist(replace(STATUS, slots=())) != stream.gist(STATUS)
+    assert feed.gist(later) == feed.gist(STATUS)
+    assert feed.gist(replace(STATUS, slots=())) != feed.gist(STATUS)
+
+
+async def test_however_many_watch_what_they_see_is_rendered_once(
+    path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[Status] = []
+    monkeypatch.setattr(feed, "LONGEST", 60.0)
+    monkeypatch.setattr(feed, "render_body", lambda status: rendered.append(status) or "")
+    async with unix(path, steered) as client:
+        watchers = [await client.get("/events?as=html") for _ in range(stream.MOST)]
+        for _ in range(2):
+            for watcher in watchers:
+                await watcher.content.readuntil(b"event: page\ndata: \n\n")
+            steered.shown = replace(steered.shown, state="draining")
+        for watcher in watchers:
+            watcher.close()
+
+    assert [status.state for status in rendered] == ["serving", "draining"]
 
 
 async def test_too_many_watchers_leave_room_for_others(path: Path, steered: Steered) -> None:
@@ -261,7 +299,8 @@ async def test_a_watcher_that_does_not_read_is_let_go(
 ) -> None:
     monkeypatch.setattr(stream, "PATIENCE", 0.2)
     monkeypatch.setattr(stream, "SHORTEST", 0.01)
-    monkeypatch.setattr(stream, "LONGEST", 0.0)
+    monkeypatch.setattr(feed, "SHORTEST", 0.0)
+    monkeypatch.setattr(feed, "LONGEST", 0.0)
     steered.shown = replace(STATUS, quarantined=("x" * 100_000,))
     async with unix(path, steered):
         with socket.socket(socket.AF_UNIX) as idle:

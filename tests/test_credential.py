@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -81,6 +85,87 @@ def test_a_pipe_is_read_once_and_remembered(tmp_path: Path) -> None:
     writer.join()
 
     assert first.token == second.token == "mbx_piped"
+
+
+READ_STANDARD_INPUT = """
+import json, os, sys
+from pathlib import Path
+from supervisor.config import ConfigError
+from supervisor.credential import CredentialSource
+
+source = CredentialSource(Path("-"), {})
+try:
+    read = [source.read().token, source.read().token]
+except ConfigError as error:
+    sys.exit(str(error))
+print(json.dumps({
+    "read": read, "file": str(source.file), "warning": source.read().warning, "place": source.place,
+    "stdin": os.readlink("/proc/self/fd/0"), "left": sys.stdin.read(),
+}))
+"""
+
+
+def reading(stdin: IO[bytes] | int) -> tuple[dict[str, Any], str]:
+    """What a process tells that takes the key from its standard input, and its complaint."""
+    command = [sys.executable, "-c", READ_STANDARD_INPUT]
+    ended = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
+    return (json.loads(ended.stdout) if ended.returncode == 0 else {}), ended.stderr
+
+
+def test_standard_input_is_read_once_and_then_gone(key_file: Path) -> None:
+    with key_file.open("rb") as stdin:
+        told, _ = reading(stdin)
+
+    assert told["read"] == ["mbx_file", "mbx_file"]
+    assert (told["stdin"], told["left"]) == ("/dev/null", "")
+    assert told["place"] == "standard input, which is read at the start only"
+
+
+def test_the_file_behind_standard_input_is_known_to_be_hidden(key_file: Path) -> None:
+    key_file.chmod(0o644)
+    with key_file.open("rb") as stdin:
+        told, _ = reading(stdin)
+    with key_file.open("rb") as stdin:
+        key_file.unlink()
+        removed, _ = reading(stdin)
+
+    assert told["file"] == str(key_file)
+    assert told["warning"].startswith(f"other users can read the API key file {key_file}")
+    assert (removed["file"], removed["warning"]) == ("None", None)
+
+
+def test_standard_input_may_be_a_pipe_that_is_filled_piece_by_piece() -> None:
+    reading_end, writing_end = os.pipe()
+
+    def fill() -> None:
+        with open(writing_end, "wb", buffering=0) as pipe:
+            pipe.writelines([b"mbx_", b"pi", b"ped\n"])
+
+    writer = threading.Thread(target=fill)
+    writer.start()
+    with open(reading_end, "rb") as stdin:
+        told, _ = reading(stdin)
+    writer.join()
+
+    assert told["read"] == ["mbx_piped", "mbx_piped"]
+    assert told["file"] == "None"
+
+
+def test_a_standard_input_without_a_key_is_one_sentence(tmp_path: Path) -> None:
+    terminal, other_end = os.openpty()
+    with tmp_path.joinpath("closed").open("w") as output:
+        closed = f'exec "$0" -c "$1" <&- 2>"{output.name}"'
+        subprocess.run(["sh", "-c", closed, sys.executable, READ_STANDARD_INPUT], check=False)
+
+    complaints = [reading(subprocess.DEVNULL)[1], reading(terminal)[1], (tmp_path / "closed").read_text()]
+
+    assert complaints == [
+        "the API key in standard input is empty\n",
+        "the API key cannot be read from standard input: it is a terminal, which would show the key\n",
+        "the API key cannot be read from standard input: it is closed\n",
+    ]
+    os.close(terminal)
+    os.close(other_end)
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])

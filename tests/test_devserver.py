@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from supervisor.devserver.app import DevServer, DevServerSettings, HangUp, LoseAnswer, serve
+from supervisor.devserver.app import DevServer, DevServerSettings, HangUp, LoseAnswer
 from supervisor.devserver.errors import Invalid, Unknown
 from tests.devserver_fixtures import PROJECT, Caller, calls_named, running, spec
 
@@ -752,19 +752,6 @@ async def test_the_conveniences_refuse_what_is_wrong(server):
         server.job("job_0")
     with pytest.raises(Unknown):
         await server.cancel_run("run_0")
-
-
-async def test_serve_runs_until_cancelled():
-    ready = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(serve(DevServerSettings(), on_ready=ready.set_result))
-    server = await ready
-
-    async with aiohttp.ClientSession(server.url, headers={"Authorization": "Bearer k"}) as session:
-        assert (await Caller(session).get("runs"))[0] == 200
-
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
 
 
 async def test_an_error_of_the_block_passes_through_as_it_is():

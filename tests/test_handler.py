@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from supervisor import Context, handler
-from supervisor.handler import Limits, Registry
+from supervisor.handler import Registry
+from supervisor.limits import Limits
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,7 @@ def test_a_forgotten_name_is_explained():
         ({"cancel_grace": 0}, None, None),
         ({"cancel_grace": "x"}, ValueError, "cancel_grace: 'x' is not a duration"),
         ({"idempotent": "yes"}, TypeError, "idempotent is True or False, not 'yes'"),
+        ({"timeuot": "10m"}, TypeError, "there is no limit 'timeuot'; there are timeout, cancel_grace, "),
     ],
 )
 def test_limits_that_make_no_sense_are_refused_with_the_functions_name(limits, error, sentence):

@@ -44,6 +44,8 @@ def test_what_has_happened_comes_from_the_ledger() -> None:
     ledger.job_ended(ended("lease_lost"))
     ledger.beat("accepted", seconds=0.02, slack=21.0)
     ledger.child_start_seconds.observe(0.003)
+    ledger.job_start_seconds.observe(0.004)
+    ledger.child_exits["oom"] += 1
     ledger.events_sent += 5
 
     values = samples(ledger)
@@ -56,6 +58,10 @@ def test_what_has_happened_comes_from_the_ledger() -> None:
     assert values["job_seconds_sum", (("handler", "resize"),)] == 1.3
     assert values["heartbeats_total", (("result", "accepted"),)] == 1
     assert values["child_starts_total", ()] == 1
+    assert values["job_queue_to_start_seconds_count", ()] == 1
+    assert values["job_queue_to_start_seconds_sum", ()] == 0.004
+    assert values["child_exits_total", (("reason", "oom"),)] == 1
+    assert values["child_exits_total", (("reason", "crash"),)] == 0
     assert values["events_sent_total", ()] == 5
 
 

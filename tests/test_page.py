@@ -48,6 +48,35 @@ def test_the_table_is_there_without_javascript(browser: Browser) -> None:
     assert buttons == [], "they would do nothing"
 
 
+@pytest.mark.parametrize("access", list(Access))
+def test_every_row_is_as_wide_as_its_table(browser: Browser, access: Access) -> None:
+    status = story.status(2, slots=(story.slot(0, story.job(0)), story.slot(1, None)))
+    with PageServer(status, access) as server:
+        browser.open(server.url, width=1280)
+        edges = browser.run(
+            "return [...document.querySelectorAll('.slots tbody, .slots tbody tr')].map(each => Math.round(Math.max("
+            "...[each, ...each.children].filter(part => part.checkVisibility())"
+            ".map(part => part.matches('tr') ? 0 : part.getBoundingClientRect().right))))"
+        )
+
+    assert len(edges) == 3
+    assert len(set(edges)) == 1, edges
+
+
+@pytest.mark.parametrize("width", [1280, 1200])
+def test_the_longest_pid_stays_in_its_column(browser: Browser, width: int) -> None:
+    slot = msgspec.structs.replace(story.slot(0, story.job(0)), pid=4_194_304)
+    with PageServer(story.status(1, slots=(slot,))) as server:
+        browser.open(server.url, width=width)
+        pid, job = browser.run(
+            "return ['.slot small', '.job div'].map(each => document.querySelector('#slot-0 ' + each)"
+            ".getBoundingClientRect()).map(box => [box.left, box.right, box.height])"
+        )
+
+    assert pid[1] < job[0]
+    assert pid[2] < 24
+
+
 def test_it_changes_as_the_worker_does_without_being_loaded_again(browser: Browser) -> None:
     with PageServer(story.status()) as server:
         browser.open(server.url)

@@ -169,6 +169,21 @@ async def settled_until_admitted(world: Slots) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("is_forgotten", [False, True])
+async def test_who_is_being_called_is_not_stuck_but_who_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, *, is_forgotten: bool
+) -> None:
+    async with slots(3) as world:
+        assert not world.polls.is_stuck
+        if is_forgotten:
+            monkeypatch.setattr(world.polls, "_admit", lambda: None)
+
+        world.let_go(0)
+        await settled_until_admitted(world)
+
+        assert world.polls.is_stuck == is_forgotten
+
+
 @pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
 async def test_a_turn_that_fails_is_over(error: type[BaseException]) -> None:
     polls = Polls(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 import pytest
 
 from supervisor.cli import main
-from supervisor.config import OPTIONS
 from supervisor.control.metrics import PREFIX, exposition
 from supervisor.exit_code import ExitCode
-from supervisor.handler import handler
 from supervisor.ledger import Ledger
 from supervisor.process import environment
+from supervisor.settings import OPTIONS
+from supervisor.stated import Stated
 from tests.handler_world import World
 from tests.status_world import STATUS
 
@@ -115,9 +114,7 @@ def test_what_to_do_first_is_on_the_first_screen() -> None:
 
 
 def test_every_argument_of_the_decorator_is_named() -> None:
-    arguments = set(inspect.signature(handler).parameters) - {"name"}
-
-    assert not [argument for argument in arguments if f"`{argument}`" not in TEXT]
+    assert not [argument for argument in Stated.__annotations__ if f"`{argument}`" not in TEXT]
 
 
 def test_every_failure_of_our_own_is_named() -> None:

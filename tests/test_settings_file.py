@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import ConfigError, Machine, Settings, keep_fixed, resolve
+from supervisor.config import ConfigError, Machine, keep_fixed, resolve
+from supervisor.settings import Settings
 from supervisor.settings_file import parse_settings, read_settings_file
 
 MACHINE = Machine(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))

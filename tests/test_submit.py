@@ -90,6 +90,22 @@ async def test_a_run_that_failed_is_exit_code_1_and_says_why(
     assert "ValueError: no such image" in printed.err.splitlines()[-1]
 
 
+async def test_a_traceback_stands_below_its_job_and_is_told_once(
+    server: DevServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = "no such image\n\nTraceback:\n  line 3\x1b[2J"
+    outcome = {"status": "failed", "error_type": "ValueError", "error_message": message}
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work(server, outcome, []))
+        await submit(target(server), "resize-image", {}, queue=None, follow=True)
+
+    failed, *traceback, run = capsys.readouterr().err.splitlines()[3:]
+    assert failed.endswith(" failed, attempt 1: ValueError: no such image")
+    assert traceback == ["    Traceback:", "      line 3\\u001b[2J"]
+    assert run.endswith("ValueError: no such image")
+
+
 class CuttingServer:
     """Serves one run whose stream is cut, then refused, then replayed to its end."""
 

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 
 from supervisor import unit
 from supervisor.cli import main
-from supervisor.config import OPTIONS, ConfigError
+from supervisor.config import ConfigError
 from supervisor.duration import parse_duration
 from supervisor.exit_code import ExitCode
+from supervisor.settings import OPTIONS
 from supervisor.unit import Installation
 
 SHIPPED = Path(__file__).parents[1] / "systemd"
@@ -100,17 +101,17 @@ def test_a_unit_has_no_mistake(tmp_path: Path, name: str) -> None:
 
 
 @needs_analyze
-@pytest.mark.parametrize("drop_in", ["", unit.delegation()])
-def test_the_service_gives_little_away(tmp_path: Path, drop_in: str) -> None:
-    folder = tmp_path / "mobius-supervisor.service.d"
-    folder.mkdir()
-    (folder / "delegate.conf").write_text(drop_in)
+@pytest.mark.parametrize("name", ["mobius-supervisor.service", "mobius-supervisor@.service"])
+@pytest.mark.parametrize("is_delegated", [False, True])
+def test_a_unit_gives_little_away(tmp_path: Path, name: str, *, is_delegated: bool) -> None:
+    if is_delegated:
+        (tmp_path / f"{name}.d").mkdir()
+        (tmp_path / f"{name}.d" / "delegate.conf").write_text(unit.delegation())
 
-    ended = analyzed(
-        tmp_path, "mobius-supervisor.service", "security", "--offline=true", "--threshold=20", "--no-pager"
-    )
+    ended = analyzed(tmp_path, name, "security", "--offline=true", "--threshold=20", "--no-pager")  # 2.0 of 10
 
     assert ended.returncode == 0, ended.stdout
+    assert bool(re.search("^✗ Delegate=", ended.stdout, re.MULTILINE)) == is_delegated  # the drop-in counts
 
 
 def test_the_service_does_not_restart_what_a_restart_cannot_help() -> None:

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import click
 
-from supervisor import config
-from supervisor.asking import asked, fail, values_of
+from supervisor import config, kinds
+from supervisor.asking import asked, fail, reads, values_of
 from supervisor.config import ConfigError
 from supervisor.exit_code import ExitCode
 
@@ -31,6 +31,8 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
     """Show what the running supervisor is doing."""
     from supervisor.control.caller import call
 
+    if as_json and watch:
+        raise ConfigError("--json and --watch exclude each other; GET /events streams JSON")
     with _one_sentence():
         path = _socket(answers)
         if as_json:
@@ -52,10 +54,13 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
+@click.argument("job_id", metavar="JOB", callback=reads(kinds.NAME))
 @_places
 def stack(job_id: str, **answers: Any) -> None:
-    """Show the Python stack of a running job, also from inside a C call."""
+    """Show the Python stack of a running job.
+
+    Also from inside a C call.
+    """
     import json
 
     from supervisor.printable import escaped
@@ -65,7 +70,7 @@ def stack(job_id: str, **answers: Any) -> None:
 
 
 @click.command()
-@click.argument("job_id", metavar="JOB")
+@click.argument("job_id", metavar="JOB", callback=reads(kinds.NAME))
 @_places
 def cancel(job_id: str, **answers: Any) -> None:
     """Stop a running job; it is reported as `Cancelled`."""

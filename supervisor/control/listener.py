@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from supervisor.authority import authority
 from supervisor.config import ConfigError
 from supervisor.control.place import is_answered, too_long
 
@@ -43,7 +44,8 @@ def tcp_socket(host: str, port: int) -> socket.socket:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[4][:2], family=address[0], backlog=BACKLOG)
     except OSError as error:
-        raise ConfigError(f"--listen: {host}:{port} cannot be listened on: {error.strerror or error}") from error
+        where = authority(host, port)
+        raise ConfigError(f"--listen: {where} cannot be listened on: {error.strerror or error}") from error
 
 
 def _refuse_what_is_no_leftover(path: Path) -> None:

@@ -85,6 +85,11 @@ def _jobs(ledger: Ledger) -> Iterator[Metric]:
     for handler, histogram in ledger.job_seconds.items():
         lengths.add_metric((handler,), _buckets(histogram), histogram.total)
     yield lengths
+    yield _histogram(
+        "job_queue_to_start_seconds",
+        "From the answer to a claim until a child has the job; how long the server had queued it, it does not say.",
+        ledger.job_start_seconds,
+    )
     yield _counters("log_bytes", "Text that handlers printed or logged.", "stream", ledger.log_bytes)
 
 

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import structlog
 
-from supervisor.config import ConfigError, Settings
+from supervisor.authority import authority
+from supervisor.config import ConfigError
 from supervisor.control.door import Door, TcpDoor, UnixDoor
+from supervisor.control.feed import Feed
 from supervisor.control.listener import tcp_socket, unix_socket
 from supervisor.control.place import folder, socket_path
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
 from supervisor.ledger import Ledger
+from supervisor.settings import Settings
 from supervisor.steering import Steering
 
 log = structlog.get_logger("control")
@@ -28,9 +31,10 @@ async def controlled(
     settings: Settings, environment: Mapping[str, str], steering: Steering, ledger: Ledger
 ) -> AsyncIterator[None]:
     """Answer at the control socket, and at `--listen`, inside the block; raise `ConfigError`."""
+    feed = Feed(steering)
 
     def site(door: Door) -> Site:
-        return Site(steering, ledger, door)
+        return Site(steering, ledger, door, feed)
 
     with ExitStack() as sockets:
         async with AsyncExitStack() as receptions:
@@ -47,10 +51,9 @@ async def controlled(
             if settings.listen is not None:
                 host, port = settings.listen
                 listening = tcp_socket(host, port)
-                address = "{}:{}".format(*listening.getsockname()[:2])
                 door = TcpDoor(host, _token(settings.listen_token_file))
                 await receptions.enter_async_context(receiving(listening, site(door)))
-                log.info("listening", page=f"http://{address}/")
+                log.info("listening", page=f"http://{authority(*listening.getsockname()[:2])}/")
             yield
 
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from supervisor import health
 from supervisor.control import metrics
 from supervisor.control.door import Door, NotAdmitted
+from supervisor.control.feed import Feed
 from supervisor.control.stream import Stream
 from supervisor.ledger import Ledger
 from supervisor.page.document import CONTENT_SECURITY_POLICY, render
@@ -53,11 +54,11 @@ class Route:
 class Site:
     """Answers the requests that come in by one door."""
 
-    def __init__(self, steering: Steering, ledger: Ledger, door: Door) -> None:
+    def __init__(self, steering: Steering, ledger: Ledger, door: Door, feed: Feed) -> None:
         self._steering = steering
         self._ledger = ledger
         self._door = door
-        self._stream = Stream(steering)
+        self._stream = Stream(feed)
         self._routes = (
             Route("GET", "/", self._show_page),
             Route("GET", "/healthz", self._show_health),

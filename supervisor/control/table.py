@@ -49,6 +49,8 @@ def _rest(status: Status) -> Iterator[str]:
         yield f"          not served: {escaped(problem)}"
     if code.error is not None:
         yield f"reload    failed: {escaped(code.error)}"
+    if status.standstill is not None:
+        yield f"stuck     {escaped(status.standstill)}"
     if status.spool.items:
         yield f"spool     {_spool(status.spool)}"
     if status.quarantined:

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 from aiohttp import web
 
+from supervisor.authority import authority
 from supervisor.devserver.answers import answer_errors, demand_key, demand_project
 from supervisor.devserver.changes import Changes
 from supervisor.devserver.dispatch import Dispatch
@@ -32,20 +33,12 @@ from supervisor.devserver.sse import EventStreams
 from supervisor.devserver.store import Store
 from supervisor.devserver.worker_views import WorkerViews
 
-__all__ = ["Call", "DevServer", "DevServerSettings", "HangUp", "LoseAnswer", "serve"]
+__all__ = ["Call", "DevServer", "DevServerSettings", "HangUp", "LoseAnswer"]
 
 Value = TypeVar("Value")
 
 _SHUTDOWN_TIMEOUT = 2.0
 _SHOWN_RUNS = 20
-
-
-async def serve(settings: DevServerSettings, *, on_ready: Callable[[DevServer], None] | None = None) -> None:
-    """Serve until cancelled; `on_ready` is called once the server listens and its `url` is known."""
-    async with DevServer(settings) as server:
-        if on_ready is not None:
-            on_ready(server)
-        await asyncio.Event().wait()
 
 
 class DevServer:
@@ -93,7 +86,7 @@ class DevServer:
     def url(self) -> str:
         """The base address, without a path, while the server is open."""
         host, port = self._runner.addresses[0][:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"http://{authority(host, port)}"
 
     @property
     def projects(self) -> frozenset[str]:

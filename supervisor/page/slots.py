@@ -36,8 +36,9 @@ def _row(slot: SlotStatus) -> Markup:
     identity = f"slot-{slot.slot}"
     if slot.job is None:
         number = element("th", str(slot.slot), scope="row", class_="slot")
-        standing = element("td", _without_job(slot), colspan=str(len(_HEADINGS) - 1))
-        return element("tr", number, standing, id=identity, class_="free")
+        # Up to the actions, which are not there for whoever may only look: a column more would stand empty.
+        standing = element("td", _without_job(slot), colspan=str(len(_HEADINGS) - 2), class_="standing")
+        return element("tr", number, standing, element("td", class_="actions"), id=identity, class_="free")
     return element("tr", _slot(slot), *_job(slot.job), id=identity, class_="stopping" if slot.job.stopping else "busy")
 
 

@@ -21,6 +21,7 @@ from tests.harness import KEY, calls, event, finished_job, reports, result_of, s
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on, whatever the tests do
 
 CREDENTIAL = "/run/credentials/mobius-supervisor.service/mobius-api-key"
+ADMINISTRATORS = "/etc/mobius-supervisor/api-key"
 needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_SIGNALS, reason="this kernel's Landlock is old")
 
 
@@ -165,6 +166,23 @@ async def test_a_handler_finds_the_key_nowhere(server: DevServer, service: Insta
     assert [way for way, told in came.items() if told == "not there" and not way.startswith(("own", "command"))] == []
     assert came["the credential"] == "PermissionError"
     assert "own memory" in came
+
+
+async def test_a_key_given_by_standard_input_is_found_nowhere(server: DevServer, service: Installation) -> None:
+    service.configure(
+        server.url,
+        f"StandardInput=file:{ADMINISTRATORS}\nLoadCredential=\nProtectProc=default\n",
+        MOBIUS_SUPERVISOR_API_KEY_FILE="-",
+    )
+    await systemctl(service, "start")
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+
+    job = await finished_job(server, await start_job(server, "spy", {"digest": digest, "key_file": ADMINISTRATORS}))
+
+    came = result_of(reports(server, job.id)[0])
+    assert [way for way, told in came.items() if told == "found"] == []
+    assert came["the credential"] == "PermissionError"
+    assert came["descriptors of the parent"] == "PermissionError"
 
 
 @needs_landlock

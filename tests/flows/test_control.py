@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import re
 import resource
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,11 +18,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import aiohttp
 import pytest
 
+from supervisor.control.metrics import PREFIX
 from supervisor.devserver.app import DevServer
 from tests.flows.test_crash import bearers, ended, mark_of
-from tests.harness import GENEROUS, HANDLERS, KEY, calls, event, events, finished_job, program, reports, start_job
+from tests.harness import (
+    GENEROUS,
+    HANDLERS,
+    KEY,
+    calls,
+    event,
+    events,
+    finished_job,
+    logged,
+    program,
+    reports,
+    start_job,
+)
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # the program brings its own loop; ours does not matter
 
@@ -195,6 +212,27 @@ async def test_who_pauses_is_seen_until_somebody_resumes(server: DevServer, stat
     assert (resumed.code, afterwards["state"], afterwards["claims"]["reason"]) == (0, "serving", None)
 
 
+async def test_only_resume_ends_a_pause_by_command_and_it_ends_any(server: DevServer, state: Path) -> None:
+    async with quitting(server.url, state) as process:
+        await logged(state, '"serving"')
+        await run("pause", state=state)
+        process.send_signal(signal.SIGCONT)  # as systemd sends it, and a shell
+        process.send_signal(signal.SIGTSTP)
+        await logged(state, '"by":"SIGTSTP"')
+        process.send_signal(signal.SIGCONT)
+        await logged(state, "still paused: nothing is claimed until")
+        after_both = await shown(state)
+        process.send_signal(signal.SIGTSTP)
+        while (state / "log").read_text().count('"by":"SIGTSTP"') < 2:
+            await asyncio.sleep(0.01)
+        await run("resume", state=state)
+        after_that = await shown(state)
+
+    assert after_both["state"] == "paused"
+    assert "by the control socket since " in after_both["claims"]["reason"]
+    assert (after_that["state"], after_that["claims"]["reason"]) == ("serving", None)
+
+
 async def test_a_reload_is_waited_for_and_its_refusal_told(server: DevServer, state: Path, tmp_path: Path) -> None:
     handlers = tmp_path / "handlers"
     handlers.mkdir()
@@ -245,6 +283,19 @@ async def test_a_job_that_is_not_there_is_one_sentence(server: DevServer, state:
             assert (answer.code, answer.err) == (1, "Error: no job 'job/../nowhere' runs here\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (("cancel", ""), "Error: Invalid value for 'JOB': must not be empty"),
+        (("status", "--json", "--watch"), "Error: --json and --watch exclude each other; GET /events streams JSON"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(command: tuple[str, ...], sentence: str, state: Path) -> None:
+    answer = await run(*command, state=state)
+
+    assert (answer.code, answer.err.splitlines()[-1]) == (2, sentence)
+
+
 async def test_of_two_one_is_named_by_its_worker_id_or_its_socket(server: DevServer, state: Path) -> None:
     async with quitting(server.url, state, worker_id="one"), quitting(server.url, state, worker_id="two"):
         for name in ("one", "two"):
@@ -277,6 +328,47 @@ async def test_after_a_sigkill_the_next_one_takes_the_place(server: DevServer, s
         await finished_job(server, await start_job(server, "echo"))
 
         assert (await shown(state))["pid"] == process.pid
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_the_page_is_where_the_log_says(server: DevServer, state: Path, host: str) -> None:
+    if host == "[::1]" and not has_ipv6():
+        pytest.skip("there is no IPv6 here")
+    async with quitting(server.url, state, listen=f"{host}:0"):
+        await logged(state, '"listening"')
+        (page,) = re.findall(r'"page":"(.*?)"', (state / "log").read_text())
+        async with aiohttp.ClientSession() as client, client.get(page) as answer:
+            assert answer.status == 200
+
+    assert page.startswith(f"http://{host}:")
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+async def test_what_jobs_did_can_be_scraped(server: DevServer, state: Path) -> None:
+    async with quitting(server.url, state, worker_id="one", workers="1"):
+        for action in ("fresh", "fresh", "segfault"):
+            await finished_job(server, await start_job(server, action))
+        figures = await scraped(state / "run" / "one.sock")
+        while figures["child_starts_total"] < 4:
+            figures = await scraped(state / "run" / "one.sock")
+
+    ends = {reason: figures[f'child_exits_total{{reason="{reason}"}}'] for reason in ("recycle", "crash", "oom")}
+    assert ends == {"recycle": 2, "crash": 1, "oom": 0}
+    assert figures["job_queue_to_start_seconds_count"] == 3
+    assert 0 < figures["job_queue_to_start_seconds_sum"] < GENEROUS
+
+
+async def scraped(path: Path) -> dict[str, float]:
+    """The figures of a program by name and labels."""
+    connector = aiohttp.UnixConnector(str(path))
+    async with aiohttp.ClientSession(connector=connector) as client, client.get("http://localhost/metrics") as answer:
+        lines = re.findall(rf"^{PREFIX}(.+) (\S+)$", await answer.text(), re.MULTILINE)
+    return {name: float(value) for name, value in lines}
 
 
 async def test_a_command_loads_nothing_heavy(server: DevServer, state: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -119,6 +120,32 @@ async def test_code_that_cannot_be_imported_is_not_taken_over(server: DevServer,
         process.send_signal(signal.SIGHUP)
         await logged(state, '"reloaded"')
         assert await told(server, await start_job(server, "tells")) == "new"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def broken(:\n", "tells.py:1: SyntaxError"),
+        ("raise ValueError('not today')\n", "tells.py:1: ValueError: not today"),
+        ("import os; os._exit(3)\n", "the process that imports the handlers exited with code 3: it said nothing"),
+    ],
+)
+async def test_a_refused_reload_is_one_line(
+    server: DevServer, state: Path, handlers: Path, source: str, reason: str
+) -> None:
+    async with serving(server, state, handlers) as process:
+        await logged(state, '"event":"serving"')
+        before = (state / "log").read_text()
+        (handlers / "tells.py").write_text(source)
+        process.send_signal(signal.SIGHUP)
+        await logged(state, "not reloaded")
+
+        said = [json.loads(line) for line in (state / "log").read_text().removeprefix(before).splitlines()]
+
+    begun, refused = said
+    assert (begun["event"], begun["by"]) == ("reloading", "SIGHUP")
+    assert (refused["event"], refused["level"]) == ("not reloaded: the old handlers and settings stay", "error")
+    assert reason in refused["error"]
 
 
 async def test_a_module_that_was_broken_before_does_not_stand_in_the_way(

@@ -18,8 +18,8 @@ import pytest
 
 from supervisor import dev
 from supervisor.config import ConfigError
+from supervisor.configuration import require_watchfiles
 from supervisor.devserver.app import DevServer
-from supervisor.watch import require_watchfiles
 from tests.harness import finished_job, is_alive, logged, program, reports, result_of, start_job, started
 
 HANDLER = """
@@ -69,6 +69,30 @@ async def test_a_change_of_a_handler_is_a_reload(
 
         assert result_of(reports(server, job.id)[0]) == "new"
         assert '"by":"a change of tells.py"' in (state / "log").read_text()
+
+
+async def test_after_a_reload_the_folders_of_the_new_settings_are_watched(
+    server: DevServer, state: Path, handlers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOBIUS_SUPERVISOR_WATCH", "1")
+    other = handlers.with_name("other")
+    other.mkdir()
+    write(other, "of another folder")
+    settings = handlers.with_name("settings.toml")
+    settings.write_text(f"handlers = '{handlers}'")
+    async with program(server.url, state, handlers=None, config=str(settings)) as process:
+        await logged(state, '"serving"')
+        settings.write_text(f"handlers = '{other}'")
+        process.send_signal(signal.SIGHUP)
+        await logged(state, '"reloaded"')
+        write(handlers, "of a folder that is none of ours any more")
+        # Nothing tells since when it is watched.
+        while '"generation":3' not in (state / "log").read_text():
+            write(other, "new")
+            await asyncio.sleep(1.0)
+        job = await finished_job(server, await start_job(server, "tells"))
+
+        assert result_of(reports(server, job.id)[0]) == "new"
 
 
 def test_without_the_package_nothing_can_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:

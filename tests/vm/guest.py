@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from aiohttp import ClientSession
 
 from supervisor.devserver.app import DevServer, DevServerSettings
 from tests.harness import KEY, PROJECT, event, finished_job, is_alive, reports, result_of, start_job
@@ -23,6 +26,7 @@ UNIT = "mobius-supervisor.service"
 UNITS = Path("/etc/systemd/system")
 SETTINGS = Path("/etc/mobius-supervisor")
 PATIENCE = 60.0
+LISTEN = "127.0.0.1:9187"
 DELEGATE = """\
 [Service]
 Delegate=memory pids
@@ -54,7 +58,7 @@ def install(url: str) -> None:
     handlers = Path(__file__).parent / "handlers"
     (SETTINGS / "env").write_text(
         f"MOBIUS_BASE_URL={url}\nPROJECT={PROJECT}\n"
-        f"MOBIUS_SUPERVISOR_HANDLERS={handlers}\nMOBIUS_SUPERVISOR_WORKERS=1\n"
+        f"MOBIUS_SUPERVISOR_HANDLERS={handlers}\nMOBIUS_SUPERVISOR_WORKERS=1\nMOBIUS_SUPERVISOR_LISTEN={LISTEN}\n"
     )
     for path in (Path(sys.executable), Path(sys.base_prefix), ROOT):
         for folder in path.parents:  # the unit's user must get there; only this machine's view of it is changed
@@ -106,6 +110,12 @@ class Witness:
         alive = [pid for pid in pids if is_alive(pid)]
         self.seen[name] = {"error_type": body["error_type"], "alive": alive, "message": body["error_message"]}
 
+    async def see_exits(self, name: str) -> None:
+        """How many children have ended, by why."""
+        async with ClientSession() as client, client.get(f"http://{LISTEN}/metrics") as answer:
+            told = re.findall(r'child_exits_total{reason="(\w+)"} (\d+)', await answer.text())
+        self.seen[name] = {reason: int(count) for reason, count in told}
+
     async def see_unit(self, name: str) -> None:
         group = await show("ControlGroup")
         main = await show("MainPID")
@@ -139,6 +149,7 @@ async def main() -> None:
         await witness.see("unit is full", "eats-freely", megabytes=900)
         await witness.see("forks", "forks-until-refused")
         await witness.see("last", "where-it-is")
+        await witness.see_exits("exits")
         await witness.see_unit("unit at last")
         await kill_and_restart()
         await witness.see("restarted", "where-it-is")

@@ -82,6 +82,12 @@ def test_when_the_unit_runs_out_of_memory_that_is_told(seen: dict[str, Any]) -> 
     assert told["error_message"].startswith("the host, or the unit of the supervisor, ran out of memory: the kernel")
 
 
+def test_deaths_for_want_of_memory_are_counted_apart(seen: dict[str, Any]) -> None:
+    exits = seen["exits"]
+
+    assert (exits["oom"], exits["crash"]) == (6, 0)  # four over their limit, one in a grandchild, one with the unit
+
+
 def test_a_job_that_forks_without_end_is_bounded(seen: dict[str, Any]) -> None:
     assert 50 < seen["forks"]["result"] < 100  # half of the unit's TasksMax
 

@@ -1,0 +1,94 @@
+"""The place of a child: it is replaced, and why the one before has ended is written down."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+
+from supervisor.berth import Berth
+from supervisor.ledger import ExitReason, Ledger
+from supervisor.limits import Limits
+from supervisor.process.cgroup import Cgroup
+from supervisor.process.family import Family
+from supervisor.process.zygote import Zygote
+from tests.process_world import world
+
+
+class Source:
+    """One zygote for ever."""
+
+    def __init__(self, zygote: Zygote) -> None:
+        self.zygote = zygote
+        self.ledger = Ledger()
+        self.has_borne = True
+
+    async def successor_of(self, zygote: Zygote) -> None:
+        raise AssertionError(zygote)
+
+    def bore(self) -> None: ...
+
+    @property
+    def exits(self) -> dict[str, int]:
+        return {reason: count for reason, count in self.ledger.child_exits.items() if count}
+
+
+class Grouped(Family):
+    """Gives each child a folder that looks like a control group which counts memory."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def new_cgroup(self) -> Cgroup:
+        return Cgroup(self._folder, counts_memory=True)
+
+
+@asynccontextmanager
+async def berthed(family: Family | None = None) -> AsyncIterator[tuple[Berth, Source]]:
+    async with world() as here:
+        source = Source(here.zygote)
+        berth = Berth(source, family or here.family, structlog.get_logger())
+        try:
+            yield berth, source
+        finally:
+            await berth.discard("shutdown")
+
+
+async def kill_child(berth: Berth) -> None:
+    child = await berth.warm()
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    await child.wait()
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"), [("oom 0\noom_kill 0\n", "crash"), ("oom 1\noom_kill 1\n", "oom"), ("", "crash")]
+)
+@pytest.mark.parametrize("is_after_a_job", [True, False])
+async def test_a_death_for_want_of_memory_is_told_from_a_crash(
+    tmp_path: Path, events: str, reason: ExitReason, *, is_after_a_job: bool
+) -> None:
+    async with berthed(Grouped(tmp_path)) as (berth, source):
+        (tmp_path / "memory.events").write_text(events)
+        await kill_child(berth)
+        if is_after_a_job:
+            await berth.settle(Limits(), "crash")
+        else:
+            (tmp_path / "memory.events").write_text("")
+            await berth.warm()
+
+        assert source.exits == {reason: 1}
+
+
+async def test_without_a_control_group_it_is_a_crash() -> None:
+    async with berthed() as (berth, source):
+        await kill_child(berth)
+        await berth.warm()
+
+        assert source.exits == {"crash": 1}
