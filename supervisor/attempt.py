@@ -180,7 +180,7 @@ class Attempt:
             return Label.LEASE_LOST
         if self._reported is None:
             return Label.FAILED
-        return labelled(self._reported, stop=self._stop, has_crashed=self.killed_its_child)
+        return labelled(self._reported, stop=self._stop, ending=self._child.ending, has_crashed=self.killed_its_child)
 
     @property
     def _last_line(self) -> str | None:

@@ -177,6 +177,6 @@ def _head(entry: Entry) -> list[str]:
 
 
 def _beginning(blob: Blob) -> list[str]:
-    encoded = os.pread(blob.descriptor, HEAD // 3 * 4, 0)
+    encoded = os.pread(blob.descriptor, min(HEAD // 3 * 4, blob.size), 0)  # the file goes on, with the note
     text = base64.b64decode(encoded + b"=" * (-len(encoded) % 4)).decode("utf-8", "replace")
     return [*text.split("\n"), *(["[...]"] if len(encoded) < blob.size else [])]

@@ -65,12 +65,14 @@ def over_memory(used: int, limit: int) -> Stop:
     return Stop("MemoryLimit", message, Label.MEMORY)
 
 
-def labelled(reported: Outcome, *, stop: Stop | None, has_crashed: bool) -> Label:
-    """The word for what was reported of a job that was stopped, or whose child has crashed, or neither."""
+def labelled(reported: Outcome, *, stop: Stop | None, ending: Ending | None, has_crashed: bool) -> Label:
+    """The word for what was reported of a job that was stopped, or whose child has died, or neither."""
     if isinstance(reported, Succeeded):
         return Label.COMPLETED
     if stop is not None and reported.error_type == stop.error_type:
         return stop.label
+    if ending is not None and ending.starvation is not None:
+        return Label.MEMORY
     return Label.CRASHED if has_crashed else Label.FAILED
 
 

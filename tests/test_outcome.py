@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.job import Failed, Outcome, Succeeded
-from supervisor.outcome import CANCELLED, MESSAGE_LIMIT, SHUTDOWN, Stop, clipped, decide, over_memory, timed_out
+from supervisor.outcome import (
+    CANCELLED,
+    MESSAGE_LIMIT,
+    SHUTDOWN,
+    Label,
+    Stop,
+    clipped,
+    decide,
+    labelled,
+    over_memory,
+    timed_out,
+)
 from supervisor.process.exit import Ending, Exit, Starvation
 
 DONE = Succeeded(b"e30=")
@@ -163,3 +174,29 @@ def test_no_message_is_longer_than_the_limit_wherever_its_characters_are_cut(tex
 
 def test_a_message_that_is_no_valid_text_can_still_be_sent() -> None:
     assert clipped("half a pair: \ud800") == "half a pair: \\ud800"
+
+
+STARVED = replace(KILLED, starvation=Starvation(2**30, 2**30))
+
+
+@pytest.mark.parametrize(
+    ("told", "stop", "ending", "label"),
+    [
+        (DONE, None, None, Label.COMPLETED),
+        (BROKEN, None, None, Label.FAILED),
+        (None, None, KILLED, Label.CRASHED),
+        (None, None, STARVED, Label.MEMORY),
+        (None, None, replace(KILLED, starvation=Starvation(None, None)), Label.MEMORY),
+        (None, over_memory(2**31, 2**30), KILLED, Label.MEMORY),
+        (None, TIMEOUT, KILLED, Label.TIMEOUT),
+        (None, CANCELLED, STARVED, Label.CANCELLED),
+        (DONE, CANCELLED, None, Label.CANCELLED),
+        (None, SHUTDOWN, KILLED, Label.SHUTDOWN),
+    ],
+)
+def test_the_word_for_it_tells_what_ended_the_job(
+    told: Outcome | None, stop: Stop | None, ending: Ending | None, label: Label
+) -> None:
+    reported = decide(told, stop=stop, ending=ending)
+
+    assert labelled(reported, stop=stop, ending=ending, has_crashed=told is None and stop is None) == label

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +111,13 @@ class Witness:
         alive = [pid for pid in pids if is_alive(pid)]
         self.seen[name] = {"error_type": body["error_type"], "alive": alive, "message": body["error_message"]}
 
-    async def see_exits(self, name: str) -> None:
-        """How many children have ended, by why."""
+    async def see_metric(self, name: str, metric: str) -> None:
+        """What was counted, by its last label."""
         async with ClientSession() as client, client.get(f"http://{LISTEN}/metrics") as answer:
-            told = re.findall(r'child_exits_total{reason="(\w+)"} (\d+)', await answer.text())
-        self.seen[name] = {reason: int(count) for reason, count in told}
+            told = re.findall(rf'{metric}{{.*="(\w+)"}} (\d+)', await answer.text())
+        self.seen[name] = Counter[str]()
+        for label, count in told:
+            self.seen[name][label] += int(count)
 
     async def see_unit(self, name: str) -> None:
         group = await show("ControlGroup")
@@ -149,7 +152,8 @@ async def main() -> None:
         await witness.see("unit is full", "eats-freely", megabytes=900)
         await witness.see("forks", "forks-until-refused")
         await witness.see("last", "where-it-is")
-        await witness.see_exits("exits")
+        await witness.see_metric("exits", "child_exits_total")
+        await witness.see_metric("outcomes", "jobs_total")
         await witness.see_unit("unit at last")
         await kill_and_restart()
         await witness.see("restarted", "where-it-is")

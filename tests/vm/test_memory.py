@@ -83,9 +83,10 @@ def test_when_the_unit_runs_out_of_memory_that_is_told(seen: dict[str, Any]) -> 
 
 
 def test_deaths_for_want_of_memory_are_counted_apart(seen: dict[str, Any]) -> None:
-    exits = seen["exits"]
+    exits, outcomes = seen["exits"], seen["outcomes"]
 
     assert (exits["oom"], exits["crash"]) == (6, 0)  # four over their limit, one in a grandchild, one with the unit
+    assert (outcomes["memory"], outcomes.get("crashed", 0), outcomes.get("failed", 0)) == (6, 0, 0)
 
 
 def test_a_job_that_forks_without_end_is_bounded(seen: dict[str, Any]) -> None:
