@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.beacon import Beacon, beacon
 from benchmarks.comparison.burden import memory, start, throughput
-from benchmarks.comparison.celery_pool import CeleryPool, KillingCeleryPool, why_not
+from benchmarks.comparison.celery_pool import CeleryPool, FreezingCeleryPool, KillingCeleryPool, why_not
 from benchmarks.comparison.mobius import Ours, Sdk
 from benchmarks.comparison.session import Session
 from benchmarks.comparison.starving import one_loop_in_c, python_loops
@@ -28,18 +28,18 @@ from benchmarks.machine import machine, versions
 Experiment = Callable[[Session, Beacon], dict[str, float | str]]
 
 EXPERIMENTS: dict[str, tuple[Experiment, int]] = {
-    "cancel-python": (cancel_python, 5),
-    "cancel-c": (cancel_c, 5),
-    "kill": (kill_the_worker, 3),
+    "cancel-python": (cancel_python, 3),
+    "cancel-c": (cancel_c, 3),
+    "kill": (kill_the_worker, 2),
     "heartbeats": (python_loops, 1),
     "heartbeats-c": (one_loop_in_c, 1),
-    "outage": (outage, 3),
-    "outage-kill": (outage_and_kill, 3),
-    "crash": (crash, 3),
-    "growth": (growth, 3),
+    "outage": (outage, 2),
+    "outage-kill": (outage_and_kill, 2),
+    "crash": (crash, 1),
+    "growth": (growth, 1),
     "long": (long_jobs, 1),
-    "start": (start, 5),
-    "memory": (memory, 3),
+    "start": (start, 3),
+    "memory": (memory, 2),
     "throughput": (throughput, 3),
 }
 """Each, and how many rounds of it are enough."""
@@ -48,12 +48,20 @@ Found = dict[str, dict[str, list[float | str]]]
 """By the question and the contender."""
 
 
-def contenders(experiment: str) -> dict[str, type[Session]]:
+VARIANTS: dict[str, type[Session]] = {
+    "cancel-python": KillingCeleryPool,
+    "cancel-c": KillingCeleryPool,
+    "memory": FreezingCeleryPool,
+}
+"""Where Celery can do better than it does by default."""
+
+
+def contenders(experiment: str) -> list[tuple[str, type[Session]]]:
     """All that take part in an experiment, if they are here."""
-    known: dict[str, type[Session]] = {"this supervisor": Ours, "the SDK's pool": Sdk}
+    known: list[tuple[str, type[Session]]] = [("this supervisor", Ours), ("the SDK's pool", Sdk)]
     if why_not() is None:
-        known |= {"Celery, prefork": CeleryPool}
-        known |= {"Celery, revoked with SIGKILL": KillingCeleryPool} if experiment.startswith("cancel") else {}
+        known += [("Celery, prefork", CeleryPool)]
+        known += [("Celery, prefork", VARIANTS[experiment])] if experiment in VARIANTS else []
     return known
 
 
@@ -63,10 +71,10 @@ def compare(names: Sequence[str], *, short: bool) -> Found:
     for name in names:
         experiment, rounds = EXPERIMENTS[name]
         for number in range(1 if short else rounds):
-            for contender, kind in contenders(name).items():
-                print(f"round {number + 1}: {name}, {contender}", file=sys.stderr, flush=True)
+            for contender, kind in contenders(name):
+                print(f"round {number + 1}: {name}, {contender}{kind.variant}", file=sys.stderr, flush=True)
                 for question, answer in _try(experiment, kind).items():
-                    found.setdefault(question, {}).setdefault(contender, []).append(answer)
+                    found.setdefault(question + kind.variant, {}).setdefault(contender, []).append(answer)
     return found
 
 

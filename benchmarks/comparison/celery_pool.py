@@ -82,6 +82,17 @@ class CeleryPool(Session):
 
 
 class KillingCeleryPool(CeleryPool):
-    """The same; what is cancelled is not asked."""
+    """The same; what is revoked is not asked."""
 
+    variant = ', `signal="SIGKILL"`'
     signal = "SIGKILL"
+
+
+class FreezingCeleryPool(CeleryPool):
+    """The same; its children share what was imported."""
+
+    variant = ", `gc.freeze()` before the forks"
+
+    def worker_command(self, workers: int, *, heavy: bool, memory: int | None) -> Sequence[str]:
+        command = super().worker_command(workers, heavy=heavy, memory=memory)
+        return [*command, "--include", "benchmarks.comparison.frozen"]

@@ -27,6 +27,9 @@ _LOOK_EVERY = 0.01
 class Session(ABC):
     """One contender at work, in a folder of its own; in the end nothing of it is left."""
 
+    variant = ""
+    """What is not as everywhere else, as a part of a question."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = folder / "log"
