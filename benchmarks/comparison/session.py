@@ -39,7 +39,11 @@ class Session(ABC):
         self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        self.start_queue()
+        try:
+            self.start_queue()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
@@ -47,13 +51,17 @@ class Session(ABC):
     ) -> None:
         if error is not None:
             print(self.log.read_text()[-4000:], file=sys.stderr)
+        self._end()
+
+    def _end(self) -> None:
         for process in self._started:
             _end_session_of(process)
         self._log.close()
 
     def start_queue(self) -> None:
         self._queue = self._spawn(self.queue_command())
-        until(self.is_queue_up)
+        if not until(self.is_queue_up):
+            raise TimeoutError(f"the queue does not start: {self.log.read_text()[-1000:]}")
 
     def stop_queue(self) -> None:
         """As when its host is started anew: what it has accepted, it remembers."""
