@@ -75,14 +75,15 @@ class Mobius(Session):
 
 
 class Ours(Mobius):
-    """This supervisor, by default settings where no memory limit is asked for."""
+    """This supervisor, which is told how long the server's leases are: all else as it is by default."""
 
     def worker_command(self, workers: int, *, heavy: bool, memory: int | None) -> Sequence[str]:
         handlers = ":".join(map(str, (HANDLERS, HEAVY) if heavy else (HANDLERS,)))
         options = {"base-url": self.url, "project": "bench", "handlers": handlers, "workers": workers}
+        options |= {"state-dir": self.folder, "worker-id": "compared", "lease-ttl": f"{LEASE_TTL}s"}
         if memory is not None:
             options["job-memory"] = f"{memory}MiB"
-        return ["-m", "supervisor", "run", *_flags({**options, "state-dir": self.folder, "worker-id": "compared"})]
+        return ["-m", "supervisor", "run", *_flags(options)]
 
 
 class Sdk(Mobius):
