@@ -27,7 +27,7 @@ def outage_and_kill(session: Session, told: Beacon) -> dict[str, float | str]:
 
 
 def _outage(session: Session, told: Beacon, what: str, *, kills: bool) -> dict[str, float | str]:
-    """Celery has no leases: its broker's visibility timeout and result store are no match for them, and not compared."""
+    """Without Celery: see RESULTS.md for why it has no figures here."""
     if not isinstance(session, Mobius):
         return {}
     session.start_worker(1)
