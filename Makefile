@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 BENCH := .venv-bench
 
-.PHONY: demo test soak bench check format clean
+.PHONY: demo test soak bench compare check format clean
 
 demo: $(READY)
 	$(BIN)/python -m supervisor.demo
@@ -23,6 +23,11 @@ soak: $(READY)
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m benchmarks $(BENCH_ARGS)
 
+# A quarter of an hour beside the published client's pool and Celery's, which needs redis-server; prints a table.
+# COMPARE_ARGS="cancel-c crash" for some experiments, --short for one round of each.
+compare: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks.comparison $(COMPARE_ARGS)
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,7 +42,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# A virtual environment of its own: the published client that it measures is another version than the tests' one.
+# A virtual environment of its own: what is measured beside the program stays out of the tests' one.
 $(BENCH)/.ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

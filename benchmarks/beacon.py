@@ -22,6 +22,16 @@ class Beacon:
         """The next message."""
         return self._end.recv(4096)
 
+    def hear_within(self, seconds: float) -> str | None:
+        """The next message as text; None when there is none in this time."""
+        self._end.settimeout(max(seconds, 1e-6))
+        try:
+            return self._end.recv(4096).decode()
+        except TimeoutError:
+            return None
+        finally:
+            self._end.settimeout(PATIENCE)
+
 
 @contextmanager
 def beacon() -> Iterator[Beacon]:

@@ -38,7 +38,7 @@ class Heartbeats:
             server.until(lambda tally: len(tally["claims"]) == WORKERS)
             time.sleep(self.seconds)
             tally, ended_at = server.tally(), time.monotonic()
-        self.lateness += _lateness(tally["claims"], tally["beats"], ended_at)
+        self.lateness += lateness_of(tally["claims"], tally["beats"], ended_at)
 
     def figures(self) -> list[Figure]:
         return [
@@ -48,8 +48,11 @@ class Heartbeats:
         ]
 
 
-def _lateness(claims: Iterable[float], beats: Iterable[tuple[str, float]], ended_at: float) -> list[float]:
-    """The server names the jobs by the order in which it hands them out."""
+def lateness_of(claims: Iterable[float], beats: Iterable[tuple[str, float]], ended_at: float) -> list[float]:
+    """Milliseconds by which each heartbeat came more than an interval after what was before it, or has not come yet.
+
+    The server names the jobs by the order in which it hands them out.
+    """
     times = {f"{number:08}": [claimed_at] for number, claimed_at in enumerate(claims)}
     for job, at in beats:
         times[job].append(at)

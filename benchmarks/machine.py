@@ -8,7 +8,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("aiohttp", "uvloop", "msgspec", "psutil", "numpy", "pebble", "deepnoodle-mobius")
+PACKAGES = ("aiohttp", "uvloop", "msgspec", "psutil", "numpy", "pebble", "deepnoodle-mobius", "celery", "redis")
 
 
 def machine() -> str:
