@@ -359,16 +359,10 @@ class Attempt:
         self._forward()
         report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
-            if not (self._is_quick and self._reporter.spool_after):  # otherwise the first look sees to it
-                await self._keep_in_time()
-            if self._child_is_spent:
-                await self._child.kill()
-            if self._stopping:
-                self._note_stop(told)
-            await self._deliver_events(lambda: self._heed_cancel(report, told))
-            outcome = self._decide(told)
-            self._lease.report_begins()  # a cancel that comes from here on comes too late
-            await report.replace(outcome)
+            if self._is_plain:
+                self._lease.report_begins()
+            else:
+                await self._make_certain(report, told)
             # It is checked before each send: after a suspend the replay may ask the server whether it still counts.
             answer = await report.deliver(lambda: self._lease.check(self._now()))
         finally:
@@ -381,6 +375,25 @@ class Attempt:
         self._reported = report.outcome
         self._seconds = self._now() - self._began_at
         self._log_outcome(report.outcome, round(self._seconds, 3))
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether nothing is left to be done or waited for before the report begins, as with most jobs."""
+        is_soon = self._is_quick and self._reporter.spool_after > 0  # the first look has it kept, if it comes to that
+        return is_soon and self._courier is None and not self._stopping and not self._child_is_spent
+
+    async def _make_certain(self, report: Report, told: Outcome | None) -> None:
+        """Do what is to be done before the report begins; a cancel that comes meanwhile still counts."""
+        if not self._is_quick or self._reporter.spool_after == 0:
+            await self._keep_in_time()
+        if self._child_is_spent:
+            await self._child.kill()
+        if self._stopping:
+            self._note_stop(told)
+        await self._deliver_events(lambda: self._heed_cancel(report, told))
+        outcome = self._decide(told)
+        self._lease.report_begins()  # a cancel that comes from here on comes too late
+        await report.replace(outcome)
 
     async def _keep_in_time(self) -> None:
         """Have the outcome on disk from when it is worth that, however long events and report take."""

@@ -85,15 +85,25 @@ class Berth:
                     await asyncio.sleep(wait)
         return self._child
 
-    async def child_for(self, limits: Limits) -> Child:
-        """As `warm`, and a job under `limits` can begin in it.
+    def child_at_hand(self, limits: Limits) -> Child | None:
+        """The one that is here, if a job under `limits` can begin in it at once."""
+        child = self._child
+        return child if child is not None and self._is_fit(child) and not _is_used_up(child, limits) else None
 
-        It has run none yet when it must be fresh, or when what earlier ones have left would count against this one.
-        """
-        child = await self.warm()
-        keeps_too_much = limits.memory is not None and child.keeps > limits.memory
-        self._is_spent = child.jobs > 0 and (limits.isolation == "fresh" or keeps_too_much)
+    async def child_for(self, limits: Limits) -> Child:
+        """As `warm`, and a job under `limits` can begin in it."""
+        self._is_spent = _is_used_up(await self.warm(), limits)
         return await self.warm()
+
+    def is_kept(self, limits: Limits) -> bool:
+        """Whether there is nothing to `settle`, without a look at what the child keeps."""
+        child = self._child
+        return (
+            child is not None
+            and child.is_idle
+            and child.jobs < limits.jobs_per_child
+            and limits.max_memory_per_child is None
+        )
 
     async def settle(self, limits: Limits, why_dead: ExitReason) -> None:
         """After a job under `limits`: a child that is dead or has had enough is not kept."""
@@ -143,3 +153,9 @@ class Berth:
         self._is_spent = False
         self._backoff.reset()
         self._source.bore()
+
+
+def _is_used_up(child: Child, limits: Limits) -> bool:
+    """Whether it has run jobs and must not have, or what they have left would count against one under `limits`."""
+    keeps_too_much = limits.memory is not None and child.keeps > limits.memory
+    return child.jobs > 0 and (keeps_too_much or limits.isolation == "fresh")

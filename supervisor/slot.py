@@ -286,7 +286,7 @@ class Slot:
         claimed_at = boottime()
         left_over = self._left_over_for(job)
         limits = self._limits_of(job, left_over)
-        child = left_over or await self._berth.child_for(limits)
+        child = left_over or self._berth.child_at_hand(limits) or await self._berth.child_for(limits)
         self._around.ledger.job_start_seconds.observe(boottime() - claimed_at)
         log = self._log_of(job, child)
         if tells("debug"):
@@ -343,14 +343,15 @@ class Slot:
         return handler.limits.or_else(self._around.rules.limits) if handler else self._around.rules.limits
 
     def _new_attempt(self, job: Job, child: Child, claimed_at: float, limits: Limits, log: Any) -> Attempt:
+        rules = self._around.rules
         terms = Terms.of(
             job.heartbeat_interval,
-            time_to_live=math.inf if limits.idempotent else self._around.rules.lease_ttl,
-            longest_interval=self._around.rules.max_heartbeat_interval,
+            time_to_live=math.inf if limits.idempotent else rules.lease_ttl,
+            longest_interval=rules.max_heartbeat_interval,
         )
         return Attempt(
             job,
-            fence=Fence(self._around.rules.worker_id, job.job_id, job.attempt),
+            fence=Fence(rules.worker_id, job.job_id, job.attempt),
             lease=Lease(terms, claimed_at=claimed_at),
             child=child,
             server=self._server,
@@ -361,8 +362,8 @@ class Slot:
             alarms=self._alarms,
             workdir=self._workdir,
             log=log,
-            mask=self._around.rules.mask,
-            forwards_output=self._around.rules.forwards_output,
+            mask=rules.mask,
+            forwards_output=rules.forwards_output,
         )
 
     async def _report_bug(self, job: Job) -> None:
@@ -374,7 +375,8 @@ class Slot:
 
     async def _clean_up(self, limits: Limits, attempt: Attempt) -> None:
         """No spent child and no scratch folder is left to the next job."""
-        await self._berth.settle(limits, attempt.why_child_ended)
+        if not self._berth.is_kept(limits):
+            await self._berth.settle(limits, attempt.why_child_ended)
         if _exists(self._workdir):
             await asyncio.to_thread(shutil.rmtree, self._workdir, ignore_errors=True)
 

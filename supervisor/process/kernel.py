@@ -124,6 +124,7 @@ def bytes_waiting(descriptor: int) -> int:
 
 
 _DESCRIPTOR = array.array("i").itemsize
+_TRUNCATED = int(socket.MSG_CTRUNC)  # arithmetic with the enum costs as much as the call
 
 
 def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int], bool]:
@@ -134,7 +135,7 @@ def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int],
     `socket.recv_fds` does not pass its flags on, so what it receives is inherited by every program that is started.
     """
     data, ancillary, flags, _ = end.recvmsg(size, socket.CMSG_SPACE(most * _DESCRIPTOR), socket.MSG_CMSG_CLOEXEC)
-    are_lost = bool(flags & socket.MSG_CTRUNC)
+    are_lost = bool(flags & _TRUNCATED)
     if not ancillary:
         return data, [], are_lost
     descriptors = array.array("i")
