@@ -198,8 +198,11 @@ class Client:
             # For all of it, not only for each read: a server that sends a byte now and then must not hold us.
             with Interruptible(self._alarms) as patience:
                 patience.end_in(seconds)
-                async with session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
-                    return _Answer(response.status, response.headers, await _body(response, read))
+                response = await session.request(method, url, data=data, headers=headers, allow_redirects=False)
+                if (whole := None if callable(body) else _at_hand(response)) is None:
+                    async with response:
+                        whole = await (read if response.status == 200 else _read)(response)
+                return _Answer(response.status, response.headers, whole)
             raise TimeoutError
         except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
             raise Unavailable(in_words(error, url, seconds)) from error
@@ -242,11 +245,10 @@ def _socket(address: Any) -> socket.socket:
     return connection
 
 
-async def _body(response: aiohttp.ClientResponse, read: Reader) -> bytes:
-    content = response.content
-    if content.is_eof() and hdrs.CONTENT_ENCODING not in response.headers:
-        return content.read_nowait()  # it has come along with the head
-    return await (read if response.status == 200 else _read)(response)
+def _at_hand(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body, if all of it has come along with the head; then the connection is free already."""
+    is_whole = response.content.is_eof() and hdrs.CONTENT_ENCODING not in response.headers
+    return response.content.read_nowait() if is_whole else None
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

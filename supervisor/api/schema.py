@@ -44,6 +44,20 @@ class _Claimed(msgspec.Struct):
     heartbeat_interval_seconds: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _Completed(msgspec.Struct):
+    worker_id: str
+    attempt: int
+    status: str = "completed"
+
+
+class _Failed(msgspec.Struct):
+    worker_id: str
+    attempt: int
+    error_type: str
+    error_message: str
+    status: str = "failed"
+
+
 class _Directives(msgspec.Struct):
     should_cancel: bool = False
 
@@ -202,19 +216,16 @@ def events_request(fence: Fence, events: Sequence[Event]) -> bytes:
 
 def complete_request(fence: Fence, outcome: Outcome) -> tuple[bytes, Blob | None, bytes]:
     """The body of a complete, in up to three parts: the middle one is there when the result is too big to be held."""
-    report: dict[str, Any] = {"worker_id": fence.worker_id, "attempt": fence.attempt}
     match outcome:
         case Failed(error_type, message):
-            report |= {"status": "failed", "error_type": error_type, "error_message": message}
-            return _encode(report), None, b""
-        case Succeeded(None):
-            return _encode(report | {"status": "completed"}), None, b""
+            return _encode(_Failed(fence.worker_id, fence.attempt, error_type, message)), None, b""
         case Succeeded(result):
+            report = _encode(_Completed(fence.worker_id, fence.attempt))
+            if result is None:
+                return report, None, b""
             # base64 needs no escaping, so the result is put in as it is, never parsed.
-            head = _encode(report | {"status": "completed"})[:-1] + b',"result_b64":"'
-            if isinstance(result, Blob):
-                return head, result, b'"}'
-            return head + (result or b"") + b'"}', None, b""
+            head = report[:-1] + b',"result_b64":"'
+            return (head, result, b'"}') if isinstance(result, Blob) else (head + result + b'"}', None, b"")
 
 
 def job_state(body: bytes) -> JobState:

@@ -87,7 +87,7 @@ class Child:
         self._family = family
         self._pidfd = cord.reserved
         """Becomes the child's pidfd once its pid is known; until then it keeps the place."""
-        self._cpu_before: float | None = None  # when its job began
+        self._cpu_before = 0.0  # before its job
         self._listener: Listener | None = None
         self._fault = ""
         self._ready: asyncio.Future[None] = loop.create_future()
@@ -155,7 +155,6 @@ class Child:
         assert self.state is State.IDLE, self
         self.state = State.BUSY
         self.jobs += 1
-        self._cpu_before = cpu_seconds(self.pid) if self.pid is not None else None
         self._listener = listener
         self._told = self._loop.create_future()
         self._output.forget()
@@ -223,7 +222,7 @@ class Child:
     def cpu_seconds(self) -> float | None:
         """CPU time of its job so far, that of processes which the job started left out; None once it is gone."""
         used = cpu_seconds(self.pid) if self.pid is not None else None
-        return None if used is None or self._cpu_before is None else used - self._cpu_before
+        return None if used is None else used - self._cpu_before
 
     async def stack(self) -> str:
         """The Python stack as it is now; raise `TimeoutError` when it is not written within `STACK_DEADLINE`."""
@@ -283,6 +282,7 @@ class Child:
             self._pidfd = os.pidfd_open(message.pid)
             self._loop.add_reader(self._pidfd, self._on_exit)
         elif self.state is State.STARTING and isinstance(message, Ready) and self.pid is not None:
+            self._cpu_before = cpu_seconds(self.pid) or 0.0
             self.state = State.IDLE
             if not self._ready.done():  # whoever wanted it may have gone
                 self._ready.set_result(None)
@@ -317,6 +317,7 @@ class Child:
         # What was printed before is there already: the child flushes before it says that it is done.
         self._output.drain()
         self._cgroup.lift_memory_bound()
+        self._cpu_before = message.cpu
         self.state = State.IDLE
         if told is not None:
             self._told.set_result(told)

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -249,9 +250,10 @@ class Worker:
 
     def _tell(self, told: Failed | bytes | None, *, reusable: bool) -> Finished:
         if isinstance(told, Failed):
-            finished = Finished(failed=told, reusable=reusable)
+            finished = Finished(failed=told, reusable=reusable, cpu=time.process_time())
         elif told is None or len(told) <= ATTACH_ABOVE // 2:
-            finished = Finished(None if told is None else base64.b64encode(told), reusable=reusable)
+            encoded = None if told is None else base64.b64encode(told)
+            finished = Finished(encoded, reusable=reusable, cpu=time.process_time())
         else:
             return self._tell_beside(told, reusable=reusable)
         self._pipe.send(finished)
@@ -265,7 +267,7 @@ class Worker:
                 why = f"the result of {format_size(len(result))} could not be handed over: {error.strerror}"
                 return self._tell(Failed("SupervisorError", why), reusable=reusable)
             try:
-                finished = Finished(attached=True, reusable=reusable)
+                finished = Finished(attached=True, reusable=reusable, cpu=time.process_time())
                 self._pipe.send(finished, descriptor)
                 while isinstance(self._pipe.receive(), Again):
                     self._pipe.send(finished, descriptor)

@@ -105,13 +105,15 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
     """The job is over, and this is how: `failed`, or else it succeeded with `result` (as in `job.Succeeded`).
 
     `attached`: the result comes as a descriptor instead.  `reusable` is false when the child must take no further
-    job, because the handler left processes behind or closed what it must not.
+    job, because the handler left processes behind or closed what it must not.  `cpu` is the processor time of the child
+    so far, in seconds.
     """
 
     result: bytes | None = None
     failed: Failed | None = None
     attached: bool = False
     reusable: bool = True
+    cpu: float = 0.0
 
 
 ZygoteMessage = Imported
