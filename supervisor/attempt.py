@@ -176,10 +176,8 @@ class Attempt:
 
     @property
     def _label(self) -> Label:
-        if self._lease.is_lost:
-            return Label.LEASE_LOST
         if self._reported is None:
-            return Label.FAILED
+            return Label.LEASE_LOST if self._lease.is_lost else Label.FAILED
         return labelled(self._reported, stop=self._stop, ending=self._child.ending, has_crashed=self.killed_its_child)
 
     @property

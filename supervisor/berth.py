@@ -66,6 +66,11 @@ class Berth:
         """Whether a child is being forked just now."""
         return self._is_starting
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether `warm` need not wait."""
+        return self._child is not None and self._is_fit(self._child)
+
     async def warm(self) -> Child:
         """A child of the current zygote that waits for a job; raise `StartFailed` when none ever came up."""
         while self._child is None or not self._is_fit(self._child):

@@ -28,7 +28,8 @@ class Interruptible:
     def end_in(self, seconds: float) -> None:
         """End the block in so long, if anybody is inside and it is not over by then; it counts what is said last."""
         if self._task is not None and not self._is_cut:
-            self._forget_alarm()
+            if self._alarm is not None:
+                self._alarm.cancel()
             self._alarm = self._alarms.after(seconds, self._cut)
 
     def __enter__(self) -> Interruptible:
@@ -42,7 +43,9 @@ class Interruptible:
     ) -> bool:
         """Swallow the cancellation by which the block was ended, unless the task is to end as a whole."""
         task, self._task = self._task, None
-        self._forget_alarm()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         if not self._is_cut:
             return False
         self._is_cut = False
@@ -53,8 +56,3 @@ class Interruptible:
         if self._task is not None:
             self._is_cut = True
             self._task.cancel()
-
-    def _forget_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None

@@ -226,7 +226,8 @@ class Slot:
         job = None
         with self._between_jobs:
             try:
-                await self._berth.warm()
+                if not self._berth.is_warm:
+                    await self._berth.warm()
                 async with self._polls:
                     # Draining meanwhile: a turn that was waited for is not taken.
                     job = None if self._draining else await self._claim()

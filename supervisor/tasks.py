@@ -19,16 +19,22 @@ Returned = TypeVar("Returned")
 class Alongside(asyncio.TaskGroup):
     """A task group for helpers: the end of its block cancels them, an error in one of them ends the block.
 
-    A helper may be started now or after a while.  Most jobs are over before any of their helpers is needed, and a
+    A helper may be started now or after a while.  Most jobs are over before any of their helpers is needed, and an
     alarm costs a tenth of a task.
     """
 
     def __init__(self, alarms: Alarms | None = None) -> None:
         """`alarms` are those of somebody with many such blocks."""
         super().__init__()
+        self._is_used = False
         self._helpers: list[asyncio.Task[None]] = []
         self._alarms = alarms or Alarms()
         self._set: list[Alarm] = []
+
+    def create_task(self, *arguments: Any, **more: Any) -> asyncio.Task[Any]:
+        """As of any task group: a task that is waited for."""
+        self._is_used = True
+        return super().create_task(*arguments, **more)
 
     def start(self, helper: Helper) -> asyncio.Task[None] | None:
         """Run `helper` from now on; None when the block is ending already, because of an error in another helper."""
@@ -50,8 +56,8 @@ class Alongside(asyncio.TaskGroup):
     ) -> None:
         for alarm in self._set:
             alarm.cancel()
-        if not self._helpers:
-            return  # most jobs': nobody to wait for
+        if not self._is_used:
+            return  # as that of most jobs: there is nobody to wait for
         for task in self._helpers:
             task.cancel()
         await super().__aexit__(kind, error, trace)

@@ -13,6 +13,8 @@ import struct
 import sys
 import termios
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -29,9 +31,8 @@ _CPUCLOCK_SCHED = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def boottime() -> float:
-    """Seconds since boot, suspended time included (clock_gettime(2), CLOCK_BOOTTIME): what leases are counted in."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+boottime: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""Seconds since boot, suspended time included (clock_gettime(2), CLOCK_BOOTTIME): what leases are counted in."""
 
 
 def watch_clock() -> int:
