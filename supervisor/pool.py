@@ -22,8 +22,9 @@ from supervisor.process.zygote import Zygote
 from supervisor.quarantine import Quarantine
 from supervisor.report import Reporter
 from supervisor.server import JobServer
-from supervisor.slot import Rules, Slot
+from supervisor.slot import Slot
 from supervisor.status import ClaimStatus, SlotStatus
+from supervisor.surroundings import Rules
 
 
 class Pool:

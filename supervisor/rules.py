@@ -11,7 +11,7 @@ from supervisor.process.environment import child_environment
 from supervisor.process.zygote import Nursery
 from supervisor.redaction import Mask
 from supervisor.settings import Settings
-from supervisor.slot import Rules
+from supervisor.surroundings import Rules
 
 
 def rules_of(settings: Settings, scratch: Path, mask: Mask) -> Rules:

@@ -11,21 +11,18 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
 from supervisor.alarms import Alarms
 from supervisor.attempt import Attempt
-from supervisor.backoff import Backoff
-from supervisor.berth import Berth, Source
+from supervisor.berth import Berth
+from supervisor.claiming import Claiming
 from supervisor.interruptible import Interruptible
 from supervisor.job import Failed, Fence, Job
 from supervisor.lease import Lease, LeaseLost, Terms
-from supervisor.ledger import Ledger
 from supervisor.limits import Limits
 from supervisor.log import tells
 from supervisor.outcome import Stop
@@ -34,79 +31,19 @@ from supervisor.process.child import Child, State
 from supervisor.process.family import Family
 from supervisor.process.kernel import boottime
 from supervisor.process.usage import Usage
-from supervisor.quarantine import Quarantine
 from supervisor.report import Reporter
-from supervisor.server import AuthRevoked, ClaimRefused, JobServer, RateLimited, Rejected, ServerError, Unavailable
+from supervisor.server import AuthRevoked, ClaimRefused, JobServer, ServerError
 from supervisor.status import ChildState, SlotStatus
+from supervisor.surroundings import Surroundings
 
 DRAIN_POLL = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""
-QUICK = 0.5
-"""Part of the asked wait; an empty answer that comes sooner is no long poll, and the next claim backs off."""
-PARTIAL_WAIT = 1.0
-"""Seconds that a claim waits when it leaves out actions that are full: they are to be asked for soon after."""
-CLAIM_PATIENCE = 60.0
-"""Seconds beyond the asked wait after which a claim is stuck: the client has given it up, and a backoff is over."""
-
 _SHOWN: dict[State, ChildState] = {
     State.STARTING: "starting",
     State.IDLE: "idle",
     State.BUSY: "busy",
     State.EXITED: "none",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The settings a slot goes by; lengths in seconds, None for what the server says.
-
-    `limits` hold for what a handler does not say itself.
-    """
-
-    worker_id: str
-    wait: float
-    limits: Limits
-    lease_ttl: float | None
-    max_heartbeat_interval: float | None
-    scratch: Path
-    mask: Callable[[str], str] = str
-    """Hides secrets in what handlers print."""
-    forwards_output: bool = False
-
-
-class Surroundings(Source, Protocol):
-    """What a slot asks of its pool."""
-
-    @property
-    def rules(self) -> Rules:
-        """The settings of now; an attempt goes by those of its beginning."""
-
-    @property
-    def is_known(self) -> bool:
-        """Whether any claim was answered yet."""
-
-    def answered(self) -> None:
-        """A claim was answered: the server knows us."""
-
-    def open_actions(self) -> tuple[str, ...]:
-        """The actions that may be claimed now."""
-
-    def take(self, job: Job) -> bool:
-        """Have this very attempt for oneself until `leave`; false when a slot has it already."""
-
-    def leave(self, job: Job) -> None:
-        """The attempt has ended here."""
-
-    async def job_over(self) -> None:
-        """Wait until a job has ended somewhere in the pool."""
-
-    @property
-    def quarantine(self) -> Quarantine:
-        """Which jobs are not to be run."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """Where what happens is written down."""
 
 
 class Slot:
@@ -132,12 +69,10 @@ class Slot:
         self._berth = Berth(around, family, self._log)
         self._workdir = str(around.rules.scratch / str(number))
         self._attempt: Attempt | None = None
-        self._asked: tuple[str, ...] = ()
-        self._claim_due_at = math.inf
         self._draining = False
         self._alarms = Alarms()
         self._between_jobs = Interruptible(self._alarms)  # by a drain
-        self._claim_backoff = Backoff(0.2, 15.0)
+        self._claiming = Claiming(server, polls, around, self._log)
 
     def __repr__(self) -> str:
         pid = self._berth.child.pid if self._berth.child else None
@@ -150,7 +85,7 @@ class Slot:
 
     def standstill(self, now: float) -> str | None:
         """What does not move here that should."""
-        if now > self._claim_due_at:
+        if now > self._claiming.due_at:
             return f"the claim of slot {self.number} does not end"
         if self._attempt is not None and not self._attempt.is_beating:
             return f"the heartbeats of job {self._attempt.job.job_id} are not sent"
@@ -178,7 +113,7 @@ class Slot:
 
     def may_run(self, action: str) -> bool:
         """Whether a job of this action runs here, or may come with the claim that is open."""
-        return action in self._asked or (self._attempt is not None and self._attempt.job.action == action)
+        return action in self._claiming.asked or (self._attempt is not None and self._attempt.job.action == action)
 
     async def run(self) -> None:
         """Run jobs until drained; when this returns the slot's child is gone."""
@@ -216,7 +151,7 @@ class Slot:
 
         A poll that is open is given its time, and a job that it brings is run.
         """
-        if self._asked:
+        if self._claiming.asked:
             self._between_jobs.end_in(DRAIN_POLL)
         elif not self._draining and not self._berth.is_starting:
             self._between_jobs.end_in(0.0)
@@ -230,58 +165,10 @@ class Slot:
                     await self._berth.warm()
                 async with self._polls:
                     # Draining meanwhile: a turn that was waited for is not taken.
-                    job = None if self._draining else await self._claim()
+                    job = None if self._draining else await self._claiming.claim()
             finally:
-                self._asked = ()
-                self._claim_due_at = math.inf
+                self._claiming.over()
         return job
-
-    async def _claim(self) -> Job | None:
-        self._asked = self._around.open_actions()
-        if not self._asked:
-            await self._around.job_over()
-            return None
-        is_partial = len(self._asked) < len(self._around.zygote.actions)
-        wait = min(self._around.rules.wait, PARTIAL_WAIT if is_partial else math.inf) if self._around.is_known else 0.0
-        ledger = self._around.ledger
-        asked_at = ledger.claimed_at = boottime()
-        self._claim_due_at = asked_at + wait + CLAIM_PATIENCE
-        try:
-            job = await self._server.claim(self._asked, wait=wait)
-        except RateLimited as limited:
-            ledger.claim_failed(str(limited))
-            self._log.warning("claims pause: the server asks for it", seconds=limited.retry_after)
-            self._polls.found_nothing()
-            self._polls.pause(limited.retry_after)
-            return None
-        except (Unavailable, Rejected) as error:
-            ledger.claim_failed(str(error))
-            self._polls.found_nothing()
-            pause = self._claim_backoff.next()
-            self._log.warning("claim failed", error=str(error), again_in=round(pause, 1))
-            await asyncio.sleep(pause)
-            return None
-        ledger.claim_answered(boottime(), asked_at=asked_at, has_job=job is not None)
-        self._around.answered()
-        if job is not None and not self._around.take(job):
-            # Two children with the same fence could not be told apart: what one says would count for the other.
-            self._log.warning("ignored: the server hands out what runs here already", job_id=job.job_id)
-            job.close()
-            await self._found_nothing(is_quick=True)
-            return None
-        if job is not None:
-            self._polls.found()
-            self._claim_backoff.reset()
-        else:
-            await self._found_nothing(is_quick=boottime() - asked_at < QUICK * wait)
-        return job
-
-    async def _found_nothing(self, *, is_quick: bool) -> None:
-        self._polls.found_nothing()
-        if is_quick:
-            await asyncio.sleep(self._claim_backoff.next())
-        else:
-            self._claim_backoff.reset()
 
     async def _work(self, job: Job) -> None:
         claimed_at = boottime()

@@ -14,9 +14,9 @@ from supervisor.ledger import Ledger
 from supervisor.limits import Limits
 from supervisor.pool import Pool
 from supervisor.report import Reporter
-from supervisor.slot import Rules
 from supervisor.spool import Spool
 from supervisor.spoolfile import Destination
+from supervisor.surroundings import Rules
 from tests.harness import GENEROUS, zygote_of
 from tests.process_world import World, a_job, world
 
