@@ -92,6 +92,7 @@ class Attempt:
         self._ran = False
         self._child_is_spent = False
         self._told_nothing = False
+        self._has_left_files = True  # unless its child says otherwise
         self._is_quick = True  # so far
         self._cancel_seen = asyncio.Event()
         self._report: Report | None = None
@@ -128,6 +129,11 @@ class Attempt:
         """Whether its child died, and not because we wanted it to, or had told the kernel when to kill it."""
         is_wanted = self._stopping or (self._child.ending is not None and self._child.ending.is_at_limit)
         return self._ran and self._told_nothing and not is_wanted
+
+    @property
+    def has_left_files(self) -> bool:
+        """Whether its folder may be there."""
+        return self._has_left_files
 
     @property
     def has_left_outcome(self) -> bool:
@@ -287,6 +293,7 @@ class Attempt:
             return None
         # A child that was interrupted in the middle of somebody's code is never used again.
         self._child_is_spent = self._stopping or not told.reusable
+        self._has_left_files = told.has_workdir
         return told.outcome
 
     async def _look_after_it(self) -> None:

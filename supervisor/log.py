@@ -48,6 +48,19 @@ class Line:
     debug = info = warning = error = critical = msg
 
 
+class JobLog:
+    """A logger that is made with each use, for what mostly has nothing to say: a job that goes well, say."""
+
+    __slots__ = ("_ids", "_name")
+
+    def __init__(self, name: str, **ids: object) -> None:
+        self._name = name
+        self._ids = ids
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(structlog.get_logger(self._name, **self._ids), method)
+
+
 class _FromLogging(logging.Handler):
     """Hands what libraries log with `logging` on to structlog."""
 

@@ -24,7 +24,7 @@ from supervisor.interruptible import Interruptible
 from supervisor.job import Failed, Fence, Job
 from supervisor.lease import Lease, LeaseLost, Terms
 from supervisor.limits import Limits
-from supervisor.log import tells
+from supervisor.log import JobLog, tells
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.child import Child, State
@@ -197,8 +197,8 @@ class Slot:
             self._learn(attempt)
             await self._clean_up(limits, attempt)
 
-    def _log_of(self, job: Job, child: Child) -> Any:
-        return structlog.get_logger(
+    def _log_of(self, job: Job, child: Child) -> JobLog:
+        return JobLog(
             "slot",
             slot=self.number,
             job_id=job.job_id,
@@ -265,7 +265,7 @@ class Slot:
         """No spent child and no scratch folder is left to the next job."""
         if not self._berth.is_kept(limits):
             await self._berth.settle(limits, attempt.why_child_ended)
-        if _exists(self._workdir):
+        if attempt.has_left_files and _exists(self._workdir):
             await asyncio.to_thread(shutil.rmtree, self._workdir, ignore_errors=True)
 
 

@@ -61,6 +61,7 @@ class Told:
 
     outcome: Outcome
     reusable: bool
+    has_workdir: bool = False
 
 
 class Listener(Protocol):
@@ -313,7 +314,7 @@ class Child:
             outcome = message.failed or self._success(message)
             if outcome is None:
                 return  # it is told once more
-            told = Told(outcome, message.reusable)
+            told = Told(outcome, message.reusable, message.has_workdir)
         # What was printed before is there already: the child flushes before it says that it is done.
         self._output.drain()
         self._cgroup.lift_memory_bound()

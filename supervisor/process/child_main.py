@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn
 
+from msgspec.structs import replace
+
 from supervisor.binding import InvalidParameters, decode_parameters
 from supervisor.context import Cancelled, Context, PermanentError
 from supervisor.handler import Handler, registry
@@ -145,7 +147,8 @@ class Worker:
         reusable = not left and Condition.of_this_process() == self._condition
         if not self._pipe.is_intact:  # what stands in its place now is no way to the parent
             raise OSError("the handler closed the pipe to the supervisor")
-        return self._tell(told, reusable=reusable)
+        has_workdir = os.access(order.workdir, os.F_OK, follow_symlinks=False)
+        return self._tell(told, Finished(reusable=reusable, cpu=time.process_time(), has_workdir=has_workdir))
 
     def _end_descendants(self) -> int:
         """Leave none of what the handler started; return how many there still were."""
@@ -248,26 +251,26 @@ class Worker:
             interruption=self._interruption,
         )
 
-    def _tell(self, told: Failed | bytes | None, *, reusable: bool) -> Finished:
+    def _tell(self, told: Failed | bytes | None, finished: Finished) -> Finished:
+        """Tell the outcome, which `finished` still lacks."""
         if isinstance(told, Failed):
-            finished = Finished(failed=told, reusable=reusable, cpu=time.process_time())
-        elif told is None or len(told) <= ATTACH_ABOVE // 2:
-            encoded = None if told is None else base64.b64encode(told)
-            finished = Finished(encoded, reusable=reusable, cpu=time.process_time())
-        else:
-            return self._tell_beside(told, reusable=reusable)
+            finished = replace(finished, failed=told)
+        elif told is not None and len(told) <= ATTACH_ABOVE // 2:
+            finished = replace(finished, result=base64.b64encode(told))
+        elif told is not None:
+            return self._tell_beside(told, finished)
         self._pipe.send(finished)
         return finished
 
-    def _tell_beside(self, result: bytes, *, reusable: bool) -> Finished:
+    def _tell_beside(self, result: bytes, finished: Finished) -> Finished:
         with self._reserve.spent():
             try:
                 descriptor = attachment("result", _base64_of(result))
             except OSError as error:
                 why = f"the result of {format_size(len(result))} could not be handed over: {error.strerror}"
-                return self._tell(Failed("SupervisorError", why), reusable=reusable)
+                return self._tell(Failed("SupervisorError", why), finished)
             try:
-                finished = Finished(attached=True, reusable=reusable, cpu=time.process_time())
+                finished = replace(finished, attached=True)
                 self._pipe.send(finished, descriptor)
                 while isinstance(self._pipe.receive(), Again):
                     self._pipe.send(finished, descriptor)

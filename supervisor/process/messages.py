@@ -106,7 +106,7 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
 
     `attached`: the result comes as a descriptor instead.  `reusable` is false when the child must take no further
     job, because the handler left processes behind or closed what it must not.  `cpu` is the processor time of the child
-    so far, in seconds.
+    so far, in seconds.  `has_workdir`: the job has made its folder.
     """
 
     result: bytes | None = None
@@ -114,6 +114,7 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
     attached: bool = False
     reusable: bool = True
     cpu: float = 0.0
+    has_workdir: bool = False
 
 
 ZygoteMessage = Imported
