@@ -49,11 +49,13 @@ class Peer:
 
 OURS = "the program"
 BARE = "the bare loop"
+GUIDE = "the bare loop, written as in aiohttp's guide"
 SDK = "the SDK's pool"
 UNSTALLED = "the SDK's pool without its stall"
 PEERS: Mapping[str, Peer] = {
     OURS: Peer(lambda url: supervisor(url, workers=WORKERS), 5_000),
     BARE: Peer(lambda url: module("bare_loop", url), 5_000),
+    GUIDE: Peer(lambda url: module("bare_loop", url, "--json"), 5_000),
     UNSTALLED: Peer(lambda url: module("sdk_worker", url, "--without-stall"), 1_000),
     SDK: Peer(lambda url: module("sdk_worker", url), 60),
 }
@@ -80,10 +82,10 @@ class Throughput:
         costs = [Figure.of(f"CPU of the main process: {name}", self.costs(name), "µs a job") for name in self.trials]
         server = [trial.server_cpu for trial in self.trials[BARE]]
         ceiling = Figure.of("what the server could hand out and take", [1 / each for each in server], "jobs/s")
-        return [*speeds, *self._ratios(), *costs, self._cost_ratio(), ceiling]
+        return [*speeds, *self._ratios(), *costs, *self._cost_ratios(), ceiling]
 
     def _ratios(self) -> list[Figure]:
-        targets = {BARE: 0.7, SDK: 100.0, UNSTALLED: 5.0}
+        targets = {BARE: 0.7, GUIDE: 0.7, SDK: 100.0, UNSTALLED: 5.0}
         return [
             Figure.of(f"speed, as a multiple of {name}", self.ratios(name), "×", at_least=target)
             for name, target in targets.items()
@@ -94,12 +96,16 @@ class Throughput:
         """How often as fast as a peer the program was, round by round."""
         return [ours / theirs for ours, theirs in zip(self.speeds(OURS), self.speeds(name), strict=True)]
 
-    def cost_ratios(self) -> list[float]:
-        """How often as much processor as the bare loop's the program took, round by round."""
-        return [ours / theirs for ours, theirs in zip(self.costs(OURS), self.costs(BARE), strict=True)]
+    def cost_ratios(self, name: str) -> list[float]:
+        """How often as much processor as a peer's the program took, round by round."""
+        return [ours / theirs for ours, theirs in zip(self.costs(OURS), self.costs(name), strict=True)]
 
-    def _cost_ratio(self) -> Figure:
-        return Figure.of("CPU, as a multiple of the bare loop's", self.cost_ratios(), "×", at_most=1.4)
+    def _cost_ratios(self) -> list[Figure]:
+        return [
+            Figure.of(f"CPU, as a multiple of that of {name}", self.cost_ratios(name), "×", at_most=1.4)
+            for name in (BARE, GUIDE)
+            if name in self.trials
+        ]
 
     def speeds(self, name: str) -> list[float]:
         return [trial.jobs_per_second for trial in self.trials[name]]

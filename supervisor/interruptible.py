@@ -12,8 +12,7 @@ from supervisor.alarms import Alarm, Alarms
 class Interruptible:
     """`with`, by one task at a time, as often as one likes.
 
-    Whoever wants to know whether the block was ended leaves it by `return`: what stands behind it is reached when it
-    was not left so.
+    A block that was ended is left without an error, in the middle.
     """
 
     __slots__ = ("_alarm", "_alarms", "_is_cut", "_others", "_task")

@@ -125,7 +125,8 @@ class Report:
         """Send the outcome until it is settled; raise `AuthRevoked`, and whatever `check` raises before any send."""
         backoff = Backoff(0.2, 5.0)
         check()
-        while isinstance(answer := await self.send(), NotYet):
+        while isinstance(answer := self._note(await self._send()), NotYet):
+            await self.keep()
             self._log.warning("report was not accepted, it will be sent again", error=answer.why)
             await asyncio.sleep(backoff.next() if answer.wait is None else answer.wait)
             check()
@@ -133,11 +134,15 @@ class Report:
 
     async def send(self) -> Answer:
         """Send the outcome once; unless that settled it, it is on disk then.  Raise `AuthRevoked`."""
-        self._answer = await self._send()
-        self._reporter.ledger.reports[_NAMES[type(self._answer)]] += 1
-        if isinstance(self._answer, NotYet):
+        answer = self._note(await self._send())
+        if isinstance(answer, NotYet):
             await self.keep()
-        return self._answer
+        return answer
+
+    def _note(self, answer: Answer) -> Answer:
+        self._answer = answer
+        self._reporter.ledger.reports[_NAMES[type(answer)]] += 1
+        return answer
 
     async def end(self, *, is_ours: bool = True) -> None:
         """Nothing more is sent from here.  What is settled, or about an attempt that is not ours, leaves the disk;

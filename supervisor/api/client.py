@@ -69,6 +69,19 @@ class _Answer(NamedTuple):
     body: bytes
 
 
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    length, encoding = response.content_length, response.headers.get("Content-Encoding")
+    if length is not None and length <= LARGEST_ANSWER and encoding is None:  # a few bytes may unpack to gigabytes
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > LARGEST_ANSWER:
+            response.close()
+            raise Unavailable(f"the answer is longer than {LARGEST_ANSWER} bytes")
+    return bytes(body)
+
+
 class Client:
     """An open connection to one server; `async with`."""
 
@@ -173,26 +186,11 @@ class Client:
         body: Any,
         seconds: float,
         *,
-        read: Reader | None = None,
+        read: Reader = _read,
         headers: Mapping[str, str] | None = None,
     ) -> _Answer:
         """One request; one more when the key is refused and there is another one by now."""
-        used = self._token
-        answer = await self._send_once(session, method, url, body, seconds, read or _read, headers)
-        if answer.status != 401 or not self._is_renewed(used):
-            return answer
-        return await self._send_once(session, method, url, body, seconds, read or _read, headers)
-
-    async def _send_once(
-        self,
-        session: aiohttp.ClientSession,
-        method: str,
-        url: URL,
-        body: Any,
-        seconds: float,
-        read: Reader,
-        headers: Mapping[str, str] | None,
-    ) -> _Answer:
+        used, answer = self._token, None
         data = body() if callable(body) else body
         try:
             # For all of it, not only for each read: a server that sends a byte now and then must not hold us.
@@ -202,10 +200,14 @@ class Client:
                 if (whole := None if callable(body) else _at_hand(response)) is None:
                     async with response:
                         whole = await (read if response.status == 200 else _read)(response)
-                return _Answer(response.status, response.headers, whole)
-            raise TimeoutError
+                answer = _Answer(response.status, response.headers, whole)
+            if answer is None:
+                raise TimeoutError
         except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
             raise Unavailable(in_words(error, url, seconds)) from error
+        if answer.status == 401 and self._is_renewed(used):
+            return await self._send(session, method, url, body, seconds, read=read, headers=headers)
+        return answer
 
     def _is_renewed(self, used: str) -> bool:
         if self._token == used:
@@ -249,19 +251,6 @@ def _at_hand(response: aiohttp.ClientResponse) -> bytes | None:
     """The body, if all of it has come along with the head; then the connection is free already."""
     is_whole = response.content.is_eof() and hdrs.CONTENT_ENCODING not in response.headers
     return response.content.read_nowait() if is_whole else None
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    length, encoding = response.content_length, response.headers.get("Content-Encoding")
-    if length is not None and length <= LARGEST_ANSWER and encoding is None:  # a few bytes may unpack to gigabytes
-        return await response.read()
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > LARGEST_ANSWER:
-            response.close()
-            raise Unavailable(f"the answer is longer than {LARGEST_ANSWER} bytes")
-    return bytes(body)
 
 
 async def _parts(head: bytes, blob: Blob, tail: bytes) -> AsyncIterator[bytes]:
