@@ -309,6 +309,7 @@ class Attempt:
             ledger=self._ledger,
             beside=self._beside,
             on_cancel=lambda: self.stop(CANCELLED),
+            on_lost=self._child.kill_now,
             log=self._log,
             now=self._now,
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from supervisor.job import Fence
-from supervisor.lease import Lease
+from supervisor.lease import Lease, LeaseLost
 from supervisor.ledger import Ledger
 from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.tasks import Alongside
@@ -31,22 +31,31 @@ class Heart:
         ledger: Ledger,
         beside: Alongside,
         on_cancel: Callable[[], None],
+        on_lost: Callable[[], None],
         log: Any,
         now: Callable[[], float],
     ) -> None:
-        """`on_cancel` is called when the answer to a beat asks to stop the job."""
+        """`on_cancel` is called when the answer to a beat asks to stop the job, `on_lost` when the lease is lost."""
         self._fence = fence
         self._lease = lease
         self._server = server
         self._ledger = ledger
         self._beside = beside
         self._on_cancel = on_cancel
+        self._on_lost = on_lost
         self._log = log
         self._now = now
         self._asked_length = False
 
     async def keep_lease(self) -> None:
         """Beat until cancelled; raise `LeaseLost` when the lease is lost."""
+        try:
+            await self._beat_on()
+        except LeaseLost:
+            self._on_lost()  # until whoever catches this gets to know of it, the loop turns several times
+            raise
+
+    async def _beat_on(self) -> None:
         while True:
             now = self._now()
             self._lease.check(now)

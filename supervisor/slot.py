@@ -183,8 +183,8 @@ class Slot:
         try:
             await attempt.run(self._around.quarantine.refusal(job, claimed_at))
         except* LeaseLost as lost:
-            log.warning("lease lost: killed, nothing more is reported", reason=str(lost.exceptions[0]))
             await self._berth.discard("killed")
+            log.warning("lease lost: killed, nothing more is reported", reason=str(lost.exceptions[0]))
         except* (AuthRevoked, ClaimRefused):
             raise
         except* Exception:  # one slot's bug must not end the others' jobs

@@ -210,9 +210,9 @@ class Child:
     def kill_now(self) -> None:
         """SIGKILL to the child and its process group; `wait` tells when they are gone."""
         if self.state is not State.EXITED and self.pid is not None:
-            self._hurry()
             self._kill_family(self.pid)
             self._signal(signal.SIGKILL)  # the group is not there yet when the child has not called setsid
+            self._hurry()
 
     @property
     def last_line(self) -> str | None:

@@ -64,8 +64,10 @@ def main(birth: Birth, *, between: int) -> NoReturn:
     """Serve jobs until the pipe is closed.  Called in the freshly forked child; `between` is its first parent."""
     status = 1
     try:
-        _become_child(birth, between)
-        Worker(BlockingPipe(socket.socket(fileno=birth.pipe), OrderToChild)).serve()
+        _become_child(birth)
+        worker = Worker(BlockingPipe(socket.socket(fileno=birth.pipe), OrderToChild))
+        _die_with(birth.supervisor, between)
+        worker.serve()
         status = 0
     except (BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone, or wants no more of us
@@ -77,18 +79,12 @@ def main(birth: Birth, *, between: int) -> NoReturn:
         os._exit(status)
 
 
-def _become_child(birth: Birth, between: int) -> None:
-    """A session, an output and a parent of its own."""
+def _become_child(birth: Birth) -> None:
+    """A session and an output of its own."""
     os.setsid()
     os.dup2(birth.output, 1)
     os.dup2(birth.output, 2)
     os.close(birth.output)
-    # The process between us and the zygote leaves at once; while it is there the kernel would watch the wrong parent.
-    while os.getppid() == between:
-        os.sched_yield()
-    die_with_parent()
-    if os.getppid() != birth.supervisor:  # it died before we asked to be told
-        os._exit(1)
     become_subreaper()
     _raise_oom_score()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the parent decides
@@ -98,6 +94,18 @@ def _become_child(birth: Birth, between: int) -> None:
     if birth.ruleset is not None:  # each child by itself: so one cannot signal another
         birth.ruleset.enforce()
         birth.ruleset.close()
+
+
+def _die_with(supervisor: int, between: int) -> None:
+    """Have the kernel end us with the supervisor, our parent once the process between us and the zygote has left.
+
+    That one has been leaving while we prepared ourselves; as long as it is there the wrong parent would be watched.
+    """
+    while os.getppid() == between:
+        os.sched_yield()
+    die_with_parent()
+    if os.getppid() != supervisor:  # it died before we asked to be told
+        os._exit(1)
 
 
 def _raise_oom_score() -> None:
@@ -110,9 +118,10 @@ def _raise_oom_score() -> None:
 
 def _reseed() -> None:
     """Python reseeds its own generator in a fork; numpy does not, and all children would draw the same numbers."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
+    # `numpy.random` is imported by numpy when it is first used, which takes longer than all else that a child does.
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
 
 
 class Worker:
