@@ -24,8 +24,9 @@ from supervisor.process.importing import import_handlers
 from supervisor.process.kernel import die_with_parent, enter_cgroup
 from supervisor.process.landlock import Ruleset
 from supervisor.process.mark import wear
-from supervisor.process.messages import Fork, Forked, OrderToZygote, Retire
+from supervisor.process.messages import Fork, Forked, OrderToChild, OrderToZygote, Retire
 from supervisor.process.pipe_main import BlockingPipe
+from supervisor.process.wire import decoder_of
 
 
 def main() -> None:
@@ -55,7 +56,11 @@ def main() -> None:
 
 
 def _settle() -> None:
-    """Make what is imported cheap to share: garbage out, and the collector never writes to what is left."""
+    """Make what is imported cheap to share: garbage out, and the collector never writes to what is left.
+
+    What each child would have to make for itself is made before.
+    """
+    decoder_of(OrderToChild)
     gc.collect()
     gc.freeze()
 
