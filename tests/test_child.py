@@ -52,12 +52,12 @@ async def death_of(child: Child, action: str, **parameters: Any) -> Ending:
 # Birth
 
 
-async def test_a_child_that_is_ready_is_idle_and_our_own() -> None:
+async def test_a_child_that_is_ready_is_idle_and_soon_our_own() -> None:
     async with world() as here:
         child = await here.child()
 
         assert child.is_idle
-        assert child.pid in children_of(os.getpid())
+        await until(lambda: child.pid in children_of(os.getpid()))
         assert repr(child) == f"<Child idle pid {child.pid}>"
 
 
@@ -130,11 +130,30 @@ async def test_programs_that_a_handler_starts_inherit_no_pipe() -> None:
 
 async def test_many_children_at_once() -> None:
     async with world() as here:
-        children = await asyncio.gather(*(here.child() for _ in range(16)))
+        children = await asyncio.gather(*(here.child() for _ in range(40)))
 
         pids = [value_of(told) for told in await asyncio.gather(*(run(child, "pid") for child in children))]
+        held = [value_of(told) for told in await asyncio.gather(*(run(child, "descriptors") for child in children))]
 
     assert pids == [child.pid for child in children]
+    assert {len(descriptors) for descriptors in held} == {6}  # nothing of those who were born beside it
+
+
+async def test_a_child_may_be_ready_before_its_pid_is_told(tmp_path: Path) -> None:
+    source = """
+    import os, time
+    from supervisor import handler
+    handler("pid")(lambda: os.getpid())
+    write = os.write
+    os.write = lambda descriptor, data: (time.sleep(0.2), write(descriptor, data))
+    """
+    async with world(module(tmp_path, source)) as here:
+        starting = asyncio.create_task(here.child())
+        await until(lambda: any(isinstance(member, Child) and member._is_set_up for member in here.family._members))
+        assert not starting.done()
+
+        child = await starting
+        assert value_of(await run(child, "pid")) == child.pid
 
 
 @pytest.mark.parametrize(

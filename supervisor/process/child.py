@@ -91,6 +91,7 @@ class Child:
         self._cpu_before = 0.0  # before its job
         self._listener: Listener | None = None
         self._fault = ""
+        self._is_set_up = False  # which it may say before somebody else has said its pid
         self._ready: asyncio.Future[None] = loop.create_future()
         self._told: asyncio.Future[Told] | None = None
         self._known = asyncio.Event()  # its pid is, or that there will be none
@@ -277,18 +278,26 @@ class Child:
         if self.state is State.BUSY:
             self._hear(message)
         elif self.state is State.STARTING and isinstance(message, Forked) and self.pid is None:
-            self.pid = message.pid
-            self._known.set()
-            os.close(self._pidfd)
-            self._pidfd = os.pidfd_open(message.pid)
-            self._loop.add_reader(self._pidfd, self._on_exit)
-        elif self.state is State.STARTING and isinstance(message, Ready) and self.pid is not None:
-            self._cpu_before = cpu_seconds(self.pid) or 0.0
-            self.state = State.IDLE
-            if not self._ready.done():  # whoever wanted it may have gone
-                self._ready.set_result(None)
+            self._come_to_be(message.pid)
+        elif self.state is State.STARTING and isinstance(message, Ready) and not self._is_set_up:
+            self._is_set_up = True
         else:
             raise WireError(f"said {type(message).__name__} out of turn, while {self.state.value}")
+        if self.state is State.STARTING and self._is_set_up and self.pid is not None:
+            self._begin(self.pid)
+
+    def _come_to_be(self, pid: int) -> None:
+        self.pid = pid
+        self._known.set()
+        os.close(self._pidfd)
+        self._pidfd = os.pidfd_open(pid)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+
+    def _begin(self, pid: int) -> None:
+        self._cpu_before = cpu_seconds(pid) or 0.0
+        self.state = State.IDLE
+        if not self._ready.done():  # whoever wanted it may have gone
+            self._ready.set_result(None)
 
     def _hear(self, message: ChildMessage) -> None:
         if self._listener is None:
@@ -344,10 +353,11 @@ class Child:
     def _on_end(self, error: WireError | None) -> None:
         if error is not None:
             self._fault = f"broke the protocol: it {error}"
-            self.kill_now()
-        elif self.pid is None:
-            self._fault = "could not be forked, or the zygote is gone"
+        if self.pid is None:
+            self._fault = self._fault or "could not be forked, or the zygote is gone"
             self._bury(Exit(code=70, signal=0, peak_memory=0, cpu=0.0))
+        elif error is not None:
+            self.kill_now()
         elif self.state is not State.EXITED:
             # Usually its exit follows at once; but a handler may have closed all descriptors and go on.
             self._loop.call_later(LINGER, self.kill_now)

@@ -41,6 +41,8 @@ from supervisor.size import format_size
 
 MESSAGE_LIMIT = 8 * 1024
 """Bytes of an error message, text and traceback together."""
+MOMENT = 0.0002
+"""Seconds until one looks again whether a process has left, which nothing tells."""
 OOM_SCORE = 500
 """Added to a child's badness: when memory runs out the kernel is to take a job, not the supervisor (proc(5))."""
 
@@ -59,15 +61,19 @@ class Birth:
     supervisor: int
     ruleset: Ruleset | None
 
+    def close(self) -> None:
+        """Close the descriptors."""
+        for descriptor in (self.pipe, self.output, self.stack):
+            os.close(descriptor)
+
 
 def main(birth: Birth, *, between: int) -> NoReturn:
     """Serve jobs until the pipe is closed.  Called in the freshly forked child; `between` is its first parent."""
     status = 1
     try:
         _become_child(birth)
-        worker = Worker(BlockingPipe(socket.socket(fileno=birth.pipe), OrderToChild))
-        _die_with(birth.supervisor, between)
-        worker.serve()
+        pipe: BlockingPipe[OrderToChild] = BlockingPipe(socket.socket(fileno=birth.pipe), OrderToChild)
+        Worker(pipe, birth.supervisor, between).serve()
         status = 0
     except (BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone, or wants no more of us
@@ -96,18 +102,6 @@ def _become_child(birth: Birth) -> None:
         birth.ruleset.close()
 
 
-def _die_with(supervisor: int, between: int) -> None:
-    """Have the kernel end us with the supervisor, our parent once the process between us and the zygote has left.
-
-    That one has been leaving while we prepared ourselves; as long as it is there the wrong parent would be watched.
-    """
-    while os.getppid() == between:
-        os.sched_yield()
-    die_with_parent()
-    if os.getppid() != supervisor:  # it died before we asked to be told
-        os._exit(1)
-
-
 def _raise_oom_score() -> None:
     try:
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
@@ -127,8 +121,10 @@ def _reseed() -> None:
 class Worker:
     """The child's main loop."""
 
-    def __init__(self, pipe: BlockingPipe[OrderToChild]) -> None:
+    def __init__(self, pipe: BlockingPipe[OrderToChild], supervisor: int, between: int) -> None:
         self._pipe = pipe
+        self._supervisor = supervisor
+        self._between = between
         self._reserve = Reserve()
         self._reserve.fill()
         self._interruption = Interruption()
@@ -177,6 +173,7 @@ class Worker:
 
     def _prepare(self, job: Job, order: Run) -> None:
         """What an earlier job may have changed is as it was, and what this one is to have is there."""
+        self._die_with_supervisor()
         signal.signal(signal.SIGTERM, lambda *_: self._interruption.request())
         os.chdir(self._home)
         os.environ.update(
@@ -190,6 +187,17 @@ class Worker:
         if order.threads != self._threads:
             threads.limit(order.threads)
             self._threads = order.threads
+
+    def _die_with_supervisor(self) -> None:
+        """Have the kernel end us with the supervisor, our parent once the process between us and the zygote has left.
+
+        Not before there is a job: one who waits for a job sees the end of its pipe.
+        """
+        while os.getppid() == self._between:  # it bears others meanwhile; until it has left, it would be watched
+            time.sleep(MOMENT)
+        die_with_parent()
+        if os.getppid() != self._supervisor:  # it died before we asked to be told
+            os._exit(1)
 
     def _be_nice(self, added: int) -> None:
         with contextlib.suppress(PermissionError):  # only root may become less nice than it was for an earlier job

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import threading
 from typing import Any, Generic
@@ -49,6 +50,13 @@ class BlockingPipe(Generic[Message]):
             self._descriptors += descriptors
             self._received += self._decoder.feed(data)
         return self._received.pop(0)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `receive` need not wait."""
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        return bool(self._received) or bool(waiting.poll(0))
 
     def take_descriptor(self) -> int:
         """The oldest descriptor that came along; raise OSError when the kernel had no room for it here."""

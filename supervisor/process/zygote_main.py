@@ -1,11 +1,12 @@
 """Inside the zygote: import the handlers once, then fork a child on request.  No thread, no event loop.
 
-It forks twice: the process in between tells the child's pid to the parent and leaves, so that the child becomes the
+It forks twice: the process in between tells the pids of the children to the parent and leaves, so that they become the
 parent's own (the parent is a subreaper) and the death of the zygote harms no job.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes  # noqa: F401 - imported here so that children share it
 import faulthandler
 import gc
@@ -13,7 +14,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -26,7 +29,10 @@ from supervisor.process.landlock import Ruleset
 from supervisor.process.mark import wear
 from supervisor.process.messages import Fork, Forked, OrderToChild, OrderToZygote, Retire
 from supervisor.process.pipe_main import BlockingPipe
-from supervisor.process.wire import decoder_of
+from supervisor.process.wire import decoder_of, encode
+
+MOST_AT_ONCE = 16
+"""Children that are born together: each holds three descriptors until then."""
 
 
 def main() -> None:
@@ -66,48 +72,64 @@ def _settle() -> None:
 
 
 def _serve(pipe: BlockingPipe[OrderToZygote], mark: int, supervisor: int, ruleset: Ruleset | None) -> None:
+    births: list[Birth] = []
     while (order := pipe.receive()) is not None:
-        match order:
-            case Fork(cgroup):
-                pipe_end, output, stack = (pipe.take_descriptor() for _ in range(3))
-                _fork(pipe, Birth(pipe_end, output, stack, cgroup, supervisor, ruleset))
-            case Retire():
-                return
+        if isinstance(order, Fork):
+            pipe_end, output, stack = (pipe.take_descriptor() for _ in range(3))
+            births.append(Birth(pipe_end, output, stack, order.cgroup, supervisor, ruleset))
+            if len(births) < MOST_AT_ONCE and pipe.has_more:
+                continue
+        _fork(pipe, births)
+        births = []
+        if isinstance(order, Retire):
+            return
     guard.sweep(mark)
 
 
-def _fork(pipe: BlockingPipe[OrderToZygote], birth: Birth) -> None:
+def _fork(pipe: BlockingPipe[OrderToZygote], births: Sequence[Birth]) -> None:
+    """Have all these children forked by one process in between: a fork takes longer than all else of a birth."""
     try:
-        between = os.fork()
-        if between == 0:
-            _become_between(pipe, birth)
-        os.waitpid(between, 0)
-    except OSError as error:  # too many processes; the parent sees the end of the pipe and tries again later
-        os.write(birth.output, f"fork: {error.strerror}\n".encode())
+        if births:
+            between = os.fork()
+            if between == 0:
+                _become_between(pipe, births)
+            os.waitpid(between, 0)
+    except OSError as error:  # too many processes; the parent sees the end of the pipes and tries again later
+        for birth in births:
+            _say_failed(birth, error)
     finally:
-        for descriptor in (birth.pipe, birth.output, birth.stack):
-            os.close(descriptor)
+        for birth in births:
+            birth.close()
 
 
-def _become_between(pipe: BlockingPipe[OrderToZygote], birth: Birth) -> None:
-    """The process between zygote and child: fork, tell the child's pid, leave.  Never returns in either process."""
-    status = 70  # EX_SOFTWARE of sysexits.h: nothing but a failure to fork leaves it so
+def _become_between(pipe: BlockingPipe[OrderToZygote], births: Sequence[Birth]) -> NoReturn:
+    """The process between zygote and children: fork, tell each child's pid, leave.  Never returns in any of them."""
     try:
-        if birth.cgroup:
-            enter_cgroup(Path(birth.cgroup))  # so that whatever the child does, from its first step on, is in it
-        between = os.getpid()  # asked for here: the child may look for its parent when that is gone already
-        child = os.fork()
-        if child == 0:
-            os.close(pipe.fileno())
-            child_main.main(birth, between=between)
-        end: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=birth.pipe), OrderToZygote)
-        end.send(Forked(child))
-        status = 0
-    except OSError as error:
-        os.write(birth.output, f"fork: {error.strerror}\n".encode())
+        between = os.getpid()  # asked for here: a child may look for its parent when that is gone already
+        for birth in births:
+            try:
+                if birth.cgroup:
+                    enter_cgroup(
+                        Path(birth.cgroup)
+                    )  # so that all that the child does, from its first step on, is in it
+                child = os.fork()
+                if child == 0:
+                    os.close(pipe.fileno())
+                    for other in births:
+                        if other is not birth:
+                            other.close()
+                    child_main.main(birth, between=between)
+                os.write(birth.pipe, encode(Forked(child)))
+            except OSError as error:
+                _say_failed(birth, error)
     finally:
-        # Neither process may go on in the zygote's code, nor run the zygote's exit handlers.
-        os._exit(status)
+        # No process may go on in the zygote's code, nor run the zygote's exit handlers.
+        os._exit(0)
+
+
+def _say_failed(birth: Birth, error: OSError) -> None:
+    with contextlib.suppress(OSError):  # whoever wanted it has gone
+        os.write(birth.output, f"fork: {error.strerror}\n".encode())
 
 
 if __name__ == "__main__":
