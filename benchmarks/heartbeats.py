@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from benchmarks.figures import Figure, run_alone
-from benchmarks.processes import prefer, settled_family
+from benchmarks.processes import HELPERS, prefer, settled_family
 from benchmarks.programs import job_server, supervisor
 
 WORKERS = 64
@@ -33,7 +33,7 @@ class Heartbeats:
             with suppress(OSError):  # what is late is to be the program, not the clock that it is seen by
                 prefer(server.program.pid)
             server.until(lambda tally: tally["open_polls"])
-            settled_family(program.pid, WORKERS + 1)
+            settled_family(program.pid, WORKERS + HELPERS)
             server.offer(WORKERS, "spin", interval=INTERVAL)
             server.until(lambda tally: len(tally["claims"]) == WORKERS)
             time.sleep(self.seconds)

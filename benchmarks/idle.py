@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks.figures import Figure, run_alone
-from benchmarks.processes import cpu_of, settled_family
+from benchmarks.processes import HELPERS, cpu_of, settled_family
 from benchmarks.programs import job_server, supervisor
 
 WORKERS = 64
@@ -26,7 +26,7 @@ class Idle:
     def measure(self) -> None:
         with job_server() as server, supervisor(server.url, workers=WORKERS) as program:
             server.until(lambda tally: tally["open_polls"])
-            family = [program.pid, *settled_family(program.pid, WORKERS + 1)]
+            family = [program.pid, *settled_family(program.pid, WORKERS + HELPERS)]
             before = sum(map(cpu_of, family))
             self.polls.append(server.tally()["open_polls"])
             time.sleep(self.seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from benchmarks.figures import Figure, run_alone
-from benchmarks.processes import MIB, memory_of, settled_family, share_of
+from benchmarks.processes import HELPERS, MIB, memory_of, settled_family, share_of
 from benchmarks.programs import HANDLERS, job_server, supervisor
 
 FEW, MANY = 2, 10
@@ -43,7 +43,7 @@ def _look(workers: int) -> tuple[tuple[int, int], int, int]:
     """Bytes of the parent (resident, and its share), of the zygote, and of the zygote and all children together."""
     with job_server() as server, supervisor(server.url, workers=workers, handlers=(HANDLERS, HEAVY)) as program:
         server.until(lambda tally: tally["open_polls"])
-        family = settled_family(program.pid, workers + 1)
+        family = settled_family(program.pid, workers + HELPERS)
         parent = memory_of(program.pid), share_of(program.pid)
         return parent, max(map(memory_of, family)), sum(map(share_of, family))
 

@@ -17,6 +17,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LOOK_EVERY = 0.005
 _QUIET, _NOTHING = 0.3, 0.001
 """Processes are at rest when they use less than the second in the first: both are seconds."""
+HELPERS = 2
+"""Processes that a supervisor has beside one for each worker: its zygote, and the child in reserve."""
 PATIENCE = 60.0
 """Seconds that anything may take."""
 

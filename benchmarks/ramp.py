@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.beacon import beacon
 from benchmarks.figures import Figure, run_alone
-from benchmarks.processes import settled_family
+from benchmarks.processes import HELPERS, settled_family
 from benchmarks.programs import job_server, supervisor
 
 WORKERS = 64
@@ -26,7 +26,7 @@ class Ramp:
         with job_server() as server, beacon() as told, supervisor(server.url, workers=WORKERS) as program:
             server.set(delay=ROUND_TRIP)
             server.until(lambda tally: tally["open_polls"])
-            settled_family(program.pid, WORKERS + 1)
+            settled_family(program.pid, WORKERS + HELPERS)
             server.offer(JOBS, "hold", parameters={"beacon": told.path, "seconds": 60})
             busy_at = max(float(told.hear()) for _ in range(WORKERS))
             self.round_trips.append((busy_at - server.tally()["offered_at"]) / ROUND_TRIP)

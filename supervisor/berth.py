@@ -10,11 +10,10 @@ import asyncio
 from typing import Any, Protocol
 
 from supervisor.backoff import Backoff
-from supervisor.ledger import ExitReason, Ledger
+from supervisor.births import Births
+from supervisor.ledger import ExitReason
 from supervisor.limits import Limits
 from supervisor.process.child import Child, State
-from supervisor.process.family import Family
-from supervisor.process.kernel import boottime
 from supervisor.process.usage import tree_memory
 from supervisor.process.zygote import StartFailed, Zygote
 
@@ -33,23 +32,15 @@ class Source(Protocol):
         """Wait until another one has taken the place of `zygote`."""
 
     @property
-    def has_borne(self) -> bool:
-        """Whether any child ever came up; false means that something is wrong with all of them."""
-
-    def bore(self) -> None:
-        """A child came up."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """Where it is written down."""
+    def births(self) -> Births:
+        """How they begin and end."""
 
 
 class Berth:
     """One child after the other."""
 
-    def __init__(self, source: Source, family: Family, log: Any) -> None:
+    def __init__(self, source: Source, log: Any) -> None:
         self._source = source
-        self._family = family
         self._log = log
         self._child: Child | None = None
         self._is_spent = False
@@ -80,7 +71,7 @@ class Berth:
             except StartFailed as failed:
                 if zygote is not self._source.zygote:
                     continue  # there is another one by now, which may do better
-                if not self._source.has_borne and self._backoff.failures >= PATIENCE:
+                if not self._source.births.has_borne and self._backoff.failures >= PATIENCE:
                     raise
                 wait = self._backoff.next()
                 if zygote.is_gone:  # which is told in one line for all slots
@@ -127,13 +118,7 @@ class Berth:
         """End the child and all that it started."""
         if self._child is not None:
             child, self._child = self._child, None
-            self._note_exit(child, why)
-            await child.kill()
-
-    def _note_exit(self, child: Child, why: ExitReason) -> None:
-        # Only a control group tells of that; without one it looks as if somebody had killed it.
-        is_starved = child.ending is not None and child.ending.starvation is not None
-        self._source.ledger.child_exits["oom" if is_starved else why] += 1
+            await self._source.births.end(child, why)
 
     def _why_replaced(self, child: Child) -> ExitReason:
         if child.state is State.EXITED:  # while it had nothing to do
@@ -146,18 +131,14 @@ class Berth:
     async def _replace(self, zygote: Zygote) -> None:
         old, self._child = self._child, None
         self._is_starting = True
-        began_at = boottime()
         try:
-            self._child = await Child.start(zygote, self._family)
-            self._source.ledger.child_start_seconds.observe(boottime() - began_at)
+            self._child = await self._source.births.child_of(zygote)
         finally:
             self._is_starting = False
             if old is not None:
-                self._note_exit(old, self._why_replaced(old))
-                await old.kill()
+                await self._source.births.end(old, self._why_replaced(old))
         self._is_spent = False
         self._backoff.reset()
-        self._source.bore()
 
 
 def _is_used_up(child: Child, limits: Limits) -> bool:

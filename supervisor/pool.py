@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from supervisor.attempt import Attempt
+from supervisor.births import Births
 from supervisor.gate import Bar, Gate
 from supervisor.job import Job
 from supervisor.ledger import Ledger
@@ -25,6 +26,7 @@ from supervisor.server import JobServer
 from supervisor.slot import Slot
 from supervisor.status import ClaimStatus, SlotStatus
 from supervisor.surroundings import Rules
+from supervisor.tasks import Alongside
 
 
 class Pool:
@@ -49,10 +51,10 @@ class Pool:
         self._serving = asyncio.Event()
         self._job_over: asyncio.Event | None = None  # while somebody waits for it
         self._taken: set[tuple[str, int]] = set()
-        self._has_borne = False
+        self.births = Births(family, ledger)
         self.quarantine = Quarantine()
         """Which jobs and handlers are not to be run, for what they did to their children."""
-        self._new_slot = partial(Slot, server=server, reporter=reporter, polls=self._polls, family=family, around=self)
+        self._new_slot = partial(Slot, server=server, reporter=reporter, polls=self._polls, around=self)
         self._slots = [self._new_slot(number) for number in range(1, workers + 1)]
         self._group = asyncio.TaskGroup()
         self._past_cuts = 0  # of slots that are gone
@@ -136,13 +138,6 @@ class Pool:
             return "nobody claims though somebody may"
         return next((said for slot in self._slots if (said := slot.standstill(now)) is not None), None)
 
-    @property
-    def has_borne(self) -> bool:
-        return self._has_borne
-
-    def bore(self) -> None:
-        self._has_borne = True
-
     def open_actions(self) -> tuple[str, ...]:
         """The actions of which one more job may run: all but those that are at their `max_concurrent`."""
         full = {action for action, most in self._zygote.capped.items() if self._engaged(action) >= most}
@@ -172,9 +167,11 @@ class Pool:
 
     async def run(self) -> None:
         """Run until every slot is drained; an error that concerns all of them ends all of them."""
-        async with self._group:
-            for slot in self._slots:
-                self._start(slot)
+        async with Alongside() as beside:
+            beside.start(self.births.keep_one_ready)
+            async with self._group:
+                for slot in self._slots:
+                    self._start(slot)
 
     def _start(self, slot: Slot) -> None:
         self._group.create_task(self._run(slot), name=f"slot {slot.number}")

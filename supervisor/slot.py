@@ -28,7 +28,6 @@ from supervisor.log import JobLog, tells
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.child import Child, State
-from supervisor.process.family import Family
 from supervisor.process.kernel import boottime
 from supervisor.process.usage import Usage
 from supervisor.report import Reporter
@@ -56,7 +55,6 @@ class Slot:
         server: JobServer,
         reporter: Reporter,
         polls: Polls,
-        family: Family,
         around: Surroundings,
     ) -> None:
         self.number = number
@@ -66,7 +64,7 @@ class Slot:
         self._polls = polls
         self._around = around
         self._log = structlog.get_logger("slot", slot=number)  # not bound for good: a reload may change the level
-        self._berth = Berth(around, family, self._log)
+        self._berth = Berth(around, self._log)
         self._workdir = str(around.rules.scratch / str(number))
         self._attempt: Attempt | None = None
         self._draining = False

@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from supervisor.berth import Berth
+from supervisor.births import Births
 from supervisor.ledger import ExitReason, Ledger
 from supervisor.limits import Limits
 from supervisor.process.cgroup import Cgroup
@@ -23,15 +24,13 @@ from tests.process_world import world
 class Source:
     """One zygote for ever."""
 
-    def __init__(self, zygote: Zygote) -> None:
+    def __init__(self, zygote: Zygote, family: Family) -> None:
         self.zygote = zygote
         self.ledger = Ledger()
-        self.has_borne = True
+        self.births = Births(family, self.ledger)
 
     async def successor_of(self, zygote: Zygote) -> None:
         raise AssertionError(zygote)
-
-    def bore(self) -> None: ...
 
     @property
     def exits(self) -> dict[str, int]:
@@ -52,8 +51,8 @@ class Grouped(Family):
 @asynccontextmanager
 async def berthed(family: Family | None = None) -> AsyncIterator[tuple[Berth, Source]]:
     async with world() as here:
-        source = Source(here.zygote)
-        berth = Berth(source, family or here.family, structlog.get_logger())
+        source = Source(here.zygote, family or here.family)
+        berth = Berth(source, structlog.get_logger())
         try:
             yield berth, source
         finally:

@@ -592,10 +592,12 @@ async def test_a_supervisor_that_may_not_fork_claims_nothing_and_goes_on_once_it
 
     async with program(server.url, state, UNPRIVILEGED, workers="1", spool_after="0s") as process:
         await finished_job(server, await start_job(server, "echo"))
+        await until(lambda: len(children_of(process.pid)) == 3)  # the zygote, a child, and one in reserve
         first = min(children_of(process.pid), key=lambda pid: psutil.Process(pid).create_time())
         for pid in (process.pid, first):  # the supervisor and its zygote
             limit_processes(pid, 1)
-        dead = await finished_job(server, await start_job(server, "die-by-exit", {"code": 1}))
+        for _ in range(2):
+            dead = await finished_job(server, await start_job(server, "die-by-exit", {"code": 1}))
         waiting = await start_job(server, "echo")
         await until(lambda: logged(state).count("no child") >= 3)
         before = server.jobs(waiting)[0].status

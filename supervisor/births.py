@@ -1,0 +1,90 @@
+"""Where slots get their children from, and how those end; with one kept ready for whichever slot needs one next.
+
+Runs in the parent.  A birth takes some milliseconds, in which a slot can run nothing; so a child that was killed, or
+has had enough, is replaced at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from supervisor.ledger import ExitReason, Ledger
+from supervisor.process.child import Child
+from supervisor.process.family import Family
+from supervisor.process.kernel import boottime
+from supervisor.process.zygote import StartFailed, Zygote
+
+CALM = 0.05
+"""Seconds from when a child was needed until the next reserve is born: what it was needed for comes first."""
+
+
+class Births:
+    """Those of one program."""
+
+    def __init__(self, family: Family, ledger: Ledger) -> None:
+        self._family = family
+        self._ledger = ledger
+        self._has_borne = False
+        self._reserve: Child | None = None
+        self._zygote: Zygote | None = None  # of which the last child was wanted
+        self._taken = asyncio.Event()
+
+    @property
+    def has_borne(self) -> bool:
+        """Whether any child ever came up; false means that something is wrong with all of them."""
+        return self._has_borne
+
+    async def child_of(self, zygote: Zygote) -> Child:
+        """A child of `zygote` that waits for its first job, the caller's from now on; raise `StartFailed`."""
+        child = self._take(zygote) or await self._bear(zygote)
+        self._zygote = zygote
+        self._taken.set()
+        return child
+
+    async def end(self, child: Child, why: ExitReason) -> None:
+        """End a child, if it has not, and all that it started; write down why."""
+        # Only a control group tells of that; without one it looks as if somebody had killed it.
+        is_starved = child.ending is not None and child.ending.starvation is not None
+        self._ledger.child_exits["oom" if is_starved else why] += 1
+        await child.kill()
+
+    async def keep_one_ready(self) -> None:
+        """Have one in reserve from the first child on; when this is cancelled it is ended."""
+        try:
+            while True:
+                await self._taken.wait()
+                await asyncio.sleep(CALM)
+                self._taken.clear()
+                assert self._zygote is not None
+                await self._renew(self._zygote)
+        finally:
+            await self._discard("shutdown")
+
+    def _take(self, zygote: Zygote) -> Child | None:
+        child = self._reserve
+        if child is None or child.zygote is not zygote or not child.is_idle:
+            return None
+        self._reserve = None
+        return child
+
+    async def _renew(self, zygote: Zygote) -> None:
+        if self._reserve is not None and not self._reserve.is_idle:
+            await self._discard("crash")
+        if self._reserve is not None and self._reserve.zygote is not zygote:
+            await self._discard("reload")
+        if self._reserve is None:
+            with contextlib.suppress(StartFailed):  # a slot that needs one tries for itself, and says why
+                self._reserve = await self._bear(zygote)
+
+    async def _bear(self, zygote: Zygote) -> Child:
+        began_at = boottime()
+        child = await Child.start(zygote, self._family)
+        self._ledger.child_start_seconds.observe(boottime() - began_at)
+        self._has_borne = True
+        return child
+
+    async def _discard(self, why: ExitReason) -> None:
+        child, self._reserve = self._reserve, None
+        if child is not None:
+            await self.end(child, why)
