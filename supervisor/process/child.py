@@ -14,8 +14,7 @@ import enum
 import os
 import signal
 from collections.abc import Awaitable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -55,8 +54,7 @@ class ChildDied(Exception):
     """The child ended before it said how its job went.  Caught by the attempt, which asks for its `ending`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What a child said of its job; it takes another one only when it is `reusable`."""
 
     outcome: Outcome

@@ -125,25 +125,32 @@ def bytes_waiting(descriptor: int) -> int:
 
 
 _DESCRIPTOR = array.array("i").itemsize
-_TRUNCATED = int(socket.MSG_CTRUNC)  # arithmetic with the enum costs as much as the call
+MOST_DESCRIPTORS = 4
+"""How many descriptors are received at once."""
+_ROOM = socket.CMSG_SPACE(MOST_DESCRIPTORS * _DESCRIPTOR)
+# As plain numbers: arithmetic with the enums costs as much as the call.
+_TRUNCATED = int(socket.MSG_CTRUNC)
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 
 
-def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int], bool]:
-    """Up to `size` bytes, and the descriptors that came along, up to `most`, close-on-exec (unix(7), SCM_RIGHTS).
+def receive(end: socket.socket, size: int) -> tuple[bytes, list[int], bool]:
+    """Up to `size` bytes, and the descriptors that came along, close-on-exec (unix(7), SCM_RIGHTS).
 
     And whether any were lost because there was no room for them.
 
     `socket.recv_fds` does not pass its flags on, so what it receives is inherited by every program that is started.
     """
-    data, ancillary, flags, _ = end.recvmsg(size, socket.CMSG_SPACE(most * _DESCRIPTOR), socket.MSG_CMSG_CLOEXEC)
-    are_lost = bool(flags & _TRUNCATED)
-    if not ancillary:
-        return data, [], are_lost
+    data, ancillary, flags, _ = end.recvmsg(size, _ROOM, _CLOSE_ON_EXEC)
+    descriptors = _descriptors_in(ancillary) if ancillary else []
+    return data, descriptors, flags & _TRUNCATED != 0
+
+
+def _descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     descriptors = array.array("i")
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(content[: len(content) - len(content) % _DESCRIPTOR])
-    return data, list(descriptors), are_lost
+    return list(descriptors)
 
 
 def system_call(number: int, *arguments: object) -> int:

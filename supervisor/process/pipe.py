@@ -16,7 +16,7 @@ from typing import Any, Generic
 
 import msgspec
 
-from supervisor.process.kernel import bytes_waiting, receive
+from supervisor.process.kernel import MOST_DESCRIPTORS, bytes_waiting, receive
 from supervisor.process.reserve import Reserve
 from supervisor.process.wire import Decoder, Message, WireError, encode
 
@@ -24,7 +24,6 @@ READ_SIZE = 64 * 1024
 """Bytes taken per turn of the loop and pipe, so that one child's flood cannot keep the others waiting."""
 SOCKET_BUFFER = 1024 * 1024
 """Bytes.  With the kernel's default a payload of 1 MiB takes ten times as long (many wake-ups)."""
-MOST_DESCRIPTORS = 4
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
@@ -54,7 +53,7 @@ class Pipe(Generic[Message]):
         self._on_message = on_message
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
+        self._unsent: deque[tuple[bytes | memoryview, Sequence[int]]] = deque()
         self.spare: Reserve | None = None
         """What makes room for a descriptor that is to come, when there is no other room."""
         self._descriptors: deque[int] = deque()
@@ -69,7 +68,7 @@ class Pipe(Generic[Message]):
         if self._ended:
             _close_all(descriptors)
             return
-        self._unsent.append((memoryview(encode(message)), descriptors))
+        self._unsent.append((encode(message), descriptors))
         if not self._writing and not self._write():
             self._loop.add_writer(self._socket, self._write)
             self._writing = True
@@ -140,14 +139,13 @@ class Pipe(Generic[Message]):
 
     def _receive(self) -> bytes:
         if self.spare is None:
-            return self._take_in()
-        with self.spare.spent():
-            return self._take_in()
-
-    def _take_in(self) -> bytes:
-        data, descriptors, are_lost = receive(self._socket, READ_SIZE, MOST_DESCRIPTORS)
-        self._descriptors += descriptors
-        self._has_lost_one |= are_lost
+            data, descriptors, are_lost = receive(self._socket, READ_SIZE)
+        else:
+            with self.spare.spent():
+                data, descriptors, are_lost = receive(self._socket, READ_SIZE)
+        if descriptors or are_lost:
+            self._descriptors += descriptors
+            self._has_lost_one |= are_lost
         return data
 
     def _write(self) -> bool:
@@ -163,12 +161,14 @@ class Pipe(Generic[Message]):
                 if sent == len(frame):
                     self._unsent.popleft()
                 else:
-                    self._unsent[0] = (frame[sent:], ())
+                    self._unsent[0] = (memoryview(frame)[sent:], ())
         except BlockingIOError:
             return False
         except OSError:
-            pass  # the peer is gone: its exit is told elsewhere, what we wanted to say has no reader
-        self._stop_writing()
+            # The peer is gone: its exit is told elsewhere, what we wanted to say has no reader.
+            self._stop_writing()
+        if self._writing:
+            self._stop_writing()
         return True
 
     def _stop_writing(self) -> None:

@@ -15,7 +15,6 @@ from supervisor.process.kernel import receive
 from supervisor.process.wire import Decoder, Message, encode
 
 READ_SIZE = 64 * 1024
-MOST_DESCRIPTORS = 4
 
 
 class BlockingPipe(Generic[Message]):
@@ -44,7 +43,7 @@ class BlockingPipe(Generic[Message]):
     def receive(self) -> Message | None:
         """The next message; None at the end of file."""
         while not self._received:
-            data, descriptors, _ = receive(self._socket, READ_SIZE, MOST_DESCRIPTORS)
+            data, descriptors, _ = receive(self._socket, READ_SIZE)
             if not data:
                 return None
             self._descriptors += descriptors

@@ -5,7 +5,7 @@ Nothing that crosses a pipe is unpickled; a frame that does not decode into the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
@@ -47,8 +47,13 @@ class Decoder(Generic[Message]):
         self._decoder = decoder_of(message_type)
         self._rest = b""
 
-    def feed(self, data: bytes) -> Iterator[Message]:
-        """Yield each message that is complete now; raise `WireError` at the first frame that is not one."""
+    def feed(self, data: bytes) -> Iterable[Message]:
+        """Each message that is complete now, in order; raises `WireError` at the first frame that is not one."""
+        if not self._rest and len(data) == LENGTH + int.from_bytes(data[:LENGTH], "big") <= MAX_FRAME:
+            return (self._decode(data[LENGTH:]),)  # as mostly: one frame and nothing else
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> Iterator[Message]:
         data = self._rest + data if self._rest else data
         start = 0
         try:
