@@ -91,12 +91,15 @@ class Terms(msgspec.Struct, frozen=True):
 class Lease:
     """The right to run one attempt, from its claim until it is released or lost."""
 
-    def __init__(self, terms: Terms, *, claimed_at: float, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self, terms: Terms, *, claimed_at: float, head_start: float = 0.0, backoff: Backoff | None = None
+    ) -> None:
+        """The first beat is due earlier by `head_start` intervals: what was claimed together need not beat together."""
         self.state = State.HELD
         self._lost_by: Told | None = None
         self._terms = terms
         self._renewed_at = claimed_at
-        self._next_beat_at = claimed_at + terms.interval
+        self._next_beat_at = claimed_at + terms.interval * (1 - head_start)
         # A beat that went unanswered is repeated soon, while the lease still lives.
         self._retry = backoff or Backoff(terms.interval / 8, terms.interval / 4)
 

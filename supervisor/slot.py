@@ -37,6 +37,7 @@ from supervisor.surroundings import Surroundings
 
 DRAIN_POLL = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""
+GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 _SHOWN: dict[State, ChildState] = {
     State.STARTING: "starting",
     State.IDLE: "idle",
@@ -238,7 +239,7 @@ class Slot:
         return Attempt(
             job,
             fence=Fence(rules.worker_id, job.job_id, job.attempt),
-            lease=Lease(terms, claimed_at=claimed_at),
+            lease=Lease(terms, claimed_at=claimed_at, head_start=_head_start(self.number)),
             child=child,
             server=self._server,
             reporter=self._reporter,
@@ -265,6 +266,15 @@ class Slot:
             await self._berth.settle(limits, attempt.why_child_ended)
         if attempt.has_left_files and _exists(self._workdir):
             await asyncio.to_thread(shutil.rmtree, self._workdir, ignore_errors=True)
+
+
+def _head_start(number: int) -> float:
+    """The part of an interval by which this slot's first heartbeats come early, at most a half.
+
+    Otherwise jobs that are claimed in one burst beat in one burst for ever, and the last of them is late.  Multiples
+    of the golden ratio lie far apart, however many there are.
+    """
+    return number * GOLDEN_RATIO % 1 / 2
 
 
 def _exists(path: str) -> bool:

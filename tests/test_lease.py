@@ -290,3 +290,13 @@ def test_a_lease_that_is_lost_is_lost_for_every_helper_that_asks() -> None:
 
     with pytest.raises(LeaseLost):
         lease.check(3.0)
+
+
+def test_the_first_heartbeat_alone_comes_early_by_a_head_start() -> None:
+    lease = Lease(Terms(10.0, 30.0), claimed_at=0.0, head_start=0.25)
+
+    first = lease.next_beat_at
+    lease.answered(Directive.CONTINUE, sent_at=first)
+
+    assert first == 7.5
+    assert lease.next_beat_at == 17.5
