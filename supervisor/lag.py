@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-INTERVAL = 0.5
+INTERVAL = 1.0
 """Seconds between two looks."""
-REMEMBERED = 20
+REMEMBERED = 10
 """Looks of which the worst counts: ten seconds."""
 
 

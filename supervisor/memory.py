@@ -6,6 +6,7 @@ A look takes some 50 µs: a handful of small files that the kernel makes up.
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from supervisor.admission import Room
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
+LONGEST = 64 * 1024
+"""Bytes of a file that are read; the longest of them has two thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,10 @@ def _upwards(top: Path, path: str) -> list[Path]:
 
 def _cgroup(folder: Path, files: _Files) -> Room:
     """Raises `ValueError` when there is no limit ("max")."""
-    limit = int((folder / files.limit).read_text())
+    limit = int(_text(folder / files.limit))
     if limit >= 1 << 60:  # version 1 says "no limit" with a number
         raise ValueError("no limit")
-    used = int((folder / files.used).read_text())
+    used = int(_text(folder / files.used))
     details = dict(line.split() for line in _lines(folder / "memory.stat"))
     available = max(0, limit - used + int(details[files.idle]))
     return Room("the cgroup", available, limit, _stalled(folder / "memory.pressure"))
@@ -82,4 +85,13 @@ def _stalled(file: Path) -> float:
 
 
 def _lines(file: Path) -> list[str]:
-    return file.read_text().splitlines()
+    return _text(file).splitlines()
+
+
+def _text(file: Path) -> str:
+    # An idle program does little else than this: `read_text` takes nine system calls for these three.
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, LONGEST).decode()
+    finally:
+        os.close(descriptor)
