@@ -144,6 +144,7 @@ def test_a_key_that_names_the_project_is_enough(service: Service, monkeypatch: p
     [
         (["--workers", "0"], "Error: --workers: must be at least 1, not '0'"),
         (["--handlers", "nowhere"], "Error: --handlers: there is no folder 'nowhere'"),
+        (["--handlers", "x" * 300], f"Error: --handlers: the folder '{'x' * 300}' cannot be read: File name too long"),
         (["--api-key-file", "nowhere"], "Error: the API key file nowhere cannot be read: No such file or directory"),
         (["--project", "other\x1b"], r"Error: --project: must be a project handle such as 'acme' or 'acme-video'"),
     ],
