@@ -130,7 +130,7 @@ class Service:
         """Serve until told to stop."""
         settings = self._settings
         account = Account(settings.base_url, settings.project, settings.worker_id, settings.queues, settings.worker_id)
-        with self._shutdown.signals(), steering(lambda: self._operations, self._shutdown.terminate):
+        with self._shutdown.signals(), steering(lambda: self._operations, self._shutdown.hang_up):
             if self._delegation is not None:
                 await self._delegation.sweep()
             await self._code.load()
