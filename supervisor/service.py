@@ -24,7 +24,7 @@ from supervisor.credential import CredentialSource
 from supervisor.exit_code import ExitCode
 from supervisor.gate import Bar
 from supervisor.helm import Helm
-from supervisor.herald import Herald
+from supervisor.herald import Herald, ask_for_time
 from supervisor.instance import claimed_instance
 from supervisor.lag import LoopLag
 from supervisor.ledger import Ledger
@@ -144,6 +144,7 @@ class Service:
         async with Alongside() as beside:
             loading = beside.create_task(self._code.load(), name="loading")
             beside.start(lambda: self._give_up_when_told(loading))
+            beside.start(lambda: ask_for_time(self._notifier))
             await asyncio.wait([loading])
         return not loading.cancelled()
 
