@@ -374,3 +374,14 @@ def test_what_is_wrong_with_a_submission_is_said_before_anything_is_sent(argumen
 
     assert result.exit_code == 2
     assert part in result.stderr
+
+
+@pytest.mark.parametrize("told", ['{"version": "9.9.9", "state": "dreaming"}', "<html>"])
+def test_a_status_of_another_version_is_one_sentence(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    monkeypatch.setattr("supervisor.control.caller.call", lambda *_: told.encode())
+
+    result = invoke("status", "--socket", "/run/a.sock")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: the supervisor at /run/a.sock is of another version than this command, ")
+    assert result.stderr.endswith("; --json shows it as it is\n")
