@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -202,3 +203,32 @@ async def test_a_handler_cannot_leave_its_group_nor_harm_others(server: DevServe
         "signal the supervisor": "PermissionError",
         "signal others": "PermissionError",
     }
+
+
+async def test_root_finds_the_service_its_instances_and_their_outcomes(
+    server: DevServer, service: Installation
+) -> None:
+    async def refuse_reports(call: Call) -> web.Response | None:
+        return web.Response(status=503) if call.name == "complete" else None
+
+    instance = service.instance("render")
+    instance.configure(server.url, WORKER_ID="instance")
+    try:
+        server.intercept = refuse_reports
+        await systemctl(instance, "start")
+        run = await start_job(server, "echo")
+        await server.until(lambda: calls(server, "complete") or None)
+        alone = json.loads(await asyncio.to_thread(service.command, "status", "--json"))
+        await systemctl(instance, "kill", "--kill-who=main", "--signal=KILL")  # what is not accepted is on disk
+        await systemctl(instance, "stop")
+        kept = await asyncio.to_thread(service.command, "spool", "ls")
+        await systemctl(instance, "start")
+        service.configure(server.url, WORKER_ID="service")
+        await systemctl(service, "start")
+        beside = json.loads(await asyncio.to_thread(service.command, "status", "--json", "--worker-id=service"))
+    finally:
+        await asyncio.to_thread(instance.forget)
+
+    assert (alone["worker_id"], alone["state"]) == ("instance", "serving")
+    assert server.jobs(run)[0].id in kept
+    assert beside["worker_id"] == "service"
