@@ -20,6 +20,8 @@ STATUS_INTERVAL = 5.0
 """Seconds between two looks at what `systemctl status` shows."""
 START_PATIENCE = 30.0
 """Seconds that systemd is asked for, again and again, while we do not serve yet."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at what stands still."""
 LONGEST_ERROR = 300
 """Characters of what went wrong, in a line that is to be read at a glance."""
 
@@ -72,13 +74,17 @@ class Herald:
 
     async def feed_watchdog(self) -> None:
         """Say that we are alive, from the loop that also beats and claims, and only while those move."""
-        while self._notifier.watchdog_interval is not None:
-            standstill = self._pool.standstill(boottime())
+        loop = asyncio.get_running_loop()
+        told: str | None = None
+        while (interval := self._notifier.watchdog_interval) is not None:
+            standstill = self._pool.standstill(loop.time())
             if standstill is None:
                 self._notifier.watchdog()
-            else:
+            elif standstill != told:
                 log.error("the watchdog is not fed", reason=standstill)
-            await asyncio.sleep(self._notifier.watchdog_interval)
+            told = standstill
+            # What goes on again is to be fed at once: half of systemd's patience is over.
+            await asyncio.sleep(interval if standstill is None else min(interval, LOOK_AGAIN))
 
 
 def headline(pool: Pool, code: Code, spooled: int, now: float) -> str:
