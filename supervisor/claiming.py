@@ -28,7 +28,7 @@ class Claiming:
         self.asked: tuple[str, ...] = ()
         """The actions of the claim that is open."""
         self.due_at = math.inf
-        """When the claim that is open must have ended; of the clock of leases."""
+        """When the claim that is open must have ended; of the loop's clock, which stands still in a suspend."""
         self._server = server
         self._polls = polls
         self._around = around
@@ -45,7 +45,7 @@ class Claiming:
         wait = min(self._around.rules.wait, PARTIAL_WAIT if is_partial else math.inf) if self._around.is_known else 0.0
         ledger = self._around.ledger
         asked_at = ledger.claimed_at = boottime()
-        self.due_at = asked_at + wait + CLAIM_PATIENCE
+        self.due_at = asyncio.get_running_loop().time() + wait + CLAIM_PATIENCE
         try:
             job = await self._server.claim(self.asked, wait=wait)
         except RateLimited as limited:

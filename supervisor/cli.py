@@ -235,12 +235,12 @@ def spool_replay(**answers: Any) -> None:
     """
     import asyncio
 
-    from supervisor import inventory
+    from supervisor import resending
     from supervisor.spoolfile import Destination
 
     values, credential = _account(_REPLAY_OPTIONS, answers)
     destination = Destination(values["base_url"], values["project"])
-    sys.exit(asyncio.run(inventory.replay(_spool(answers), destination, credential.token)))
+    sys.exit(asyncio.run(resending.replay(_spool(answers), destination, credential.token)))
 
 
 @main.command()
@@ -294,11 +294,11 @@ def _account(names: Iterable[str], answers: Mapping[str, Any]) -> tuple[dict[str
 
 def _spool(answers: Mapping[str, Any]) -> Spool:
     from supervisor import log
-    from supervisor.inventory import spool_in
+    from supervisor.inventory import spool_in, state_dir_of
 
     log.configure("error", "auto")  # what is found damaged on the way
     given: Path | None = values_of(["state_dir"], answers)["state_dir"]
-    return spool_in(given or config.default_state_dir(os.environ, Path("~").expanduser()))
+    return spool_in(given or state_dir_of(os.environ, Path("~").expanduser()))
 
 
 def _credential(answers: Mapping[str, Any]) -> tuple[CredentialSource, Credential | None]:

@@ -46,9 +46,13 @@ class Configuration:
 
 
 def require_folders(folders: Iterable[Path]) -> None:
-    """Raise `ConfigError` when one of the handlers' folders is not there."""
+    """Raise `ConfigError` when one of the handlers' folders is not there, or out of reach."""
     for folder in folders:
-        if not folder.is_dir():
+        try:
+            is_there = folder.is_dir()
+        except OSError as error:  # above it is a folder that is not ours to look into, or the name is too long
+            raise ConfigError(f"--handlers: the folder {str(folder)!r} cannot be read: {error.strerror}") from error
+        if not is_there:
             raise ConfigError(f"--handlers: there is no folder {str(folder)!r}")
 
 

@@ -105,7 +105,7 @@ class Helm:
             recent=tuple(reversed(pool.ledger.recent)),
             spool=self._look.spool,
             quarantined=tuple(pool.quarantine.refused(boottime())),
-            standstill=pool.standstill(boottime()),
+            standstill=pool.standstill(asyncio.get_running_loop().time()),
         )
 
     async def stack(self, job_id: str) -> str:

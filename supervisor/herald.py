@@ -12,13 +12,29 @@ from supervisor.process.kernel import boottime
 from supervisor.replay import Replay
 from supervisor.shutdown import Shutdown, Stage
 from supervisor.systemd import Notifier
+from supervisor.tasks import Alongside
 
 log = structlog.get_logger("service")
 
 STATUS_INTERVAL = 5.0
 """Seconds between two looks at what `systemctl status` shows."""
+START_PATIENCE = 30.0
+"""Seconds that systemd is asked for, again and again, while we do not serve yet."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at what stands still."""
 LONGEST_ERROR = 300
 """Characters of what went wrong, in a line that is to be read at a glance."""
+
+
+async def ask_for_time(notifier: Notifier) -> None:
+    """Keep systemd from giving up a start that takes long, for as long as the loop turns; until cancelled.
+
+    Handlers may take longer than its patience to import, and the server may be away when the machine boots: to be
+    started again would help neither.
+    """
+    while True:
+        notifier.extend_timeout(START_PATIENCE)
+        await asyncio.sleep(START_PATIENCE / 3)
 
 
 class Herald:
@@ -33,9 +49,15 @@ class Herald:
 
     async def announce(self) -> None:
         """Say that we serve, once we do, and how it goes."""
-        await self._pool.serving()
-        self.ready()
-        log.info("serving")
+        async with Alongside() as beside:
+            beside.start(lambda: ask_for_time(self._notifier))
+            beside.start(self._keep_telling)
+            await self._pool.serving()
+            self.ready()
+            log.info("serving")
+        await self._keep_telling()
+
+    async def _keep_telling(self) -> None:
         while True:
             await self.tell_status()
             await asyncio.sleep(STATUS_INTERVAL)
@@ -52,13 +74,17 @@ class Herald:
 
     async def feed_watchdog(self) -> None:
         """Say that we are alive, from the loop that also beats and claims, and only while those move."""
-        while self._notifier.watchdog_interval is not None:
-            standstill = self._pool.standstill(boottime())
+        loop = asyncio.get_running_loop()
+        told: str | None = None
+        while (interval := self._notifier.watchdog_interval) is not None:
+            standstill = self._pool.standstill(loop.time())
             if standstill is None:
                 self._notifier.watchdog()
-            else:
+            elif standstill != told:
                 log.error("the watchdog is not fed", reason=standstill)
-            await asyncio.sleep(self._notifier.watchdog_interval)
+            told = standstill
+            # What goes on again is to be fed at once: half of systemd's patience is over.
+            await asyncio.sleep(interval if standstill is None else min(interval, LOOK_AGAIN))
 
 
 def headline(pool: Pool, code: Code, spooled: int, now: float) -> str:
@@ -66,6 +92,8 @@ def headline(pool: Pool, code: Code, spooled: int, now: float) -> str:
     parts = [f"{pool.size} children: {pool.busy} busy {max(0, pool.size - pool.busy)} idle", f"{spooled} spooled"]
     if pool.ledger.answered_at is not None:
         parts.append(f"last claim {max(0, now - pool.ledger.answered_at):.0f} s ago")
+    elif pool.ledger.claim_error is not None:
+        parts.append(f"no claim was answered: {pool.ledger.claim_error[:LONGEST_ERROR]}")
     if pool.gate.reason is not None:
         parts.append(pool.gate.reason)
     if code.error is not None:

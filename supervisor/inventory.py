@@ -1,6 +1,7 @@
-"""The `spool` commands: show people what lies in the spool, send it, drop it; also while the service runs.
+"""The `spool` commands: show people what lies in the spool, drop it; also while the service runs.
 
-What the service has in hands at the moment is shown and left alone.
+What the service has in hands at the moment is shown and left alone.  What sends it is `resending`, so that nobody waits
+for a client to be loaded who only looks.
 """
 
 from __future__ import annotations
@@ -8,25 +9,24 @@ from __future__ import annotations
 import base64
 import os
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
 
-from supervisor.api.client import Account, Client
+from supervisor import config
 from supervisor.columns import aligned
 from supervisor.config import ConfigError
+from supervisor.control.place import is_barred, of_services
 from supervisor.duration import format_duration
-from supervisor.exit_code import ExitCode
 from supervisor.job import Blob, Failed, Succeeded
-from supervisor.ledger import Ledger
 from supervisor.printable import escaped
-from supervisor.replay import Replay
-from supervisor.report import Accepted, Answer, NotYet, Refused, Reporter
-from supervisor.server import AuthRevoked
 from supervisor.size import format_size
 from supervisor.spool import Entry, Found, Shelf, Spool
-from supervisor.spoolfile import Destination, Note
+from supervisor.spoolfile import Note
 
+LIB = Path("/var/lib")
+"""Where `StateDirectory=` of the units makes folders; an operator's shell does not know `$STATE_DIRECTORY`."""
 HEAD = 1200
 """Bytes of a result that are shown."""
 
@@ -64,6 +64,25 @@ def drop(spool: Spool, name: str, *, is_sure: bool) -> None:
     click.echo(f"dropped {found.path.name}")
 
 
+def state_dir_of(environment: Mapping[str, str], home: Path) -> Path:
+    """The state directory of the supervisor of this host, where nobody says which; raise `ConfigError`.
+
+    It is this user's own, or that of the service or one of its instances, if we may look into it.
+    """
+    own = config.default_state_dir(environment, home)
+    if environment.get("STATE_DIRECTORY"):
+        return own
+    present = [path for path in (own, *of_services(LIB)) if os.path.lexists(path)]
+    ours = [path for path in present if not is_barred(path)]
+    if len(ours) > 1:
+        raise ConfigError(f"several supervisors keep outcomes here, name one by --state-dir: {_listed(ours)}")
+    if ours:
+        return ours[0]
+    if present:
+        raise ConfigError(f"the outcomes are not yours to look at: you may not read {_listed(present)}")
+    return own
+
+
 def spool_in(state_dir: Path) -> Spool:
     """The spool of a state directory; raise `ConfigError` when it cannot be looked into."""
     spool = Spool(state_dir)
@@ -76,34 +95,8 @@ def spool_in(state_dir: Path) -> Spool:
     return spool
 
 
-async def replay(spool: Spool, destination: Destination, token: str) -> ExitCode:
-    """Send once all that waits for a server and project, and print what became of each."""
-    account = Account(destination.base_url, destination.project, worker_id="", queues=())
-    code = ExitCode.DRAINED
-    async with Client(account, token) as client:
-        again = Replay(Reporter(client, spool, destination, 0.0, Ledger()))
-        for path in await again.waiting():
-            try:
-                answer = await again.send(path)
-            except AuthRevoked as revoked:
-                click.echo(f"the server refuses the API key: {escaped(str(revoked))}", err=True)
-                return ExitCode.CREDENTIAL_REFUSED
-            click.echo(f"{path.name}: {escaped(_said(answer))}")
-            if isinstance(answer, NotYet):
-                code = ExitCode.INTERNAL_ERROR
-    return code
-
-
-def _said(answer: Answer | None) -> str:
-    match answer:
-        case Accepted():
-            return "delivered"
-        case Refused(why):
-            return f"dropped, the server does not want it: {why}"
-        case NotYet(why):
-            return f"still waiting: {why}"
-        case None:
-            return "not sent: in other hands, damaged, or too old"
+def _listed(paths: Iterable[Path]) -> str:
+    return ", ".join(map(str, paths))
 
 
 def _row(spool: Spool, found: Found) -> tuple[str, ...]:

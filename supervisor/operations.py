@@ -34,6 +34,8 @@ from supervisor.watch import Watch
 
 log = structlog.get_logger("service")
 
+NOT_RELOADED = "not reloaded: the old handlers and settings stay"
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -181,7 +183,10 @@ class Operations:
             await self._take_over()
         except (ConfigError, StartFailed) as error:
             plant.code.error = str(error)
-            log.error("not reloaded: the old handlers and settings stay", error=str(error))
+            log.error(NOT_RELOADED, error=str(error))
+        except Exception as error:  # jobs run on what there is, and whatever is wrong with the new must not end them
+            plant.code.error = f"{type(error).__name__}: {error}"
+            log.exception(NOT_RELOADED, error=plant.code.error)
         else:
             plant.code.error = None
             actions = [handler.action for handler in plant.code.zygote.imported.handlers]

@@ -133,7 +133,7 @@ class Pool:
         return [slot.attempt for slot in self._slots if slot.attempt is not None]
 
     def standstill(self, now: float) -> str | None:
-        """What does not move that should; None when claims and heartbeats go on."""
+        """What does not move that should, at a time of the loop's clock; None when claims and heartbeats go on."""
         if self._polls.is_stuck:
             return "nobody claims though somebody may"
         return next((said for slot in self._slots if (said := slot.standstill(now)) is not None), None)

@@ -24,7 +24,7 @@ from supervisor.credential import CredentialSource
 from supervisor.exit_code import ExitCode
 from supervisor.gate import Bar
 from supervisor.helm import Helm
-from supervisor.herald import Herald
+from supervisor.herald import Herald, ask_for_time
 from supervisor.instance import claimed_instance
 from supervisor.lag import LoopLag
 from supervisor.ledger import Ledger
@@ -128,34 +128,57 @@ class Service:
 
     async def run(self) -> ExitCode:
         """Serve until told to stop."""
-        settings = self._settings
-        account = Account(settings.base_url, settings.project, settings.worker_id, settings.queues, settings.worker_id)
-        with self._shutdown.signals(), steering(lambda: self._operations, self._shutdown.terminate):
+        with self._shutdown.signals(), steering(lambda: self._operations, self._shutdown.hang_up):
             if self._delegation is not None:
                 await self._delegation.sweep()
-            await self._code.load()
-            async with Client(account, self._token, self._reread) as client:
-                reporter = self._reporter(client)
-                replay = Replay(reporter)
-                plant = self._plant(client, reporter, replay)
-                log.info(
-                    "started",
-                    workers=settings.workers,
-                    worker_id=settings.worker_id,
-                    actions=[handler.action for handler in self._code.zygote.imported.handlers],
-                )
-                try:
-                    operations = self._operations = Operations(plant, settings, self._sources)
-                    with telling_of_suspends(plant.pool.look_at_leases):
-                        async with self._controlled(plant, operations):
-                            code = await self._serve(plant, operations, replay)
-                finally:
-                    self._operations = None
-                    await replay.tell_what_waits()
-                    await self._code.close()
-                    await self._family.sweep()
+            try:
+                code = await self._run_loaded() if await self._load() else self._code_of_an_end()
+            finally:
+                await self._code.close()
+                await self._family.sweep()
         log.info("stopped", code=int(code))
         return code
+
+    async def _load(self) -> bool:
+        """Load the handlers; False when we are told to end before that is done."""
+        async with Alongside() as beside:
+            loading = beside.create_task(self._code.load(), name="loading")
+            beside.start(lambda: self._give_up_when_told(loading))
+            beside.start(lambda: ask_for_time(self._notifier))
+            await asyncio.wait([loading])
+        return not loading.cancelled()
+
+    async def _give_up_when_told(self, loading: asyncio.Task[None]) -> None:
+        await self._shutdown.reached(Stage.DRAIN)
+        self._notifier.stopping()
+        log.info("told to end while the handlers are loaded")
+        loading.cancel()
+
+    def _code_of_an_end(self) -> ExitCode:
+        """The exit code where no job was cut."""
+        return ExitCode.THIRD_INTERRUPT if self._shutdown.stage is Stage.KILL else ExitCode.DRAINED
+
+    async def _run_loaded(self) -> ExitCode:
+        settings = self._settings
+        account = Account(settings.base_url, settings.project, settings.worker_id, settings.queues, settings.worker_id)
+        async with Client(account, self._token, self._reread) as client:
+            reporter = self._reporter(client)
+            replay = Replay(reporter)
+            plant = self._plant(client, reporter, replay)
+            log.info(
+                "started",
+                workers=settings.workers,
+                worker_id=settings.worker_id,
+                actions=[handler.action for handler in self._code.zygote.imported.handlers],
+            )
+            try:
+                operations = self._operations = Operations(plant, settings, self._sources)
+                with telling_of_suspends(plant.pool.look_at_leases):
+                    async with self._controlled(plant, operations):
+                        return await self._serve(plant, operations, replay)
+            finally:
+                self._operations = None
+                await replay.tell_what_waits()
 
     def _plant(self, client: Client, reporter: Reporter, replay: Replay) -> Plant:
         pool = Pool(
@@ -207,9 +230,8 @@ class Service:
             if self._settings.watch:
                 beside.start(lambda: plant.watch.run(operations.ask_to_reload))
             await asyncio.wait([serving])
-        if self._shutdown.stage is Stage.KILL:
-            return ExitCode.THIRD_INTERRUPT
-        return ExitCode.JOBS_CUT if pool.jobs_cut or serving.cancelled() else ExitCode.DRAINED
+        was_cut = self._shutdown.stage is not Stage.KILL and (pool.jobs_cut or serving.cancelled())
+        return ExitCode.JOBS_CUT if was_cut else self._code_of_an_end()
 
     async def _shut_down_when_told(self, pool: Pool, operations: Operations, serving: asyncio.Task[None]) -> None:
         await self._shutdown.reached(Stage.DRAIN)

@@ -47,6 +47,10 @@ class Shutdown:
         """SIGTERM: the next stage, but never further than stopping with grace."""
         self.advance(Stage(min(self.stage + 1, Stage.STOP)))
 
+    def hang_up(self) -> None:
+        """SIGHUP, because the terminal is gone; the shell and the kernel both tell of it, and mean the same."""
+        self.advance(Stage.DRAIN)
+
     def interrupt(self) -> None:
         """SIGINT: the next stage, and what one more would do."""
         self.advance(Stage(min(self.stage + 1, Stage.KILL)))

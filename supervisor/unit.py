@@ -74,7 +74,8 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-# Importing the handlers and the first answer of the server come before READY.
+# Importing the handlers and the first answer of the server come before READY; while it waits for them, the
+# supervisor asks for more time by itself.
 TimeoutStartSec=3min
 WatchdogSec=30
 # After the watchdog's SIGABRT; a process that hangs in the kernel is killed then.

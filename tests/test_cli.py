@@ -144,6 +144,7 @@ def test_a_key_that_names_the_project_is_enough(service: Service, monkeypatch: p
     [
         (["--workers", "0"], "Error: --workers: must be at least 1, not '0'"),
         (["--handlers", "nowhere"], "Error: --handlers: there is no folder 'nowhere'"),
+        (["--handlers", "x" * 300], f"Error: --handlers: the folder '{'x' * 300}' cannot be read: File name too long"),
         (["--api-key-file", "nowhere"], "Error: the API key file nowhere cannot be read: No such file or directory"),
         (["--project", "other\x1b"], r"Error: --project: must be a project handle such as 'acme' or 'acme-video'"),
     ],
@@ -373,3 +374,14 @@ def test_what_is_wrong_with_a_submission_is_said_before_anything_is_sent(argumen
 
     assert result.exit_code == 2
     assert part in result.stderr
+
+
+@pytest.mark.parametrize("told", ['{"version": "9.9.9", "state": "dreaming"}', "<html>"])
+def test_a_status_of_another_version_is_one_sentence(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    monkeypatch.setattr("supervisor.control.caller.call", lambda *_: told.encode())
+
+    result = invoke("status", "--socket", "/run/a.sock")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: the supervisor at /run/a.sock is of another version than this command, ")
+    assert result.stderr.endswith("; --json shows it as it is\n")

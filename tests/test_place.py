@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +15,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from supervisor.config import ConfigError
+from supervisor.control import place
 from supervisor.control.listener import unix_socket
 from supervisor.control.place import LONGEST, NotRunning, find, folder, socket_path, too_long
 
@@ -120,3 +123,57 @@ def test_where_nobody_listens_is_told(short: Path) -> None:
         NotRunning, match=f"no supervisor runs here: nobody listens in {short}, {short}/s/run, /run/mobius"
     ):
         find({"RUNTIME_DIRECTORY": str(short)}, short / "s", None)
+
+
+def test_the_service_and_the_instances_of_the_template_are_found(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "RUN", short)
+    with ExitStack() as stack:
+        for name in ("mobius-supervisor-b", "mobius-supervisor"):
+            path = socket_path(short / name, f"host-{name}")
+            stack.enter_context(stack.enter_context(unix_socket(path)))
+
+            assert find({}, short / "s", f"host-{name}") == path
+
+        with pytest.raises(ConfigError, match=rf"{short}/mobius-supervisor/\S+, {short}/mobius-supervisor-b/\S+$"):
+            find({}, short / "s", None)
+
+
+UNPRIVILEGED = """
+import os, sys
+from pathlib import Path
+from supervisor.control import place
+
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+place.RUN = Path(sys.argv[1])
+try:
+    print(place.find({"XDG_RUNTIME_DIR": sys.argv[1] + "/mobius-supervisor"}, Path(sys.argv[2]), sys.argv[3] or None))
+except (place.NotRunning, place.ConfigError) as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_what_is_not_ours_does_not_stand_in_the_way_of_what_is(short: Path) -> None:
+    def found(worker_id: str) -> str:
+        """What an ordinary user finds, beside a service of somebody else."""
+        command = [sys.executable, "-c", UNPRIVILEGED, str(short), str(short / "state"), worker_id]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    short.chmod(0o755)
+    services, ours = short / "mobius-supervisor", short / "state" / "run"
+    with ExitStack() as stack:
+        for place_of_one in (services, ours):
+            stack.enter_context(stack.enter_context(unix_socket(socket_path(place_of_one, "one"))))
+        for path in (ours.parent, ours, ours / "one.sock"):
+            os.chown(path, 65534, 65534)
+
+        assert found("one") == found("") == str(ours / "one.sock")
+        assert found("two") == (
+            f"NotRunning no supervisor with the worker id 'two' runs here: nobody listens in "
+            f"{services / place.NAME} (which you may not read), {ours}, {services} (which you may not read)"
+        )
+        (ours / "one.sock").unlink()
+        services.chmod(0o755)
+        assert found("one") == str(services / "one.sock")  # whoever calls there is told that it is not theirs

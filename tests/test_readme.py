@@ -30,7 +30,7 @@ def flags(commands: dict[str, Any]) -> Iterator[str]:
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 # Options of the tools that the README tells how to use.
-FOREIGN = {"--now", "--unix-socket"}
+FOREIGN = {"--no-block", "--now", "--unix-socket"}
 
 
 def rows(heading: str) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from supervisor import config, kinds
 from supervisor.asking import asked, fail, reads, values_of
 from supervisor.config import ConfigError
 from supervisor.exit_code import ExitCode
+from supervisor.version import __version__
 
 RELOAD_PATIENCE = 300.0
 """Seconds: the handlers are imported meanwhile."""
@@ -42,10 +43,17 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
         def look() -> str:
             import msgspec
 
+            from supervisor.control.caller import Denied
             from supervisor.control.table import table_of
             from supervisor.status import Status
 
-            return table_of(msgspec.json.decode(call(path, "GET", "/status.json"), type=Status))
+            try:
+                return table_of(msgspec.json.decode(call(path, "GET", "/status.json"), type=Status))
+            except msgspec.DecodeError as error:
+                raise Denied(
+                    f"the supervisor at {path} is of another version than this command, {__version__}: what it says is "
+                    f"not understood ({error}); --json shows it as it is"
+                ) from error
 
         if watch:
             _watch(look)

@@ -17,8 +17,9 @@ from supervisor.config import ConfigError
 
 LONGEST = 107
 """Bytes of a socket's path (unix(7): `sun_path`, with its last zero)."""
-SYSTEM = Path("/run/mobius-supervisor")
-"""What `RuntimeDirectory=` of the unit makes: an operator's shell does not know its `$RUNTIME_DIRECTORY`."""
+RUN = Path("/run")
+"""Where `RuntimeDirectory=` of the units makes folders; an operator's shell does not know `$RUNTIME_DIRECTORY`."""
+NAME = "mobius-supervisor"
 ENDING = ".sock"
 
 
@@ -49,12 +50,12 @@ def too_long(path: Path) -> str | None:
 
 def find(environment: Mapping[str, str], state_dir: Path, worker_id: str | None) -> Path:
     """The socket of the one program that runs here, or of the one with this id; raise `ConfigError`."""
-    folders = [*_folders(environment, state_dir), SYSTEM]
+    folders = [*_folders(environment, state_dir), *of_services(RUN)]
     if worker_id is not None:
         candidates: Iterable[Path] = (socket_path(each, worker_id) for each in folders)
     else:
         candidates = (path for each in folders for path in _sockets_in(each))
-    found = [path for path in dict.fromkeys(candidates) if is_answered(path)]
+    found = _answered(candidates)
     if not found:
         who = "no supervisor" if worker_id is None else f"no supervisor with the worker id {worker_id!r}"
         raise NotRunning(f"{who} runs here: nobody listens in {_listed(folders)}")
@@ -63,13 +64,48 @@ def find(environment: Mapping[str, str], state_dir: Path, worker_id: str | None)
     return found[0]
 
 
+def of_services(base: Path) -> list[Path]:
+    """Where systemd makes a folder in `base` for the service, and has made some for instances of the template."""
+    return [base / NAME, *sorted(base.glob(f"{NAME}-*"))]
+
+
 def is_answered(path: Path) -> bool:
-    """Whether somebody listens; what a dead process left behind is a file like any other."""
+    """Whether somebody listens, perhaps not to us; what a dead process left behind is a file like any other."""
+    try:
+        return _listens_to_us(path)
+    except PermissionError:
+        return True
+
+
+def is_barred(path: Path) -> bool:
+    """Whether something is there, or may be, that is not ours to read."""
+    try:
+        path.stat()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return not os.access(path, os.R_OK)
+
+
+def _answered(paths: Iterable[Path]) -> list[Path]:
+    """Those at which somebody listens to us; if nobody does, those that are not ours, for the caller to be told so."""
+    ours, others = [], []
+    for path in dict.fromkeys(paths):
+        try:
+            if _listens_to_us(path):
+                ours.append(path)
+        except PermissionError:
+            if os.access(path, os.F_OK):  # in a folder that is not ours, either, there may be nothing
+                others.append(path)
+    return ours or others
+
+
+def _listens_to_us(path: Path) -> bool:
+    """Raise `PermissionError` when that cannot be known."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
         try:
             end.connect(os.fspath(path))
         except PermissionError:
-            return True  # it is there, and not ours: whoever calls shall be told that
+            raise
         except (OSError, ValueError):
             return False
     return True
@@ -81,21 +117,26 @@ def _folders(environment: Mapping[str, str], state_dir: Path) -> list[Path]:
     if runtime := environment.get("RUNTIME_DIRECTORY", "").split(":")[0]:
         folders.append(Path(runtime))
     if (base := environment.get("XDG_RUNTIME_DIR", "")).startswith("/"):
-        folders.append(Path(base) / "mobius-supervisor")
+        folders.append(Path(base) / NAME)
     return [*folders, state_dir / "run"]
 
 
 def _listed(paths: Iterable[Path]) -> str:
     """The paths, and which of them are not ours to look into."""
     return ", ".join(
-        str(path) if not path.exists() or os.access(path, os.R_OK) else f"{path} (which you may not read)"
-        for path in dict.fromkeys(paths)
+        f"{path} (which you may not read)" if is_barred(path) else str(path) for path in dict.fromkeys(paths)
     )
 
 
 def _sockets_in(folder: Path) -> list[Path]:
     try:
-        found = sorted(path for path in folder.iterdir() if path.suffix == ENDING)
-        return [path for path in found if stat.S_ISSOCK(path.stat().st_mode)]
+        return sorted(path for path in folder.iterdir() if path.suffix == ENDING and _is_socket(path))
     except OSError:
         return []
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:  # gone by now
+        return False

@@ -18,17 +18,30 @@ ROOT = Path(__file__).parents[2]
 OPT = "/opt/mobius-supervisor"
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 UNITS = "/etc/systemd/system"
+# For want of a real installation; an interpreter that is not in its place does not find its own library either.
+PATHS = {"PYTHONPATH": f"{OPT}/code", "LD_LIBRARY_PATH": "/opt/python/lib"}
 # What takes minutes there takes seconds here; no other line of the unit is changed.
 IMPATIENT = "[Service]\nWatchdogSec=2\nRestartSec=100ms\n"
 
 
 class Installation:
-    """The service in a box."""
+    """The service in a box, or the instance of the template that has this name."""
 
-    def __init__(self, box: Box) -> None:
+    def __init__(self, box: Box, instance: str = "") -> None:
         self._box = box
-        box.write(f"{UNITS}/{NAME}.service", (ROOT / "systemd" / f"{NAME}.service").read_text())
-        box.write(f"/etc/{NAME}/api-key", f"{KEY}\n", "600")
+        self._unit = f"{NAME}@{instance}" if instance else NAME
+        self._file = f"{UNITS}/{NAME}@.service" if instance else f"{UNITS}/{NAME}.service"
+        self._settings = f"/etc/{NAME}/{instance}" if instance else f"/etc/{NAME}"
+        box.write(self._file, (ROOT / "systemd" / Path(self._file).name).read_text())
+        box.write(f"{self._settings}/api-key", f"{KEY}\n", "600")
+        if not instance:
+            self._install(box)
+
+    def instance(self, name: str) -> Installation:
+        """Another one beside this."""
+        return Installation(self._box, name)
+
+    def _install(self, box: Box) -> None:
         box.write(f"{OPT}/.venv/pyvenv.cfg", "home = /opt/python/bin\ninclude-system-site-packages = false\n")
         script = f"#!{OPT}/.venv/bin/python\nfrom supervisor.cli import main\nmain()\n"
         box.write(f"{OPT}/.venv/bin/{NAME}", script, "755")
@@ -36,17 +49,21 @@ class Installation:
 
     def configure(self, url: str, drop_in: str = "", **settings: str) -> None:
         """Write the file of settings, and change the unit."""
-        self._box.write(f"{UNITS}/{NAME}.service.d/test.conf", IMPATIENT + drop_in)
+        self._box.write(f"{self._file}.d/test.conf", IMPATIENT + drop_in)
         self._box.run("systemctl", "daemon-reload")
         given = {"MOBIUS_BASE_URL": url, "PROJECT": PROJECT, "MOBIUS_SUPERVISOR_WORKERS": "2", **settings}
-        # For want of a real installation; an interpreter that is not in its place does not find its own library either.
-        paths = {"PYTHONPATH": f"{OPT}/code", "LD_LIBRARY_PATH": "/opt/python/lib"}
-        self._box.write(f"/etc/{NAME}/env", "".join(f"{name}={value}\n" for name, value in {**given, **paths}.items()))
+        lines = [f"{name}={value}\n" for name, value in {**given, **PATHS}.items()]
+        self._box.write(f"{self._settings}/env", "".join(lines))
+
+    def command(self, *arguments: str) -> str:
+        """What `mobius-supervisor …` prints for root."""
+        paths = [f"{name}={value}" for name, value in PATHS.items()]
+        return self._box.run("env", *paths, f"{OPT}/.venv/bin/{NAME}", *arguments)
 
     def systemctl(self, *arguments: str, check: bool = True) -> str:
-        """`systemctl VERB … mobius-supervisor`."""
+        """`systemctl VERB …` of it."""
         try:
-            return self._box.run("systemctl", *arguments, NAME, check=check)
+            return self._box.run("systemctl", *arguments, self._unit, check=check)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.journal()}") from None
 
@@ -63,7 +80,7 @@ class Installation:
         return value
 
     def journal(self) -> str:
-        return self._box.run("journalctl", "--no-pager", "--output=cat", f"--unit={NAME}", check=False)
+        return self._box.run("journalctl", "--no-pager", "--output=cat", f"--unit={self._unit}", check=False)
 
     def processes(self) -> list[str]:
         """The pids in the service's control group."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -11,7 +12,18 @@ import pytest
 
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
-from tests.harness import calls, event, finished_job, is_alive, logged, program, reports, start_job, supervising
+from tests.harness import (
+    GENEROUS,
+    calls,
+    event,
+    finished_job,
+    is_alive,
+    logged,
+    program,
+    reports,
+    start_job,
+    supervising,
+)
 
 
 async def test_sigterm_finishes_what_runs_and_exits_with_0(server: DevServer, state: Path) -> None:
@@ -158,3 +170,27 @@ async def test_readiness_and_stopping_are_told_to_systemd(server: DevServer, sta
                     told.append((await loop.sock_recv(outlet, 4096)).decode())
 
     assert calls(server, "claim")[0].answered_at is not None
+
+
+ENDLESS = """
+import os
+print("importing as", os.getpid(), flush=True)
+while True:
+    pass
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+async def test_a_signal_ends_a_start_whose_handlers_import_for_ever(
+    server: DevServer, state: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "endless.py").write_text(ENDLESS)
+    async with program(server.url, state, handlers=str(tmp_path / "handlers")) as process:
+        await logged(state, "importing as ")
+        process.send_signal(number)
+        code = await asyncio.wait_for(process.wait(), GENEROUS)
+
+    (pid,) = re.findall(r"importing as (\d+)", (state / "log").read_text())
+    assert code == ExitCode.DRAINED
+    assert not is_alive(int(pid))

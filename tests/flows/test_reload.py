@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 
+from supervisor import operations
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
 from supervisor.pool import Pool
 from supervisor.process.kernel import children_of
 from supervisor.process.zygote import Zygote
 from tests.harness import (
+    GENEROUS,
     calls,
     event,
     finished_job,
@@ -332,3 +335,42 @@ async def test_no_job_is_dropped_by_reloads_under_load(server: DevServer, state:
         for run in runs:
             await told(server, run)
     assert {server.jobs(run)[0].attempt for run in runs} == {1}
+
+
+async def test_settings_that_cannot_even_be_looked_at_end_no_job(
+    server: DevServer, state: Path, handlers: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(f"handlers = '{handlers}'\n")
+    out_of_reach = tmp_path / ("x" * 300)  # for root, too, to whom a mode says nothing
+    async with program(server.url, state, handlers=None, config=str(file)) as process:
+        await logged(state, '"serving"')
+        run = await start_job(server, "tells", {"until": str(tmp_path / "go")})
+        await event(server, run, "working")
+        file.write_text(f"handlers = '{out_of_reach}'\n")
+        process.send_signal(signal.SIGHUP)
+        await logged(state, f"--handlers: the folder '{out_of_reach}' cannot be read: File name too long")
+        (tmp_path / "go").touch()
+
+        assert await told(server, run) == "old"
+    assert server.jobs(run)[0].attempt == 1
+
+
+async def test_no_bug_in_a_reload_ends_the_program(
+    server: DevServer, state: Path, handlers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("nobody has thought of this")
+
+    with structlog.testing.capture_logs() as said:
+        async with supervising(server, state, handlers=str(handlers)) as supervisor:
+            assert await told(server, await start_job(server, "tells")) == "old"
+            monkeypatch.setattr(operations, "rules_of", fail)
+            supervisor.signal(signal.SIGHUP)
+            async with asyncio.timeout(GENEROUS):
+                while not [line for line in said if line["event"] == operations.NOT_RELOADED]:
+                    await asyncio.sleep(0.01)
+
+            assert await told(server, await start_job(server, "tells")) == "old"
+    (refusal,) = [line for line in said if line["event"] == operations.NOT_RELOADED]
+    assert refusal["error"] == "RuntimeError: nobody has thought of this"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import termios
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
-from tests.harness import HANDLERS, KEY, PROJECT, finished_job, logged, start_job
+from tests.harness import HANDLERS, KEY, PROJECT, event, finished_job, logged, start_job
 
 
 def on_a_terminal(url: str, state: Path) -> tuple[subprocess.Popen[bytes], int]:
@@ -32,17 +33,21 @@ def on_a_terminal(url: str, state: Path) -> tuple[subprocess.Popen[bytes], int]:
     return process, ours
 
 
-async def test_ctrl_z_pauses_and_a_hang_up_drains(server: DevServer, state: Path) -> None:
+async def test_ctrl_z_pauses_and_a_hang_up_drains_however_often_it_is_told(server: DevServer, state: Path) -> None:
     process, terminal = on_a_terminal(server.url, state)
     with process:
         try:
-            run = await start_job(server, "sleeps", {"seconds": 1.0})
-            await server.until(lambda: server.jobs(run)[0].status == "claimed", timeout=20)
+            run = await start_job(server, "shows", {"until": str(state / "go")})
+            await event(server, run, "working")
             os.write(terminal, b"\x1a")
             await logged(state, '"by":"SIGTSTP"')
         finally:
             os.close(terminal)
         await logged(state, '"draining"')
+        process.send_signal(signal.SIGHUP)  # as the shell does, beside the kernel
+        process.send_signal(signal.SIGUSR1)
+        await logged(state, '"dump"')  # so the other one was heard, too
+        (state / "go").touch()
 
         assert (await finished_job(server, run)).status == "completed"
         assert process.wait(20) == ExitCode.DRAINED

@@ -10,9 +10,13 @@ import pytest
 import structlog.testing
 from aiohttp import ClientSession
 
+from supervisor import claiming, helm, herald
 from supervisor.devserver.app import DevServer
+from supervisor.devserver.journal import Call
 from supervisor.heart import Heart
-from tests.harness import start_job, supervising
+from supervisor.pool import Pool
+from supervisor.process.kernel import boottime
+from tests.harness import GENEROUS, calls, start_job, supervising
 
 
 async def test_a_job_whose_heartbeats_stand_still_starves_the_watchdog(
@@ -38,3 +42,65 @@ async def test_a_job_whose_heartbeats_stand_still_starves_the_watchdog(
         reason = f"the heartbeats of job {server.jobs(run)[0].id} are not sent"
         assert said[0]["reason"] == reason
         assert health == (503, reason)
+
+
+async def test_what_stood_still_for_a_moment_is_fed_at_once(
+    server: DevServer, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def stand_still_twice(*_: object) -> str | None:
+        nonlocal looks
+        looks += 1
+        return "nobody claims" if looks in (2, 3) else None
+
+    monkeypatch.setattr(Pool, "standstill", stand_still_twice)
+    monkeypatch.setattr(herald, "LOOK_AGAIN", 0.01)
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outlet, structlog.testing.capture_logs() as logged:
+        outlet.bind(address)
+        outlet.setblocking(False)
+        environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}
+        async with supervising(server, state, environment):
+            fed_at = [await fed(outlet) for _ in range(2)]
+
+    assert fed_at[1] - fed_at[0] < 0.9  # not when the look after the next is due
+    assert [line["reason"] for line in logged if line["event"] == "the watchdog is not fed"] == ["nobody claims"]
+
+
+async def fed(outlet: socket.socket) -> float:
+    """When the watchdog is fed."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(GENEROUS):
+        while await loop.sock_recv(outlet, 4096) != b"WATCHDOG=1":
+            pass
+    return loop.time()
+
+
+async def test_a_claim_that_is_open_over_a_suspend_does_not_stand_still_and_one_that_hangs_does(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(_: Call) -> None:
+        await asyncio.Event().wait()
+
+    async def verdict(client: ClientSession) -> str:
+        async with client.get("healthz") as answer:
+            return await answer.text()
+
+    monkeypatch.setattr(claiming, "CLAIM_PATIENCE", 2.0)
+    with structlog.testing.capture_logs() as logged:
+        async with supervising(server, state, listen="127.0.0.1:0", wait_seconds="0", lease_ttl=None):
+            await server.until(lambda: calls(server, "claim") or None)
+            server.intercept = hang
+            open_claims = len(calls(server, "claim"))
+            await server.until(lambda: len(calls(server, "claim")) > open_claims or None, timeout=GENEROUS)
+            (page,) = [line["page"] for line in logged if line["event"] == "listening"]
+            async with ClientSession(page) as client:
+                for module in (claiming, helm, herald):
+                    monkeypatch.setattr(module, "boottime", lambda: boottime() + 3600.0)
+                after_a_suspend = await verdict(client)
+                async with asyncio.timeout(GENEROUS):
+                    while "the claim of slot" not in await verdict(client):
+                        await asyncio.sleep(0.05)
+
+    assert '"ok":true' in after_a_suspend

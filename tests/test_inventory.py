@@ -1,0 +1,66 @@
+"""Whose spool the commands look into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor import inventory
+from supervisor.config import ConfigError
+from supervisor.inventory import state_dir_of
+
+
+@pytest.fixture
+def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where systemd makes folders; those whose names end in "private" are not ours to read."""
+    (tmp_path / "lib").mkdir()
+    monkeypatch.setattr(inventory, "LIB", tmp_path / "lib")
+    monkeypatch.setattr(inventory, "is_barred", lambda path: path.name.endswith("private"))
+    return tmp_path / "lib"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    return tmp_path / "home" / ".local" / "state" / "mobius-supervisor"
+
+
+def found(tmp_path: Path, **environment: str) -> Path:
+    return state_dir_of(environment, tmp_path / "home")
+
+
+def test_where_nobody_has_kept_anything_it_is_the_users_own(tmp_path: Path, services: Path, own: Path) -> None:
+    assert found(tmp_path) == own
+
+
+@pytest.mark.parametrize("name", ["mobius-supervisor", "mobius-supervisor-render"])
+def test_where_only_the_service_has_a_state_it_is_that(tmp_path: Path, services: Path, name: str) -> None:
+    (services / name).mkdir()
+
+    assert found(tmp_path) == services / name
+
+
+def test_what_the_environment_names_is_not_searched_for(tmp_path: Path, services: Path, own: Path) -> None:
+    (services / "mobius-supervisor").mkdir()
+
+    assert found(tmp_path, STATE_DIRECTORY="/var/lib/b:/c") == Path("/var/lib/b")
+
+
+def test_of_several_one_is_to_be_named(tmp_path: Path, services: Path, own: Path) -> None:
+    own.mkdir(parents=True)
+    (services / "mobius-supervisor").mkdir()
+    (services / "mobius-supervisor-private").mkdir()
+
+    with pytest.raises(ConfigError, match=f"name one by --state-dir: {own}, {services}/mobius-supervisor$"):
+        found(tmp_path)
+
+
+def test_one_that_may_not_be_read_is_named_and_does_not_stand_in_the_way(
+    tmp_path: Path, services: Path, own: Path
+) -> None:
+    (services / "mobius-supervisor-private").mkdir()
+
+    with pytest.raises(ConfigError, match=f"you may not read {services}/mobius-supervisor-private$"):
+        found(tmp_path)
+    own.mkdir(parents=True)
+    assert found(tmp_path) == own
