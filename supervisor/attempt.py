@@ -22,7 +22,7 @@ from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.lease import Lease
 from supervisor.ledger import ExitReason, Ledger
 from supervisor.limits import Limits
-from supervisor.log import tells
+from supervisor.log import known_level, tells
 from supervisor.outcome import CANCELLED, SHUTDOWN, Label, Stop, decide, labelled, over_memory, timed_out
 from supervisor.process.child import Child, ChildDied
 from supervisor.process.kernel import boottime
@@ -256,7 +256,7 @@ class Attempt:
 
     def heard_log(self, level: int, text: str) -> None:
         self._ledger.log_bytes["log"] += len(text)
-        self._log.log(level, text, logger="handler")
+        self._log.log(known_level(level), text, logger="handler")
 
     def heard_line(self, line: str) -> None:
         self._ledger.log_bytes["output"] += len(line) + 1

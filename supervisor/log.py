@@ -65,12 +65,16 @@ class _FromLogging(logging.Handler):
     """Hands what libraries log with `logging` on to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = max((number for number in (10, 20, 30, 40, 50) if number <= record.levelno), default=10)
         try:
             text = record.getMessage()
         except Exception:  # noqa: BLE001 - a library's wrong format string must not end the caller
             text = str(record.msg)
-        structlog.get_logger(record.name).log(level, text, exc_info=record.exc_info)
+        structlog.get_logger(record.name).log(known_level(record.levelno), text, exc_info=record.exc_info)
+
+
+def known_level(number: int) -> int:
+    """The highest level that structlog knows and that is not above `number`: `logging` has any, 25 for one."""
+    return max(10, min(50, number // 10 * 10))
 
 
 def configure(level: str, line_format: str, *, mask: Mask | None = None, stream: TextIO | None = None) -> None:

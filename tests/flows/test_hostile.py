@@ -105,6 +105,13 @@ async def test_a_child_that_stands_still_is_killed_at_its_timeout(server: DevSer
     assert after["status"] == "completed"
 
 
+@pytest.mark.parametrize("level", [0, 25, 99])
+async def test_a_line_of_any_level_is_logged_and_its_job_goes_on(server: DevServer, state: Path, level: int) -> None:
+    async with supervising(server, state, workers="1"):
+        run = await start_job(server, "logs", {"level": level})
+        assert (await report_of(server, run))["status"] == "completed"
+
+
 @pytest.mark.parametrize(
     ("said", "reason"),
     [

@@ -129,8 +129,8 @@ def emits_then_sleeps(context: Context, count: int, seconds: float) -> int:
 
 
 @handler("logs")
-def logs(context: Context) -> None:
-    context.log.warning("page %d of %s is odd", 3, "the book")
+def logs(context: Context, level: int = 30) -> None:
+    context.log.log(level, "page %d of %s is odd", 3, "the book")
 
 
 @handler("environment")
