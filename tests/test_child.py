@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -704,7 +705,47 @@ async def test_a_child_that_closed_its_pipe_and_goes_on_is_killed_after_a_while(
     async with world() as here:
         died = await death_of(await here.child(), "closes-the-pipe-and-goes-on")
 
-    assert died.reason == "was killed by SIGKILL"
+    assert died.reason == "closed its pipe to the supervisor and went on"
+    assert died.exit.signal == signal.SIGKILL
+
+
+@pytest.mark.parametrize("says_more", [True, False])
+async def test_what_cannot_be_taken_in_ends_its_child_and_is_never_waited_for(*, says_more: bool) -> None:
+    class Broken(Heard):
+        def heard_log(self, level: int, _: str) -> None:
+            raise KeyError(level)
+
+    both = frame(Logged(25, "odd")) + (frame(Finished(b"e30=")) if says_more else "")
+    async with world() as here:
+        child = await here.child()
+        with pytest.raises(ChildDied, match=r"could not take in \(KeyError: 25\)"):
+            await run(child, "forges", Broken(), frame=both)
+
+
+async def test_a_line_that_cannot_be_taken_in_costs_nothing_but_itself() -> None:
+    class Broken(Heard):
+        def heard_line(self, line: str) -> None:
+            raise KeyError(line)
+
+    async with world() as here:
+        told = await run(await here.child(), "prints", Broken(), line="odd")
+
+    assert isinstance(told.outcome, Succeeded)
+
+
+async def test_a_child_that_cannot_be_watched_is_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(_: int) -> int:
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    async with world() as here:
+        with monkeypatch.context() as broken:
+            broken.setattr("supervisor.process.child.os.pidfd_open", no_room)
+            child = Child(here.zygote, here.family, Cord.open())
+            with pytest.raises(StartFailed, match="cannot be watched: Too many open files in system"):
+                await child._ready
+        await child.kill()  # and `world` counts the descriptors that are left
+
+        assert (await here.child()).is_idle
 
 
 async def test_a_child_that_stands_still_can_be_killed() -> None:

@@ -42,6 +42,7 @@ MOMENT = 0.001
 """Seconds until one looks again where nothing tells: for a dead child that is not ours yet, for a stack."""
 STACK_DEADLINE = 2.0
 """Seconds that a child may take to write its stack; one that waits for a disk, or is stopped, does not."""
+NEVER_BORN = Exit(code=70, signal=0, peak_memory=0, cpu=0.0)
 
 
 class State(enum.Enum):
@@ -276,7 +277,7 @@ class Child:
 
     def _on_message(self, message: ChildMessage) -> None:
         if self.state is State.BUSY:
-            self._hear(message)
+            self._hear_safely(message)
         elif self.state is State.STARTING and isinstance(message, Forked) and self.pid is None:
             self._come_to_be(message.pid)
         elif self.state is State.STARTING and isinstance(message, Ready) and not self._is_set_up:
@@ -289,8 +290,16 @@ class Child:
     def _come_to_be(self, pid: int) -> None:
         self.pid = pid
         self._known.set()
-        os.close(self._pidfd)
-        self._pidfd = os.pidfd_open(pid)
+        reserved, self._pidfd = self._pidfd, -1
+        os.close(reserved)
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            # As if it had never been born: it finds its pipe closed and leaves, or is swept.
+            self.pid = None
+            self._fault = f"cannot be watched: {error.strerror}"
+            self._bury(NEVER_BORN)
+            return
         self._loop.add_reader(self._pidfd, self._on_exit)
 
     def _begin(self, pid: int) -> None:
@@ -298,6 +307,17 @@ class Child:
         self.state = State.IDLE
         if not self._ready.done():  # whoever wanted it may have gone
             self._ready.set_result(None)
+
+    def _hear_safely(self, message: ChildMessage) -> None:
+        """As `_hear`; a bug of ours ends this child: what it said next, its outcome for one, would never be heard."""
+        try:
+            self._hear(message)
+        except WireError:
+            raise
+        except Exception as error:
+            log.exception("what a child said could not be taken in", pid=self.pid)
+            self._fault = f"said what the supervisor could not take in ({type(error).__name__}: {error})"
+            raise WireError(self._fault) from error
 
     def _hear(self, message: ChildMessage) -> None:
         if self._listener is None:
@@ -346,21 +366,32 @@ class Child:
 
     def _on_line(self, line: str) -> None:
         if self._listener is not None:
-            self._listener.heard_line(line)
+            self._hear_line(self._listener, line)
         elif self.pid is not None:  # what is said of one that is not born is in the reason why
             log.info("printed", line=line, pid=self.pid)
 
+    def _hear_line(self, listener: Listener, line: str) -> None:
+        try:
+            listener.heard_line(line)
+        except Exception:  # a bug of ours: what is printed is lost, and not the job nor the news of its end
+            log.exception("what a child printed could not be taken in", pid=self.pid)
+
     def _on_end(self, error: WireError | None) -> None:
         if error is not None:
-            self._fault = f"broke the protocol: it {error}"
+            self._fault = self._fault or f"broke the protocol: it {error}"
         if self.pid is None:
             self._fault = self._fault or "could not be forked, or the zygote is gone"
-            self._bury(Exit(code=70, signal=0, peak_memory=0, cpu=0.0))
+            self._bury(NEVER_BORN)
         elif error is not None:
             self.kill_now()
         elif self.state is not State.EXITED:
             # Usually its exit follows at once; but a handler may have closed all descriptors and go on.
-            self._loop.call_later(LINGER, self.kill_now)
+            self._loop.call_later(LINGER, self._end_lingering)
+
+    def _end_lingering(self) -> None:
+        if self.state is not State.EXITED:
+            self._fault = self._fault or "closed its pipe to the supervisor and went on"
+            self.kill_now()
 
     def _on_exit(self) -> None:
         # The pidfd tells of the exit, not the pipe: a grandchild may hold the pipe open for hours.
