@@ -19,12 +19,12 @@ from supervisor.courier import Courier
 from supervisor.forwarding import SOON, Forwarding
 from supervisor.heart import Heart, look_twice
 from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
-from supervisor.lease import Lease
+from supervisor.lease import Lease, LeaseLost
 from supervisor.ledger import ExitReason, Ledger
 from supervisor.limits import Limits
 from supervisor.log import known_level, tells
 from supervisor.outcome import CANCELLED, SHUTDOWN, Label, Stop, decide, labelled, over_memory, timed_out
-from supervisor.process.child import Child, ChildDied
+from supervisor.process.child import Child, ChildDied, ChildLost
 from supervisor.process.kernel import boottime
 from supervisor.process.messages import Run
 from supervisor.process.usage import Usage, tree_memory
@@ -291,6 +291,8 @@ class Attempt:
             await self._child.kill()  # it is dead, but what it started may not be
             self._told_nothing = True
             return None
+        except ChildLost as lost:  # perhaps it still runs: the server is told nothing, and gives the job away later
+            raise LeaseLost(f"{lost}: the job is left to its lease") from lost
         # A child that was interrupted in the middle of somebody's code is never used again.
         self._child_is_spent = self._stopping or not told.reusable
         self._has_left_files = told.has_workdir

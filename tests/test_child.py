@@ -19,13 +19,14 @@ from structlog.testing import capture_logs
 
 from supervisor.job import Blob, Event, Failed, Succeeded
 from supervisor.process import receipt
-from supervisor.process.child import Child, ChildDied, Told
+from supervisor.process.child import Child, ChildDied, ChildLost, State, Told
 from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending
 from supervisor.process.kernel import bytes_waiting, children_of
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
 from supervisor.process.wire import encode
 from supervisor.process.zygote import StartFailed
+from tests.freezer import frozen, needs_a_freezer
 from tests.harness import GENEROUS, is_alive
 from tests.process_world import Heard, a_job, descriptors_left, module, run, world
 
@@ -746,6 +747,28 @@ async def test_a_child_that_cannot_be_watched_is_a_failed_start(monkeypatch: pyt
         await child.kill()  # and `world` counts the descriptors that are left
 
         assert (await here.child()).is_idle
+
+
+@needs_a_freezer
+async def test_a_child_that_outlives_its_kill_is_written_off_and_reaped_when_it_ends_after_all() -> None:
+    async with world() as here:
+        here.family.patience = 0.1
+        child, heard = await here.child(), Heard()
+        job = asyncio.create_task(run(child, "python-loop", heard))
+        (pid,) = await heard.pids()
+
+        with frozen(pid):
+            async with asyncio.timeout(GENEROUS):
+                await child.kill()
+                await child.kill()
+            with pytest.raises(ChildLost):
+                await job
+            assert is_alive(pid)
+            assert child in here.family._members  # and no stray
+            assert (child.state, child.ending) == (State.EXITED, None)
+        await until(lambda: child not in here.family._members)
+
+        assert pid not in children_of(os.getpid())
 
 
 async def test_a_child_that_stands_still_can_be_killed() -> None:

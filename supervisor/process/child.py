@@ -52,6 +52,10 @@ class State(enum.Enum):
     EXITED = "exited"
 
 
+class ChildLost(Exception):
+    """The child cannot be killed: nobody knows what it still does.  Caught by the attempt, which leaves its job."""
+
+
 class ChildDied(Exception):
     """The child ended before it said how its job went.  Caught by the attempt, which asks for its `ending`."""
 
@@ -96,7 +100,9 @@ class Child:
         self._ready: asyncio.Future[None] = loop.create_future()
         self._told: asyncio.Future[Told] | None = None
         self._known = asyncio.Event()  # its pid is, or that there will be none
-        self._exited = asyncio.Event()
+        self._over = asyncio.Event()
+        self._write_off_at: asyncio.TimerHandle | None = None
+        self._is_lost = False
         self._output = Output(cord.our_output, self._on_line)
         self._stack = cord.our_stack
         self._pipe: Pipe[ChildMessage] = Pipe(cord.our_pipe, ChildMessage, self._on_message, self._on_end)
@@ -215,6 +221,8 @@ class Child:
             self._kill_family(self.pid)
             self._signal(signal.SIGKILL)  # the group is not there yet when the child has not called setsid
             self._hurry()
+            if self._write_off_at is None:
+                self._write_off_at = self._loop.call_later(self._family.patience, self._write_off)
 
     @property
     def last_line(self) -> str | None:
@@ -234,11 +242,11 @@ class Child:
         return self._stack.read()
 
     def wait(self) -> Awaitable[bool]:
-        """Wait until it has ended and was reaped."""
-        return self._exited.wait()
+        """Wait until it has ended and was reaped, or was written off."""
+        return self._over.wait()
 
     async def kill(self) -> None:
-        """End it and all that it started; when this returns, every one of these processes is reaped.
+        """End it and all that it started; when this returns, every one of these processes is reaped, or written off.
 
         Also when it is cancelled: nobody else would bury it.
         """
@@ -254,7 +262,21 @@ class Child:
             await self.wait()
         if swept := await self._family.sweep():
             log.warning("killed what a child left behind", processes=swept, pid=self.pid)
-        await self._cgroup.remove()
+        if not self._is_lost:
+            await self._cgroup.remove()
+
+    def _write_off(self) -> None:
+        """It outlives SIGKILL: nobody waits for it any more.  It stays one of the family, and is reaped should it end.
+
+        Perhaps a disk does not answer it, or its control group is frozen, or it has become another user's program.
+        """
+        log.error("a child cannot be killed: its slot goes on without it", pid=self.pid)
+        self._is_lost = True
+        self._hang_up()
+        if not self._ready.done():
+            self._ready.set_exception(StartFailed("a child cannot be killed"))
+        if self._told is not None and not self._told.done():
+            self._told.set_exception(ChildLost("its process cannot be killed"))
 
     def _kill_family(self, pid: int) -> None:
         """SIGKILL to what the child `pid` has started, as far as it can be reached at once; the rest is swept."""
@@ -413,6 +435,10 @@ class Child:
             self._bury(Exit.of(status, usage))
 
     def _bury(self, how: Exit) -> None:
+        if self._is_lost:
+            log.info("a child that could not be killed has ended", pid=self.pid, how=str(how))
+            self._leave()
+            return
         self._output.drain()
         self.ending = Ending(
             how,
@@ -429,17 +455,28 @@ class Child:
             self._told.set_exception(ChildDied(self.ending.reason))
 
     def _close(self) -> None:
+        self._hang_up()
+        self._leave()
+
+    def _hang_up(self) -> None:
+        """Nothing more is heard of it, nor waited for."""
         self.state = State.EXITED
+        if self._write_off_at is not None:
+            self._write_off_at.cancel()
         self._pipe.close()
         self._output.close()
         self._stack.close()
+        self._known.set()
+        self._over.set()
+
+    def _leave(self) -> None:
+        """It is reaped, or was never born."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
         self._family.leave(self)
-        self._known.set()
-        self._exited.set()
 
     def _signal(self, number: signal.Signals) -> None:
         if self.pid is not None and self._pidfd >= 0:
-            signal.pidfd_send_signal(self._pidfd, number)
+            with contextlib.suppress(PermissionError):  # its handler has become another user's program
+                signal.pidfd_send_signal(self._pidfd, number)

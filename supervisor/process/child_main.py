@@ -160,10 +160,12 @@ class Worker:
         if not descendants.exist():
             return 0
         with self._reserve.spent():
-            left = descendants.end_all()
-        if left:
-            os.write(2, f"[killed {left} processes that the handler left behind]\n".encode())
-        return left
+            ended = descendants.end_all()
+        if ended.killed:
+            os.write(2, f"[killed {ended.killed} processes that the handler left behind]\n".encode())
+        if ended.spared:
+            os.write(2, f"[{ended.spared} processes that the handler left behind cannot be killed]\n".encode())
+        return ended.killed + ended.spared
 
     def _take_parameters(self, order: Run) -> bytes:
         parameters = order.job.parameters

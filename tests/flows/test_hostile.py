@@ -27,12 +27,15 @@ from aiohttp import web
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
+from supervisor.process import family
 from supervisor.process.kernel import children_of
 from supervisor.process.mark import bearers
 from tests.flows.test_crash import mark_of
 from tests.flows.test_lease_loss import ended
+from tests.freezer import frozen, needs_a_freezer
 from tests.harness import (
     GENEROUS,
+    calls,
     event,
     finished_job,
     is_alive,
@@ -103,6 +106,62 @@ async def test_a_child_that_stands_still_is_killed_at_its_timeout(server: DevSer
 
     assert (body["status"], body["error_type"]) == ("failed", "Timeout")
     assert after["status"] == "completed"
+
+
+@needs_a_freezer
+async def test_a_child_that_cannot_be_killed_is_left_to_its_lease_and_its_slot_goes_on(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family, "PATIENCE", 0.3)
+    async with supervising(server, state, workers="1", cancel_grace="50ms"):
+        run = await start_job(server, "python-loop")
+        (pid,) = (await event(server, run, "working"))["pids"]
+        with frozen(pid):
+            await server.cancel_run(run)
+            after = await report_of(server, await start_job(server, "echo"))
+            job = server.jobs(run)[-1]
+            told = len(calls(server, "heartbeat", job.id))
+            more = await report_of(server, await start_job(server, "echo"))
+            assert is_alive(pid)
+
+    assert after["status"] == more["status"] == "completed"
+    assert not reports(server, job.id)
+    assert len(calls(server, "heartbeat", job.id)) == told
+
+
+@needs_a_freezer
+async def test_what_a_job_left_behind_and_cannot_be_killed_holds_up_neither_its_report_nor_a_shutdown(
+    server: DevServer, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family, "PATIENCE", 0.2)
+    source = """
+        import subprocess, time
+        from pathlib import Path
+        from supervisor import handler
+        from supervisor.process import descendants
+        descendants.PATIENCE = 0.2
+        @handler("leaves")
+        def leaves(context, go_on):
+            left = subprocess.Popen(["sleep", "3600"], start_new_session=True)
+            context.emit("working", {"pids": [left.pid]})
+            while not Path(go_on).exists():
+                time.sleep(0.001)
+        """
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "leaving.py").write_text(dedent(source))
+    go_on = tmp_path / "go-on"
+    async with supervising(server, state, workers="1", handlers=str(tmp_path / "handlers")) as supervisor:
+        run = await start_job(server, "leaves", {"go_on": str(go_on)})
+        (pid,) = (await event(server, run, "working"))["pids"]
+        with frozen(pid):
+            go_on.touch()
+            body = await report_of(server, run)
+            supervisor.signal(signal.SIGTERM)
+            code = await supervisor.exit_code()
+            assert is_alive(pid)
+        os.waitpid(pid, 0)
+
+    assert (body["status"], code) == ("completed", ExitCode.DRAINED)
 
 
 @pytest.mark.parametrize("level", [0, 25, 99])
