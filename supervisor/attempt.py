@@ -304,6 +304,7 @@ class Attempt:
         self._log.info("running", seconds=self._elapsed)
         if self._report is not None:
             self._beside.start(self._keep_in_time)
+        self._beside.start(self._child.be_taken_up)
         heart = Heart(
             self._fence,
             lease=self._lease,

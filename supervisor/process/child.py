@@ -36,6 +36,8 @@ log = structlog.get_logger("child")
 
 BIRTH = 1.0
 """Seconds that a fork may take before a child that is not wanted any more is given up; it takes a millisecond."""
+HAND_OVER = 10.0
+"""Seconds in which a child has taken up its job; it takes a millisecond."""
 LINGER = 2.0
 """Seconds that a child may live on after it closed its pipe."""
 MOMENT = 0.001
@@ -177,6 +179,22 @@ class Child:
             raise
         finally:
             self._listener = None
+
+    async def be_taken_up(self) -> None:
+        """See that it takes up its job, and end it when it does not; awaited beside a job that is not over at once.
+
+        One that is stopped, or was left in a loop by a thread of the job before, never looks at its next order.  It
+        need not say that it does: the kernel knows whether the order was read.
+        """
+        if self._is_waiting_to_begin:
+            await asyncio.sleep(HAND_OVER)
+            if self._is_waiting_to_begin:
+                self._fault = f"did not take up its job within {HAND_OVER:g} s"
+                self.kill_now()
+
+    @property
+    def _is_waiting_to_begin(self) -> bool:
+        return self.state is State.BUSY and not self._pipe.is_heard
 
     def pause(self) -> None:
         """Read no more of what it says: its next `emit` waits."""

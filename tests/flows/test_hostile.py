@@ -79,8 +79,13 @@ def errors(state: Path) -> list[str]:
 
 async def report_of(server: DevServer, run: str) -> Any:
     """The body of the one report of a job."""
+    return (await report_call(server, run)).body
+
+
+async def report_call(server: DevServer, run: str) -> Call:
+    """The one report of a job."""
     (report,) = reports(server, (await finished_job(server, run)).id)
-    return report.body
+    return report
 
 
 # What a child says, and whether it moves
@@ -169,6 +174,21 @@ async def test_a_line_of_any_level_is_logged_and_its_job_goes_on(server: DevServ
     async with supervising(server, state, workers="1"):
         run = await start_job(server, "logs", {"level": level})
         assert (await report_of(server, run))["status"] == "completed"
+
+
+async def test_a_child_that_does_not_take_up_its_job_is_killed_and_its_job_told_why(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.process.child.HAND_OVER", 0.2)
+    async with supervising(server, state, workers="1"):
+        idle = result_of(await report_call(server, await start_job(server, "pid")))
+        os.kill(idle, signal.SIGSTOP)
+        body = await report_of(server, await start_job(server, "echo"))
+        after = await report_of(server, await start_job(server, "sleeps", {"seconds": 0.6}))
+
+    assert body["error_type"] == "ChildDied"
+    assert "did not take up its job within 0.2 s" in body["error_message"]
+    assert after["status"] == "completed"
 
 
 @pytest.mark.parametrize(
