@@ -176,6 +176,16 @@ async def test_a_line_of_any_level_is_logged_and_its_job_goes_on(server: DevServ
         assert (await report_of(server, run))["status"] == "completed"
 
 
+@pytest.mark.parametrize("where", ["memory", "disk", "nowhere"])
+async def test_a_result_that_its_child_could_still_cut_is_not_taken(server: DevServer, state: Path, where: str) -> None:
+    async with supervising(server, state, workers="1"):
+        body = await report_of(server, await start_job(server, "hands-over-what-it-keeps", {"where": where}))
+        after = await report_of(server, await start_job(server, "huge-result", {"size": 3 * MEBI}))
+
+    assert "handed over a result that it could still change" in body["error_message"]
+    assert after["status"] == "completed"
+
+
 async def test_a_child_that_does_not_take_up_its_job_is_killed_and_its_job_told_why(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
