@@ -17,6 +17,7 @@ import msgspec
 from supervisor.alarms import Alarms
 from supervisor.courier import Courier
 from supervisor.forwarding import SOON, Forwarding
+from supervisor.handler_log import HandlerLog
 from supervisor.heart import Heart, look_twice
 from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.lease import Lease, LeaseLost
@@ -85,6 +86,7 @@ class Attempt:
         self._began_at = claimed_at
         self._seconds: float | None = None  # that it took, once it is over
         self._courier: Courier | None = None  # none before the first event
+        self._handler_log: HandlerLog | None = None  # none before the first line
         self._stop: Stop | None = None
         self._stopping = False
         self._stopped_at = 0.0
@@ -256,7 +258,16 @@ class Attempt:
 
     def heard_log(self, level: int, text: str) -> None:
         self._ledger.log_bytes["log"] += len(text)
-        self._log.log(known_level(level), text, logger="handler")
+        if self._handler_log is None:
+            self._handler_log = HandlerLog(self._now())
+        if self._handler_log.has_room(text, self._now()):
+            self._say_dropped()
+            self._log.log(known_level(level), text, logger="handler")
+
+    def _say_dropped(self) -> None:
+        """What its handler has logged too fast to be kept."""
+        if self._handler_log is not None and (dropped := self._handler_log.take_dropped()):
+            self._log.warning(dropped, logger="handler")
 
     def heard_line(self, line: str) -> None:
         self._ledger.log_bytes["output"] += len(line) + 1
@@ -366,6 +377,7 @@ class Attempt:
     async def _conclude(self, told: Outcome | None) -> None:
         """Deliver the events, then the outcome; whatever happens meanwhile, the outcome is not lost."""
         self._forward()
+        self._say_dropped()
         report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
             if self._is_plain:

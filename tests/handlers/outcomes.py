@@ -133,6 +133,14 @@ def logs(context: Context, level: int = 30) -> None:
     context.log.log(level, "page %d of %s is odd", 3, "the book")
 
 
+@handler("logs-much")
+def logs_much(context: Context, lines: int, seconds: float = 1.0) -> None:
+    for number in range(lines):
+        context.log.info("line %d of %d%s", number, lines, "." * 100)
+    context.emit("said", {})
+    time.sleep(seconds)
+
+
 @handler("environment")
 def environment() -> dict[str, str]:
     return dict(os.environ)
