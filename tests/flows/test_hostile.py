@@ -10,6 +10,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +24,7 @@ from urllib.parse import unquote
 import psutil
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
@@ -35,6 +37,9 @@ from tests.flows.test_lease_loss import ended
 from tests.freezer import frozen, needs_a_freezer
 from tests.harness import (
     GENEROUS,
+    HANDLERS,
+    KEY,
+    PROJECT,
     calls,
     event,
     finished_job,
@@ -174,6 +179,40 @@ async def test_a_line_of_any_level_is_logged_and_its_job_goes_on(server: DevServ
     async with supervising(server, state, workers="1"):
         run = await start_job(server, "logs", {"level": level})
         assert (await report_of(server, run))["status"] == "completed"
+
+
+async def test_a_log_that_nobody_reads_holds_up_no_heartbeat(server: DevServer, state: Path) -> None:
+    reading, writing = os.pipe()  # and no more is done with it
+    state.mkdir()
+    command = [sys.executable, "-m", "supervisor", "--base-url", server.url, "--project", PROJECT, "--workers", "1"]
+    command += ["--handlers", str(HANDLERS), "--state-dir", str(state)]
+    process = await asyncio.create_subprocess_exec(
+        *command, stderr=writing, env={**os.environ, "MOBIUS_API_KEY": KEY}, start_new_session=True
+    )
+    try:
+        run = await start_job(server, "logs-much", {"lines": 20_000})
+        await event(server, run, "said")
+        job = server.jobs(run)[-1]
+        told = len(calls(server, "heartbeat", job.id))
+        await server.until(lambda: len(calls(server, "heartbeat", job.id)) > told + 3, timeout=GENEROUS)
+        job = await finished_job(server, run)
+    finally:
+        process.kill()
+        await process.wait()
+        os.close(reading)
+        os.close(writing)
+
+    assert job.status == "completed"
+
+
+async def test_what_a_handler_logs_too_fast_is_dropped_and_counted(server: DevServer, state: Path) -> None:
+    with capture_logs() as said:
+        async with supervising(server, state, workers="1"):
+            await report_of(server, await start_job(server, "logs-much", {"lines": 20_000, "seconds": 0.0}))
+
+    lines = [line["event"] for line in said if line.get("logger") == "handler"]
+    assert 500 < len(lines) < 20_000
+    assert re.fullmatch(r"\[\d+ lines of the handler dropped: .*\]", lines[-1])
 
 
 @pytest.mark.parametrize("where", ["memory", "disk", "nowhere"])
