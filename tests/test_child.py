@@ -557,6 +557,16 @@ async def test_the_output_of_the_job_before_is_not_part_of_a_death() -> None:
     assert died.last_lines == []
 
 
+async def test_a_death_is_told_with_the_processor_time_of_its_own_job() -> None:
+    async with world() as here:
+        child = await here.child()
+        await run(child, "computes", seconds=0.3)
+
+        died = await death_of(child, "die-by-exit", code=3)
+
+    assert died.exit.cpu < 0.25
+
+
 async def test_a_child_that_dies_between_two_jobs_is_not_idle_any_more() -> None:
     async with world() as here:
         child = await here.child()

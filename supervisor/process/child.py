@@ -14,7 +14,7 @@ import enum
 import os
 import signal
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -444,13 +444,16 @@ class Child:
             self._reap(self.pid)
 
     def _reap(self, pid: int) -> None:
+        own_cpu = self.cpu_seconds
         try:
             _, status, usage = os.wait4(pid, 0)
         except ChildProcessError:
             # It was killed so young that the process between it and the zygote, its parent, has not left yet.
             self._loop.call_later(MOMENT, self._reap, pid)
         else:
-            self._bury(Exit.of(status, usage))
+            how = Exit.of(status, usage)
+            # Of later jobs only their own time is known: what it waited for may have been started by an earlier one.
+            self._bury(how if self.jobs <= 1 or own_cpu is None else replace(how, cpu=own_cpu))
 
     def _bury(self, how: Exit) -> None:
         if self._is_lost:

@@ -133,6 +133,13 @@ def logs(context: Context, level: int = 30) -> None:
     context.log.log(level, "page %d of %s is odd", 3, "the book")
 
 
+@handler("computes")
+def computes(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
 @handler("logs-much")
 def logs_much(context: Context, lines: int, seconds: float = 1.0) -> None:
     for number in range(lines):
