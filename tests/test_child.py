@@ -521,6 +521,17 @@ async def test_a_thread_that_goes_on_printing_does_not_keep_the_loop() -> None:
         told = await run(await here.child(), "prints-without-end-beside")
 
     assert value_of(told) == "done"
+    assert not told.reusable
+
+
+async def test_a_child_whose_handler_left_a_thread_takes_no_further_job_and_says_so() -> None:
+    async with world() as here:
+        heard = Heard()
+
+        told = await run(await here.child(), "leaves-a-thread", heard)
+
+    assert (value_of(told), told.reusable) == ("done", False)
+    assert heard.lines == ["[the handler left 1 threads running: its process takes no further job]"]
 
 
 # Death

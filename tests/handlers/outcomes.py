@@ -140,6 +140,12 @@ def computes(seconds: float) -> None:
         pass
 
 
+@handler("leaves-a-thread")
+def leaves_a_thread() -> str:
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+    return "done"
+
+
 @handler("logs-much")
 def logs_much(context: Context, lines: int, seconds: float = 1.0) -> None:
     for number in range(lines):
