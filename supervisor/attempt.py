@@ -17,14 +17,15 @@ import msgspec
 from supervisor.alarms import Alarms
 from supervisor.courier import Courier
 from supervisor.forwarding import SOON, Forwarding
+from supervisor.handler_log import HandlerLog
 from supervisor.heart import Heart, look_twice
 from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
-from supervisor.lease import Lease
+from supervisor.lease import Lease, LeaseLost
 from supervisor.ledger import ExitReason, Ledger
 from supervisor.limits import Limits
-from supervisor.log import tells
+from supervisor.log import known_level, tells
 from supervisor.outcome import CANCELLED, SHUTDOWN, Label, Stop, decide, labelled, over_memory, timed_out
-from supervisor.process.child import Child, ChildDied
+from supervisor.process.child import Child, ChildDied, ChildLost
 from supervisor.process.kernel import boottime
 from supervisor.process.messages import Run
 from supervisor.process.usage import Usage, tree_memory
@@ -85,6 +86,7 @@ class Attempt:
         self._began_at = claimed_at
         self._seconds: float | None = None  # that it took, once it is over
         self._courier: Courier | None = None  # none before the first event
+        self._handler_log: HandlerLog | None = None  # none before the first line
         self._stop: Stop | None = None
         self._stopping = False
         self._stopped_at = 0.0
@@ -256,7 +258,16 @@ class Attempt:
 
     def heard_log(self, level: int, text: str) -> None:
         self._ledger.log_bytes["log"] += len(text)
-        self._log.log(level, text, logger="handler")
+        if self._handler_log is None:
+            self._handler_log = HandlerLog(self._now())
+        if self._handler_log.has_room(text, self._now()):
+            self._say_dropped()
+            self._log.log(known_level(level), text, logger="handler")
+
+    def _say_dropped(self) -> None:
+        """What its handler has logged too fast to be kept."""
+        if self._handler_log is not None and (dropped := self._handler_log.take_dropped()):
+            self._log.warning(dropped, logger="handler")
 
     def heard_line(self, line: str) -> None:
         self._ledger.log_bytes["output"] += len(line) + 1
@@ -291,6 +302,8 @@ class Attempt:
             await self._child.kill()  # it is dead, but what it started may not be
             self._told_nothing = True
             return None
+        except ChildLost as lost:  # perhaps it still runs: the server is told nothing, and gives the job away later
+            raise LeaseLost(f"{lost}: the job is left to its lease") from lost
         # A child that was interrupted in the middle of somebody's code is never used again.
         self._child_is_spent = self._stopping or not told.reusable
         self._has_left_files = told.has_workdir
@@ -302,6 +315,7 @@ class Attempt:
         self._log.info("running", seconds=self._elapsed)
         if self._report is not None:
             self._beside.start(self._keep_in_time)
+        self._beside.start(self._child.be_taken_up)
         heart = Heart(
             self._fence,
             lease=self._lease,
@@ -363,6 +377,7 @@ class Attempt:
     async def _conclude(self, told: Outcome | None) -> None:
         """Deliver the events, then the outcome; whatever happens meanwhile, the outcome is not lost."""
         self._forward()
+        self._say_dropped()
         report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
             if self._is_plain:

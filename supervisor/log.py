@@ -14,11 +14,13 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 
+from supervisor.outlet import Outlet
 from supervisor.printable import escaped
 from supervisor.redaction import Mask, redact
 
@@ -29,23 +31,12 @@ _PLAIN_VALUE = re.compile(r"[^\s\"'=\\]+")
 
 
 class Line:
-    """One logger's end: writes finished lines to the stream and never raises."""
+    """One logger's end of the outlet: what finished lines are handed to."""
 
-    def __init__(self, name: str, stream: TextIO | None) -> None:
+    def __init__(self, name: str, outlet: Outlet) -> None:
         self.name = name
-        self._stream = stream
-
-    def msg(self, line: str) -> None:
-        if self._stream is None:  # started with descriptor 2 closed
-            return
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            # The journal went away, the disk is full, the stream was closed: the jobs matter more than this line.
-            return
-
-    debug = info = warning = error = critical = msg
+        self.msg = outlet.write
+        self.debug = self.info = self.warning = self.error = self.critical = outlet.write
 
 
 class JobLog:
@@ -65,12 +56,16 @@ class _FromLogging(logging.Handler):
     """Hands what libraries log with `logging` on to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = max((number for number in (10, 20, 30, 40, 50) if number <= record.levelno), default=10)
         try:
             text = record.getMessage()
         except Exception:  # noqa: BLE001 - a library's wrong format string must not end the caller
             text = str(record.msg)
-        structlog.get_logger(record.name).log(level, text, exc_info=record.exc_info)
+        structlog.get_logger(record.name).log(known_level(record.levelno), text, exc_info=record.exc_info)
+
+
+def known_level(number: int) -> int:
+    """The highest level that structlog knows and that is not above `number`: `logging` has any, 25 for one."""
+    return max(10, min(50, number // 10 * 10))
 
 
 def configure(level: str, line_format: str, *, mask: Mask | None = None, stream: TextIO | None = None) -> None:
@@ -78,9 +73,10 @@ def configure(level: str, line_format: str, *, mask: Mask | None = None, stream:
 
     `level` and `line_format` are `Settings.log_level` and `Settings.log_format`; what `mask` knows never shows.
     """
-    outlet: TextIO | None = stream or sys.stderr
-    chosen = choose_format(line_format, outlet, os.environ)
-    is_colored = _is_terminal(outlet) and not os.environ.get("NO_COLOR")  # https://no-color.org
+    target: TextIO | None = stream or sys.stderr
+    outlet = _outlet_of(target)
+    chosen = choose_format(line_format, target, os.environ)
+    is_colored = _is_terminal(target) and not os.environ.get("NO_COLOR")  # https://no-color.org
     structlog.configure(
         processors=_processors(chosen, mask or Mask(), is_colored=is_colored),
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -89,6 +85,11 @@ def configure(level: str, line_format: str, *, mask: Mask | None = None, stream:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_FromLogging()], level=_LEVELS[level], force=True)
+
+
+@lru_cache(maxsize=1)  # a reload sets up logging anew, and must not write beside a thread that still writes
+def _outlet_of(stream: TextIO | None) -> Outlet:
+    return Outlet(stream)
 
 
 def tells(level: str) -> bool:

@@ -16,7 +16,7 @@ from structlog.typing import EventDict, Processor
 MASK = "***"
 
 # Keys that never were ours, in an error text or in a job's output, are recognised by their prefix.
-_PREFIXED = re.compile(r"mbx_[^\s\"'<>,;&)\]}]+")
+_PREFIXED = re.compile(r"mb[xc]_[^\s\"'<>,;&)\]}]+")
 # A development server takes any key: masking "dev" wherever it occurs would only make the log unreadable.
 _SHORTEST = 8
 _LONGEST = 16_384

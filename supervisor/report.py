@@ -195,10 +195,10 @@ class Report:
         if isinstance(self.outcome, Failed) and self.outcome.error_type in SUBSTITUTES:
             return Refused(f"the server refuses every report: {rejected}")
         await self.keep()
-        if self._entry is not None:
-            await to_the_end(self._reporter.spool.keep_copy, self._entry)
+        is_kept = self._entry is not None and await to_the_end(self._reporter.spool.keep_copy, self._entry)
         error_type = "ResultTooLarge" if rejected.too_large else "ResultRejected"
-        self._log.warning("the server refuses the outcome, which is kept as undeliverable", error=str(rejected))
+        becomes = "is kept as undeliverable" if is_kept else "is lost: the spool cannot be used"
+        self._log.warning(f"the server refuses the outcome, which {becomes}", error=str(rejected))
         await self.replace(Failed(error_type, f"the server refused the report: {rejected}"))
         return await self._send()
 

@@ -18,6 +18,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -62,10 +63,15 @@ class Entry:
 
     def remove(self) -> None:
         """It is settled: close it and delete the file, unless another has taken its place."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if _is_at(self.path, self.descriptor):
                 self.path.unlink()
-        self.close()
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # the disk has become read-only, say; what is settled stays settled
+            log.warning("a settled outcome stays on the disk", file=self.path.name, error=error.strerror)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Leave the file to whoever takes it next."""
@@ -139,13 +145,14 @@ class Spool:
         self._move(entry.path, Shelf.UNDELIVERABLE)
         entry.close()
 
-    def keep_copy(self, entry: Entry) -> None:
-        """Leave the operator an entry that something else will take the place of."""
+    def keep_copy(self, entry: Entry) -> bool:
+        """Leave the operator an entry that something else will take the place of; False when that cannot be."""
         try:
-            with contextlib.suppress(FileExistsError):
-                os.link(entry.path, self._shelf(Shelf.UNDELIVERABLE) / entry.path.name)
+            _link_or_copy(entry.path, self._shelf(Shelf.UNDELIVERABLE) / entry.path.name)
         except OSError as error:
             self._failed(error)
+            return False
+        return True
 
     def find(self, *shelves: Shelf) -> list[Found]:
         """What lies there; a folder that is not there is empty."""
@@ -249,6 +256,24 @@ def _write(path: Path, note: Note, outcome: Outcome) -> int:
     with contextlib.suppress(OSError):  # the file is there; at worst it does not survive a loss of power
         _sync(path.parent)
     return descriptor
+
+
+def _link_or_copy(path: Path, other: Path) -> None:
+    """Have the file at `other` as well, whole or not at all; what is there already is left."""
+    try:
+        os.link(path, other)
+    except FileExistsError:
+        return
+    except OSError:  # some file systems have no second name for a file
+        unfinished = other.with_name(f".{other.name}.{secrets.token_hex(4)}{UNFINISHED}")
+        try:
+            shutil.copyfile(path, unfinished)
+            unfinished.chmod(0o600)
+            _hand_over(unfinished, other.parent)
+            unfinished.rename(other)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
 
 
 def _sync(folder: Path) -> None:

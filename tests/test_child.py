@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,13 +19,14 @@ from structlog.testing import capture_logs
 
 from supervisor.job import Blob, Event, Failed, Succeeded
 from supervisor.process import receipt
-from supervisor.process.child import Child, ChildDied, Told
+from supervisor.process.child import Child, ChildDied, ChildLost, State, Told
 from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending
 from supervisor.process.kernel import bytes_waiting, children_of
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
 from supervisor.process.wire import encode
 from supervisor.process.zygote import StartFailed
+from tests.freezer import frozen, needs_a_freezer
 from tests.harness import GENEROUS, is_alive
 from tests.process_world import Heard, a_job, descriptors_left, module, run, world
 
@@ -519,6 +521,17 @@ async def test_a_thread_that_goes_on_printing_does_not_keep_the_loop() -> None:
         told = await run(await here.child(), "prints-without-end-beside")
 
     assert value_of(told) == "done"
+    assert not told.reusable
+
+
+async def test_a_child_whose_handler_left_a_thread_takes_no_further_job_and_says_so() -> None:
+    async with world() as here:
+        heard = Heard()
+
+        told = await run(await here.child(), "leaves-a-thread", heard)
+
+    assert (value_of(told), told.reusable) == ("done", False)
+    assert heard.lines == ["[the handler left 1 threads running: its process takes no further job]"]
 
 
 # Death
@@ -553,6 +566,16 @@ async def test_the_output_of_the_job_before_is_not_part_of_a_death() -> None:
         died = await death_of(child, "die-by-exit", code=3)
 
     assert died.last_lines == []
+
+
+async def test_a_death_is_told_with_the_processor_time_of_its_own_job() -> None:
+    async with world() as here:
+        child = await here.child()
+        await run(child, "computes", seconds=0.3)
+
+        died = await death_of(child, "die-by-exit", code=3)
+
+    assert died.exit.cpu < 0.25
 
 
 async def test_a_child_that_dies_between_two_jobs_is_not_idle_any_more() -> None:
@@ -704,7 +727,69 @@ async def test_a_child_that_closed_its_pipe_and_goes_on_is_killed_after_a_while(
     async with world() as here:
         died = await death_of(await here.child(), "closes-the-pipe-and-goes-on")
 
-    assert died.reason == "was killed by SIGKILL"
+    assert died.reason == "closed its pipe to the supervisor and went on"
+    assert died.exit.signal == signal.SIGKILL
+
+
+@pytest.mark.parametrize("says_more", [True, False])
+async def test_what_cannot_be_taken_in_ends_its_child_and_is_never_waited_for(*, says_more: bool) -> None:
+    class Broken(Heard):
+        def heard_log(self, level: int, _: str) -> None:
+            raise KeyError(level)
+
+    both = frame(Logged(25, "odd")) + (frame(Finished(b"e30=")) if says_more else "")
+    async with world() as here:
+        child = await here.child()
+        with pytest.raises(ChildDied, match=r"could not take in \(KeyError: 25\)"):
+            await run(child, "forges", Broken(), frame=both)
+
+
+async def test_a_line_that_cannot_be_taken_in_costs_nothing_but_itself() -> None:
+    class Broken(Heard):
+        def heard_line(self, line: str) -> None:
+            raise KeyError(line)
+
+    async with world() as here:
+        told = await run(await here.child(), "prints", Broken(), line="odd")
+
+    assert isinstance(told.outcome, Succeeded)
+
+
+async def test_a_child_that_cannot_be_watched_is_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(_: int) -> int:
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    async with world() as here:
+        with monkeypatch.context() as broken:
+            broken.setattr("supervisor.process.child.os.pidfd_open", no_room)
+            child = Child(here.zygote, here.family, Cord.open())
+            with pytest.raises(StartFailed, match="cannot be watched: Too many open files in system"):
+                await child._ready
+        await child.kill()  # and `world` counts the descriptors that are left
+
+        assert (await here.child()).is_idle
+
+
+@needs_a_freezer
+async def test_a_child_that_outlives_its_kill_is_written_off_and_reaped_when_it_ends_after_all() -> None:
+    async with world() as here:
+        here.family.patience = 0.1
+        child, heard = await here.child(), Heard()
+        job = asyncio.create_task(run(child, "python-loop", heard))
+        (pid,) = await heard.pids()
+
+        with frozen(pid):
+            async with asyncio.timeout(GENEROUS):
+                await child.kill()
+                await child.kill()
+            with pytest.raises(ChildLost):
+                await job
+            assert is_alive(pid)
+            assert child in here.family._members  # and no stray
+            assert (child.state, child.ending) == (State.EXITED, None)
+        await until(lambda: child not in here.family._members)
+
+        assert pid not in children_of(os.getpid())
 
 
 async def test_a_child_that_stands_still_can_be_killed() -> None:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pytest
+from structlog.testing import capture_logs
+
+from supervisor.process import family as family_module
+from supervisor.process import lost
 from supervisor.process.family import Family, reap
 from supervisor.process.kernel import children_of
-from tests.harness import is_alive
+from tests.freezer import frozen, needs_a_freezer
+from tests.harness import GENEROUS, is_alive
 
 
 def sleeper() -> int:
@@ -125,6 +134,63 @@ async def test_two_sweeps_at_once_do_not_disturb_each_other() -> None:
     swept = await asyncio.gather(family.sweep(), family.sweep())
 
     assert sum(swept) == 10
+
+
+@needs_a_freezer
+async def test_a_stray_that_cannot_be_killed_is_told_of_once_and_reaped_when_it_ends_after_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(family_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(lost, "POLL", 0.01)
+    family = Family()
+    stuck, other = sleeper(), sleeper()
+
+    with capture_logs() as logged:
+        with frozen(stuck):
+            async with asyncio.timeout(GENEROUS):
+                assert await asyncio.gather(family.sweep(), family.sweep()) in ([1, 0], [0, 1])
+                assert await family.sweep() == 0  # nobody waits for it any more
+            assert is_alive(stuck)
+        async with asyncio.timeout(GENEROUS):
+            while stuck in children_of(os.getpid()):
+                await asyncio.sleep(0.01)
+
+    assert other not in children_of(os.getpid())
+    assert [(line["log_level"], line["pid"]) for line in logged] == [("error", stuck), ("info", stuck)]
+
+
+SWEEPS = """
+import asyncio, os, subprocess, sys
+from supervisor.process import descendants
+from supervisor.process.family import Family
+from supervisor.process.kernel import become_subreaper
+
+async def sweep():
+    family = Family()
+    family._elders = frozenset()
+    return [await family.sweep(), await family.sweep()]
+
+become_subreaper()
+as_nobody = ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", "echo; exec sleep 600 >/dev/null"]
+theirs = subprocess.Popen(as_nobody, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+theirs.stdout.read(1)
+subprocess.Popen(["sleep", "600"])
+by_child = descendants.end_all()
+subprocess.Popen(["sleep", "600"])
+by_parent = asyncio.run(sweep())
+print(theirs.pid, by_child, by_parent, sep=";", file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process of another user")
+def test_what_is_left_behind_by_another_user_stops_neither_a_child_nor_the_parent() -> None:
+    command = ["setpriv", "--bounding-set=-kill", sys.executable, "-W", "ignore", "-c", SWEEPS]
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=GENEROUS, check=False)
+    pid, by_child, by_parent = ended.stderr.strip().split(";")
+    os.kill(int(pid), signal.SIGKILL)
+
+    assert (by_child, by_parent) == ("Ended(killed=1, spared=1)", "[1, 0]")
 
 
 async def test_reaping_somebody_elses_process_does_nothing() -> None:

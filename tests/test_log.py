@@ -56,7 +56,7 @@ def test_levels_below_the_threshold_say_nothing() -> None:
 def test_a_key_shows_nowhere(line_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "choose_format", lambda *_: line_format)
     logs = Log(secrets=("acme/plainkey",))
-    leaks = {"text": "Bearer acme/plainkey", "nested": [{"acme/plainkey": b"mbx_inbytes"}], "object": KeyError("mbx_o")}
+    leaks = {"text": "Bearer acme/plainkey", "nested": [{"acme/plainkey": b"mbc_inbytes"}], "object": KeyError("mbx_o")}
 
     logs.logger.info("sent %s", "mbx_inevent", **leaks)
     try:
@@ -66,6 +66,7 @@ def test_a_key_shows_nowhere(line_format: str, monkeypatch: pytest.MonkeyPatch) 
 
     assert "plainkey" not in logs.text
     assert "mbx_" not in logs.text
+    assert "mbc_" not in logs.text
     assert "ValueError" in logs.text
 
 
@@ -112,11 +113,13 @@ def test_what_libraries_log_takes_the_same_way() -> None:
 
     logging.getLogger("aiohttp.client").warning("lost %s", "mbx_connection")
     logging.getLogger("odd").log(35, "wrong %d", "number")
+    logging.getLogger("odd").log(99, "very odd")
     logging.getLogger("quiet").debug("no")
 
     assert [(line["logger"], line["level"], line["event"]) for line in logs.lines] == [
         ("aiohttp.client", "warning", "lost ***"),
         ("odd", "warning", "wrong %d"),
+        ("odd", "critical", "very odd"),
     ]
 
 

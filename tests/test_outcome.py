@@ -71,7 +71,7 @@ def test_a_death_is_told_with_its_figures_its_stack_and_its_last_output() -> Non
 
     assert died == Failed(
         "ChildDied",
-        "the process was killed by SIGKILL (peak memory 300 MiB, 1.23 s of CPU)"
+        "the process was killed by SIGKILL (peak memory of the process 300 MiB, 1.23 s of CPU)"
         '\n\nstack:\nFile "resize.py", line 7 in scale\n\nlast output:\npage 1',
     )
 

@@ -316,6 +316,23 @@ def test_a_big_result_stands_between_two_halves_of_a_body() -> None:
 
 
 @pytest.mark.parametrize(
+    ("beat", "deadline", "length"),
+    [
+        ("2026-04-01T12:00:00Z", "2026-04-01T12:00:30Z", 30.0),
+        ("2026-04-01T12:00:00Z", "2026-04-01T12:00:00.001Z", 3 * schema.SHORTEST_INTERVAL),
+        ("2026-04-01T12:00:00Z", "2026-04-01T12:00:00Z", None),
+        ("2026-04-01T12:00:00", "2026-04-01T12:00:30Z", None),
+    ],
+)
+def test_a_lease_is_as_long_as_the_server_says_where_that_makes_sense(
+    beat: str, deadline: str, length: float | None
+) -> None:
+    told = {"status": "claimed", "attempt": 1, "heartbeat_at": beat, "liveness_deadline_at": deadline}
+
+    assert schema.job_state(json.dumps(told).encode()).lease_length == length
+
+
+@pytest.mark.parametrize(
     ("body", "text"),
     [
         (ERROR, "fence_mismatch: the lease is held by another worker"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import subprocess
 import sys
@@ -103,6 +104,46 @@ def test_nobody_else_may_read_it(spool: Spool) -> None:
     modes = {each.stat().st_mode & 0o777 for each in (spool.folder, spool.folder / "undeliverable")}
     assert modes == {0o700}
     assert (spool.folder / "undeliverable" / path.name).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_settled_outcome_that_cannot_be_deleted_is_told_of_and_closed(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = taken(spool, kept(spool))
+    monkeypatch.setattr(Path, "unlink", _read_only)
+
+    with structlog.testing.capture_logs() as logged:
+        entry.remove()
+
+    assert [line["error"] for line in logged] == ["Read-only file system"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(entry.descriptor)
+
+
+def test_a_copy_is_kept_where_a_file_can_have_one_name_only(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = taken(spool, kept(spool))
+    monkeypatch.setattr(os, "link", _read_only)
+
+    assert spool.keep_copy(entry)
+    entry.remove()
+
+    [found] = spool.find(Shelf.UNDELIVERABLE)
+    assert found.path.stat().st_mode & 0o777 == 0o600
+    assert names(found.path.parent) == [entry.path.name]
+    assert content(taken(spool, found.path).outcome) == content(RESULT)
+
+
+def test_a_copy_that_cannot_be_kept_is_not_said_to_be(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = taken(spool, kept(spool))
+    monkeypatch.setattr(os, "link", _read_only)
+    monkeypatch.setattr("shutil.copyfile", _read_only)
+
+    assert not spool.keep_copy(entry)
+    entry.close()
+
+
+def _read_only(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root works in a spool that is somebody else's")

@@ -89,11 +89,17 @@ class JobState(msgspec.Struct):
 
     @property
     def lease_length(self) -> float | None:
-        """Seconds; both times are of the server's clock, so that ours does not matter."""
+        """Seconds; both times are of the server's clock, so that ours does not matter.
+
+        Never so few that three heartbeats at the shortest interval do not fit in.
+        """
         if self.heartbeat_at is None or self.liveness_deadline_at is None:
             return None
-        length = (self.liveness_deadline_at - self.heartbeat_at).total_seconds()
-        return length if length > 0 else None
+        try:
+            length = (self.liveness_deadline_at - self.heartbeat_at).total_seconds()
+        except TypeError:  # one of them has a time zone, the other has none
+            return None
+        return max(length, 3 * SHORTEST_INTERVAL) if length > 0 else None
 
     def is_settled_by(self, fence: Fence) -> bool:
         """Whether this very attempt was reported: the answer to a report that went unanswered."""

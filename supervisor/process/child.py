@@ -14,6 +14,7 @@ import enum
 import os
 import signal
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -35,12 +36,15 @@ log = structlog.get_logger("child")
 
 BIRTH = 1.0
 """Seconds that a fork may take before a child that is not wanted any more is given up; it takes a millisecond."""
+HAND_OVER = 10.0
+"""Seconds in which a child has taken up its job; it takes a millisecond."""
 LINGER = 2.0
 """Seconds that a child may live on after it closed its pipe."""
 MOMENT = 0.001
 """Seconds until one looks again where nothing tells: for a dead child that is not ours yet, for a stack."""
 STACK_DEADLINE = 2.0
 """Seconds that a child may take to write its stack; one that waits for a disk, or is stopped, does not."""
+NEVER_BORN = Exit(code=70, signal=0, peak_memory=0, cpu=0.0)
 
 
 class State(enum.Enum):
@@ -48,6 +52,10 @@ class State(enum.Enum):
     IDLE = "idle"
     BUSY = "busy"
     EXITED = "exited"
+
+
+class ChildLost(Exception):
+    """The child cannot be killed: nobody knows what it still does.  Caught by the attempt, which leaves its job."""
 
 
 class ChildDied(Exception):
@@ -93,7 +101,9 @@ class Child:
         self._ready: asyncio.Future[None] = loop.create_future()
         self._told: asyncio.Future[Told] | None = None
         self._known = asyncio.Event()  # its pid is, or that there will be none
-        self._exited = asyncio.Event()
+        self._over = asyncio.Event()
+        self._write_off_at: asyncio.TimerHandle | None = None
+        self._is_lost = False
         self._output = Output(cord.our_output, self._on_line)
         self._stack = cord.our_stack
         self._pipe: Pipe[ChildMessage] = Pipe(cord.our_pipe, ChildMessage, self._on_message, self._on_end)
@@ -169,6 +179,22 @@ class Child:
         finally:
             self._listener = None
 
+    async def be_taken_up(self) -> None:
+        """See that it takes up its job, and end it when it does not; awaited beside a job that is not over at once.
+
+        One that is stopped, or was left in a loop by a thread of the job before, never looks at its next order.  It
+        need not say that it does: the kernel knows whether the order was read.
+        """
+        if self._is_waiting_to_begin:
+            await asyncio.sleep(HAND_OVER)
+            if self._is_waiting_to_begin:
+                self._fault = f"did not take up its job within {HAND_OVER:g} s"
+                self.kill_now()
+
+    @property
+    def _is_waiting_to_begin(self) -> bool:
+        return self.state is State.BUSY and not self._pipe.is_heard
+
     def pause(self) -> None:
         """Read no more of what it says: its next `emit` waits."""
         self._pipe.pause()
@@ -212,6 +238,8 @@ class Child:
             self._kill_family(self.pid)
             self._signal(signal.SIGKILL)  # the group is not there yet when the child has not called setsid
             self._hurry()
+            if self._write_off_at is None:
+                self._write_off_at = self._loop.call_later(self._family.patience, self._write_off)
 
     @property
     def last_line(self) -> str | None:
@@ -231,11 +259,11 @@ class Child:
         return self._stack.read()
 
     def wait(self) -> Awaitable[bool]:
-        """Wait until it has ended and was reaped."""
-        return self._exited.wait()
+        """Wait until it has ended and was reaped, or was written off."""
+        return self._over.wait()
 
     async def kill(self) -> None:
-        """End it and all that it started; when this returns, every one of these processes is reaped.
+        """End it and all that it started; when this returns, every one of these processes is reaped, or written off.
 
         Also when it is cancelled: nobody else would bury it.
         """
@@ -251,7 +279,21 @@ class Child:
             await self.wait()
         if swept := await self._family.sweep():
             log.warning("killed what a child left behind", processes=swept, pid=self.pid)
-        await self._cgroup.remove()
+        if not self._is_lost:
+            await self._cgroup.remove()
+
+    def _write_off(self) -> None:
+        """It outlives SIGKILL: nobody waits for it any more.  It stays one of the family, and is reaped should it end.
+
+        Perhaps a disk does not answer it, or its control group is frozen, or it has become another user's program.
+        """
+        log.error("a child cannot be killed: its slot goes on without it", pid=self.pid)
+        self._is_lost = True
+        self._hang_up()
+        if not self._ready.done():
+            self._ready.set_exception(StartFailed("a child cannot be killed"))
+        if self._told is not None and not self._told.done():
+            self._told.set_exception(ChildLost("its process cannot be killed"))
 
     def _kill_family(self, pid: int) -> None:
         """SIGKILL to what the child `pid` has started, as far as it can be reached at once; the rest is swept."""
@@ -274,7 +316,7 @@ class Child:
 
     def _on_message(self, message: ChildMessage) -> None:
         if self.state is State.BUSY:
-            self._hear(message)
+            self._hear_safely(message)
         elif self.state is State.STARTING and isinstance(message, Forked) and self.pid is None:
             self._come_to_be(message.pid)
         elif self.state is State.STARTING and isinstance(message, Ready) and not self._is_set_up:
@@ -287,8 +329,16 @@ class Child:
     def _come_to_be(self, pid: int) -> None:
         self.pid = pid
         self._known.set()
-        os.close(self._pidfd)
-        self._pidfd = os.pidfd_open(pid)
+        reserved, self._pidfd = self._pidfd, -1
+        os.close(reserved)
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            # As if it had never been born: it finds its pipe closed and leaves, or is swept.
+            self.pid = None
+            self._fault = f"cannot be watched: {error.strerror}"
+            self._bury(NEVER_BORN)
+            return
         self._loop.add_reader(self._pidfd, self._on_exit)
 
     def _begin(self, pid: int) -> None:
@@ -296,6 +346,17 @@ class Child:
         self.state = State.IDLE
         if not self._ready.done():  # whoever wanted it may have gone
             self._ready.set_result(None)
+
+    def _hear_safely(self, message: ChildMessage) -> None:
+        """As `_hear`; a bug of ours ends this child: what it said next, its outcome for one, would never be heard."""
+        try:
+            self._hear(message)
+        except WireError:
+            raise
+        except Exception as error:
+            log.exception("what a child said could not be taken in", pid=self.pid)
+            self._fault = f"said what the supervisor could not take in ({type(error).__name__}: {error})"
+            raise WireError(self._fault) from error
 
     def _hear(self, message: ChildMessage) -> None:
         if self._listener is None:
@@ -344,21 +405,32 @@ class Child:
 
     def _on_line(self, line: str) -> None:
         if self._listener is not None:
-            self._listener.heard_line(line)
+            self._hear_line(self._listener, line)
         elif self.pid is not None:  # what is said of one that is not born is in the reason why
             log.info("printed", line=line, pid=self.pid)
 
+    def _hear_line(self, listener: Listener, line: str) -> None:
+        try:
+            listener.heard_line(line)
+        except Exception:  # a bug of ours: what is printed is lost, and not the job nor the news of its end
+            log.exception("what a child printed could not be taken in", pid=self.pid)
+
     def _on_end(self, error: WireError | None) -> None:
         if error is not None:
-            self._fault = f"broke the protocol: it {error}"
+            self._fault = self._fault or f"broke the protocol: it {error}"
         if self.pid is None:
             self._fault = self._fault or "could not be forked, or the zygote is gone"
-            self._bury(Exit(code=70, signal=0, peak_memory=0, cpu=0.0))
+            self._bury(NEVER_BORN)
         elif error is not None:
             self.kill_now()
         elif self.state is not State.EXITED:
             # Usually its exit follows at once; but a handler may have closed all descriptors and go on.
-            self._loop.call_later(LINGER, self.kill_now)
+            self._loop.call_later(LINGER, self._end_lingering)
+
+    def _end_lingering(self) -> None:
+        if self.state is not State.EXITED:
+            self._fault = self._fault or "closed its pipe to the supervisor and went on"
+            self.kill_now()
 
     def _on_exit(self) -> None:
         # The pidfd tells of the exit, not the pipe: a grandchild may hold the pipe open for hours.
@@ -371,15 +443,22 @@ class Child:
             self._reap(self.pid)
 
     def _reap(self, pid: int) -> None:
+        own_cpu = self.cpu_seconds
         try:
             _, status, usage = os.wait4(pid, 0)
         except ChildProcessError:
             # It was killed so young that the process between it and the zygote, its parent, has not left yet.
             self._loop.call_later(MOMENT, self._reap, pid)
         else:
-            self._bury(Exit.of(status, usage))
+            how = Exit.of(status, usage)
+            # Of later jobs only their own time is known: what it waited for may have been started by an earlier one.
+            self._bury(how if self.jobs <= 1 or own_cpu is None else replace(how, cpu=own_cpu))
 
     def _bury(self, how: Exit) -> None:
+        if self._is_lost:
+            log.info("a child that could not be killed has ended", pid=self.pid, how=str(how))
+            self._leave()
+            return
         self._output.drain()
         self.ending = Ending(
             how,
@@ -396,17 +475,28 @@ class Child:
             self._told.set_exception(ChildDied(self.ending.reason))
 
     def _close(self) -> None:
+        self._hang_up()
+        self._leave()
+
+    def _hang_up(self) -> None:
+        """Nothing more is heard of it, nor waited for."""
         self.state = State.EXITED
+        if self._write_off_at is not None:
+            self._write_off_at.cancel()
         self._pipe.close()
         self._output.close()
         self._stack.close()
+        self._known.set()
+        self._over.set()
+
+    def _leave(self) -> None:
+        """It is reaped, or was never born."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
         self._family.leave(self)
-        self._known.set()
-        self._exited.set()
 
     def _signal(self, number: signal.Signals) -> None:
         if self.pid is not None and self._pidfd >= 0:
-            signal.pidfd_send_signal(self._pidfd, number)
+            with contextlib.suppress(PermissionError):  # its handler has become another user's program
+                signal.pidfd_send_signal(self._pidfd, number)

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ MESSAGE_LIMIT = 8 * 1024
 """Bytes of an error message, text and traceback together."""
 MOMENT = 0.0002
 """Seconds until one looks again whether a process has left, which nothing tells."""
+LAST_STEPS = 0.01
+"""Seconds for a thread that was told to end to do so."""
 OOM_SCORE = 500
 """Added to a child's badness: when memory runs out the kernel is to take a job, not the supervisor (proc(5))."""
 
@@ -149,6 +152,7 @@ class Worker:
         told = self._call(job, parameters, order)
         _flush()
         left = self._end_descendants()
+        left += self._mind_threads()
         reusable = not left and Condition.of_this_process() == self._condition
         if not self._pipe.is_intact:  # what stands in its place now is no way to the parent
             raise OSError("the handler closed the pipe to the supervisor")
@@ -160,10 +164,22 @@ class Worker:
         if not descendants.exist():
             return 0
         with self._reserve.spent():
-            left = descendants.end_all()
-        if left:
-            os.write(2, f"[killed {left} processes that the handler left behind]\n".encode())
-        return left
+            ended = descendants.end_all()
+        if ended.killed:
+            os.write(2, f"[killed {ended.killed} processes that the handler left behind]\n".encode())
+        if ended.spared:
+            os.write(2, f"[{ended.spared} processes that the handler left behind cannot be killed]\n".encode())
+        return ended.killed + ended.spared
+
+    def _mind_threads(self) -> int:
+        """Say how many threads the handler has left running, and return that."""
+        left = threading.active_count() - self._condition.threads
+        if left > 0:
+            time.sleep(LAST_STEPS)  # it may be on its way out
+            left = threading.active_count() - self._condition.threads
+        if left > 0:
+            os.write(2, f"[the handler left {left} threads running: its process takes no further job]\n".encode())
+        return max(0, left)
 
     def _take_parameters(self, order: Run) -> bytes:
         parameters = order.job.parameters

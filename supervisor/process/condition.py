@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 
 # That of `signal` makes an enum of each answer: for all signals that takes 18 us instead of one.
 from _signal import getsignal  # type: ignore[import-not-found]
@@ -29,6 +30,8 @@ class Condition:
     handlers: tuple[Any, ...]
     blocked: frozenset[int]
     has_timer: bool
+    threads: int
+    """How many run; one that a job has left goes on beside the next one, and cannot be ended."""
     has_room: bool
     """Whether one more descriptor can be opened."""
 
@@ -42,6 +45,7 @@ class Condition:
             handlers=tuple(map(getsignal, SIGNALS)),
             blocked=frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
             has_timer=signal.getitimer(signal.ITIMER_REAL)[0] > 0,
+            threads=threading.active_count(),
             has_room=_has_room(),
         )
 

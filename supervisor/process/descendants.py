@@ -8,22 +8,43 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
+from dataclasses import dataclass
 
 from supervisor.process.kernel import children_of
 
+PATIENCE = 5.0
+"""Seconds that one may live on after its SIGKILL; the parent tries again, and then lets it be."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.0002, 0.02
+"""Seconds between two looks at whether one has ended."""
 
-def end_all() -> int:
-    """Kill and reap every descendant; return how many were still alive."""
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How many were still alive and were killed, and how many could not be."""
+
+    killed: int
+    spared: int
+
+
+def end_all() -> Ended:
+    """Kill and reap every descendant, as far as that can be done."""
     killed = 0
+    spared: set[int] = set()
+    give_up_at = time.monotonic() + PATIENCE
     while exist():
         # Killing a child hands its own children to us: hence the loop, until there are none.
-        for pid in children_of(os.getpid()):
-            with contextlib.suppress(ProcessLookupError):
-                killed += _is_alive(pid)
-                os.kill(pid, signal.SIGKILL)  # no race on the pid: nobody but us can reap it
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-    return killed
+        pids = set(children_of(os.getpid())) - spared
+        if not pids and spared:
+            break
+        alive = {pid for pid in pids if not _has_ended(pid)}
+        refused = {pid for pid in pids if not _kill(pid)}
+        for pid in pids:
+            if pid not in refused and _reap(pid, give_up_at):
+                killed += pid in alive
+            else:
+                spared.add(pid)
+    return Ended(killed, len(spared))
 
 
 def exist() -> bool:
@@ -35,5 +56,32 @@ def exist() -> bool:
     return True
 
 
-def _is_alive(pid: int) -> bool:
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+def _kill(pid: int) -> bool:
+    """SIGKILL to our child `pid`; False when it is not ours to kill."""
+    try:
+        os.kill(pid, signal.SIGKILL)  # no race on the pid: nobody but us can reap it
+    except PermissionError:  # it runs as another user: left behind by a `sudo`, say
+        return _has_ended(pid)
+    except ProcessLookupError:
+        return True
+    return True
+
+
+def _reap(pid: int, give_up_at: float) -> bool:
+    """Wait until our child `pid` has ended, and reap it; False when that takes too long."""
+    pause = SHORTEST_PAUSE
+    while not _has_ended(pid):
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    return True
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True

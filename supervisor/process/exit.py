@@ -69,8 +69,8 @@ class Ending:
 
     @property
     def figures(self) -> str:
-        """What it used, in words."""
-        return f"peak memory {format_size(self.exit.peak_memory)}, {self.exit.cpu:.2f} s of CPU"
+        """What it used, in words; the memory is that of the process, of an earlier job perhaps."""
+        return f"peak memory of the process {format_size(self.exit.peak_memory)}, {self.exit.cpu:.2f} s of CPU"
 
     @property
     def details(self) -> str:

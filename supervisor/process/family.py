@@ -18,6 +18,7 @@ import structlog
 from supervisor.process.cgroup import Cgroup, NoCgroup
 from supervisor.process.delegation import Delegation
 from supervisor.process.kernel import become_subreaper, children_of
+from supervisor.process.lost import Lost, has_ended, reap_at_once
 from supervisor.process.mark import new_mark
 from supervisor.process.readiness import readable
 from supervisor.process.reserve import Reserve
@@ -25,6 +26,10 @@ from supervisor.process.reserve import Reserve
 log = structlog.get_logger("family")
 
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+PATIENCE = 5.0
+"""Seconds that a process may live on after its SIGKILL: to give back the memory of a big one takes a second or two."""
+MOMENT = 0.1
+"""Seconds for one that is not ours to kill: the kernel may be ending it, with its control group."""
 POLL = 0.02
 """Seconds between two looks at a process that cannot be watched."""
 LOOKS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
@@ -55,7 +60,9 @@ class Family:
         self._members: set[Member] = set()
         # What was here before us (a shell that exec'ed into us may have had children) is none of our business.
         self._elders = frozenset(children_of(os.getpid()))
-        self._sweeping = asyncio.Lock()
+        self._lost = Lost()
+        self.patience = PATIENCE
+        """Seconds until a process that outlives its SIGKILL is not waited for any more."""
 
     def join(self, member: Member) -> None:
         self._members.add(member)
@@ -71,18 +78,32 @@ class Family:
         return NoCgroup() if self._delegation is None else self._delegation.new_cgroup()
 
     async def sweep(self) -> int:
-        """Kill and reap what dead children left behind, until nothing is left; return how many processes that were."""
+        """Kill and reap what dead children left behind, until nothing is left; return how many processes that were.
+
+        What cannot be ended is written off; several sweeps at once wait for the same strays, none for another sweep.
+        """
         swept = 0
-        async with self._sweeping:
-            # A leftover's own children come to us only when it is dead: hence the loop.
-            while strays := await self._strays_at_last():
-                for pid in strays:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)  # no race on the pid: nobody but us can reap it
-                for pid in strays:
-                    await reap(pid)
-                swept += len(strays)
+        # A leftover's own children come to us only when it is dead: hence the loop.
+        while strays := await self._strays_at_last():
+            began_at = asyncio.get_running_loop().time()
+            refused = {pid for pid in strays if not _kill(pid)}
+            for pid in strays:
+                patience, why = (MOMENT, "it is another user's") if pid in refused else (self.patience, "SIGKILL fails")
+                swept += await self._reap(pid, began_at + patience, why)
         return swept
+
+    async def _reap(self, pid: int, give_up_at: float, why: str) -> bool:
+        """Wait for the end of a stray and reap it; whether it was us who did.  After `give_up_at` it is lost."""
+        if pid in self._lost or pid in self._known():
+            return False  # another sweep has written it off, or reaped it, and a newborn has its pid by now
+        try:
+            async with asyncio.timeout_at(give_up_at):
+                return await reap(pid)
+        except TimeoutError:
+            if has_ended(pid):
+                return reap_at_once(pid)
+            self._lost.add(pid, why)
+            return False
 
     async def _strays_at_last(self) -> list[int]:
         """As `_strays`, once there are descriptors to look with; none when there are not for too long."""
@@ -100,17 +121,33 @@ class Family:
         present = children_of(os.getpid())
         # A newborn's pid is written to its pipe before it becomes our child; so look at the children first,
         # at the pipes then, and every child that is present is either known or a stray.
+        known = self._known()
+        return [pid for pid in present if pid not in known and pid not in self._elders and pid not in self._lost]
+
+    def _known(self) -> set[int | None]:
+        """The pids of all members, of those that are just being born as well."""
         for member in tuple(self._members):
             member.catch_up()
-        known = {member.pid for member in self._members}
-        return [pid for pid in present if pid not in known and pid not in self._elders]
+        return {member.pid for member in self._members}
 
 
-async def reap(pid: int) -> None:
-    """Wait for the end of our child `pid` without blocking the loop, and reap it."""
+def _kill(pid: int) -> bool:
+    """SIGKILL to our child `pid`; False when it is not ours to kill."""
+    try:
+        os.kill(pid, signal.SIGKILL)  # no race on the pid: nobody but us can reap it
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it runs as another user: left behind by a `sudo`, say
+        return has_ended(pid)
+    return True
+
+
+async def reap(pid: int) -> bool:
+    """Wait for the end of our child `pid` without blocking the loop, and reap it; whether it was us who did."""
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         await ended(pid)
-        os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it has ended: this does not wait
+        return reap_at_once(pid)
+    return False
 
 
 async def ended(pid: int) -> None:
@@ -120,14 +157,10 @@ async def ended(pid: int) -> None:
     except OSError as error:
         if error.errno not in OUT_OF_DESCRIPTORS:
             raise
-        while _is_running(pid):  # noqa: ASYNC110 - there is no event without a descriptor
+        while not has_ended(pid):  # noqa: ASYNC110 - there is no event without a descriptor
             await asyncio.sleep(POLL)
         return
     try:
         await readable(pidfd)
     finally:
         os.close(pidfd)
-
-
-def _is_running(pid: int) -> bool:
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None

@@ -124,6 +124,11 @@ def bytes_waiting(descriptor: int) -> int:
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
+def bytes_unread(descriptor: int) -> int:
+    """How much of what was sent by a unix socket its peer has not read yet; 0 when that is all of it (TIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
 _DESCRIPTOR = array.array("i").itemsize
 MOST_DESCRIPTORS = 4
 """How many descriptors are received at once."""

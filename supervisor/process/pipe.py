@@ -16,7 +16,7 @@ from typing import Any, Generic
 
 import msgspec
 
-from supervisor.process.kernel import MOST_DESCRIPTORS, bytes_waiting, receive
+from supervisor.process.kernel import MOST_DESCRIPTORS, bytes_unread, bytes_waiting, receive
 from supervisor.process.reserve import Reserve
 from supervisor.process.wire import Decoder, Message, WireError, encode
 
@@ -72,6 +72,11 @@ class Pipe(Generic[Message]):
         if not self._writing and not self._write():
             self._loop.add_writer(self._socket, self._write)
             self._writing = True
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the peer has read all that it was sent, or our end is closed."""
+        return self._ended or not (self._unsent or bytes_unread(self._socket.fileno()))
 
     def pause(self) -> None:
         """Stop reading: the peer's next sends wait once the kernel's buffer is full."""

@@ -12,9 +12,11 @@ import os
 import structlog
 
 from supervisor.job import Blob, Failed, Succeeded
+from supervisor.process.attachment import is_sealed
 from supervisor.process.messages import Again, ChildMessage, Taken
 from supervisor.process.pipe import Pipe
 from supervisor.process.reserve import Reserve
+from supervisor.process.wire import WireError
 
 log = structlog.get_logger("child")
 
@@ -35,7 +37,7 @@ class Receipt:
         self._reserve.fill()
 
     def outcome(self) -> Succeeded | Failed | None:
-        """The result that was announced just now; None when it comes once more.  Raises as `Pipe.take_descriptor`."""
+        """The result that was announced just now; None when it comes once more.  Raises `WireError`."""
         try:
             descriptor = self._pipe.take_descriptor()
         except OSError as error:
@@ -46,6 +48,9 @@ class Receipt:
             why = f"the result could not be received: {error.strerror}"
             return Failed("SupervisorError", f"{why}; raise the supervisor's limit of open files (LimitNOFILE=)")
         self._end()
+        if not is_sealed(descriptor):
+            os.close(descriptor)
+            raise WireError("handed over a result that it could still change")
         return Succeeded(Blob(descriptor, os.fstat(descriptor).st_size))
 
     def _ask_again_after(self, pause: float, error: OSError) -> None:

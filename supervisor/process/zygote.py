@@ -141,7 +141,12 @@ class Zygote:
     async def kill(self) -> None:
         """End it at once; its children go on."""
         self._process.kill()
-        await self.exited()
+        try:
+            async with asyncio.timeout(self._family.patience):
+                await self.exited()
+        except TimeoutError:
+            log.error("the zygote cannot be killed, and is let be", pid=self.pid)
+            self._hang_up()
 
     async def _last_words(self) -> str:
         """How it ended without having said what it imported."""
@@ -149,8 +154,11 @@ class Zygote:
             async with asyncio.timeout(LINGER):
                 await self.exited()
         await self.kill()
-        code = self._process.wait()
-        how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
+        code = self._process.poll()
+        if code is None:
+            how = "cannot be killed"
+        else:
+            how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
         last = "; ".join(self._output.last_lines(3)) or "it said nothing"
         return f"the process that imports the handlers {how}: {last}"
 
@@ -158,6 +166,9 @@ class Zygote:
         self._process.wait()
         self._pipe.drain()
         self._output.drain()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         self._pipe.close()
         self._output.close()
         self._family.leave(self)

@@ -10,6 +10,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -23,16 +24,23 @@ from urllib.parse import unquote
 import psutil
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
+from supervisor.process import family
 from supervisor.process.kernel import children_of
 from supervisor.process.mark import bearers
 from tests.flows.test_crash import mark_of
 from tests.flows.test_lease_loss import ended
+from tests.freezer import frozen, needs_a_freezer
 from tests.harness import (
     GENEROUS,
+    HANDLERS,
+    KEY,
+    PROJECT,
+    calls,
     event,
     finished_job,
     is_alive,
@@ -76,8 +84,13 @@ def errors(state: Path) -> list[str]:
 
 async def report_of(server: DevServer, run: str) -> Any:
     """The body of the one report of a job."""
+    return (await report_call(server, run)).body
+
+
+async def report_call(server: DevServer, run: str) -> Call:
+    """The one report of a job."""
     (report,) = reports(server, (await finished_job(server, run)).id)
-    return report.body
+    return report
 
 
 # What a child says, and whether it moves
@@ -102,6 +115,128 @@ async def test_a_child_that_stands_still_is_killed_at_its_timeout(server: DevSer
         after = await report_of(server, await start_job(server, "echo"))
 
     assert (body["status"], body["error_type"]) == ("failed", "Timeout")
+    assert after["status"] == "completed"
+
+
+@needs_a_freezer
+async def test_a_child_that_cannot_be_killed_is_left_to_its_lease_and_its_slot_goes_on(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family, "PATIENCE", 0.3)
+    async with supervising(server, state, workers="1", cancel_grace="50ms"):
+        run = await start_job(server, "python-loop")
+        (pid,) = (await event(server, run, "working"))["pids"]
+        with frozen(pid):
+            await server.cancel_run(run)
+            after = await report_of(server, await start_job(server, "echo"))
+            job = server.jobs(run)[-1]
+            told = len(calls(server, "heartbeat", job.id))
+            more = await report_of(server, await start_job(server, "echo"))
+            assert is_alive(pid)
+
+    assert after["status"] == more["status"] == "completed"
+    assert not reports(server, job.id)
+    assert len(calls(server, "heartbeat", job.id)) == told
+
+
+@needs_a_freezer
+async def test_what_a_job_left_behind_and_cannot_be_killed_holds_up_neither_its_report_nor_a_shutdown(
+    server: DevServer, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family, "PATIENCE", 0.2)
+    source = """
+        import subprocess, time
+        from pathlib import Path
+        from supervisor import handler
+        from supervisor.process import descendants
+        descendants.PATIENCE = 0.2
+        @handler("leaves")
+        def leaves(context, go_on):
+            left = subprocess.Popen(["sleep", "3600"], start_new_session=True)
+            context.emit("working", {"pids": [left.pid]})
+            while not Path(go_on).exists():
+                time.sleep(0.001)
+        """
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "leaving.py").write_text(dedent(source))
+    go_on = tmp_path / "go-on"
+    async with supervising(server, state, workers="1", handlers=str(tmp_path / "handlers")) as supervisor:
+        run = await start_job(server, "leaves", {"go_on": str(go_on)})
+        (pid,) = (await event(server, run, "working"))["pids"]
+        with frozen(pid):
+            go_on.touch()
+            body = await report_of(server, run)
+            supervisor.signal(signal.SIGTERM)
+            code = await supervisor.exit_code()
+            assert is_alive(pid)
+        os.waitpid(pid, 0)
+
+    assert (body["status"], code) == ("completed", ExitCode.DRAINED)
+
+
+@pytest.mark.parametrize("level", [0, 25, 99])
+async def test_a_line_of_any_level_is_logged_and_its_job_goes_on(server: DevServer, state: Path, level: int) -> None:
+    async with supervising(server, state, workers="1"):
+        run = await start_job(server, "logs", {"level": level})
+        assert (await report_of(server, run))["status"] == "completed"
+
+
+async def test_a_log_that_nobody_reads_holds_up_no_heartbeat(server: DevServer, state: Path) -> None:
+    reading, writing = os.pipe()  # and no more is done with it
+    state.mkdir()
+    command = [sys.executable, "-m", "supervisor", "--base-url", server.url, "--project", PROJECT, "--workers", "1"]
+    command += ["--handlers", str(HANDLERS), "--state-dir", str(state)]
+    process = await asyncio.create_subprocess_exec(
+        *command, stderr=writing, env={**os.environ, "MOBIUS_API_KEY": KEY}, start_new_session=True
+    )
+    try:
+        run = await start_job(server, "logs-much", {"lines": 20_000})
+        await event(server, run, "said")
+        job = server.jobs(run)[-1]
+        told = len(calls(server, "heartbeat", job.id))
+        await server.until(lambda: len(calls(server, "heartbeat", job.id)) > told + 3, timeout=GENEROUS)
+        job = await finished_job(server, run)
+    finally:
+        process.kill()
+        await process.wait()
+        os.close(reading)
+        os.close(writing)
+
+    assert job.status == "completed"
+
+
+async def test_what_a_handler_logs_too_fast_is_dropped_and_counted(server: DevServer, state: Path) -> None:
+    with capture_logs() as said:
+        async with supervising(server, state, workers="1"):
+            await report_of(server, await start_job(server, "logs-much", {"lines": 20_000, "seconds": 0.0}))
+
+    lines = [line["event"] for line in said if line.get("logger") == "handler"]
+    assert 500 < len(lines) < 20_000
+    assert re.fullmatch(r"\[\d+ lines of the handler dropped: .*\]", lines[-1])
+
+
+@pytest.mark.parametrize("where", ["memory", "disk", "nowhere"])
+async def test_a_result_that_its_child_could_still_cut_is_not_taken(server: DevServer, state: Path, where: str) -> None:
+    async with supervising(server, state, workers="1"):
+        body = await report_of(server, await start_job(server, "hands-over-what-it-keeps", {"where": where}))
+        after = await report_of(server, await start_job(server, "huge-result", {"size": 3 * MEBI}))
+
+    assert "handed over a result that it could still change" in body["error_message"]
+    assert after["status"] == "completed"
+
+
+async def test_a_child_that_does_not_take_up_its_job_is_killed_and_its_job_told_why(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.process.child.HAND_OVER", 0.2)
+    async with supervising(server, state, workers="1"):
+        idle = result_of(await report_call(server, await start_job(server, "pid")))
+        os.kill(idle, signal.SIGSTOP)
+        body = await report_of(server, await start_job(server, "echo"))
+        after = await report_of(server, await start_job(server, "sleeps", {"seconds": 0.6}))
+
+    assert body["error_type"] == "ChildDied"
+    assert "did not take up its job within 0.2 s" in body["error_message"]
     assert after["status"] == "completed"
 
 

@@ -129,8 +129,29 @@ def emits_then_sleeps(context: Context, count: int, seconds: float) -> int:
 
 
 @handler("logs")
-def logs(context: Context) -> None:
-    context.log.warning("page %d of %s is odd", 3, "the book")
+def logs(context: Context, level: int = 30) -> None:
+    context.log.log(level, "page %d of %s is odd", 3, "the book")
+
+
+@handler("computes")
+def computes(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+@handler("leaves-a-thread")
+def leaves_a_thread() -> str:
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+    return "done"
+
+
+@handler("logs-much")
+def logs_much(context: Context, lines: int, seconds: float = 1.0) -> None:
+    for number in range(lines):
+        context.log.info("line %d of %d%s", number, lines, "." * 100)
+    context.emit("said", {})
+    time.sleep(seconds)
 
 
 @handler("environment")

@@ -3,12 +3,15 @@
 import ctypes
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
 
 from supervisor import Context, handler
+from supervisor.process.messages import Finished
+from supervisor.process.wire import encode
 
 PR_GET_PDEATHSIG = 2
 PR_GET_CHILD_SUBREAPER = 37
@@ -49,6 +52,20 @@ def is_socket(descriptor: int) -> bool:
 def forges(frame: str) -> str:
     os.write(pipe(), bytes.fromhex(frame))
     return "real"
+
+
+@handler("hands-over-what-it-keeps")
+def hands_over_what_it_keeps(context: Context, where: str) -> None:
+    """A result that it could cut afterwards: in a file in memory, on the disk, or no file at all."""
+    if where == "memory":
+        kept = os.memfd_create("result")
+    elif where == "disk":
+        kept = os.open(context.workdir / "result", os.O_RDWR | os.O_CREAT)
+    else:
+        kept, _ = os.pipe()
+    way = socket.socket(fileno=os.dup(pipe()))
+    socket.send_fds(way, [encode(Finished(attached=True))], [kept])
+    time.sleep(3600)
 
 
 @handler("closes-the-pipe-and-goes-on")

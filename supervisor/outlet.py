@@ -1,0 +1,105 @@
+"""Where log lines leave the program.  Runs in the parent; whoever says a line never waits for it to be read.
+
+A terminal that was halted (Ctrl-S), or a log driver that stands still, would hold up the loop, and with it all
+heartbeats.  So what may block is written by a thread; the lines wait for it, as many as is sane.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import stat
+import threading
+from collections import deque
+from typing import TextIO
+
+MOST_WAITING = 4 * 1024 * 1024
+"""Characters; lines beyond them are dropped and counted."""
+LAST_WORDS = 2.0
+"""Seconds at the end of the program for lines that wait."""
+
+
+class Outlet:
+    """One stream.  Never raises, whatever became of it: the jobs matter more than a line."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        """None: the program was started with descriptor 2 closed."""
+        self._stream = stream
+        self._writer = _Writer(stream) if stream is not None and _may_block(stream) else None
+
+    def write(self, line: str) -> None:
+        """Write a line, or have it written soon."""
+        if self._writer is not None:
+            self._writer.put(line + "\n")
+        elif self._stream is not None:
+            _write(self._stream, line + "\n")
+
+
+class _Writer:
+    """A thread, once there is anything to write, and the lines that wait for it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lines: deque[str] = deque()
+        self._waiting = 0  # characters, of the line that is being written as well
+        self._dropped = 0
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def put(self, line: str) -> None:
+        with self._changed:
+            if self._waiting + len(line) > MOST_WAITING:
+                self._dropped += 1
+                return
+            self._lines.append(line)
+            self._waiting += len(line)
+            if self._thread is None:
+                self._start()
+            self._changed.notify_all()
+
+    def _start(self) -> None:
+        # A daemon, or one that is held up would hold up the end of the program as well.
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no room for a thread: the next line tries again
+            self._thread = None
+        else:
+            atexit.register(self._flush)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._dropped)
+                lines, self._lines = self._lines, deque()
+                dropped, self._dropped = self._dropped, 0
+            for line in lines:
+                _write(self._stream, line)
+            if dropped:
+                _write(self._stream, f"[{dropped} log lines dropped: nobody read them]\n")
+            with self._changed:
+                self._waiting -= sum(map(len, lines))
+                self._changed.notify_all()
+
+    def _flush(self) -> None:
+        """Let what waits be written, in bounded time."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, timeout=LAST_WORDS)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        # The journal went away, the disk is full, the stream was closed.
+        return
+
+
+def _may_block(stream: TextIO) -> bool:
+    """Whether a write may wait for a reader: on a pipe, a socket, a terminal."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):  # no file at all, or a closed one
+        return False
+    return not stat.S_ISREG(mode)

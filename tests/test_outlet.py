@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from supervisor import outlet
+from supervisor.outlet import Outlet
+from tests.harness import GENEROUS
+
+SAYS = """
+import structlog
+from supervisor import log
+log.configure("info", "json")
+for number in range(2000):
+    structlog.get_logger("x").info(f"line {number}")
+"""
+
+
+def test_a_line_in_a_file_is_there_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as file:
+        Outlet(file).write("here")
+
+        assert (tmp_path / "log").read_text() == "here\n"
+
+
+def test_all_lines_reach_a_slow_reader_in_their_order_before_the_program_ends() -> None:
+    ended = subprocess.run([sys.executable, "-c", SAYS], stderr=subprocess.PIPE, text=True, check=True)
+
+    assert [line.split('"')[11] for line in ended.stderr.splitlines()] == [f"line {number}" for number in range(2000)]
+
+
+def test_nobody_waits_for_a_reader_and_what_is_too_much_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet, "MOST_WAITING", 200_000)
+    reading, writing = os.pipe()
+    with open(writing, "w") as stream:
+        lines = Outlet(stream)
+        for _ in range(1000):
+            lines.write("x" * 999)  # five times as much as fits
+
+        read = bytearray()
+        while b"dropped" not in read:
+            read += os.read(reading, 65536)
+    os.close(reading)
+
+    *kept, last = read.splitlines()
+    assert last == f"[{1000 - len(kept)} log lines dropped: nobody read them]".encode()
+    assert all(line == b"x" * 999 for line in kept)
+
+
+def test_the_end_of_the_program_does_not_wait_for_ever_for_a_reader() -> None:
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", SAYS.replace("2000", "20000")], stderr=writing)
+
+    assert process.wait(GENEROUS) == 0
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_has_not_been_written_to_yet_has_no_thread() -> None:
+    before = threading.active_count()
+    _, writing = pipe = os.pipe()
+
+    with open(writing, "w") as stream:
+        Outlet(stream)
+    os.close(pipe[0])
+
+    assert threading.active_count() == before
