@@ -139,13 +139,15 @@ class Spool:
         self._move(entry.path, Shelf.UNDELIVERABLE)
         entry.close()
 
-    def keep_copy(self, entry: Entry) -> None:
-        """Leave the operator an entry that something else will take the place of."""
+    def keep_copy(self, entry: Entry) -> bool:
+        """Leave the operator an entry that something else will take the place of; false when that cannot be."""
         try:
             with contextlib.suppress(FileExistsError):
                 os.link(entry.path, self._shelf(Shelf.UNDELIVERABLE) / entry.path.name)
         except OSError as error:
             self._failed(error)
+            return False
+        return True
 
     def find(self, *shelves: Shelf) -> list[Found]:
         """What lies there; a folder that is not there is empty."""
