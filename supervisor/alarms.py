@@ -23,6 +23,11 @@ class Alarm:
         self._table = table
         self.due_at = due_at
 
+    @property
+    def is_set(self) -> bool:
+        """Whether it is still to ring."""
+        return self in self._table
+
     def cancel(self) -> None:
         """Do not ring; without effect on one that has."""
         self._table.pop(self, None)

@@ -36,10 +36,12 @@ class Claiming:
         self._backoff = Backoff(0.2, 15.0)
 
     async def claim(self) -> Job | None:
-        """Ask for a job of any action that is open, once; None when there is none, after a pause where one is due."""
+        """Ask for a job of any action that is open, once; None when there is none, after a pause where one is due.
+
+        When no action is open nothing is `asked`.
+        """
         self.asked = self._around.open_actions()
         if not self.asked:
-            await self._around.job_over()
             return None
         is_partial = len(self.asked) < len(self._around.zygote.actions)
         wait = min(self._around.rules.wait, PARTIAL_WAIT if is_partial else math.inf) if self._around.is_known else 0.0

@@ -58,6 +58,7 @@ class Courier:
         self._bucket = TokenBucket(rate=EVENT_RATE, burst=EVENT_BURST, now=self._loop.time())
         self._read_on_timer: asyncio.TimerHandle | None = None
         self._sender: asyncio.Task[None] | None = None
+        self._has_dropped = False
 
     @property
     def is_idle(self) -> bool:
@@ -70,7 +71,13 @@ class Courier:
         return self._outbox.is_full
 
     def take(self, event: Event, *, hold_back: bool) -> None:
-        """Send `event` soon; `hold_back` reads the child no further while that is more than anybody can take."""
+        """Send `event` soon; `hold_back` reads the child no further while that is more than anybody can take.
+
+        A child that is read on all the same loses what it says beyond that.
+        """
+        if self._outbox.is_overfull:
+            self._drop()
+            return
         self._outbox.add(event)
         if self.is_idle:
             self._sender = self._beside.start(self._send)
@@ -84,8 +91,15 @@ class Courier:
 
     def give_up(self) -> None:
         """Send nothing more."""
+        self._tap.resume()  # the child may be another job's soon
         if self._sender is not None:
             self._sender.cancel()
+
+    def _drop(self) -> None:
+        if not self._has_dropped:
+            self._log.warning("events are dropped: the handler is being stopped, and says more than can be kept")
+        self._has_dropped = True
+        self._ledger.events_dropped += 1
 
     def _hold_back(self) -> None:
         """Read the child no further while the outbox is full, or while it says more than the loop has time for."""
@@ -108,7 +122,7 @@ class Courier:
             try:
                 await self._server.send_events(self._fence, batch)
             except RateLimited as limited:
-                await asyncio.sleep(limited.retry_after)
+                await asyncio.sleep(max(limited.retry_after, backoff.next()))
             except Unavailable as error:
                 self._log.warning("events were not accepted, they will be sent again", error=str(error))
                 await asyncio.sleep(backoff.next())

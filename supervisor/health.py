@@ -28,11 +28,11 @@ def unreadiness(status: Status) -> str | None:
     if all(slot.state in ("none", "starting") for slot in status.slots):
         return "no child is up"
     age = status.claims.last_answer_age
-    if age is not None and age > LONGEST_SILENCE and _has_room(status):
+    if age is not None and age > LONGEST_SILENCE and _wants_jobs(status):
         why = status.claims.reason or "no reason is known"
         return f"no claim was answered for {format_duration(round(age))}: {why}"
     return illness(status)
 
 
-def _has_room(status: Status) -> bool:
-    return any(slot.state == "idle" and slot.job is None for slot in status.slots)
+def _wants_jobs(status: Status) -> bool:
+    return not status.claims.is_full and any(slot.state == "idle" and slot.job is None for slot in status.slots)

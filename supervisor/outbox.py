@@ -16,6 +16,8 @@ MOST_BYTES = 512 * 1024
 """Payload bytes in one call: 100 events of 16 KiB would be more than some proxies let pass."""
 LIMIT = 1024 * 1024
 """Bytes that may wait before the outbox counts as full."""
+OVERFULL = 4
+"""Times the limit that may wait when the handler, which is being stopped, is not to be held up."""
 OVERHEAD = 64
 """Bytes that an event costs beside its payload; a flood of empty events must fill an outbox as well."""
 
@@ -31,12 +33,14 @@ class Outbox:
         self._batch: dict[int, Event] = {}
         self._size = 0
 
-    def __len__(self) -> int:
-        return len(self._waiting) + len(self._batch)
-
     @property
     def is_full(self) -> bool:
         return self._size >= self._limit
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether so much waits that nothing more should be added."""
+        return self._size >= OVERFULL * self._limit
 
     def add(self, event: Event) -> None:
         """Put one event at the end."""

@@ -28,6 +28,8 @@ from supervisor.status import ClaimStatus, SlotStatus
 from supervisor.surroundings import Rules
 from supervisor.tasks import Alongside
 
+FULL = "every handler runs as many jobs as its max_concurrent allows"
+
 
 class Pool:
     """`workers` slots that run until they are drained."""
@@ -49,7 +51,7 @@ class Pool:
         self._rules = rules
         self._polls = Polls(workers)
         self._serving = asyncio.Event()
-        self._job_over: asyncio.Event | None = None  # while somebody waits for it
+        self._room: asyncio.Event | None = None  # while somebody waits for it
         self._taken: set[tuple[str, int]] = set()
         self.births = Births(family, ledger)
         self.quarantine = Quarantine()
@@ -116,9 +118,11 @@ class Pool:
     def claims(self, now: float, reason: str | None) -> ClaimStatus:
         """Whether jobs are asked for; `reason` is why they never will be again."""
         ledger = self.ledger
+        is_full = self._polls.open == 0 and not self.open_actions()
         return ClaimStatus(
             open_polls=self._polls.open,
-            reason=reason or self.gate.reason or ledger.claim_error,
+            reason=reason or self.gate.reason or (FULL if is_full else ledger.claim_error),
+            is_full=is_full,
             last_answer_age=_age(ledger.answered_at, now),
             last_job_age=_age(ledger.got_job_at, now),
         )
@@ -134,7 +138,8 @@ class Pool:
 
     def standstill(self, now: float) -> str | None:
         """What does not move that should, at a time of the loop's clock; None when claims and heartbeats go on."""
-        if self._polls.is_stuck:
+        has_missed_room = self._room is not None and self.gate.is_open and self.open_actions()
+        if self._polls.is_stuck or has_missed_room:
             return "nobody claims though somebody may"
         return next((said for slot in self._slots if (said := slot.standstill(now)) is not None), None)
 
@@ -156,14 +161,18 @@ class Pool:
 
     def leave(self, job: Job) -> None:
         self._taken.discard((job.job_id, job.attempt))
-        if self._job_over is not None:
-            self._job_over.set()
-            self._job_over = None
+        self.made_room()
 
-    async def job_over(self) -> None:
-        if self._job_over is None:
-            self._job_over = asyncio.Event()
-        await self._job_over.wait()
+    def made_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    async def room(self) -> None:
+        while not self.open_actions():
+            if self._room is None:
+                self._room = asyncio.Event()
+            await self._room.wait()
 
     async def run(self) -> None:
         """Run until every slot is drained; an error that concerns all of them ends all of them."""
@@ -190,6 +199,7 @@ class Pool:
         self._zygote_changed = asyncio.Event()
         self._rules = rules or self._rules
         self.quarantine = Quarantine()  # new code deserves a new trial
+        self.made_room()
         self._look_again()
 
     def resize(self, workers: int) -> None:

@@ -95,7 +95,7 @@ class Replay:
             log.exception("an outcome could not be sent again", file=path.name)
             answer = NotYet(str(error))
         if isinstance(answer, NotYet):
-            await asyncio.sleep(self._backoff.next() if answer.wait is None else answer.wait)
+            await asyncio.sleep(max(answer.wait, self._backoff.next()))
         elif answer is not None:
             self._backoff.reset()
 

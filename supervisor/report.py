@@ -38,10 +38,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """It is to be sent again: after `wait` seconds if the server named a time, otherwise after a backoff."""
+    """It is to be sent again: after a backoff, and not before the `wait` that the server has asked for."""
 
     why: str
-    wait: float | None = None
+    wait: float = 0.0
 
 
 Answer = Accepted | Refused | NotYet
@@ -117,6 +117,8 @@ class Report:
         if outcome == self.outcome:
             return
         async with self._disk:
+            if self._has_ended:
+                return  # what is on disk is in other hands
             self.outcome = outcome
             if self._entry is not None:
                 await to_the_end(self._write)
@@ -128,7 +130,7 @@ class Report:
         while isinstance(answer := self._note(await self._send()), NotYet):
             await self.keep()
             self._log.warning("report was not accepted, it will be sent again", error=answer.why)
-            await asyncio.sleep(backoff.next() if answer.wait is None else answer.wait)
+            await asyncio.sleep(max(answer.wait, backoff.next()))
             check()
         return answer
 
@@ -195,10 +197,11 @@ class Report:
         if isinstance(self.outcome, Failed) and self.outcome.error_type in SUBSTITUTES:
             return Refused(f"the server refuses every report: {rejected}")
         await self.keep()
-        is_kept = self._entry is not None and await to_the_end(self._reporter.spool.keep_copy, self._entry)
         error_type = "ResultTooLarge" if rejected.too_large else "ResultRejected"
-        becomes = "is kept as undeliverable" if is_kept else "is lost: the spool cannot be used"
-        self._log.warning(f"the server refuses the outcome, which {becomes}", error=str(rejected))
+        if self._entry is not None and await to_the_end(self._reporter.spool.keep_copy, self._entry):
+            self._log.warning("the server refuses the outcome, which is kept as undeliverable", error=str(rejected))
+        else:
+            self._log.error("the server refuses the outcome, which is lost: it cannot be kept", error=str(rejected))
         await self.replace(Failed(error_type, f"the server refused the report: {rejected}"))
         return await self._send()
 

@@ -165,8 +165,11 @@ class Slot:
                 async with self._polls:
                     # Draining meanwhile: a turn that was waited for is not taken.
                     job = None if self._draining else await self._claiming.claim()
+                if not (job or self._claiming.asked or self._draining):
+                    await self._around.room()  # not as one of the polls that may be open
             finally:
                 self._claiming.over()
+                self._around.made_room()
         return job
 
     async def _work(self, job: Job) -> None:

@@ -66,12 +66,16 @@ class Recent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClaimStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether jobs are asked for; `reason` says why not, or what goes wrong."""
+    """Whether jobs are asked for; `reason` says why not, or what goes wrong.
+
+    `is_full` when every handler runs as many jobs as it may.
+    """
 
     open_polls: int
     reason: str | None
     last_answer_age: float | None
     last_job_age: float | None
+    is_full: bool = False
 
 
 class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,8 +55,11 @@ class Surroundings(Source, Protocol):
     def leave(self, job: Job) -> None:
         """The attempt has ended here."""
 
-    async def job_over(self) -> None:
-        """Wait until a job has ended somewhere in the pool."""
+    def made_room(self) -> None:
+        """Of some action one more job may run, perhaps: a job has ended, or a claim has."""
+
+    async def room(self) -> None:
+        """Wait until there are `open_actions`."""
 
     @property
     def quarantine(self) -> Quarantine:

@@ -15,6 +15,9 @@ from supervisor.alarms import Alarm, Alarms
 Helper = Callable[[], Coroutine[Any, Any, None]]
 Returned = TypeVar("Returned")
 
+MOST_ALARMS = 8
+"""Alarms of a block before those that have rung are forgotten; a job has two or three."""
+
 
 class Alongside(asyncio.TaskGroup):
     """A task group for helpers: the end of its block cancels them, an error in one of them ends the block.
@@ -26,8 +29,10 @@ class Alongside(asyncio.TaskGroup):
     def __init__(self, alarms: Alarms | None = None) -> None:
         """`alarms` are those of somebody with many such blocks."""
         super().__init__()
+        self.is_over = False
+        """Whether the block has ended; nothing starts any more."""
         self._is_used = False
-        self._helpers: list[asyncio.Task[None]] = []
+        self._helpers: set[asyncio.Task[None]] = set()
         self._alarms = alarms or Alarms()
         self._set: list[Alarm] = []
 
@@ -37,28 +42,34 @@ class Alongside(asyncio.TaskGroup):
         return super().create_task(*arguments, **more)
 
     def start(self, helper: Helper) -> asyncio.Task[None] | None:
-        """Run `helper` from now on; None when the block is ending already, because of an error in another helper."""
+        """Run `helper` from now on; None when the block is over, or ending because of an error in another helper."""
+        if self.is_over:
+            return None
         coroutine = helper()
         try:
             task = self.create_task(coroutine)
         except RuntimeError:
             coroutine.close()
             return None
-        self._helpers.append(task)
+        self._helpers.add(task)
+        task.add_done_callback(self._helpers.discard)
         return task
 
     def start_after(self, delay: float, helper: Helper) -> None:
         """Run `helper` in `delay` seconds, unless the block is over by then."""
+        if len(self._set) >= MOST_ALARMS:  # a long block, which sets one after the other
+            self._set = [alarm for alarm in self._set if alarm.is_set]
         self._set.append(self._alarms.after(delay, partial(self.start, helper)))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.is_over = True
         for alarm in self._set:
             alarm.cancel()
         if not self._is_used:
             return  # as that of most jobs: there is nobody to wait for
-        for task in self._helpers:
+        for task in tuple(self._helpers):
             task.cancel()
         await super().__aexit__(kind, error, trace)
 

@@ -48,3 +48,9 @@ def test_why_no_job_can_be_taken_is_told(changes: dict[str, Any], reason: str) -
 
 def test_a_program_whose_children_are_all_busy_is_ready() -> None:
     assert unreadiness(status(slots=(BUSY,), claims=replace(CLAIMS, last_answer_age=9000.0, open_polls=0))) is None
+
+
+def test_a_program_whose_handlers_run_all_they_may_is_ready() -> None:
+    claims = replace(CLAIMS, last_answer_age=9000.0, open_polls=0, is_full=True)
+
+    assert unreadiness(status(slots=(IDLE, BUSY), claims=claims)) is None

@@ -11,6 +11,11 @@ from supervisor.job import Event
 from supervisor.outbox import MOST_BYTES, MOST_EVENTS, OVERHEAD, Outbox
 
 
+def held(outbox: Outbox) -> int:
+    """Events that it has not got rid of."""
+    return len(outbox._waiting) + len(outbox._batch)
+
+
 def tick(number: int, size: int = 0) -> Event:
     return Event("tick", str(number).encode().ljust(size))
 
@@ -40,7 +45,6 @@ def test_an_empty_outbox_has_no_batch() -> None:
 
     assert outbox.batch() == ()
     assert not outbox.is_full
-    assert len(outbox) == 0
 
 
 def test_events_keep_their_order() -> None:
@@ -169,7 +173,7 @@ def test_progress_that_is_put_back_makes_way_for_newer_progress(*, newer_comes_f
         outbox.add(progress(2))
 
     assert all_of(outbox) == [tick(0), progress(2)]
-    assert not len(outbox)
+    assert not held(outbox)
 
 
 class Model(RuleBasedStateMachine):
@@ -220,7 +224,7 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def it_is_empty_when_it_says_so(self) -> None:
-        assert (len(self.outbox) == 0) == (self.outbox._size == 0)
+        assert (held(self.outbox) == 0) == (self.outbox._size == 0)
 
     @invariant()
     def waiting_progress_is_at_most_one(self) -> None:
@@ -233,7 +237,7 @@ class Model(RuleBasedStateMachine):
         assert numbers == sorted(set(numbers))
         newest = [event for event in self.accepted if event.type == "progress"][-1:]
         assert newest == ([self.newest] if self.newest else [])
-        assert (len(self.outbox), self.outbox._size) == (0, 0)
+        assert (held(self.outbox), self.outbox._size) == (0, 0)
 
 
 TestAnyOrderOfCalls = Model.TestCase
@@ -243,4 +247,4 @@ TestAnyOrderOfCalls = Model.TestCase
 def test_waiting_progress_is_at_most_one(kinds: list[bool]) -> None:
     outbox = outbox_with(*(progress(n) if kind else tick(n) for n, kind in enumerate(kinds)))
 
-    assert len(outbox) == kinds.count(False) + any(kinds)
+    assert held(outbox) == kinds.count(False) + any(kinds)

@@ -4,11 +4,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+import structlog.testing
 
 from supervisor.job import Blob, Failed, Fence, Outcome, Succeeded
 from supervisor.ledger import Ledger
@@ -440,3 +442,43 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 def full(*_: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+async def test_a_server_that_asks_for_no_pause_is_not_sent_reports_in_a_loop(world: World) -> None:
+    world.answers(*[RateLimited("429", retry_after=0.0)] * 1000)
+    report = world.report()
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await report.deliver()
+    await report.end()
+    reported = len(world.server.received)
+    replaying = asyncio.create_task(world.replay.run())
+    await asyncio.sleep(0.5)
+    replaying.cancel()
+
+    assert 1 <= reported <= 5
+    assert 1 <= len(world.server.received) - reported <= 5
+
+
+async def test_nothing_takes_the_place_of_an_outcome_that_has_ended(world: World) -> None:
+    report = world.report()
+    await report.end()
+
+    await report.replace(CANCELLED)
+
+    assert world.on_disk() == ["completed"]
+
+
+async def test_an_outcome_is_not_said_to_be_kept_when_it_could_not_be(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.spool, "keep_copy", lambda _: False)
+    world.answers(Rejected("413", status=413))
+    report = world.report()
+
+    with structlog.testing.capture_logs() as logged:
+        await report.deliver()
+    await report.end()
+
+    assert [line["event"] for line in logged] == ["the server refuses the outcome, which is lost: it cannot be kept"]

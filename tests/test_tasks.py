@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from supervisor.tasks import Alongside, ready_threads
+from supervisor.tasks import MOST_ALARMS, Alongside, ready_threads
 from tests.harness import GENEROUS
 
 
@@ -126,6 +126,36 @@ async def test_a_helper_that_starts_another_is_waited_for_as_well() -> None:
         await inner.started.wait()
 
     assert inner.ended
+
+
+async def test_a_long_block_forgets_the_helpers_that_are_done_and_the_alarms_that_have_rung() -> None:
+    rung = 0
+
+    async def quick() -> None:
+        nonlocal rung
+        rung += 1
+
+    async with Alongside() as beside:
+        for _ in range(100):
+            await asyncio.wait([beside.start(quick)])
+        for number in range(100):
+            beside.start_after(0.0, quick)
+            while rung < 101 + number:
+                await asyncio.sleep(0.001)
+
+        assert not beside._helpers
+        assert len(beside._set) <= MOST_ALARMS
+
+
+async def test_nothing_starts_when_the_block_is_over() -> None:
+    late = Helper()
+
+    async with Alongside() as beside:
+        assert not beside.is_over
+
+    assert beside.is_over
+    assert beside.start(late) is None
+    assert not late.started.is_set()
 
 
 def test_threads_are_there_before_they_are_needed() -> None:

@@ -1,0 +1,116 @@
+"""Events of one attempt on their way, and the child that is read no faster than they go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from supervisor.courier import Courier
+from supervisor.job import Event, Fence
+from supervisor.lease import Lease, Terms
+from supervisor.ledger import Ledger
+from supervisor.outbox import LIMIT, OVERFULL
+from supervisor.server import RateLimited
+from supervisor.tasks import Alongside
+from tests.harness import GENEROUS
+
+BIG = Event("page", b"x" * 10_000)
+
+
+class Tap:
+    is_paused = False
+
+    def pause(self) -> None:
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.is_paused = False
+
+
+class Server:
+    """Answers at a word, or refuses at once."""
+
+    def __init__(self, refusal: Exception | None = None) -> None:
+        self.refusal = refusal
+        self.answers = asyncio.Event()
+        self.calls = 0
+
+    async def send_events(self, _: Fence, __: Sequence[Event]) -> None:
+        self.calls += 1
+        if self.refusal is not None:
+            raise self.refusal
+        await self.answers.wait()
+
+
+def courier_of(server: Any, tap: Tap, beside: Alongside, ledger: Ledger | None = None) -> Courier:
+    return Courier(
+        Fence("worker", "job", 1),
+        lease=Lease(Terms.of(30.0, time_to_live=None, longest_interval=None), claimed_at=0.0),
+        server=server,
+        ledger=ledger or Ledger(),
+        tap=tap,
+        beside=beside,
+        log=structlog.get_logger(),
+        now=lambda: 0.0,
+    )
+
+
+def fill(courier: Courier, *, hold_back: bool) -> int:
+    """Give it more than it may keep, whatever it does; return how many events."""
+    count = 2 * OVERFULL * LIMIT // len(BIG.payload)
+    for _ in range(count):
+        courier.take(BIG, hold_back=hold_back)
+    return count
+
+
+async def test_a_full_outbox_holds_the_child_back_until_there_is_room() -> None:
+    server, tap = Server(), Tap()
+    async with Alongside() as beside:
+        courier = courier_of(server, tap, beside)
+        while not courier.is_full:
+            courier.take(BIG, hold_back=True)
+
+        assert tap.is_paused
+
+        server.answers.set()
+        async with asyncio.timeout(GENEROUS):
+            await courier.delivered()
+        assert not tap.is_paused
+
+
+async def test_a_courier_that_gives_up_leaves_its_child_to_be_read() -> None:
+    tap = Tap()
+    async with Alongside() as beside:
+        courier = courier_of(Server(), tap, beside)
+        while not courier.is_full:
+            courier.take(BIG, hold_back=True)
+        assert tap.is_paused
+
+        courier.give_up()
+
+        assert not tap.is_paused
+
+
+async def test_what_a_handler_says_that_is_being_stopped_is_bounded_and_the_rest_is_counted() -> None:
+    ledger = Ledger()
+    async with Alongside() as beside:
+        courier = courier_of(Server(), Tap(), beside, ledger)
+
+        given = fill(courier, hold_back=False)
+
+        kept = courier._outbox._size
+        assert OVERFULL * LIMIT <= kept < OVERFULL * LIMIT + 2 * len(BIG.payload)
+        assert ledger.events_dropped == given - len(courier._outbox._waiting)
+
+
+async def test_a_server_that_asks_for_no_pause_is_not_asked_in_a_loop() -> None:
+    server = Server(RateLimited("429", retry_after=0.0))
+    async with Alongside() as beside:
+        courier = courier_of(server, Tap(), beside)
+        courier.take(BIG, hold_back=True)
+        await asyncio.sleep(0.5)
+
+    assert 1 <= server.calls <= 5
