@@ -29,11 +29,8 @@ class Handler:
     module: str
     file: str
     line: int
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the function is a coroutine function, to be run in a loop."""
-        return inspect.iscoroutinefunction(self.function)
+    is_async: bool
+    """Whether the function is a coroutine function, to be run in a loop."""
 
     @property
     def summary(self) -> str:
@@ -118,7 +115,8 @@ def _described(name: str, function: Callable[..., Any], limits: Stated) -> Handl
     place = _place(function)
     try:
         _check(name, function)
-        return Handler(name, function, limits_of(limits), Binding.of(function), *place)
+        is_async = inspect.iscoroutinefunction(function)
+        return Handler(name, function, limits_of(limits), Binding.of(function), *place, is_async=is_async)
     except (TypeError, ValueError) as error:
         raise type(error)(f"handler {name!r} ({function.__qualname__}): {error}") from error
 

@@ -8,13 +8,14 @@ import signal
 import sys
 import threading
 
-# That of `signal` makes an enum of each answer: for all signals that takes 18 us instead of one.
-from _signal import getsignal  # type: ignore[import-not-found]
+# Those of `signal` make an enum of each answer: for all signals that takes 18 us instead of one.
+from _signal import getsignal, pthread_sigmask  # type: ignore[import-not-found]
 from dataclasses import dataclass
 from typing import Any
 
 SIGNALS = sorted(int(number) for number in signal.valid_signals() - {signal.SIGTERM})
 """All but the one that the child sets anew for each job."""
+_BLOCK = int(signal.SIG_BLOCK)
 LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 
 
@@ -43,7 +44,7 @@ class Condition:
             umask=_umask(),
             limits=tuple(map(resource.getrlimit, LIMITS)),
             handlers=tuple(map(getsignal, SIGNALS)),
-            blocked=frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+            blocked=frozenset(pthread_sigmask(_BLOCK, ())),
             has_timer=signal.getitimer(signal.ITIMER_REAL)[0] > 0,
             threads=threading.active_count(),
             has_room=_has_room(),
