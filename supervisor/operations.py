@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from supervisor import log as logging
-from supervisor.api.client import Client
 from supervisor.code import Code
 from supervisor.config import ConfigError, keep_fixed
 from supervisor.credential import CredentialSource
@@ -31,6 +31,9 @@ from supervisor.status import CodeStatus, ServiceState
 from supervisor.steering import Refused
 from supervisor.systemd import Notifier
 from supervisor.watch import Watch
+
+if TYPE_CHECKING:
+    from supervisor.api.client import Client  # whose library is imported while the zygote starts
 
 log = structlog.get_logger("service")
 

@@ -10,16 +10,15 @@ import gc
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
 
 from supervisor import memory
 from supervisor.admission import Admission
-from supervisor.api.client import Account, Client
 from supervisor.code import Code
 from supervisor.config import ConfigError
-from supervisor.control.opening import controlled
 from supervisor.credential import CredentialSource
 from supervisor.exit_code import ExitCode
 from supervisor.gate import Bar
@@ -50,6 +49,9 @@ from supervisor.systemd import Notifier
 from supervisor.tasks import Alongside, ready_threads
 from supervisor.watch import Watch
 
+if TYPE_CHECKING:
+    from supervisor.api.client import Client  # at run time it is imported in `_import_the_rest`
+
 log = structlog.get_logger("service")
 
 THREADS = 8
@@ -70,15 +72,8 @@ def main(settings: Settings, source: CredentialSource, mask: Mask, reread: Calla
 
     `mask` learns each key that is read; `reread` returns the settings as they are at a reload, or raises `ConfigError`.
     """
-    _spare_the_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(settings, source, os.environ, mask, reread))
-
-
-def _spare_the_collector() -> None:
-    """What is imported stays: to look through it takes milliseconds, in which no heartbeat is sent."""
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 10, 10)  # with trivial jobs 2 % less CPU time
+        return runner.run(serve(settings, source, os.environ, mask, reread, is_alone=True))
 
 
 async def serve(
@@ -87,15 +82,17 @@ async def serve(
     environment: Mapping[str, str],
     mask: Mask | None = None,
     reread: Callable[[], Settings] | None = None,
+    *,
+    is_alone: bool = False,
 ) -> ExitCode:
-    """As `main`, in the running loop."""
+    """As `main`, in the running loop; `is_alone`: the process does nothing else, and its collector may be tuned."""
     asyncio.get_running_loop().set_default_executor(ready_threads(THREADS))
     try:
         with claimed_instance(settings.state_dir, settings.worker_id) as scratch:
             sources = Sources(
                 reread or (lambda: settings), source, environment, scratch, mask or Mask(), _confinement(source)
             )
-            return await Service(settings, sources).run()
+            return await Service(settings, sources, _spare_the_collector if is_alone else _leave_it).run()
     except* StartFailed as failed:
         log.error("cannot start", error=_first(failed))
         code = ExitCode.NO_HANDLER
@@ -114,8 +111,10 @@ async def serve(
 class Service:
     """Everything that is open while the program serves."""
 
-    def __init__(self, settings: Settings, sources: Sources) -> None:
+    def __init__(self, settings: Settings, sources: Sources, imported: Callable[[], None]) -> None:
+        """`imported` is called when all that is needed is imported."""
         self._settings = settings
+        self._imported = imported
         self._sources = sources
         self._token = sources.read_key()
         self._ledger = Ledger()
@@ -145,6 +144,9 @@ class Service:
             loading = beside.create_task(self._code.load(), name="loading")
             beside.start(lambda: self._give_up_when_told(loading))
             beside.start(lambda: ask_for_time(self._notifier))
+            await asyncio.sleep(0)  # the zygote is started
+            _import_the_rest()
+            self._imported()
             await asyncio.wait([loading])
         return not loading.cancelled()
 
@@ -159,6 +161,8 @@ class Service:
         return ExitCode.THIRD_INTERRUPT if self._shutdown.stage is Stage.KILL else ExitCode.DRAINED
 
     async def _run_loaded(self) -> ExitCode:
+        from supervisor.api.client import Account, Client  # see `_import_the_rest`
+
         settings = self._settings
         account = Account(settings.base_url, settings.project, settings.worker_id, settings.queues, settings.worker_id)
         async with Client(account, self._token, self._reread) as client:
@@ -197,6 +201,8 @@ class Service:
     @asynccontextmanager
     async def _controlled(self, plant: Plant, operations: Operations) -> AsyncIterator[None]:
         """Let operators look and steer inside the block."""
+        from supervisor.control.opening import controlled  # see `_import_the_rest`
+
         lag = LoopLag()
         helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations, lag)
         async with controlled(self._settings, self._sources.environment, helm, self._ledger), Alongside() as beside:
@@ -249,6 +255,25 @@ class Service:
         await self._shutdown.reached(Stage.KILL, timeout=pool.longest_grace + LAST_REPORTS)
         log.warning("killing what still runs", jobs=pool.busy)
         serving.cancel()
+
+
+def _import_the_rest() -> None:
+    """Import the client and the operators' side while the zygote, a process of its own, imports the handlers.
+
+    The two take half of the time from the start to the first claim.
+    """
+    import supervisor.api.client
+    import supervisor.control.opening  # noqa: F401 - they are there from now on
+
+
+def _spare_the_collector() -> None:
+    """What is imported stays: to look through it takes milliseconds, in which no heartbeat is sent."""
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 10, 10)  # with trivial jobs 2 % less CPU time
+
+
+def _leave_it() -> None:
+    """The collector is somebody else's."""
 
 
 def _confinement(source: CredentialSource) -> confinement.Confinement:
