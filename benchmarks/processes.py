@@ -18,7 +18,7 @@ _LOOK_EVERY = 0.005
 _QUIET, _NOTHING = 0.3, 0.001
 """Processes are at rest when they use less than the second in the first: both are seconds."""
 HELPERS = 2
-"""Processes that a supervisor has beside one for each worker: its zygote, and the child in reserve."""
+"""Processes that a supervisor has beside one for each worker: its zygote, and the spare child."""
 PATIENCE = 60.0
 """Seconds that anything may take."""
 

@@ -7,12 +7,9 @@ Runs in the parent.  The lease is kept until the report is settled, not only unt
 from __future__ import annotations
 
 import asyncio
-import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
-
-import msgspec
 
 from supervisor.alarms import Alarms
 from supervisor.courier import Courier
@@ -24,27 +21,29 @@ from supervisor.lease import Lease, LeaseLost
 from supervisor.ledger import ExitReason, Ledger
 from supervisor.limits import Limits
 from supervisor.log import known_level, tells
-from supervisor.outcome import CANCELLED, SHUTDOWN, Label, Stop, decide, labelled, over_memory, timed_out
+from supervisor.outcome import CANCELLED, NOT_BEGUN, SHUTDOWN, Label, Stop, decide, labelled, over_memory, timed_out
 from supervisor.process.child import Child, ChildDied, ChildLost
 from supervisor.process.kernel import boottime
 from supervisor.process.messages import Run
 from supervisor.process.usage import Usage, tree_memory
 from supervisor.report import Refused, Report, Reporter
 from supervisor.server import JobServer
+from supervisor.shown import first_line, job_status
 from supervisor.status import JobStatus, Recent
-from supervisor.stopping import terminate_then_kill
-from supervisor.tasks import Alongside, Helper
+from supervisor.stopping import Stopping, terminate_then_kill
+from supervisor.tasks import Alongside
+from supervisor.unborn import UNBORN
 
 CANCEL_FLUSH = 1.0
 """Seconds that events may hold up the report of a cancelled job; any other job's are all delivered first."""
 
-LONGEST_LINE = 500
-LONGEST_MESSAGE = 300
-"""Characters of a printed line, and of an error message, that are shown."""
 QUICK = 1.0
 """Seconds; a job that is over sooner costs no line in the log, and nobody has looked at its lease."""
 MEMORY_INTERVAL = 0.25
 """Seconds between two looks at what a job with a memory limit uses."""
+
+Birth = Callable[[], Coroutine[Any, Any, Child]]
+"""Waits for a child that can be given the job."""
 
 
 class Attempt:
@@ -56,7 +55,7 @@ class Attempt:
         *,
         fence: Fence,
         lease: Lease,
-        child: Child,
+        child: Child | None,
         server: JobServer,
         reporter: Reporter,
         ledger: Ledger,
@@ -69,11 +68,11 @@ class Attempt:
         claimed_at: float,
         now: Callable[[], float] = boottime,
     ) -> None:
-        """`claimed_at` is a time of the clock `now`."""
+        """`claimed_at` is a time of the clock `now`; `child` is None when there is none yet."""
         self.job = job
         self._fence = fence
         self._lease = lease
-        self._child = child
+        self._child = UNBORN if child is None else child
         self._server = server
         self._reporter = reporter
         self._ledger = ledger
@@ -87,16 +86,16 @@ class Attempt:
         self._seconds: float | None = None  # that it took, once it is over
         self._courier: Courier | None = None  # none before the first event
         self._handler_log: HandlerLog | None = None  # none before the first line
-        self._stop: Stop | None = None
-        self._stopping = False
-        self._stopped_at = 0.0
+        self._stopping = Stopping()
         self._progress = b""
         self._ran = False
         self._child_is_spent = False
         self._told_nothing = False
         self._has_left_files = True  # unless its child says otherwise
         self._is_quick = True  # so far
-        self._cancel_seen = asyncio.Event()
+        self._waiting: asyncio.Task[Child] | None = None  # for a child
+        self._told: Outcome | None = None
+        self._is_delivering = False  # its last events
         self._report: Report | None = None
         self._reported: Outcome | None = None
         self._beside = Alongside(alarms)
@@ -107,7 +106,7 @@ class Attempt:
     @property
     def was_cut(self) -> bool:
         """Whether our own shutdown has ended it before it was done."""
-        return self._stop is SHUTDOWN and not isinstance(self._reported, Succeeded)
+        return self._stopping.why is SHUTDOWN and not isinstance(self._reported, Succeeded)
 
     @property
     def grace(self) -> float:
@@ -116,21 +115,22 @@ class Attempt:
 
     @property
     def was_run(self) -> bool:
-        """Whether its child was given the job and came through, or was stopped by us."""
-        return self._ran
+        """Whether its child was given the job and came through, or was stopped by us, while it was ours."""
+        return self._ran and not self._lease.is_lost
 
     @property
     def why_child_ended(self) -> ExitReason:
         """Why its child is of no use any more, if it is."""
         if self.killed_its_child:
             return "crash"
-        return "killed" if self._stopping or self._lease.is_lost else "recycle"
+        return "killed" if self._stopping.is_under_way or self._lease.is_lost else "recycle"
 
     @property
     def killed_its_child(self) -> bool:
         """Whether its child died, and not because we wanted it to, or had told the kernel when to kill it."""
-        is_wanted = self._stopping or (self._child.ending is not None and self._child.ending.is_at_limit)
-        return self._ran and self._told_nothing and not is_wanted
+        is_wanted = self._stopping.is_under_way or self._lease.is_lost
+        is_at_limit = self._child.ending is not None and self._child.ending.is_at_limit
+        return self._ran and self._told_nothing and not is_wanted and not is_at_limit
 
     @property
     def has_left_files(self) -> bool:
@@ -138,36 +138,30 @@ class Attempt:
         return self._has_left_files
 
     @property
-    def has_left_outcome(self) -> bool:
-        """Whether its outcome was not settled when it ended, and waits in the spool."""
-        return self._report is not None and self._report.is_kept
+    def owes_report(self) -> bool:
+        """Whether it ended without one, though the job is ours: not that of an outcome that waits in the spool."""
+        is_kept = self._report is not None and self._report.is_kept
+        return not (is_kept or self._lease.is_lost or self._lease.is_released)
 
-    @property
-    def is_beating(self) -> bool:
-        """Whether its heartbeats are sent when they are due, answered or not."""
-        return not self._lease.is_overdue(self._now())
+    def is_beating(self, now: float) -> bool:
+        """Whether its heartbeats are sent when they are due, answered or not, as long as any are to be sent."""
+        return self._beside.is_over or self._lease.is_lost or not self._lease.is_overdue(now)
 
     def status(self, usage: Usage | None) -> JobStatus:
         """How it goes; `usage` is what its child's process tree uses, if somebody has looked."""
-        job, lease, now = self.job, self._lease, self._now()
-        own_cpu = self._child.cpu_seconds
-        return JobStatus(
-            job_id=job.job_id,
-            run_id=job.run_id,
-            action=job.action,
-            attempt=job.attempt,
-            queue=job.queue,
+        now = self._now()
+        return job_status(
+            self.job,
+            child=self._child,
+            lease=self._lease,
+            limits=self._limits,
             elapsed=now - self._began_at,
-            timeout=self._limits.timeout,
-            memory_limit=self._limits.memory,
-            cpu_seconds=own_cpu + usage.others_cpu if usage and own_cpu is not None else own_cpu,
-            memory=usage.memory if usage else None,
-            lease_left=_finite(lease.expires_at - now),
-            lease_length=_finite(lease.length),
-            beat_overdue=lease.is_overdue(now),
-            progress=_json(self._progress),
-            last_line=self._last_line,
-            stopping=self._stop.message if self._stop else None,
+            progress=self._progress,
+            stop=self._stopping.why,
+            beat_overdue=not self.is_beating(now),
+            usage=usage,
+            mask=self._mask,
+            now=now,
         )
 
     def ended(self, at: float) -> Recent:
@@ -177,7 +171,7 @@ class Attempt:
             action=self.job.action,
             attempt=self.job.attempt,
             outcome=self._label,
-            message=_first_line(self._reported) if isinstance(self._reported, Failed) else None,
+            message=first_line(self._reported) if isinstance(self._reported, Failed) else None,
             seconds=self._now() - self._began_at if self._seconds is None else self._seconds,
             ended_at=at,
         )
@@ -186,19 +180,15 @@ class Attempt:
     def _label(self) -> Label:
         if self._reported is None:
             return Label.LEASE_LOST if self._lease.is_lost else Label.FAILED
-        return labelled(self._reported, stop=self._stop, ending=self._child.ending, has_crashed=self.killed_its_child)
-
-    @property
-    def _last_line(self) -> str | None:
-        line = self._child.last_line
-        return None if line is None else self._mask(line)[:LONGEST_LINE]
+        stop, ending = self._stopping.why, self._child.ending
+        return labelled(self._reported, stop=stop, ending=ending, has_crashed=self.killed_its_child)
 
     async def stack(self) -> str:
         """The Python stack of its child as it is now; raise `TimeoutError` when the child cannot write it."""
         return self._mask(await self._child.stack())
 
-    async def run(self, refusal: Failed | None = None) -> None:
-        """Run the job and report it; or report `refusal` instead of running it.
+    async def run(self, refusal: Failed | None = None, child_for_it: Birth | None = None) -> None:
+        """Run the job and report it; or report `refusal` instead of running it.  `child_for_it` is waited for.
 
         In the end the child is idle, or it is dead and everything that it started as well.
         """
@@ -206,24 +196,32 @@ class Attempt:
             # Not only when the first beat is due: a suspend before it would be noticed that late.
             quick = min(QUICK, self._reporter.spool_after or QUICK)
             first_look_after = min(quick, self._lease.next_beat_at - self._began_at)
+            if first_look_after <= 0:  # it was granted long before we saw it
+                self._lease.check(self._now())
             self._beside.start_after(first_look_after, self._look_after_it)
-            if self._limits.timeout is not None:
-                self._beside.start_after(self._limits.timeout, self._time_out)
-            told = refusal or await self._watch_child()
+            if child_for_it is not None and refusal is None:
+                await self._wait_for(child_for_it)
+            told = refusal or await self._run_handler()
             await self._conclude(told)
 
     def stop(self, why: Stop) -> None:
         """Have the handler stopped, first politely; what it still says may count (see `outcome.decide`)."""
-        if self._stop is None or (why.is_cancel and not self._stop.is_cancel):
-            self._stop = why
-        if why.is_cancel:
-            self._cancel_seen.set()
-        if not self._stopping and not self._child.is_idle:
-            self._stopping = True
-            self._stopped_at = self._now()
+        if not self._stopping.takes(why, has_ended=self._has_ended):
+            return
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._is_delivering:
+            self._beside.start(self._heed_cancel)
+        if self._child.is_busy and not self._stopping.is_under_way:
+            self._stopping.since = self._now()
             self._log.info("stopping the handler", reason=why.message, grace=self.grace)
             self._child.resume()
             self._beside.start(lambda: terminate_then_kill(self._child, self.grace, self._log))
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether its handler is done, or will not be run."""
+        return self._report is not None or (self._ran and not self._child.is_busy)
 
     def look_at_lease(self) -> None:
         """It may be over: the machine was suspended."""
@@ -232,7 +230,7 @@ class Attempt:
     @property
     def is_stopping(self) -> bool:
         """Whether its handler was asked to stop."""
-        return self._stopping
+        return self._stopping.is_under_way
 
     @property
     def is_reporting(self) -> bool:
@@ -254,7 +252,7 @@ class Attempt:
                 now=self._now,
             )
         # While it is being stopped it is read on: an `emit` that waits would wait out the grace.
-        self._courier.take(event, hold_back=not self._stopping)
+        self._courier.take(event, hold_back=not self._stopping.is_under_way)
 
     def heard_log(self, level: int, text: str) -> None:
         self._ledger.log_bytes["log"] += len(text)
@@ -291,9 +289,25 @@ class Attempt:
         limits = self._limits
         return Run(self.job, self._fence.worker_id, self._workdir, nice=limits.nice or 0, threads=limits.threads or 1)
 
-    async def _watch_child(self) -> Outcome | None:
+    async def _wait_for(self, child_for_it: Birth) -> None:
+        """Until there is a child for it, or it is stopped; the lease is kept meanwhile."""
+        if self._stopping.why is not None:
+            return
+        self._waiting = self._beside.create_task(child_for_it())
+        await asyncio.wait([self._waiting])
+        if not self._waiting.cancelled():
+            self._child = self._waiting.result()
+            self._log = self._log.bind(pid=self._child.pid)
+        self._waiting = None
+        self._lease.check(self._now())
+
+    async def _run_handler(self) -> Outcome | None:
         """What the child told; None when it died before."""
+        if self._stopping.why is not None:
+            return NOT_BEGUN
         self._ran = True
+        if self._limits.timeout is not None:
+            self._beside.start_after(self._limits.timeout, self._time_out)
         if self._limits.memory is not None and not self._child.bound_memory(self._limits.memory):
             self._beside.start_after(MEMORY_INTERVAL, self._watch_memory)
         try:
@@ -305,7 +319,7 @@ class Attempt:
         except ChildLost as lost:  # perhaps it still runs: the server is told nothing, and gives the job away later
             raise LeaseLost(f"{lost}: the job is left to its lease") from lost
         # A child that was interrupted in the middle of somebody's code is never used again.
-        self._child_is_spent = self._stopping or not told.reusable
+        self._child_is_spent = self._stopping.is_under_way or not told.reusable
         self._has_left_files = told.has_workdir
         return told.outcome
 
@@ -323,7 +337,7 @@ class Attempt:
             ledger=self._ledger,
             beside=self._beside,
             on_cancel=lambda: self.stop(CANCELLED),
-            on_lost=self._child.kill_now,
+            on_lost=lambda: self._child.kill_now(),  # which it may not have yet
             log=self._log,
             now=self._now,
         )
@@ -341,35 +355,38 @@ class Attempt:
         """Stop the job once it uses more than its limit."""
         limit = self._limits.memory
         assert limit is not None
-        while self._child.pid is not None:
+        while self._child.is_busy and self._child.pid is not None:
             used = await asyncio.to_thread(tree_memory, self._child.pid, exact_above=limit)
             if used > limit:
                 self.stop(over_memory(used, limit))
                 return
             await asyncio.sleep(MEMORY_INTERVAL)
 
-    async def _deliver_events(self, heed_cancel: Helper) -> None:
+    async def _deliver_events(self) -> None:
         """Wait until the server has all events, which it refuses after the report."""
         if self._courier is not None and not self._courier.is_idle:
-            self._beside.start(heed_cancel)
+            self._is_delivering = True
+            if self._stopping.is_by_cancel:
+                self._beside.start(self._heed_cancel)
             await self._courier.delivered()
+            self._is_delivering = False
 
-    async def _heed_cancel(self, report: Report, told: Outcome | None) -> None:
+    async def _heed_cancel(self) -> None:
         """A cancel that is seen before the report begins, be it while the events are delivered, still counts."""
-        await self._cancel_seen.wait()
-        await report.replace(self._decide(told))
-        await asyncio.sleep(CANCEL_FLUSH)
+        assert self._report is not None
         assert self._courier is not None
+        await self._report.replace(self._decide(self._told))
+        await asyncio.sleep(CANCEL_FLUSH)
         self._courier.give_up()
 
     def _decide(self, told: Outcome | None) -> Outcome:
-        outcome = decide(told, stop=self._stop, ending=self._child.ending)
+        outcome = decide(told, stop=self._stopping.why, ending=self._child.ending)
         # A message may quote what was printed.
         return Failed(outcome.error_type, self._mask(outcome.message)) if isinstance(outcome, Failed) else outcome
 
-    def _note_stop(self, told: Outcome | None) -> None:
+    def _note_stop(self, since: float, told: Outcome | None) -> None:
         """It was stopped, and the child is gone: how long that took, and what did it."""
-        self._ledger.cancel_latency.observe(self._now() - self._stopped_at)
+        self._ledger.cancel_latency.observe(self._now() - since)
         ending = self._child.ending
         was_killed = ending is not None and ending.exit.signal == signal.SIGKILL
         self._ledger.kill_stages["cooperative" if told is not None else "kill" if was_killed else "term"] += 1
@@ -378,6 +395,7 @@ class Attempt:
         """Deliver the events, then the outcome; whatever happens meanwhile, the outcome is not lost."""
         self._forward()
         self._say_dropped()
+        self._told = told
         report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
             if self._is_plain:
@@ -387,8 +405,10 @@ class Attempt:
             # It is checked before each send: after a suspend the replay may ask the server whether it still counts.
             answer = await report.deliver(lambda: self._lease.check(self._now()))
         finally:
-            await report.end(is_ours=not self._lease.is_refused)
-            _close(told)
+            try:
+                await report.end(is_ours=not self._lease.is_refused)
+            finally:
+                _close(told)
         # Nothing is awaited from here on: a lease that is over takes no heartbeat's answer.
         if isinstance(answer, Refused):
             raise self._lease.report_refused(answer.why)
@@ -401,7 +421,7 @@ class Attempt:
     def _is_plain(self) -> bool:
         """Whether nothing is left to be done or waited for before the report begins, as with most jobs."""
         is_soon = self._is_quick and self._reporter.spool_after > 0  # the first look has it kept, if it comes to that
-        return is_soon and self._courier is None and not self._stopping and not self._child_is_spent
+        return is_soon and self._courier is None and not self._stopping.is_under_way and not self._child_is_spent
 
     async def _make_certain(self, report: Report, told: Outcome | None) -> None:
         """Do what is to be done before the report begins; a cancel that comes meanwhile still counts."""
@@ -409,9 +429,9 @@ class Attempt:
             await self._keep_in_time()
         if self._child_is_spent:
             await self._child.kill()
-        if self._stopping:
-            self._note_stop(told)
-        await self._deliver_events(lambda: self._heed_cancel(report, told))
+        if self._stopping.since is not None:
+            self._note_stop(self._stopping.since, told)
+        await self._deliver_events()
         outcome = self._decide(told)
         self._lease.report_begins()  # a cancel that comes from here on comes too late
         await report.replace(outcome)
@@ -434,23 +454,6 @@ class Attempt:
                 self._log.info("completed", seconds=seconds)
             case Succeeded() if tells("debug"):
                 self._log.debug("completed", seconds=seconds)
-
-
-def _finite(seconds: float) -> float | None:
-    return seconds if math.isfinite(seconds) else None
-
-
-def _json(payload: bytes) -> msgspec.Raw | None:
-    """What a child sent as JSON, if it is some: nobody has looked at it yet."""
-    try:
-        msgspec.json.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    return msgspec.Raw(payload)
-
-
-def _first_line(failed: Failed) -> str:
-    return f"{failed.error_type}: {failed.message.partition(chr(10))[0]}"[:LONGEST_MESSAGE]
 
 
 def _close(told: Outcome | None) -> None:

@@ -133,12 +133,12 @@ class Berth:
         self._is_starting = True
         try:
             self._child = await self._source.births.child_of(zygote)
+            self._is_spent = False
+            self._backoff.reset()
         finally:
             self._is_starting = False
             if old is not None:
                 await self._source.births.end(old, self._why_replaced(old))
-        self._is_spent = False
-        self._backoff.reset()
 
 
 def _is_used_up(child: Child, limits: Limits) -> bool:

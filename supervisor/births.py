@@ -7,7 +7,8 @@ has had enough, is replaced at once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+
+import structlog
 
 from supervisor.ledger import ExitReason, Ledger
 from supervisor.process.child import Child
@@ -15,8 +16,10 @@ from supervisor.process.family import Family
 from supervisor.process.kernel import boottime
 from supervisor.process.zygote import StartFailed, Zygote
 
+log = structlog.get_logger("child")
+
 CALM = 0.05
-"""Seconds from when a child was needed until the next reserve is born: what it was needed for comes first."""
+"""Seconds from when a child was needed until the next spare is born: what it was needed for comes first."""
 
 
 class Births:
@@ -26,9 +29,10 @@ class Births:
         self._family = family
         self._ledger = ledger
         self._has_borne = False
-        self._reserve: Child | None = None
-        self._zygote: Zygote | None = None  # of which the last child was wanted
-        self._taken = asyncio.Event()
+        self._spare: Child | None = None
+        self._zygote: Zygote | None = None  # of which the next child will be wanted; None before the first one
+        self._is_wanting = asyncio.Event()  # that the spare is looked at
+        self._lacks_spare = False  # and it was said
 
     @property
     def has_borne(self) -> bool:
@@ -39,8 +43,14 @@ class Births:
         """A child of `zygote` that waits for its first job, the caller's from now on; raise `StartFailed`."""
         child = self._take(zygote) or await self._bear(zygote)
         self._zygote = zygote
-        self._taken.set()
+        self._is_wanting.set()
         return child
+
+    def use(self, zygote: Zygote) -> None:
+        """Children will be wanted of this one: the spare is not to be of another."""
+        if self._zygote is not None:
+            self._zygote = zygote
+            self._is_wanting.set()
 
     async def end(self, child: Child, why: ExitReason) -> None:
         """End a child, if it has not, and all that it started; write down why."""
@@ -50,41 +60,53 @@ class Births:
         await child.kill()
 
     async def keep_one_ready(self) -> None:
-        """Have one in reserve from the first child on; when this is cancelled it is ended."""
+        """Have a spare from the first child on; when this is cancelled it is ended."""
         try:
             while True:
-                await self._taken.wait()
+                await self._is_wanting.wait()
                 await asyncio.sleep(CALM)
-                self._taken.clear()
+                self._is_wanting.clear()
                 assert self._zygote is not None
-                await self._renew(self._zygote)
+                await self._try_to_renew(self._zygote)
         finally:
             await self._discard("shutdown")
 
     def _take(self, zygote: Zygote) -> Child | None:
-        child = self._reserve
+        child = self._spare
         if child is None or child.zygote is not zygote or not child.is_idle:
             return None
-        self._reserve = None
+        self._spare = None
         return child
 
-    async def _renew(self, zygote: Zygote) -> None:
-        if self._reserve is not None and not self._reserve.is_idle:
-            await self._discard("crash")
-        if self._reserve is not None and self._reserve.zygote is not zygote:
-            await self._discard("reload")
-        if self._reserve is None:
-            with contextlib.suppress(StartFailed):  # a slot that needs one tries for itself, and says why
-                self._reserve = await self._bear(zygote)
+    async def _try_to_renew(self, zygote: Zygote) -> None:
+        """It is tried again when the next child is wanted; a slot that needs one tries for itself."""
+        try:
+            await self._renew(zygote)
+        except StartFailed as failed:
+            if not self._lacks_spare:
+                log.warning("no spare child", error=str(failed))
+            self._lacks_spare = True
+        except Exception:  # a bug in what is not needed must not end the jobs
+            log.exception("no spare child")
+        else:
+            self._lacks_spare = False
 
-    async def _bear(self, zygote: Zygote) -> Child:
+    async def _renew(self, zygote: Zygote) -> None:
+        if self._spare is not None and not self._spare.is_idle:
+            await self._discard("crash")
+        if self._spare is not None and self._spare.zygote is not zygote:
+            await self._discard("reload")
+        if self._spare is None:
+            self._spare = await self._bear(zygote, is_spare=True)
+
+    async def _bear(self, zygote: Zygote, *, is_spare: bool = False) -> Child:
         began_at = boottime()
-        child = await Child.start(zygote, self._family)
+        child = await Child.start(zygote, self._family, is_spare=is_spare)
         self._ledger.child_start_seconds.observe(boottime() - began_at)
         self._has_borne = True
         return child
 
     async def _discard(self, why: ExitReason) -> None:
-        child, self._reserve = self._reserve, None
+        child, self._spare = self._spare, None
         if child is not None:
             await self.end(child, why)

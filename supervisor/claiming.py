@@ -17,6 +17,8 @@ QUICK = 0.5
 """Part of the asked wait; an empty answer that comes sooner is no long poll, and the next claim backs off."""
 PARTIAL_WAIT = 1.0
 """Seconds that a claim waits when it leaves out actions that are full: they are to be asked for soon after."""
+SHORTEST_ROUND = 0.5
+"""Seconds from one empty claim to the next, however short the asked wait is."""
 CLAIM_PATIENCE = 60.0
 """Seconds beyond the asked wait after which a claim is stuck: the client has given it up, and a backoff is over."""
 
@@ -29,6 +31,10 @@ class Claiming:
         """The actions of the claim that is open."""
         self.due_at = math.inf
         """When the claim that is open must have ended; of the loop's clock, which stands still in a suspend."""
+        self.answered_at = 0.0
+        """When the last answer was seen."""
+        self.granted_at = 0.0
+        """When the lease of the last job began, at the earliest: its answer may have waited for us to wake up."""
         self._server = server
         self._polls = polls
         self._around = around
@@ -43,8 +49,8 @@ class Claiming:
         self.asked = self._around.open_actions()
         if not self.asked:
             return None
-        is_partial = len(self.asked) < len(self._around.zygote.actions)
-        wait = min(self._around.rules.wait, PARTIAL_WAIT if is_partial else math.inf) if self._around.is_known else 0.0
+        is_first = not self._around.is_known
+        wait = 0.0 if is_first else self._wait
         ledger = self._around.ledger
         asked_at = ledger.claimed_at = boottime()
         self.due_at = asyncio.get_running_loop().time() + wait + CLAIM_PATIENCE
@@ -52,9 +58,10 @@ class Claiming:
             job = await self._server.claim(self.asked, wait=wait)
         except RateLimited as limited:
             ledger.claim_failed(str(limited))
-            self._log.warning("claims pause: the server asks for it", seconds=limited.retry_after)
+            pause = max(limited.retry_after, self._backoff.next())
+            self._log.warning("claims pause: the server asks for it", seconds=round(pause, 1))
             self._polls.found_nothing()
-            self._polls.pause(limited.retry_after)
+            self._polls.pause(pause)
             return None
         except (Unavailable, Rejected) as error:
             ledger.claim_failed(str(error))
@@ -63,27 +70,38 @@ class Claiming:
             self._log.warning("claim failed", error=str(error), again_in=round(pause, 1))
             await asyncio.sleep(pause)
             return None
-        ledger.claim_answered(boottime(), asked_at=asked_at, has_job=job is not None)
+        now = self.answered_at = boottime()
+        self.granted_at = max(asked_at, self._around.pulse.earliest(now))
+        ledger.claim_answered(now, asked_at=asked_at, has_job=job is not None)
         self._around.answered()
         if job is not None and not self._around.take(job):
             # Two children with the same fence could not be told apart: what one says would count for the other.
             self._log.warning("ignored: the server hands out what runs here already", job_id=job.job_id)
             job.close()
-            await self._found_nothing(is_quick=True)
+            self._polls.found_nothing()
+            await asyncio.sleep(self._backoff.next())
             return None
         if job is not None:
             self._polls.found()
             self._backoff.reset()
         else:
-            await self._found_nothing(is_quick=boottime() - asked_at < QUICK * wait)
+            self._polls.found_nothing()
+            await self._rest(now - asked_at, wait, is_first=is_first)
         return job
 
-    async def _found_nothing(self, *, is_quick: bool) -> None:
-        self._polls.found_nothing()
-        if is_quick:
+    @property
+    def _wait(self) -> float:
+        is_partial = len(self.asked) < len(self._around.zygote.actions)
+        return min(self._around.rules.wait, PARTIAL_WAIT if is_partial else math.inf)
+
+    async def _rest(self, taken: float, wait: float, *, is_first: bool) -> None:
+        """After an empty answer that has taken so long."""
+        if taken < QUICK * wait:
             await asyncio.sleep(self._backoff.next())
-        else:
-            self._backoff.reset()
+            return
+        self._backoff.reset()
+        if taken < SHORTEST_ROUND and not is_first:  # a short wait is what is asked for, a loop of claims is not
+            await asyncio.sleep(SHORTEST_ROUND - taken)
 
     def over(self) -> None:
         """No claim is open any more, however it ended."""

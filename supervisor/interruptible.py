@@ -31,6 +31,11 @@ class Interruptible:
                 self._alarm.cancel()
             self._alarm = self._alarms.after(seconds, self._cut)
 
+    def end(self) -> None:
+        """End the block now, if anybody is inside."""
+        if not self._is_cut:
+            self._cut()
+
     def __enter__(self) -> Interruptible:
         self._task = asyncio.current_task()
         assert self._task is not None

@@ -143,6 +143,10 @@ class Lease:
         return self.state is State.LOST
 
     @property
+    def is_released(self) -> bool:
+        return self.state is State.RELEASED
+
+    @property
     def is_cancelling(self) -> bool:
         return self.state is State.CANCELLING
 

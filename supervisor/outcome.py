@@ -46,6 +46,8 @@ class Stop:
 
 CANCELLED = Stop("Cancelled", "the server asked to stop the job", Label.CANCELLED)
 SHUTDOWN = Stop("WorkerShutdown", "the worker was shut down before the job was done", Label.SHUTDOWN)
+NOT_BEGUN = Failed("Cancelled", "it was stopped before it had begun")
+"""What a job has told that was stopped before a child was given it."""
 
 
 def cancelled_by(whom: str) -> Stop:
@@ -102,7 +104,9 @@ def _starved(starvation: Starvation, ending: Ending) -> Failed:
 
 
 def _stopped(stop: Stop, told: Outcome | None, ending: Ending | None) -> Failed:
-    if isinstance(told, Failed) and told.error_type != "Cancelled":
+    if told is NOT_BEGUN:
+        how = "it had not begun"
+    elif isinstance(told, Failed) and told.error_type != "Cancelled":
         how = f"its cleanup failed with {told.error_type}: {told.message}"
     else:
         how = "it did not stop within its grace and was killed" if told is None else "it stopped when it was asked to"

@@ -20,6 +20,7 @@ from supervisor.polling import Polls
 from supervisor.process.family import Family
 from supervisor.process.usage import Usage
 from supervisor.process.zygote import Zygote
+from supervisor.pulse import Pulse
 from supervisor.quarantine import Quarantine
 from supervisor.report import Reporter
 from supervisor.server import JobServer
@@ -54,6 +55,7 @@ class Pool:
         self._room: asyncio.Event | None = None  # while somebody waits for it
         self._taken: set[tuple[str, int]] = set()
         self.births = Births(family, ledger)
+        self.pulse = Pulse()
         self.quarantine = Quarantine()
         """Which jobs and handlers are not to be run, for what they did to their children."""
         self._new_slot = partial(Slot, server=server, reporter=reporter, polls=self._polls, around=self)
@@ -178,6 +180,7 @@ class Pool:
         """Run until every slot is drained; an error that concerns all of them ends all of them."""
         async with Alongside() as beside:
             beside.start(self.births.keep_one_ready)
+            beside.start(self.pulse.run)
             async with self._group:
                 for slot in self._slots:
                     self._start(slot)
@@ -193,12 +196,17 @@ class Pool:
             self._slots.remove(slot)
 
     def use(self, zygote: Zygote, rules: Rules | None = None) -> None:
-        """Take new children from `zygote`; each slot swaps its child when it is next without a job."""
+        """Take new children from `zygote`; each slot swaps its child when it is next without a job.
+
+        `rules` come with new code, not with a zygote that takes the place of a dead one.
+        """
         self._zygote = zygote
+        self.births.use(zygote)
         self._zygote_changed.set()
         self._zygote_changed = asyncio.Event()
-        self._rules = rules or self._rules
-        self.quarantine = Quarantine()  # new code deserves a new trial
+        if rules is not None:
+            self._rules = rules
+            self.quarantine = Quarantine()  # new code deserves a new trial
         self.made_room()
         self._look_again()
 

@@ -12,12 +12,13 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import structlog
 
 from supervisor.alarms import Alarms
 from supervisor.attempt import Attempt
+from supervisor.backoff import Backoff
 from supervisor.berth import Berth
 from supervisor.claiming import Claiming
 from supervisor.interruptible import Interruptible
@@ -30,6 +31,7 @@ from supervisor.polling import Polls
 from supervisor.process.child import Child, State
 from supervisor.process.kernel import boottime
 from supervisor.process.usage import Usage
+from supervisor.process.zygote import StartFailed
 from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, ServerError
 from supervisor.status import ChildState, SlotStatus
@@ -69,6 +71,8 @@ class Slot:
         self._workdir = str(around.rules.scratch / str(number))
         self._attempt: Attempt | None = None
         self._draining = False
+        self._stop: Stop | None = None  # for all that is still to come
+        self._backoff = Backoff(0.2, 15.0)  # after turns that have failed
         self._alarms = Alarms()
         self._between_jobs = Interruptible(self._alarms)  # by a drain
         self._claiming = Claiming(server, polls, around, self._log)
@@ -86,7 +90,7 @@ class Slot:
         """What does not move here that should."""
         if now > self._claiming.due_at:
             return f"the claim of slot {self.number} does not end"
-        if self._attempt is not None and not self._attempt.is_beating:
+        if self._attempt is not None and not self._attempt.is_beating(boottime()):
             return f"the heartbeats of job {self._attempt.job.job_id} are not sent"
         return None
 
@@ -118,14 +122,27 @@ class Slot:
         """Run jobs until drained; when this returns the slot's child is gone."""
         try:
             while not self._draining:
-                if (job := await self._next_job()) is not None:
-                    try:
-                        await self._work(job)
-                    finally:
-                        self._around.leave(job)
-                        job.close()
+                try:
+                    if (job := await self._next_job()) is not None:
+                        try:
+                            await self._work(job)
+                        finally:
+                            self._around.leave(job)
+                            job.close()
+                except* (AuthRevoked, ClaimRefused, StartFailed):  # they concern all slots
+                    raise
+                except* Exception:  # noqa: BLE001 - one slot's bug must not end the others' jobs
+                    self._log.exception("turn failed")
+                    await self._recover()
         finally:
             await self._berth.discard("shutdown")
+
+    async def _recover(self) -> None:
+        """Begin anew, with another child, and not at once."""
+        await self._berth.discard("killed")
+        if not self._draining:
+            with self._between_jobs:
+                await asyncio.sleep(self._backoff.next())
 
     def drain(self) -> None:
         """Claim nothing new; a job that runs goes on."""
@@ -134,8 +151,9 @@ class Slot:
         self._draining = True
 
     def stop(self, why: Stop) -> None:
-        """Drain at once, and have the running job stopped."""
+        """Drain at once, and have the running job stopped, or the one that an answer at hand brings."""
         self._draining = True
+        self._stop = why
         self._between_jobs.end_in(0.0)
         if self._attempt is not None:
             self._attempt.stop(why)
@@ -153,7 +171,7 @@ class Slot:
         if self._claiming.asked:
             self._between_jobs.end_in(DRAIN_POLL)
         elif not self._draining and not self._berth.is_starting:
-            self._between_jobs.end_in(0.0)
+            self._between_jobs.end()  # at once, for a claim may be opened in the next turn of the loop
 
     async def _next_job(self) -> Job | None:
         """Wait for a job with a child that can run it; None when there is none yet, or the slot is drained."""
@@ -173,33 +191,48 @@ class Slot:
         return job
 
     async def _work(self, job: Job) -> None:
-        claimed_at = boottime()
+        claimed_at = self._claiming.answered_at
         left_over = self._left_over_for(job)
         limits = self._limits_of(job, left_over)
-        child = left_over or self._berth.child_at_hand(limits) or await self._berth.child_for(limits)
-        self._around.ledger.job_start_seconds.observe(boottime() - claimed_at)
-        log = self._log_of(job, child)
-        if tells("debug"):
-            log.debug("claimed")
-        attempt = self._attempt = self._new_attempt(job, child, claimed_at, limits, log)
+        child = left_over or self._berth.child_at_hand(limits)
+        # From here on it is seen, counted, kept and stopped as any other, whether there is a child for it or not.
+        attempt = self._attempt = self._new_attempt(job, child, limits)
+        if child is not None:
+            self._around.ledger.job_start_seconds.observe(boottime() - claimed_at)
+        if self._stop is not None:
+            attempt.stop(self._stop)
         try:
-            await attempt.run(self._around.quarantine.refusal(job, claimed_at))
-        except* LeaseLost as lost:
-            await self._berth.discard("killed")
-            log.warning("lease lost: killed, nothing more is reported", reason=str(lost.exceptions[0]))
+            refusal = self._around.quarantine.refusal(job, claimed_at)
+            await attempt.run(refusal, None if child is not None else partial(self._child_for, limits, claimed_at))
+            if self._backoff.failures:
+                self._backoff.reset()
         except* (AuthRevoked, ClaimRefused):
             raise
-        except* Exception:  # one slot's bug must not end the others' jobs
-            log.exception("turn failed")
-            await self._berth.discard("killed")
-            if not attempt.has_left_outcome:
-                await self._report_bug(job)
+        except* Exception as failed:  # noqa: BLE001 - nor must a bug in one attempt
+            await self._give_up(attempt, failed)
         finally:
             self._attempt = None
             self._learn(attempt)
             await self._clean_up(limits, attempt)
 
-    def _log_of(self, job: Job, child: Child) -> JobLog:
+    async def _child_for(self, limits: Limits, claimed_at: float) -> Child:
+        child = await self._berth.child_for(limits)
+        self._around.ledger.job_start_seconds.observe(boottime() - claimed_at)
+        return child
+
+    async def _give_up(self, attempt: Attempt, failed: ExceptionGroup[Exception]) -> None:
+        """The attempt has ended without an outcome: because its lease was lost, or of a bug of ours."""
+        lost, bugs = failed.split(LeaseLost)
+        log = self._log_of(attempt.job, self._berth.child)
+        await self._berth.discard("killed")
+        if lost is not None:
+            log.warning("lease lost: killed, nothing more is reported", reason=str(_first(lost)))
+        if bugs is not None:
+            log.error("turn failed", exc_info=bugs)
+            if attempt.owes_report:
+                await self._report_bug(attempt.job)
+
+    def _log_of(self, job: Job, child: Child | None) -> JobLog:
         return JobLog(
             "slot",
             slot=self.number,
@@ -207,7 +240,7 @@ class Slot:
             run_id=job.run_id,
             action=job.action,
             attempt=job.attempt,
-            pid=child.pid,
+            pid=child.pid if child else None,
         )
 
     def _learn(self, attempt: Attempt) -> None:
@@ -232,7 +265,10 @@ class Slot:
         handler = (left_over or self._around).zygote.handler_of(job.action)
         return handler.limits.or_else(self._around.rules.limits) if handler else self._around.rules.limits
 
-    def _new_attempt(self, job: Job, child: Child, claimed_at: float, limits: Limits, log: Any) -> Attempt:
+    def _new_attempt(self, job: Job, child: Child | None, limits: Limits) -> Attempt:
+        log = self._log_of(job, child)
+        if tells("debug"):
+            log.debug("claimed")
         rules = self._around.rules
         terms = Terms.of(
             job.heartbeat_interval,
@@ -242,13 +278,13 @@ class Slot:
         return Attempt(
             job,
             fence=Fence(rules.worker_id, job.job_id, job.attempt),
-            lease=Lease(terms, claimed_at=claimed_at, head_start=_head_start(self.number)),
+            lease=Lease(terms, claimed_at=self._claiming.granted_at, head_start=_head_start(self.number)),
             child=child,
             server=self._server,
             reporter=self._reporter,
             ledger=self._around.ledger,
             limits=limits,
-            claimed_at=claimed_at,
+            claimed_at=self._claiming.answered_at,
             alarms=self._alarms,
             workdir=self._workdir,
             log=log,
@@ -278,6 +314,11 @@ def _head_start(number: int) -> float:
     of the golden ratio lie far apart, however many there are.
     """
     return number * GOLDEN_RATIO % 1 / 2
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
 
 
 def _exists(path: str) -> bool:

@@ -1,10 +1,11 @@
-"""How a handler is stopped: SIGTERM, its grace, SIGKILL.  Runs in the parent."""
+"""Why a handler is stopped, and how: SIGTERM, its grace, SIGKILL.  Runs in the parent."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
+from supervisor.outcome import Stop
 from supervisor.process.child import Child
 
 NUDGES = (0.02, 0.1, 0.0)
@@ -13,6 +14,37 @@ call, or with the signal for the stack, which restarts the call, it would be not
 """
 STACK_TIME = 0.01
 """Seconds that a child gets to write its stack before it is stopped; it takes one millisecond."""
+
+
+class Stopping:
+    """Why one job is stopped, and since when its handler is."""
+
+    __slots__ = ("since", "why")
+
+    def __init__(self) -> None:
+        self.why: Stop | None = None
+        self.since: float | None = None
+        """When its handler was asked to stop; None while it was not."""
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the handler was asked to stop."""
+        return self.since is not None
+
+    @property
+    def is_by_cancel(self) -> bool:
+        return self.why is not None and self.why.is_cancel
+
+    def takes(self, why: Stop, *, has_ended: bool) -> bool:
+        """Have it stopped for this reason, unless there is a better one: return whether it counts.
+
+        A cancel counts before any other, also when the handler has ended.  What else comes then comes too late: how
+        the handler ended by itself is not to be told as if it had been stopped.
+        """
+        counts = not self.is_by_cancel if why.is_cancel else self.why is None and not has_ended
+        if counts:
+            self.why = why
+        return counts
 
 
 async def terminate_then_kill(child: Child, grace: float, log: Any) -> None:
@@ -26,7 +58,7 @@ async def terminate_then_kill(child: Child, grace: float, log: Any) -> None:
         child.terminate()
         await asyncio.sleep(min(pause, grace))
     await asyncio.sleep(kill_at - asyncio.get_running_loop().time())
-    if not child.is_idle:
+    if child.is_busy:
         log.warning("the handler did not stop within its grace: killed")
         await child.write_stack(STACK_TIME)
         child.kill_now()

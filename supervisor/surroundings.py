@@ -11,6 +11,7 @@ from supervisor.berth import Source
 from supervisor.job import Job
 from supervisor.ledger import Ledger
 from supervisor.limits import Limits
+from supervisor.pulse import Pulse
 from supervisor.quarantine import Quarantine
 
 
@@ -42,6 +43,10 @@ class Surroundings(Source, Protocol):
     @property
     def is_known(self) -> bool:
         """Whether any claim was answered yet."""
+
+    @property
+    def pulse(self) -> Pulse:
+        """Since when the program is awake."""
 
     def answered(self) -> None:
         """A claim was answered: the server knows us."""

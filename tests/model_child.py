@@ -22,6 +22,7 @@ class ScriptedChild:
     def __init__(self, story: ChildStory, witness: Witness) -> None:
         self.pid = 4711
         self.is_idle = True
+        self.is_busy = False
         self.ending: Ending | None = None
         self._story = story
         self._witness = witness
@@ -37,6 +38,7 @@ class ScriptedChild:
 
     async def run(self, _: Run, listener: Listener) -> Told:
         self.is_idle = False
+        self.is_busy = True
         self._listener = listener
         self._witness.handler_runs = True
         for number, after in enumerate(self._story.emits_after):
@@ -103,6 +105,7 @@ class ScriptedChild:
     def _answer(self, outcome: Outcome) -> None:
         self._silence()
         self.is_idle = True
+        self.is_busy = False
         if not self._told.done():
             self._told.set_result(Told(outcome, self._story.is_reusable))
         elif isinstance(outcome, Succeeded) and isinstance(outcome.result, Blob):
@@ -114,7 +117,7 @@ class ScriptedChild:
             timer.cancel()
 
     def _bury(self, how: Exit) -> None:
-        self.is_idle = False
+        self.is_idle = self.is_busy = False
         self.ending = self.ending or Ending(how, str(how), "", [])
         self._exited.set()
         if not self._told.done():

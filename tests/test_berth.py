@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from supervisor.limits import Limits
 from supervisor.process.cgroup import Cgroup
 from supervisor.process.family import Family
 from supervisor.process.zygote import Zygote
-from tests.process_world import world
+from tests.process_world import run, world
 
 
 class Source:
@@ -91,3 +92,28 @@ async def test_without_a_control_group_it_is_a_crash() -> None:
         await berth.warm()
 
         assert source.exits == {"crash": 1}
+
+
+async def test_a_fresh_child_is_fit_though_its_slot_was_interrupted_while_the_old_one_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ending = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        ending.set()
+        await asyncio.Event().wait()
+
+    async with berthed() as (berth, source):
+        old = await berth.warm()
+        await run(old, "nothing")
+        with monkeypatch.context() as patched:
+            patched.setattr(source.births, "end", hang)
+            task = asyncio.create_task(berth.child_for(Limits(isolation="fresh")))
+            await ending.wait()
+            task.cancel()
+            await asyncio.wait([task])
+        fresh = berth.child
+
+        assert fresh not in (None, old)
+        assert await berth.warm() is fresh
+        await old.kill()

@@ -1,4 +1,4 @@
-"""Children are born and ended here, and one waits in reserve."""
+"""Children are born and ended here, and one is spare."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from supervisor import births as births_module
 from supervisor.births import Births
 from supervisor.ledger import Ledger
 from supervisor.process.child import Child
-from supervisor.process.zygote import Zygote
+from supervisor.process.zygote import StartFailed, Zygote
 from tests.harness import GENEROUS, is_alive
 from tests.process_world import World, module, nursery, world
 
@@ -28,7 +29,7 @@ def _no_calm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def keeping(here: World) -> AsyncIterator[tuple[Births, Ledger]]:
-    """Births that keep a child in reserve inside the block."""
+    """Births that keep a spare child inside the block."""
     ledger = Ledger()
     births = Births(here.family, ledger)
     keeper = asyncio.create_task(births.keep_one_ready())
@@ -40,11 +41,11 @@ async def keeping(here: World) -> AsyncIterator[tuple[Births, Ledger]]:
             await keeper
 
 
-async def reserve_of(births: Births, fit: Callable[[Child], bool] = lambda _: True) -> Child:
+async def spare_of(births: Births, fit: Callable[[Child], bool] = lambda _: True) -> Child:
     async with asyncio.timeout(GENEROUS):
-        while births._reserve is None or not fit(births._reserve):
+        while births._spare is None or not fit(births._spare):
             await asyncio.sleep(0.001)
-    return births._reserve
+    return births._spare
 
 
 def exits(ledger: Ledger) -> dict[str, int]:
@@ -61,23 +62,23 @@ async def test_nothing_is_born_before_somebody_wants_a_child() -> None:
 async def test_the_second_child_is_there_already_and_a_third_one_is_born() -> None:
     async with world() as here, keeping(here) as (births, ledger):
         first = await births.child_of(here.zygote)
-        reserve = await reserve_of(births)
+        spare = await spare_of(births)
 
-        assert await births.child_of(here.zygote) is reserve
-        assert await reserve_of(births) not in (first, reserve)
+        assert await births.child_of(here.zygote) is spare
+        assert await spare_of(births) not in (first, spare)
 
         assert births.has_borne
         assert sum(ledger.child_start_seconds.counts) == 3
 
 
-async def test_a_reserve_with_old_code_is_replaced() -> None:
+async def test_a_spare_with_old_code_is_replaced() -> None:
     async with world() as here, keeping(here) as (births, ledger):
         await births.child_of(here.zygote)
-        old = await reserve_of(births)
+        old = await spare_of(births)
         zygote = await Zygote.start(nursery(), here.family)
         try:
             child = await births.child_of(zygote)
-            new = await reserve_of(births, lambda reserve: reserve is not old)
+            new = await spare_of(births, lambda spare: spare is not old)
 
             assert {child.zygote, new.zygote} == {zygote}
             assert old.pid is not None
@@ -87,31 +88,31 @@ async def test_a_reserve_with_old_code_is_replaced() -> None:
             await zygote.kill()
 
 
-async def test_a_reserve_that_died_is_given_to_nobody() -> None:
+async def test_a_spare_that_died_is_given_to_nobody() -> None:
     async with world() as here, keeping(here) as (births, ledger):
         await births.child_of(here.zygote)
-        reserve = await reserve_of(births)
-        assert reserve.pid is not None
-        os.kill(reserve.pid, signal.SIGKILL)
-        await reserve.wait()
+        spare = await spare_of(births)
+        assert spare.pid is not None
+        os.kill(spare.pid, signal.SIGKILL)
+        await spare.wait()
 
         assert (await births.child_of(here.zygote)).is_idle
-        assert (await reserve_of(births, lambda child: child.is_idle)) is not reserve
+        assert (await spare_of(births, lambda child: child.is_idle)) is not spare
         assert exits(ledger) == {"crash": 1}
 
 
-async def test_the_end_leaves_no_reserve() -> None:
+async def test_the_end_leaves_no_spare() -> None:
     async with world() as here:
         async with keeping(here) as (births, ledger):
             await births.child_of(here.zygote)
-            reserve = await reserve_of(births)
+            spare = await spare_of(births)
 
-        assert reserve.pid is not None
-        assert not is_alive(reserve.pid)
+        assert spare.pid is not None
+        assert not is_alive(spare.pid)
         assert exits(ledger) == {"shutdown": 1}
 
 
-async def test_a_reserve_that_cannot_be_born_is_tried_again_after_the_next_child(tmp_path: Path) -> None:
+async def test_a_spare_that_cannot_be_born_is_tried_again_after_the_next_child(tmp_path: Path) -> None:
     source = f"""
     import os
     from pathlib import Path
@@ -136,6 +137,54 @@ async def test_a_reserve_that_cannot_be_born_is_tried_again_after_the_next_child
                 await asyncio.sleep(0.001)
 
         await births.child_of(here.zygote)
-        await reserve_of(births)
+        await spare_of(births)
 
         assert sum(ledger.child_start_seconds.counts) == 3
+
+
+async def test_a_reload_replaces_the_spare_though_nobody_takes_a_child() -> None:
+    async with world() as here, keeping(here) as (births, ledger):
+        await births.child_of(here.zygote)
+        old = await spare_of(births)
+        zygote = await Zygote.start(nursery(), here.family)
+        try:
+            births.use(zygote)
+
+            assert (await spare_of(births, lambda spare: spare is not old)).zygote is zygote
+            assert exits(ledger) == {"reload": 1}
+        finally:
+            await zygote.kill()
+
+
+async def test_a_spare_that_is_not_born_in_time_leaves_the_zygote_alone() -> None:
+    async with world() as here:
+        os.kill(here.zygote.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(StartFailed, match="was not ready"):
+                await Child.start(here.zygote, here.family, deadline=0.05, is_spare=True)
+        finally:
+            os.kill(here.zygote.pid, signal.SIGCONT)
+
+        assert (await here.child()).is_idle
+
+
+@pytest.mark.parametrize("error", [StartFailed("no room"), ValueError("a bug")])
+async def test_a_spare_that_cannot_be_born_is_told_of_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        tries.append(error)
+        raise error
+
+    tries: list[Exception] = []
+    monkeypatch.setattr(Births, "_renew", fail)
+    async with world() as here, keeping(here) as (births, _):
+        with structlog.testing.capture_logs() as logged:
+            for count in (1, 2):
+                await (await births.child_of(here.zygote)).kill()
+                async with asyncio.timeout(GENEROUS):
+                    while len(tries) < count:
+                        await asyncio.sleep(0.001)
+
+    told = [line for line in logged if line["event"] == "no spare child"]
+    assert len(told) == (1 if isinstance(error, StartFailed) else 2)

@@ -802,3 +802,12 @@ async def test_a_child_that_stands_still_can_be_killed() -> None:
             await child.kill()
 
         assert not is_alive(child.pid)
+
+
+async def test_a_child_that_was_left_paused_by_one_job_is_heard_in_the_next() -> None:
+    async with world() as here:
+        child = await here.child()
+        await run(child, "nothing")
+        child.pause()
+
+        assert (await run(child, "nothing")).reusable

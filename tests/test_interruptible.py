@@ -88,3 +88,22 @@ async def test_an_error_inside_is_not_swallowed():
 async def test_a_timeout_around_it_still_works():
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(sleep_inside(), 0.01)
+
+
+async def test_it_ends_at_once_though_what_it_waits_for_has_come():
+    block = Interruptible(Alarms())
+    came = asyncio.Event()
+    seen = []
+
+    async def wait() -> None:
+        with block:
+            await came.wait()
+            seen.append("went on")
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    came.set()
+    block.end()
+    await asyncio.wait_for(task, GENEROUS)
+
+    assert seen == []

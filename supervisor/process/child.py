@@ -114,8 +114,11 @@ class Child:
             zygote.fork(cord.their_pipe, cord.their_output, cord.their_stack, self._cgroup.path)
 
     @classmethod
-    async def start(cls, zygote: Zygote, family: Family, *, deadline: float = 10.0) -> Child:
-        """A child that waits for a job; raise `StartFailed` when it is not ready within `deadline` seconds."""
+    async def start(cls, zygote: Zygote, family: Family, *, deadline: float = 10.0, is_spare: bool = False) -> Child:
+        """A child that waits for a job; raise `StartFailed` when it is not ready within `deadline` seconds.
+
+        That ends the zygote, unless the child is a spare, which nobody needs.
+        """
         try:
             child = cls(zygote, family, Cord.open())
         except OSError as error:
@@ -126,7 +129,8 @@ class Child:
         except TimeoutError:
             # Perhaps a hook of some library hangs in the fork, and the zygote with it.  Its end harms no job, and
             # whoever keeps zygotes starts another one.
-            zygote.give_up()
+            if not is_spare:
+                zygote.give_up()
             await child.kill()
             raise StartFailed(f"a child was not ready within {deadline:g} s") from None
         except BaseException:
@@ -140,6 +144,10 @@ class Child:
     @property
     def is_idle(self) -> bool:
         return self.state is State.IDLE
+
+    @property
+    def is_busy(self) -> bool:
+        return self.state is State.BUSY
 
     def catch_up(self) -> None:
         """Read what a child that is just being born has said, so that its pid is known."""
@@ -170,6 +178,7 @@ class Child:
         self._output.forget()
         self._stack.forget()
         self._receipt.prepare()
+        self._pipe.resume()  # the last job may have been over while it was not read
         self._send(order)
         try:
             return await self._told

@@ -727,7 +727,7 @@ async def test_a_supervisor_that_may_not_fork_claims_nothing_and_goes_on_once_it
 
     async with program(server.url, state, UNPRIVILEGED, workers="1", spool_after="0s") as process:
         await finished_job(server, await start_job(server, "echo"))
-        await until(lambda: len(children_of(process.pid)) == 3)  # the zygote, a child, and one in reserve
+        await until(lambda: len(children_of(process.pid)) == 3)  # the zygote, a child, and the spare
         first = min(children_of(process.pid), key=lambda pid: psutil.Process(pid).create_time())
         for pid in (process.pid, first):  # the supervisor and its zygote
             limit_processes(pid, 1)
