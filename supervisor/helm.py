@@ -16,7 +16,6 @@ from typing import Protocol
 import structlog
 
 from supervisor.attempt import Attempt
-from supervisor.lag import LoopLag
 from supervisor.outcome import cancelled_by
 from supervisor.pool import Pool
 from supervisor.process.kernel import boottime
@@ -66,14 +65,12 @@ class Helm:
         pool: Pool,
         spool: Spool,
         course: Course,
-        lag: LoopLag,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._spool = spool
         self._course = course
-        self._lag = lag
         self._now = now
         self._started_at = now()
         self._look = Look()
@@ -98,7 +95,7 @@ class Helm:
             now=self._now(),
             started_at=self._started_at,
             state=state,
-            loop_lag=self._lag.worst,
+            loop_lag=self._pool.pulse.lag,
             claims=pool.claims(boottime(), state if state in ENDING else None),
             code=self._course.code,
             slots=pool.status(self._look.usages),

@@ -25,7 +25,6 @@ from supervisor.gate import Bar
 from supervisor.helm import Helm
 from supervisor.herald import Herald, ask_for_time
 from supervisor.instance import claimed_instance
-from supervisor.lag import LoopLag
 from supervisor.ledger import Ledger
 from supervisor.operations import Operations, Plant, Sources
 from supervisor.outcome import SHUTDOWN
@@ -203,10 +202,8 @@ class Service:
         """Let operators look and steer inside the block."""
         from supervisor.control.opening import controlled  # see `_import_the_rest`
 
-        lag = LoopLag()
-        helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations, lag)
-        async with controlled(self._settings, self._sources.environment, helm, self._ledger), Alongside() as beside:
-            beside.start(lag.run)
+        helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations)
+        async with controlled(self._settings, self._sources.environment, helm, self._ledger):
             yield
 
     def _reporter(self, server: JobServer) -> Reporter:

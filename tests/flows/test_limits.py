@@ -194,6 +194,22 @@ async def test_a_rotated_key_is_taken_without_anybody_noticing(state: Path, tmp_
     assert (job.status, job.attempt, code) == ("completed", 1, 0)
 
 
+async def test_a_job_granted_to_a_supervisor_that_is_stopped_does_not_run_on_its_dead_lease(state: Path) -> None:
+    settings = DevServerSettings(heartbeat_interval=0.5, lease_ttl=1.5, journal=True)
+    async with DevServer(settings) as server, program(server.url, state, workers="1") as process:
+        await finished_job(server, await start_job(server, "nothing"))
+        await server.until(lambda: any(call.status is None for call in calls(server, "claim")) or None)
+        process.send_signal(signal.SIGSTOP)
+        run = await start_job(server, "nothing", retry=[{"max_retries": 1, "base_delay": "0s"}])
+        await server.until(lambda: server.jobs(run)[-1].attempt == 2 or None, timeout=GENEROUS)
+        await asyncio.sleep(1)  # a sleep of two seconds and more is one, for the supervisor
+        process.send_signal(signal.SIGCONT)
+        job = await finished_job(server, run)
+
+    assert (job.status, job.attempt) == ("completed", 2)
+    assert [report.body["attempt"] for report in reports(server, job.id)] == [2]
+
+
 async def test_a_supervisor_that_was_stopped_kills_what_is_over_before_it_says_a_word(state: Path) -> None:
     async with (
         DevServer(DevServerSettings(heartbeat_interval=0.2, lease_ttl=60, journal=True)) as server,

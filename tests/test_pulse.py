@@ -1,0 +1,49 @@
+"""When what is read may have come, after the program has slept."""
+
+from __future__ import annotations
+
+from supervisor.pulse import ASLEEP, SETTLING, Pulse
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def awake(clock: Clock) -> Pulse:
+    pulse = Pulse(clock)
+    pulse.beat()
+    return pulse
+
+
+def test_what_is_read_by_one_who_is_awake_has_just_come() -> None:
+    clock = Clock()
+
+    assert awake(clock).earliest(clock.now + 0.5) == clock.now + 0.5
+
+
+def test_what_is_read_before_the_first_beat_after_a_sleep_may_be_as_old_as_the_last_one() -> None:
+    clock = Clock()
+
+    assert awake(clock).earliest(clock.now + ASLEEP + 1) == clock.now
+
+
+def test_so_may_what_is_read_right_after_it_but_nothing_later() -> None:
+    clock = Clock()
+    pulse = awake(clock)
+    clock.now += 60
+    pulse.beat()
+
+    assert pulse.earliest(clock.now + SETTLING / 2) == clock.now - 60
+    assert pulse.earliest(clock.now + SETTLING) == clock.now + SETTLING
+
+
+def test_a_beat_that_is_a_little_late_is_no_sleep() -> None:
+    clock = Clock()
+    pulse = awake(clock)
+    clock.now += ASLEEP
+    pulse.beat()
+
+    assert pulse.earliest(clock.now) == clock.now
