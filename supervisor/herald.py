@@ -68,6 +68,8 @@ def headline(pool: Pool, code: Code, spooled: int, now: float) -> str:
         parts.append(f"last claim {max(0, now - pool.ledger.answered_at):.0f} s ago")
     if pool.gate.reason is not None:
         parts.append(pool.gate.reason)
+    if code.outage is not None:
+        parts.append(f"no child can be born: {code.outage[:LONGEST_ERROR]}")
     if code.error is not None:
         parts.append(f"reload refused: {code.error[:LONGEST_ERROR]}")
     return ", ".join(parts)
