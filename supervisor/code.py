@@ -37,6 +37,8 @@ class Code:
         self.loaded_at = 0.0
         self.error: str | None = None
         """Why the last reload was not taken over."""
+        self.outage: str | None = None
+        """Why no child can be born just now."""
         self._nursery = nursery
         self._family = family
         self._zygote: Zygote | None = None
@@ -60,6 +62,7 @@ class Code:
             actions=tuple(handler.action for handler in imported.handlers),
             problems=tuple(map(_say, imported.problems)),
             error=self.error,
+            outage=self.outage,
         )
 
     async def load(self) -> None:
@@ -93,6 +96,8 @@ class Code:
             if asyncio.get_running_loop().time() - since > STEADY:
                 backoff.reset()
             log.warning("the zygote died, a new one is started", code=code)
+            # Not over the reason why the last one did not come up.
+            self.outage = self.outage or f"the process that imports the handlers has ended with code {code}"
             await asyncio.sleep(backoff.next())
             async with self._changing:
                 if dead is self._zygote:
@@ -108,6 +113,7 @@ class Code:
             self._take_over(await self._start(self._nursery), self._nursery)
         except StartFailed as failed:
             log.error("no new zygote", error=str(failed))
+            self.outage = str(failed)
         else:
             use(self.zygote)
 
@@ -126,6 +132,7 @@ class Code:
     def _take_over(self, zygote: Zygote, nursery: Nursery) -> None:
         _log_problems(zygote.imported)  # not before: what is refused is told in one line, with all that is wrong
         self._zygote, self._nursery = zygote, nursery
+        self.outage = None
         self.generation += 1
         self.loaded_at = time.time()
 

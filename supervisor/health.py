@@ -25,6 +25,8 @@ def unreadiness(status: Status) -> str | None:
     """Why no job can be expected to be taken."""
     if status.state != "serving":
         return status.state
+    if status.code.outage is not None:
+        return f"no child can be born: {status.code.outage}"
     if all(slot.state in ("none", "starting") for slot in status.slots):
         return "no child is up"
     age = status.claims.last_answer_age

@@ -96,6 +96,8 @@ def headline(pool: Pool, code: Code, spooled: int, now: float) -> str:
         parts.append(f"no claim was answered: {pool.ledger.claim_error[:LONGEST_ERROR]}")
     if pool.gate.reason is not None:
         parts.append(pool.gate.reason)
+    if code.outage is not None:
+        parts.append(f"no child can be born: {code.outage[:LONGEST_ERROR]}")
     if code.error is not None:
         parts.append(f"reload refused: {code.error[:LONGEST_ERROR]}")
     return ", ".join(parts)

@@ -87,13 +87,15 @@ class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CodeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The handlers as they are loaded; `error` is why the last reload was not taken over."""
+    """The handlers as they are loaded; `error` is why the last reload was not taken over, `outage` why no child can be
+    born just now."""
 
     generation: int
     loaded_at: float
     actions: tuple[str, ...]
     problems: tuple[str, ...]
     error: str | None
+    outage: str | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

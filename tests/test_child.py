@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from supervisor.job import Blob, Event, Failed, Succeeded
 from supervisor.process import receipt
 from supervisor.process.child import Child, ChildDied, ChildLost, State, Told
+from supervisor.process.child_main import OOM_SCORE
 from supervisor.process.cord import Cord
 from supervisor.process.exit import Ending
 from supervisor.process.kernel import bytes_waiting, children_of
@@ -77,6 +78,29 @@ async def test_what_the_kernel_knows_of_a_child() -> None:
         "session": child.pid,
         "group": child.pid,
     }
+
+
+async def test_when_memory_runs_out_the_kernel_takes_a_child_and_not_the_supervisor() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        scores = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (child.pid, os.getpid())]
+
+    assert scores[0] == OOM_SCORE > scores[1]
+
+
+@pytest.mark.parametrize(
+    "name", ["KeyboardInterrupt", "GeneratorExit", "SystemExit", "BaseException", "RecursionError"]
+)
+async def test_whatever_a_handler_raises_is_a_failure_with_its_name(name: str) -> None:
+    async with world() as here:
+        child = await here.child()
+        told = await run(child, "raises", name=name)
+        after = await run(child, "echo")
+
+    assert isinstance(told.outcome, Failed)
+    assert told.outcome.error_type == name
+    assert isinstance(after.outcome, Succeeded)
 
 
 async def test_a_child_has_its_outlets_its_stack_file_its_pipe_a_reserve_and_nothing_else() -> None:

@@ -36,6 +36,7 @@ def test_what_stands_still_is_an_illness(changes: dict[str, Any], reason: str) -
         ({"state": "paused"}, "paused"),
         ({"state": "draining"}, "draining"),
         ({"slots": (replace(IDLE, state="starting"),)}, "no child is up"),
+        ({"code": replace(status().code, outage="no module")}, "no child can be born: no module"),
         (
             {"claims": replace(CLAIMS, last_answer_age=75.0, reason="no answer within 30 s")},
             "no claim was answered for 1m15s: no answer within 30 s",

@@ -45,6 +45,8 @@ def alerts(status: Status) -> Markup:
     told = []
     if status.standstill is not None:
         told.append(_alert("standstill", "bad", "Something does not move that should.", status.standstill))
+    if code.outage is not None:
+        told.append(_alert("outage", "bad", "No child can be born.", code.outage))
     if code.error is not None:
         stays = f"The last reload was not taken over; generation {code.generation} of the handlers stays in use."
         told.append(_alert("reload", "bad", stays, code.error))

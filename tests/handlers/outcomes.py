@@ -1,5 +1,6 @@
 """Handlers that end in every way a handler can end."""
 
+import builtins
 import ctypes
 import math
 import os
@@ -144,6 +145,13 @@ def computes(seconds: float) -> None:
 def leaves_a_thread() -> str:
     threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
     return "done"
+
+
+@handler("raises")
+def raises(name: str) -> None:
+    if name == "RecursionError":
+        raises(name)
+    raise getattr(builtins, name)
 
 
 @handler("logs-much")
