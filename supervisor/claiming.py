@@ -53,6 +53,7 @@ class Claiming:
             self._log.warning("claims pause: the server asks for it", seconds=limited.retry_after)
             self._polls.found_nothing()
             self._polls.pause(limited.retry_after)
+            self._around.answered()
             return None
         except (Unavailable, Rejected) as error:
             ledger.claim_failed(str(error))

@@ -27,11 +27,17 @@ def unreadiness(status: Status) -> str | None:
         return status.state
     if all(slot.state in ("none", "starting") for slot in status.slots):
         return "no child is up"
+    if status.claims.blocked_by:
+        return status.claims.reason
+    return _silence(status) or illness(status)
+
+
+def _silence(status: Status) -> str | None:
     age = status.claims.last_answer_age
-    if age is not None and age > LONGEST_SILENCE and _has_room(status):
-        why = status.claims.reason or "no reason is known"
-        return f"no claim was answered for {format_duration(round(age))}: {why}"
-    return illness(status)
+    if not _has_room(status) or (age is not None and age <= LONGEST_SILENCE):
+        return None
+    since = "yet" if age is None else f"for {format_duration(round(age))}"
+    return f"no claim was answered {since}: {status.claims.reason or 'no reason is known'}"
 
 
 def _has_room(status: Status) -> bool:

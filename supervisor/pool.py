@@ -121,6 +121,7 @@ class Pool:
             reason=reason or self.gate.reason or ledger.claim_error,
             last_answer_age=_age(ledger.answered_at, now),
             last_job_age=_age(ledger.got_job_at, now),
+            blocked_by=tuple(bar.name.lower() for bar in self.gate.bars),
         )
 
     def attempt_at(self, job_id: str) -> Attempt | None:

@@ -141,6 +141,7 @@ class Service:
 
     async def _load(self) -> bool:
         """Load the handlers; False when we are told to end before that is done."""
+        self._notifier.status("importing the handlers")
         async with Alongside() as beside:
             loading = beside.create_task(self._code.load(), name="loading")
             beside.start(lambda: self._give_up_when_told(loading))
