@@ -200,7 +200,8 @@ class Service:
         """Let operators look and steer inside the block."""
         lag = LoopLag()
         helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations, lag)
-        async with controlled(self._settings, self._sources.environment, helm, self._ledger), Alongside() as beside:
+        environment, is_of_a_job = self._sources.environment, self._family.has_started
+        async with controlled(self._settings, environment, helm, self._ledger, is_of_a_job), Alongside() as beside:
             beside.start(lag.run)
             yield
 
