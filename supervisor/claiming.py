@@ -62,6 +62,7 @@ class Claiming:
             self._log.warning("claims pause: the server asks for it", seconds=round(pause, 1))
             self._polls.found_nothing()
             self._polls.pause(pause)
+            self._around.answered()
             return None
         except (Unavailable, Rejected) as error:
             ledger.claim_failed(str(error))

@@ -34,6 +34,11 @@ class Gate:
         """Why it is shut, in words; None when it is open."""
         return next((self._reasons[bar] for bar in Bar if bar in self._reasons), None)
 
+    @property
+    def bars(self) -> tuple[Bar, ...]:
+        """All that is in the way."""
+        return tuple(bar for bar in Bar if bar in self._reasons)
+
     def has(self, bar: Bar) -> bool:
         return bar in self._reasons
 

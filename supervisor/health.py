@@ -29,11 +29,17 @@ def unreadiness(status: Status) -> str | None:
         return f"no child can be born: {status.code.outage}"
     if all(slot.state in ("none", "starting") for slot in status.slots):
         return "no child is up"
+    if status.claims.blocked_by:
+        return status.claims.reason
+    return _silence(status) or illness(status)
+
+
+def _silence(status: Status) -> str | None:
     age = status.claims.last_answer_age
-    if age is not None and age > LONGEST_SILENCE and _wants_jobs(status):
-        why = status.claims.reason or "no reason is known"
-        return f"no claim was answered for {format_duration(round(age))}: {why}"
-    return illness(status)
+    if not _wants_jobs(status) or (age is not None and age <= LONGEST_SILENCE):
+        return None
+    since = "yet" if age is None else f"for {format_duration(round(age))}"
+    return f"no claim was answered {since}: {status.claims.reason or 'no reason is known'}"
 
 
 def _wants_jobs(status: Status) -> bool:

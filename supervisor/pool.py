@@ -127,6 +127,7 @@ class Pool:
             is_full=is_full,
             last_answer_age=_age(ledger.answered_at, now),
             last_job_age=_age(ledger.got_job_at, now),
+            blocked_by=tuple(bar.name.lower() for bar in self.gate.bars),
         )
 
     def attempt_at(self, job_id: str) -> Attempt | None:

@@ -139,6 +139,7 @@ class Service:
 
     async def _load(self) -> bool:
         """Load the handlers; False when we are told to end before that is done."""
+        self._notifier.status("importing the handlers")
         async with Alongside() as beside:
             loading = beside.create_task(self._code.load(), name="loading")
             beside.start(lambda: self._give_up_when_told(loading))
@@ -203,7 +204,8 @@ class Service:
         from supervisor.control.opening import controlled  # see `_import_the_rest`
 
         helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations)
-        async with controlled(self._settings, self._sources.environment, helm, self._ledger):
+        environment, is_of_a_job = self._sources.environment, self._family.has_started
+        async with controlled(self._settings, environment, helm, self._ledger, is_of_a_job):
             yield
 
     def _reporter(self, server: JobServer) -> Reporter:

@@ -76,6 +76,8 @@ class ClaimStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_answer_age: float | None
     last_job_age: float | None
     is_full: bool = False
+    blocked_by: tuple[str, ...] = ()
+    """What keeps us from asking, by the names in the metric `claims_blocked`."""
 
 
 class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):

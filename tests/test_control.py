@@ -50,7 +50,7 @@ def site(steered: Steered, door: Door) -> Site:
 async def unix(path: Path, steered: Steered) -> AsyncIterator[aiohttp.ClientSession]:
     with unix_socket(path) as end:
         async with (
-            receiving(end, site(steered, UnixDoor())),
+            receiving(end, site(steered, UnixDoor(lambda _: False))),
             aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(str(path))) as client,
         ):
             yield client
@@ -120,7 +120,7 @@ def test_another_users_process_is_not_let_in() -> None:
             return (7).to_bytes(4, "little") + (12345).to_bytes(4, "little") + bytes(4)
 
     with pytest.raises(NotAdmitted, match="uid 12345 is neither the user of this supervisor nor root"):
-        UnixDoor().admit(Stranger(), {"Host": "localhost"})
+        UnixDoor(lambda _: False).admit(Stranger(), {"Host": "localhost"})
 
 
 async def test_over_tcp_one_may_look_and_no_more(steered: Steered) -> None:

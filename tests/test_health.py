@@ -41,6 +41,14 @@ def test_what_stands_still_is_an_illness(changes: dict[str, Any], reason: str) -
             {"claims": replace(CLAIMS, last_answer_age=75.0, reason="no answer within 30 s")},
             "no claim was answered for 1m15s: no answer within 30 s",
         ),
+        (
+            {"claims": replace(CLAIMS, last_answer_age=None, reason="503 Service Unavailable")},
+            "no claim was answered yet: 503 Service Unavailable",
+        ),
+        (
+            {"claims": replace(CLAIMS, blocked_by=("memory",), reason="short of memory: it has 1 MiB left")},
+            "short of memory: it has 1 MiB left",
+        ),
     ],
 )
 def test_why_no_job_can_be_taken_is_told(changes: dict[str, Any], reason: str) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from supervisor.control.metrics import PREFIX, exposition
 from supervisor.ledger import MOST_HANDLERS, OTHERS, Ledger
 from supervisor.status import Recent, SpoolStatus
-from tests.status_world import status
+from tests.status_world import CLAIMS, status
 
 
 def samples(ledger: Ledger, **changes: object) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -23,7 +24,9 @@ def ended(outcome: str, seconds: float = 1.0, action: str = "resize") -> Recent:
 
 
 def test_what_is_now_comes_from_the_status() -> None:
-    values = samples(Ledger(), spool=SpoolStatus(items=2, bytes=512, oldest_age=7.0))
+    claims = replace(CLAIMS, blocked_by=("memory",), reason="short of memory")
+
+    values = samples(Ledger(), spool=SpoolStatus(items=2, bytes=512, oldest_age=7.0), claims=claims)
 
     assert values["children", (("state", "busy"),)] == 1
     assert values["children", (("state", "stopping"),)] == 0
@@ -33,6 +36,8 @@ def test_what_is_now_comes_from_the_status() -> None:
     assert values["child_memory_bytes", (("slot", "1"),)] == 2**20
     assert [values[name, ()] for name in ("spool_items", "spool_bytes", "spool_oldest_seconds")] == [2, 512, 7]
     assert values["loop_lag_seconds", ()] == 0.01
+    blocked = {bar: values["claims_blocked", (("reason", bar),)] for bar in ("paused", "halted", "memory", "server")}
+    assert blocked == {"paused": 0, "halted": 0, "memory": 1, "server": 0}
     assert values["build_info", (("version", "1.2.3"),)] == 1
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from supervisor.cli import main
 from supervisor.control.metrics import PREFIX, exposition
@@ -132,3 +133,22 @@ def test_the_table_of_metrics_is_that_of_the_program() -> None:
     named = {name for cell in rows("### Metrics") for name in re.findall(r"\w+", cell)}
 
     assert named == ours
+    assert "`process_" in TEXT
+    assert "# TYPE process_" in text
+
+
+def test_the_labels_of_metrics_are_those_of_the_program() -> None:
+    ledger = Ledger()
+    ledger.job_ended(STATUS.recent[0])
+    families = text_string_to_metric_families(exposition(STATUS, ledger).decode())
+    labels = {
+        sample.name.removeprefix(PREFIX): {label for label in sample.labels if label != "le"}
+        for family in families
+        for sample in family.samples
+        if sample.name.startswith(PREFIX)
+    }
+
+    for names, row in rows("### Metrics").items():
+        for name in re.findall(r"\w+", names):
+            (seen,) = {frozenset(labels[each]) for each in (name, f"{name}_count") if each in labels}
+            assert set(re.findall(r"\w+", row[1])) == seen, name

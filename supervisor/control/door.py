@@ -1,7 +1,7 @@
 """Who may come in, and what for.  Pure, but for the names of users.
 
-Over the unix socket: this user and root, for everything.  Over TCP: everybody, to look; whoever has the token, for
-everything.  By neither way for a browser that a page from elsewhere has sent (see `origin`).
+Over the unix socket: this user and root, for everything; this user's jobs, to look.  Over TCP: everybody, to look;
+whoever has the token, for everything.  By neither way for a browser that a page from elsewhere has sent (see `origin`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,18 +47,28 @@ class Door(Protocol):
 
 
 class UnixDoor:
-    """For processes of this host, whose user the kernel tells."""
+    """For processes of this host, whose user and pid the kernel tells.
+
+    Jobs run as our own user: `is_of_a_job` tells their processes, which may look and no more.
+    """
 
     access = Access.STEER
 
+    def __init__(self, is_of_a_job: Callable[[int], bool]) -> None:
+        self._is_of_a_job = is_of_a_job
+
     def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:
         _keep_out_strangers(headers, "localhost")
-        uid = _uid_of(peer)
+        _, uid = _who_is(peer)
         if uid not in (0, os.geteuid()):
             raise NotAdmitted(403, f"{_named(uid)} is neither the user of this supervisor nor root")
 
     def admit_operator(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see Door
-        return f"{_named(_uid_of(peer))} by the control socket"
+        pid, uid = _who_is(peer)
+        # Another user's process, root's, may be hidden from us, and is no job's: none of them can change its user.
+        if uid == os.geteuid() and self._is_of_a_job(pid):
+            raise NotAdmitted(403, "a job cannot steer the supervisor that runs it")
+        return f"{_named(uid)} by the control socket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +94,10 @@ class TcpDoor:
         return f"a holder of the token by {self.host}"
 
 
-def _uid_of(peer: Peer) -> int:
-    _, uid, _ = struct.unpack("iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII")))
-    return int(uid)
+def _who_is(peer: Peer) -> tuple[int, int]:
+    """The pid and the user of who has connected (unix(7), SO_PEERCRED)."""
+    pid, uid, _ = struct.unpack("iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII")))
+    return pid, uid
 
 
 def _named(uid: int) -> str:

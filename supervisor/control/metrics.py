@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from supervisor.gate import Bar
 from supervisor.ledger import Histogram, Ledger
 from supervisor.outcome import Label
 from supervisor.status import Status
@@ -54,6 +55,8 @@ def _now(status: Status) -> Iterator[Metric]:
     yield _gauge("spool_bytes", "Bytes of these outcomes.", spool.bytes)
     yield _gauge("spool_oldest_seconds", "Age of the oldest of them.", spool.oldest_age or 0.0)
     yield _gauge("open_polls", "Claims that wait for a job.", status.claims.open_polls)
+    blocked = {bar.name.lower(): float(bar.name.lower() in status.claims.blocked_by) for bar in Bar}
+    yield _gauges("claims_blocked", "Whether nothing is claimed for this reason.", "reason", blocked)
     yield _gauge("loop_lag_seconds", "By how much the event loop was late at worst in ten seconds.", status.loop_lag)
     info = GaugeMetricFamily(PREFIX + "build_info", "The program that runs.", labels=("version",))
     info.add_metric((status.version,), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -28,9 +28,16 @@ SHORTEST_TOKEN = 16
 
 @asynccontextmanager
 async def controlled(
-    settings: Settings, environment: Mapping[str, str], steering: Steering, ledger: Ledger
+    settings: Settings,
+    environment: Mapping[str, str],
+    steering: Steering,
+    ledger: Ledger,
+    is_of_a_job: Callable[[int], bool],
 ) -> AsyncIterator[None]:
-    """Answer at the control socket, and at `--listen`, inside the block; raise `ConfigError`."""
+    """Answer at the control socket, and at `--listen`, inside the block; raise `ConfigError`.
+
+    `is_of_a_job` tells of a pid whether it is that of a job.
+    """
     feed = Feed(steering)
 
     def site(door: Door) -> Site:
@@ -47,7 +54,7 @@ async def controlled(
                 # Nobody has asked for it: jobs are worth more than a look at them.
                 log.warning("nothing can be seen or steered", reason=str(error))
             else:
-                await receptions.enter_async_context(receiving(end, site(UnixDoor())))
+                await receptions.enter_async_context(receiving(end, site(UnixDoor(is_of_a_job))))
             if settings.listen is not None:
                 host, port = settings.listen
                 listening = tcp_socket(host, port)

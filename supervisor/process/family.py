@@ -18,6 +18,7 @@ import structlog
 from supervisor.process.cgroup import Cgroup, NoCgroup
 from supervisor.process.delegation import Delegation
 from supervisor.process.kernel import become_subreaper, children_of
+from supervisor.process.lineage import is_of_a_job
 from supervisor.process.lost import Lost, has_ended, reap_at_once
 from supervisor.process.mark import new_mark
 from supervisor.process.readiness import readable
@@ -72,6 +73,10 @@ class Family:
         self._members.discard(member)
         if not self._members:
             self.reserve.close()
+
+    def has_started(self, pid: int) -> bool:
+        """Whether a process belongs to one of our jobs, whatever it does to hide."""
+        return is_of_a_job(pid, self.mark, self._elders)
 
     def new_cgroup(self) -> Cgroup | NoCgroup:
         """A control group for a new child, where we have any to give."""

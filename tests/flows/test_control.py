@@ -35,6 +35,7 @@ from tests.harness import (
     logged,
     program,
     reports,
+    result_of,
     start_job,
 )
 
@@ -454,3 +455,14 @@ async def test_a_job_that_is_over_in_a_moment_costs_no_line_unless_that_is_asked
     lines = [json.loads(line) for line in (state / "log").read_text().splitlines()]
     told = [(line["run_id"], line["event"]) for line in lines if line["logger"] == "slot"]
     assert told == [(slow, "running"), (slow, "completed")]
+
+
+async def test_a_job_cannot_steer_its_supervisor_whatever_it_does_to_hide(server: DevServer, state: Path) -> None:
+    async with quitting(server.url, state, worker_id="one"):
+        job = await finished_job(server, await start_job(server, "steers", {"path": str(state / "run" / "one.sock")}))
+        status = await shown(state)
+        paused = await run("pause", state=state)
+
+    assert result_of(reports(server, job.id)[0]) == ["403", "403", "403"]
+    assert status["state"] == "serving"
+    assert paused.code == 0

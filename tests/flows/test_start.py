@@ -69,5 +69,21 @@ async def test_systemd_is_asked_for_time_while_handlers_are_imported_and_the_ser
             server.intercept = None
             _, before_ready = await manager.until("READY=1")
 
-    assert [before for _, before in while_importing] == [[], [], []]
+    assert [before for _, before in while_importing] == [["STATUS=importing the handlers"], [], []]
     assert not [text for text in [*while_away, *at_last, *before_ready] if text.startswith("READY")]
+
+
+async def test_a_server_that_asks_for_patience_has_answered(server: DevServer, state: Path, tmp_path: Path) -> None:
+    async def busy(_: Call) -> web.Response:
+        return web.Response(status=429, headers={"Retry-After": "600"})
+
+    server.intercept = busy
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outlet:
+        outlet.bind(address)
+        manager = Manager(outlet)
+        async with supervising(server, state, {"NOTIFY_SOCKET": address}):
+            await manager.until("READY=1")
+            status, _ = await manager.until("STATUS=")
+
+    assert "the server asks for a pause" in status
