@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.job import Blob, Fence, Job, Outcome
+from supervisor.job import Blob, Fence, Job, Outcome, Succeeded
 from supervisor.ledger import Ledger
 from supervisor.limits import Limits
 from supervisor.pool import Pool
@@ -70,3 +70,40 @@ async def test_a_job_that_is_dropped_before_it_has_a_child_is_held_no_longer(tmp
         assert isinstance(server.big.parameters, Blob)
         assert server.big.parameters.descriptor < 0
         assert pool.take(server.big)
+
+
+class Buggy(Dispenser):
+    """Its first claim shows a bug; then it has one job, and nothing more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.completed: list[Outcome] = []
+        self.done = asyncio.Event()
+
+    async def claim(self, *_: object, **__: object) -> Job | None:
+        self.claimed += 1
+        if self.claimed == 1:
+            raise ZeroDivisionError("a bug of ours")
+        if self.claimed == 2:
+            return a_job("nothing")
+        await asyncio.sleep(GENEROUS)
+        return None
+
+    async def complete(self, _fence: Fence, outcome: Outcome) -> None:
+        self.completed.append(outcome)
+        self.done.set()
+
+
+async def test_a_bug_in_one_turn_ends_neither_its_slot_nor_the_others(tmp_path: Path) -> None:
+    server = Buggy()
+    async with world() as here:
+        pool = pool_of(here, server, tmp_path)
+        running = asyncio.create_task(pool.run())
+        async with asyncio.timeout(GENEROUS):
+            await server.done.wait()
+
+        assert server.completed == [Succeeded(None)]
+        assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
