@@ -23,7 +23,7 @@ from supervisor.process.kernel import boottime
 from supervisor.process.usage import Usage, tree_usage
 from supervisor.settings import Settings
 from supervisor.spool import Spool
-from supervisor.status import CodeStatus, ServiceState, SlotStatus, SpoolStatus, Status
+from supervisor.status import CodeStatus, ServiceState, SlotStatus, SpoolStatus, Status, masked
 from supervisor.steering import Refused
 from supervisor.version import __version__
 
@@ -67,6 +67,7 @@ class Helm:
         spool: Spool,
         course: Course,
         lag: LoopLag,
+        mask: Callable[[str], str],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -74,6 +75,7 @@ class Helm:
         self._spool = spool
         self._course = course
         self._lag = lag
+        self._mask = mask
         self._now = now
         self._started_at = now()
         self._look = Look()
@@ -89,7 +91,7 @@ class Helm:
     def glance(self) -> Status:
         settings, pool = self._settings, self._pool
         state = self._course.state
-        return Status(
+        status = Status(
             version=__version__,
             worker_id=settings.worker_id,
             project=settings.project,
@@ -107,6 +109,8 @@ class Helm:
             quarantined=tuple(pool.quarantine.refused(boottime())),
             standstill=pool.standstill(asyncio.get_running_loop().time()),
         )
+        hidden: Status = masked(status, self._mask)
+        return hidden
 
     async def stack(self, job_id: str) -> str:
         try:

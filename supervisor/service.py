@@ -191,7 +191,7 @@ class Service:
             family=self._family,
             zygote=self._code.zygote,
         )
-        herald = Herald(self._notifier, pool, self._code, replay, self._shutdown)
+        herald = Herald(self._notifier, pool, self._code, replay, self._shutdown, self._sources.mask)
         watch = Watch(self._settings.handlers)
         return Plant(self._code, pool, client, reporter, self._shutdown, self._notifier, herald, watch)
 
@@ -199,7 +199,7 @@ class Service:
     async def _controlled(self, plant: Plant, operations: Operations) -> AsyncIterator[None]:
         """Let operators look and steer inside the block."""
         lag = LoopLag()
-        helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations, lag)
+        helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations, lag, self._sources.mask)
         environment, is_of_a_job = self._sources.environment, self._family.has_started
         async with controlled(self._settings, environment, helm, self._ledger, is_of_a_job), Alongside() as beside:
             beside.start(lag.run)

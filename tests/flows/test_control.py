@@ -466,3 +466,35 @@ async def test_a_job_cannot_steer_its_supervisor_whatever_it_does_to_hide(server
     assert result_of(reports(server, job.id)[0]) == ["403", "403", "403"]
     assert status["state"] == "serving"
     assert paused.code == 0
+
+
+TELLS_ALL = f"""
+from supervisor import Context, handler
+
+@handler("tells-all")
+def tells_all(context: Context) -> None:
+    context.progress(1, 2, "with {KEY}")
+    context.emit("working", {{}})
+    while True:
+        context.check_cancelled()
+"""
+
+
+async def test_the_key_is_masked_in_all_that_is_shown(server: DevServer, state: Path, tmp_path: Path) -> None:
+    (tmp_path / "tells.py").write_text(TELLS_ALL)
+    (tmp_path / "broken.py").write_text(f"raise ValueError('{KEY} at import')")
+    given = {"handlers": str(tmp_path), "cancel_grace": "0s"}
+    async with watched(server, state, "tells-all", {}, **given, listen="127.0.0.1:0") as (_, job_id):
+        (tmp_path / "worse.py").write_text(f"raise ValueError('{KEY} at reload')")
+        refused = await run("reload", state=state)
+        (page,) = re.findall(r'"page":"(.*?)"', (state / "log").read_text())
+        async with aiohttp.ClientSession(page) as client:
+            texts = [await (await client.get(path)).text() for path in ("status.json", "")]
+        status = json.loads(texts[0])
+
+    (job,) = [slot["job"] for slot in status["slots"] if slot["job"]]
+    assert job["progress"] == {"done": 1, "total": 2, "message": "with ***"}
+    assert "*** at import" in status["code"]["problems"][0]
+    assert "*** at reload" in status["code"]["error"]
+    assert job["job_id"] == job_id
+    assert KEY not in "".join([*texts, refused.err])
