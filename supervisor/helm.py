@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import structlog
-
 from supervisor.attempt import Attempt
 from supervisor.lag import LoopLag
 from supervisor.outcome import cancelled_by
@@ -31,8 +29,6 @@ FRESH = 0.5
 """Seconds for which a look at the children and the spool counts, however many watch."""
 ANY_SIZE = 1 << 62
 ENDING = ("draining", "stopping")
-
-log = structlog.get_logger("helm")
 
 
 class Course(Protocol):
@@ -113,18 +109,19 @@ class Helm:
         return hidden
 
     async def stack(self, job_id: str) -> str:
+        attempt = self._attempt_at(job_id)
         try:
-            return await self._attempt_at(job_id).stack()
+            return await attempt.stack()
         except TimeoutError:
+            _refuse_when_reporting(attempt)
             raise Refused(
                 f"the process of {job_id} does not write its stack: it is stopped, or waits for a disk"
             ) from None
 
     def cancel(self, job_id: str, by: str) -> None:
         attempt = self._attempt_at(job_id)
-        if attempt.is_reporting:
-            raise Refused(f"{job_id} has ended and is being reported")
-        log.info("a job is cancelled", job_id=job_id, by=by)
+        _refuse_when_reporting(attempt)
+        attempt.log.info("a job is cancelled", by=by)
         attempt.stop(cancelled_by(by))
 
     def pause(self, by: str) -> None:
@@ -150,6 +147,11 @@ class Helm:
         if attempt is None:
             raise Refused(f"no job {job_id!r} runs here")
         return attempt
+
+
+def _refuse_when_reporting(attempt: Attempt) -> None:
+    if attempt.is_reporting:
+        raise Refused(f"{attempt.job.job_id} has ended and is being reported")
 
 
 def _look(slots: Sequence[SlotStatus], spool: Spool, now: float) -> Look:

@@ -428,12 +428,18 @@ async def test_every_line_about_a_job_says_which_and_where(server: DevServer, st
     async with watched(server, state, cancel_grace="200ms", log_level="debug") as (run_id, job_id):
         await finished_job(server, await start_job(server, "raise"))
         await finished_job(server, await start_job(server, "prints-lines", {"lines": ["a"]}))
+        await finished_job(server, await start_job(server, "logs"))
+        os.kill((await shown(state))["pid"], signal.SIGUSR1)
+        await logged(state, '"event":"job"')
         await run("cancel", job_id, state=state)
         await finished_job(server, run_id)
 
     lines = [json.loads(line) for line in (state / "log").read_text().splitlines()]
-    about_jobs = [line for line in lines if line["logger"] in ("slot", "handler")]
+    about_jobs = [line for line in lines if "job_id" in line]
+    assert {line["event"] for line in about_jobs if line["logger"] == "handler"} == {"page 3 of the book is odd"}
     assert {line["event"] for line in about_jobs} >= {
+        "a job is cancelled",
+        "job",
         "claimed",
         "printed",
         "failed",
