@@ -93,7 +93,8 @@ class Herald:
 
 def headline(pool: Pool, code: Code, spooled: int, now: float, mask: Callable[[str], str]) -> str:
     """How it goes, in one line.  What is cut is masked before: half a key is no key to `mask`."""
-    parts = [f"{pool.size} children: {pool.busy} busy {max(0, pool.size - pool.busy)} idle", f"{spooled} spooled"]
+    idle = sum(slot.state == "idle" and slot.job is None for slot in pool.status({}))
+    parts = [f"{pool.size} children: {pool.busy} busy {idle} idle", f"{spooled} spooled"]
     if pool.ledger.answered_at is not None:
         parts.append(f"last claim {max(0, now - pool.ledger.answered_at):.0f} s ago")
     elif pool.ledger.claim_error is not None:
