@@ -104,6 +104,11 @@ class Attempt:
         return f"<Attempt {self._fence} {self._lease.state.value}>"
 
     @property
+    def log(self) -> Any:
+        """Its lines say which job it is, and where."""
+        return self._log
+
+    @property
     def was_cut(self) -> bool:
         """Whether our own shutdown has ended it before it was done."""
         return self._stopping.why is SHUTDOWN and not isinstance(self._reported, Succeeded)

@@ -65,4 +65,4 @@ async def _dump_job(attempt: Attempt) -> None:
         stack = await attempt.stack()
     except TimeoutError:
         stack = "its child does not write it"
-    log.warning("job", job_id=attempt.job.job_id, action=attempt.job.action, stack=stack)
+    attempt.log.warning("job", stack=stack)

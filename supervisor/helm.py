@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import structlog
-
 from supervisor.attempt import Attempt
 from supervisor.outcome import cancelled_by
 from supervisor.pool import Pool
@@ -22,7 +20,7 @@ from supervisor.process.kernel import boottime
 from supervisor.process.usage import Usage, tree_usage
 from supervisor.settings import Settings
 from supervisor.spool import Spool
-from supervisor.status import CodeStatus, ServiceState, SlotStatus, SpoolStatus, Status
+from supervisor.status import CodeStatus, ServiceState, SlotStatus, SpoolStatus, Status, masked
 from supervisor.steering import Refused
 from supervisor.version import __version__
 
@@ -30,8 +28,6 @@ FRESH = 0.5
 """Seconds for which a look at the children and the spool counts, however many watch."""
 ANY_SIZE = 1 << 62
 ENDING = ("draining", "stopping")
-
-log = structlog.get_logger("helm")
 
 
 class Course(Protocol):
@@ -65,12 +61,14 @@ class Helm:
         pool: Pool,
         spool: Spool,
         course: Course,
+        mask: Callable[[str], str],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._spool = spool
         self._course = course
+        self._mask = mask
         self._now = now
         self._started_at = now()
         self._look = Look()
@@ -86,7 +84,7 @@ class Helm:
     def glance(self) -> Status:
         settings, pool = self._settings, self._pool
         state = self._course.state
-        return Status(
+        status = Status(
             version=__version__,
             worker_id=settings.worker_id,
             project=settings.project,
@@ -104,20 +102,23 @@ class Helm:
             quarantined=tuple(pool.quarantine.refused(boottime())),
             standstill=pool.standstill(asyncio.get_running_loop().time()),
         )
+        hidden: Status = masked(status, self._mask)
+        return hidden
 
     async def stack(self, job_id: str) -> str:
+        attempt = self._attempt_at(job_id)
         try:
-            return await self._attempt_at(job_id).stack()
+            return await attempt.stack()
         except TimeoutError:
+            _refuse_when_reporting(attempt)
             raise Refused(
                 f"the process of {job_id} does not write its stack: it is stopped, or waits for a disk"
             ) from None
 
     def cancel(self, job_id: str, by: str) -> None:
         attempt = self._attempt_at(job_id)
-        if attempt.is_reporting:
-            raise Refused(f"{job_id} has ended and is being reported")
-        log.info("a job is cancelled", job_id=job_id, by=by)
+        _refuse_when_reporting(attempt)
+        attempt.log.info("a job is cancelled", by=by)
         attempt.stop(cancelled_by(by))
 
     def pause(self, by: str) -> None:
@@ -143,6 +144,11 @@ class Helm:
         if attempt is None:
             raise Refused(f"no job {job_id!r} runs here")
         return attempt
+
+
+def _refuse_when_reporting(attempt: Attempt) -> None:
+    if attempt.is_reporting:
+        raise Refused(f"{attempt.job.job_id} has ended and is being reported")
 
 
 def _look(slots: Sequence[SlotStatus], spool: Spool, now: float) -> Look:

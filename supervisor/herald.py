@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -40,12 +41,15 @@ async def ask_for_time(notifier: Notifier) -> None:
 class Herald:
     """Speaks for the pool and the code."""
 
-    def __init__(self, notifier: Notifier, pool: Pool, code: Code, replay: Replay, shutdown: Shutdown) -> None:
+    def __init__(
+        self, notifier: Notifier, pool: Pool, code: Code, replay: Replay, shutdown: Shutdown, mask: Callable[[str], str]
+    ) -> None:
         self._notifier = notifier
         self._pool = pool
         self._code = code
         self._replay = replay
         self._shutdown = shutdown
+        self._mask = mask
 
     async def announce(self) -> None:
         """Say that we serve, once we do, and how it goes."""
@@ -70,7 +74,7 @@ class Herald:
     async def tell_status(self) -> None:
         """Set the line that `systemctl status` shows."""
         spooled = len(await self._replay.waiting())
-        self._notifier.status(headline(self._pool, self._code, spooled, boottime()))
+        self._notifier.status(headline(self._pool, self._code, spooled, boottime(), self._mask))
 
     async def feed_watchdog(self) -> None:
         """Say that we are alive, from the loop that also beats and claims, and only while those move."""
@@ -87,17 +91,18 @@ class Herald:
             await asyncio.sleep(interval if standstill is None else min(interval, LOOK_AGAIN))
 
 
-def headline(pool: Pool, code: Code, spooled: int, now: float) -> str:
-    """How it goes, in one line."""
-    parts = [f"{pool.size} children: {pool.busy} busy {max(0, pool.size - pool.busy)} idle", f"{spooled} spooled"]
+def headline(pool: Pool, code: Code, spooled: int, now: float, mask: Callable[[str], str]) -> str:
+    """How it goes, in one line.  What is cut is masked before: half a key is no key to `mask`."""
+    idle = sum(slot.state == "idle" and slot.job is None for slot in pool.status({}))
+    parts = [f"{pool.size} children: {pool.busy} busy {idle} idle", f"{spooled} spooled"]
     if pool.ledger.answered_at is not None:
         parts.append(f"last claim {max(0, now - pool.ledger.answered_at):.0f} s ago")
     elif pool.ledger.claim_error is not None:
-        parts.append(f"no claim was answered: {pool.ledger.claim_error[:LONGEST_ERROR]}")
+        parts.append(f"no claim was answered: {mask(pool.ledger.claim_error)[:LONGEST_ERROR]}")
     if pool.gate.reason is not None:
-        parts.append(pool.gate.reason)
+        parts.append(mask(pool.gate.reason))
     if code.outage is not None:
-        parts.append(f"no child can be born: {code.outage[:LONGEST_ERROR]}")
+        parts.append(f"no child can be born: {mask(code.outage)[:LONGEST_ERROR]}")
     if code.error is not None:
-        parts.append(f"reload refused: {code.error[:LONGEST_ERROR]}")
+        parts.append(f"reload refused: {mask(code.error)[:LONGEST_ERROR]}")
     return ", ".join(parts)

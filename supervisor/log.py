@@ -140,7 +140,7 @@ def _processors(line_format: str, mask: Mask, *, is_colored: bool) -> list[Proce
 
 
 def _add_logger(logger: Any, _method: str, event: EventDict) -> EventDict:
-    event["logger"] = logger.name
+    event.setdefault("logger", logger.name)  # what a handler says goes through the log of its slot
     return event
 
 

@@ -164,7 +164,7 @@ class Operations:
         """Take over new handlers and settings, without dropping a job; raise `Refused` when the old ones stay."""
         error = await self.ask_to_reload(by)
         if error is not None:
-            raise Refused(error)
+            raise Refused(self._sources.mask(error))
 
     def ask_to_reload(self, by: str) -> asyncio.Future[str | None]:
         """As `reload`, without waiting."""

@@ -194,7 +194,7 @@ class Service:
             family=self._family,
             zygote=self._code.zygote,
         )
-        herald = Herald(self._notifier, pool, self._code, replay, self._shutdown)
+        herald = Herald(self._notifier, pool, self._code, replay, self._shutdown, self._sources.mask)
         watch = Watch(self._settings.handlers)
         return Plant(self._code, pool, client, reporter, self._shutdown, self._notifier, herald, watch)
 
@@ -203,7 +203,7 @@ class Service:
         """Let operators look and steer inside the block."""
         from supervisor.control.opening import controlled  # see `_import_the_rest`
 
-        helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations)
+        helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations, self._sources.mask)
         environment, is_of_a_job = self._sources.environment, self._family.has_started
         async with controlled(self._settings, environment, helm, self._ledger, is_of_a_job):
             yield

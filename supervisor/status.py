@@ -7,6 +7,7 @@ parameters, no results and no secrets stand in here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -120,3 +121,22 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: tuple[str, ...]
     standstill: str | None = None
     """What does not move that should: claims, or heartbeats."""
+
+
+def masked(said: Any, mask: Callable[[str], str]) -> Any:
+    """The same, with all text in it masked: a handler, a server or a module may have said anything."""
+    match said:
+        case str():
+            return mask(said)
+        case msgspec.Struct():
+            return type(said)(**{name: masked(getattr(said, name), mask) for name in said.__struct_fields__})
+        case msgspec.Raw():
+            told = msgspec.json.decode(said)
+            hidden = masked(told, mask)
+            return said if hidden == told else msgspec.Raw(msgspec.json.encode(hidden))
+        case tuple() | list():
+            return type(said)(masked(each, mask) for each in said)
+        case dict():
+            return {masked(key, mask): masked(value, mask) for key, value in said.items()}
+        case _:
+            return said

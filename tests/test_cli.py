@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -385,3 +386,12 @@ def test_a_status_of_another_version_is_one_sentence(monkeypatch: pytest.MonkeyP
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: the supervisor at /run/a.sock is of another version than this command, ")
     assert result.stderr.endswith("; --json shows it as it is\n")
+
+
+def test_a_status_as_json_draws_nothing_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.control.caller.call", lambda *_: '{"line":"a\x9b2Jb"}'.encode())
+
+    result = invoke("status", "--json", "--socket", "/run/a.sock")
+
+    assert result.stdout == '{"line":"a\\u009b2Jb"}\n'
+    assert json.loads(result.stdout) == {"line": "a\x9b2Jb"}

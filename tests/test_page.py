@@ -99,7 +99,7 @@ def test_what_the_operator_does_is_not_undone_by_a_change(browser: Browser) -> N
 
         browser.until(lambda: browser.texts("h1") == ["other"])
 
-        assert browser.run("return document.activeElement.id") == f"stack-{story.job(0).job_id}"
+        assert browser.run("return document.activeElement.id") == f"stack-of-{story.job(0).job_id}"
         assert browser.run("return scrollY") == 300
         assert "was never closed" in browser.texts("#alert-reload")[0]
 

@@ -77,6 +77,12 @@ def test_the_table_of_commands_is_that_of_the_program() -> None:
     assert {name.split()[0] for name in rows("## Command line")} == set(main.commands)
 
 
+def test_what_needs_a_restart_is_told() -> None:
+    told = TEXT.partition("Quarantined handlers get a new trial.")[2].partition("need a\nrestart")[0]
+
+    assert set(re.findall(r"`(--[a-z-]+)`", told)) == {option.flag for option in OPTIONS.values() if option.is_fixed}
+
+
 def test_the_allow_list_is_that_of_the_program() -> None:
     told = TEXT.partition("An allow-list: ")[2].partition(" names;")[0]
 

@@ -15,6 +15,7 @@ from supervisor import config, kinds
 from supervisor.asking import asked, fail, reads, values_of
 from supervisor.config import ConfigError
 from supervisor.exit_code import ExitCode
+from supervisor.printable import escaped
 from supervisor.version import __version__
 
 RELOAD_PATIENCE = 300.0
@@ -37,7 +38,7 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
     with _one_sentence():
         path = _socket(answers)
         if as_json:
-            click.echo(call(path, "GET", "/status.json"))
+            click.echo(escaped(call(path, "GET", "/status.json").decode()))  # it is JSON still
             return
 
         def look() -> str:
@@ -70,8 +71,6 @@ def stack(job_id: str, **answers: Any) -> None:
     Also from inside a C call.
     """
     import json
-
-    from supervisor.printable import escaped
 
     told = json.loads(_ask(answers, "GET", f"/jobs/{quote(job_id, safe='')}/stack"))
     click.echo("\n".join(map(escaped, told["stack"].splitlines())))

@@ -55,6 +55,8 @@ async def controlled(
                 log.warning("nothing can be seen or steered", reason=str(error))
             else:
                 await receptions.enter_async_context(receiving(end, site(UnixDoor(is_of_a_job))))
+            if settings.listen is None and settings.listen_token_file is not None:
+                log.warning("--listen-token-file does nothing without --listen")
             if settings.listen is not None:
                 host, port = settings.listen
                 listening = tcp_socket(host, port)

@@ -130,7 +130,7 @@ def _actions(job: JobStatus) -> Markup:
 
 def _button(deed: str, job: JobStatus, text: str) -> Markup:
     what = f"{text}: {shortened(job.action, _LONGEST_NAME)}"
-    identity = f"{deed}-{job.job_id}"
+    identity = f"{deed}-of-{job.job_id}"  # no job's id makes it the id of something else
     return element(
         "button",
         text,

@@ -428,12 +428,18 @@ async def test_every_line_about_a_job_says_which_and_where(server: DevServer, st
     async with watched(server, state, cancel_grace="200ms", log_level="debug") as (run_id, job_id):
         await finished_job(server, await start_job(server, "raise"))
         await finished_job(server, await start_job(server, "prints-lines", {"lines": ["a"]}))
+        await finished_job(server, await start_job(server, "logs"))
+        os.kill((await shown(state))["pid"], signal.SIGUSR1)
+        await logged(state, '"event":"job"')
         await run("cancel", job_id, state=state)
         await finished_job(server, run_id)
 
     lines = [json.loads(line) for line in (state / "log").read_text().splitlines()]
-    about_jobs = [line for line in lines if line["logger"] in ("slot", "handler")]
+    about_jobs = [line for line in lines if "job_id" in line]
+    assert {line["event"] for line in about_jobs if line["logger"] == "handler"} == {"page 3 of the book is odd"}
     assert {line["event"] for line in about_jobs} >= {
+        "a job is cancelled",
+        "job",
         "claimed",
         "printed",
         "failed",
@@ -466,3 +472,35 @@ async def test_a_job_cannot_steer_its_supervisor_whatever_it_does_to_hide(server
     assert result_of(reports(server, job.id)[0]) == ["403", "403", "403"]
     assert status["state"] == "serving"
     assert paused.code == 0
+
+
+TELLS_ALL = f"""
+from supervisor import Context, handler
+
+@handler("tells-all")
+def tells_all(context: Context) -> None:
+    context.progress(1, 2, "with {KEY}")
+    context.emit("working", {{}})
+    while True:
+        context.check_cancelled()
+"""
+
+
+async def test_the_key_is_masked_in_all_that_is_shown(server: DevServer, state: Path, tmp_path: Path) -> None:
+    (tmp_path / "tells.py").write_text(TELLS_ALL)
+    (tmp_path / "broken.py").write_text(f"raise ValueError('{KEY} at import')")
+    given = {"handlers": str(tmp_path), "cancel_grace": "0s"}
+    async with watched(server, state, "tells-all", {}, **given, listen="127.0.0.1:0") as (_, job_id):
+        (tmp_path / "worse.py").write_text(f"raise ValueError('{KEY} at reload')")
+        refused = await run("reload", state=state)
+        (page,) = re.findall(r'"page":"(.*?)"', (state / "log").read_text())
+        async with aiohttp.ClientSession(page) as client:
+            texts = [await (await client.get(path)).text() for path in ("status.json", "")]
+        status = json.loads(texts[0])
+
+    (job,) = [slot["job"] for slot in status["slots"] if slot["job"]]
+    assert job["progress"] == {"done": 1, "total": 2, "message": "with ***"}
+    assert "*** at import" in status["code"]["problems"][0]
+    assert "*** at reload" in status["code"]["error"]
+    assert job["job_id"] == job_id
+    assert KEY not in "".join([*texts, refused.err])
