@@ -1,0 +1,60 @@
+"""Why a job is stopped: which reason counts, and what is left to its handler."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import structlog.testing
+
+from supervisor.outcome import CANCELLED, SHUTDOWN, timed_out
+from supervisor.stopping import Stopping, terminate_then_kill
+
+TIMEOUT = timed_out(10)
+
+
+def test_the_first_reason_counts() -> None:
+    stopping = Stopping()
+
+    assert stopping.takes(TIMEOUT, has_ended=False)
+    assert not stopping.takes(SHUTDOWN, has_ended=False)
+
+    assert stopping.why is TIMEOUT
+
+
+def test_a_cancel_counts_before_any_other_and_once() -> None:
+    stopping = Stopping()
+
+    assert stopping.takes(TIMEOUT, has_ended=False)
+    assert stopping.takes(CANCELLED, has_ended=True)
+    assert not stopping.takes(CANCELLED, has_ended=True)
+
+    assert stopping.why is CANCELLED
+
+
+def test_once_the_handler_has_ended_only_a_cancel_counts() -> None:
+    stopping = Stopping()
+
+    assert not stopping.takes(TIMEOUT, has_ended=True)
+    assert not stopping.takes(SHUTDOWN, has_ended=True)
+    assert stopping.why is None
+
+
+class Gone:
+    """A child that has exited when it was asked to."""
+
+    is_busy = False
+
+    def terminate(self) -> None: ...
+
+    async def write_stack(self, _: float) -> bool:
+        return False
+
+
+async def test_a_child_that_exited_within_its_grace_is_not_said_to_be_killed() -> None:
+    child: Any = Gone()
+    with structlog.testing.capture_logs() as logged:
+        async with asyncio.timeout(5):
+            await terminate_then_kill(child, 0.05, structlog.get_logger())
+
+    assert logged == []
