@@ -32,7 +32,7 @@ from supervisor.shown import first_line, job_status
 from supervisor.status import JobStatus, Recent
 from supervisor.stopping import Stopping, terminate_then_kill
 from supervisor.tasks import Alongside
-from supervisor.unborn import UNBORN
+from supervisor.unborn import UNBORN, Unborn
 
 CANCEL_FLUSH = 1.0
 """Seconds that events may hold up the report of a cancelled job; any other job's are all delivered first."""
@@ -72,7 +72,7 @@ class Attempt:
         self.job = job
         self._fence = fence
         self._lease = lease
-        self._child = UNBORN if child is None else child
+        self._child: Child | Unborn = UNBORN if child is None else child
         self._server = server
         self._reporter = reporter
         self._ledger = ledger
@@ -311,6 +311,8 @@ class Attempt:
         if self._stopping.why is not None:
             return NOT_BEGUN
         self._ran = True
+        if not self._is_quick:  # it was looked at before it had a child
+            self._beside.start(self._child.be_taken_up)
         if self._limits.timeout is not None:
             self._beside.start_after(self._limits.timeout, self._time_out)
         if self._limits.memory is not None and not self._child.bound_memory(self._limits.memory):
@@ -334,7 +336,8 @@ class Attempt:
         self._log.info("running", seconds=self._elapsed)
         if self._report is not None:
             self._beside.start(self._keep_in_time)
-        self._beside.start(self._child.be_taken_up)
+        if self._ran:
+            self._beside.start(self._child.be_taken_up)
         heart = Heart(
             self._fence,
             lease=self._lease,

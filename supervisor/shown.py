@@ -14,6 +14,7 @@ from supervisor.outcome import Stop
 from supervisor.process.child import Child
 from supervisor.process.usage import Usage
 from supervisor.status import JobStatus
+from supervisor.unborn import Unborn
 
 LONGEST_LINE = 500
 LONGEST_MESSAGE = 300
@@ -23,7 +24,7 @@ LONGEST_MESSAGE = 300
 def job_status(
     job: Job,
     *,
-    child: Child,
+    child: Child | Unborn,
     lease: Lease,
     limits: Limits,
     elapsed: float,

@@ -7,6 +7,7 @@ from typing import Any
 
 from supervisor.outcome import Stop
 from supervisor.process.child import Child
+from supervisor.unborn import Unborn
 
 NUDGES = (0.02, 0.1, 0.0)
 """Seconds after each SIGTERM.  One is not enough: when it arrives just before the handler begins to wait in a system
@@ -47,7 +48,7 @@ class Stopping:
         return counts
 
 
-async def terminate_then_kill(child: Child, grace: float, log: Any) -> None:
+async def terminate_then_kill(child: Child | Unborn, grace: float, log: Any) -> None:
     """Have the handler stop by itself; kill its child when it has not done so within `grace` seconds.
 
     Whoever learns that it has stopped cancels this.

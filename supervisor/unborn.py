@@ -1,15 +1,16 @@
-"""What stands in for the child of a job that has none yet: it shows nothing, and is not to be ended."""
+"""What stands in for the child of a job that has none yet: it shows nothing, does nothing, and is not to be ended."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Never
 
-from supervisor.process.child import Child
+from supervisor.process.child import Listener
 from supervisor.process.exit import Ending
+from supervisor.process.messages import Run
 
 
 class Unborn:
-    """As a `Child`, in all that is asked of one before it is given its job."""
+    """As a `Child`, in all that an attempt asks of one."""
 
     pid: int | None = None
     is_busy = False
@@ -17,12 +18,29 @@ class Unborn:
     last_line: str | None = None
     cpu_seconds: float | None = None
 
-    def kill_now(self) -> None:
-        """There is nothing to kill."""
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill_now(self) -> None: ...
+
+    async def kill(self) -> None: ...
+
+    async def be_taken_up(self) -> None: ...
+
+    def bound_memory(self, _: int) -> bool:
+        return True
+
+    async def write_stack(self, _: float) -> bool:
+        return False
 
     async def stack(self) -> str:
-        """There is nobody to write it."""
         raise TimeoutError
 
+    async def run(self, order: Run, _: Listener) -> Never:
+        raise AssertionError(f"nobody is there to run {order.job.job_id}")
 
-UNBORN = cast("Child", Unborn())  # nobody has it run anything
+
+UNBORN = Unborn()

@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
-from supervisor.job import Blob, Fence, Job, Outcome, Succeeded
+from supervisor.attempt import QUICK
+from supervisor.berth import Berth
+from supervisor.claiming import Claiming
+from supervisor.job import Blob, Directive, Failed, Fence, Job, Outcome
 from supervisor.ledger import Ledger
 from supervisor.limits import Limits
+from supervisor.outcome import SHUTDOWN
 from supervisor.pool import Pool
+from supervisor.process.kernel import boottime
 from supervisor.report import Reporter
+from supervisor.server import StaleFence
 from supervisor.spool import Spool
 from supervisor.spoolfile import Destination
 from supervisor.surroundings import Rules
@@ -28,24 +37,41 @@ class Dispenser:
         self.big = a_job("fresh", text="x" * 2_000_000)
         self.claimed = 0
         self.handed_out = asyncio.Event()
+        self.beats = 0
+        self.beaten = asyncio.Event()
+        self.refusal: Exception | None = None
+        self.outcomes: list[Outcome] = []
 
     async def claim(self, *_: object, **__: object) -> Job:
         self.claimed += 1
         if self.claimed == 1:
             return a_job("two-per-child")
+        if self.claimed > 2:
+            await asyncio.Event().wait()
         os.kill(zygote_of(os.getpid()), signal.SIGSTOP)
         self.handed_out.set()
         return self.big
 
-    async def complete(self, fence: Fence, outcome: Outcome) -> None:
+    async def heartbeat(self, _: Fence, **__: object) -> Directive:
+        self.beats += 1
+        self.beaten.set()
+        if self.refusal is not None:
+            raise self.refusal
+        return Directive.CONTINUE
+
+    async def lease_length(self, _: Fence) -> None:
+        """Nobody knows."""
+
+    async def complete(self, _: Fence, outcome: Outcome) -> None:
         """Accept whatever it is."""
+        self.outcomes.append(outcome)
 
 
-def pool_of(here: World, server: Dispenser, state: Path) -> Pool:
+def pool_of(here: World, server: Dispenser, state: Path, lease_ttl: float | None = None) -> Pool:
     ledger = Ledger()
     return Pool(
         1,
-        rules=Rules("worker 1", 30.0, Limits(), None, None, state),
+        rules=Rules("worker 1", 30.0, Limits(), lease_ttl, None, state),
         server=server,
         reporter=Reporter(server, Spool(state), Destination("http://nowhere", "acme"), 60.0, ledger),
         ledger=ledger,
@@ -72,38 +98,111 @@ async def test_a_job_that_is_dropped_before_it_has_a_child_is_held_no_longer(tmp
         assert pool.take(server.big)
 
 
-class Buggy(Dispenser):
-    """Its first claim shows a bug; then it has one job, and nothing more."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.completed: list[Outcome] = []
-        self.done = asyncio.Event()
-
-    async def claim(self, *_: object, **__: object) -> Job | None:
-        self.claimed += 1
-        if self.claimed == 1:
-            raise ZeroDivisionError("a bug of ours")
-        if self.claimed == 2:
-            return a_job("nothing")
-        await asyncio.sleep(GENEROUS)
-        return None
-
-    async def complete(self, _fence: Fence, outcome: Outcome) -> None:
-        self.completed.append(outcome)
-        self.done.set()
-
-
-async def test_a_bug_in_one_turn_ends_neither_its_slot_nor_the_others(tmp_path: Path) -> None:
-    server = Buggy()
+@asynccontextmanager
+async def waiting_for_a_child(server: Dispenser, state: Path, **rules: float) -> AsyncIterator[Pool]:
+    """A pool whose only slot has claimed a job, and no child for it can be born."""
     async with world() as here:
-        pool = pool_of(here, server, tmp_path)
+        pool = pool_of(here, server, state, **rules)
         running = asyncio.create_task(pool.run())
-        async with asyncio.timeout(GENEROUS):
-            await server.done.wait()
+        try:
+            async with asyncio.timeout(GENEROUS):
+                await server.handed_out.wait()
+                while not pool.busy:
+                    await asyncio.sleep(0.001)
+                yield pool
+        finally:
+            os.kill(here.zygote.pid, signal.SIGCONT)
+            running.cancel()
+            await asyncio.wait([running])
 
-        assert server.completed == [Succeeded(None)]
-        assert not running.done()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+
+async def test_a_job_that_waits_for_its_child_is_seen_and_counted(tmp_path: Path) -> None:
+    server = Dispenser()
+    async with waiting_for_a_child(server, tmp_path) as pool:
+        (slot,) = pool.status({})
+
+        assert pool.busy == 1
+        assert pool.attempt_at("job_1") is not None
+        assert slot.job is not None
+        assert slot.job.action == "fresh"
+        assert pool._slots[0].may_run("fresh")
+
+
+async def test_a_job_that_is_stopped_while_it_waits_for_its_child_is_reported_so(tmp_path: Path) -> None:
+    server = Dispenser()
+    async with waiting_for_a_child(server, tmp_path) as pool:
+        pool.stop(SHUTDOWN)
+        while len(server.outcomes) < 2:
+            await asyncio.sleep(0.001)
+
+        stopped = server.outcomes[1]
+        assert isinstance(stopped, Failed)
+        assert (stopped.error_type, stopped.message) == ("WorkerShutdown", f"{SHUTDOWN.message}; it had not begun")
+        assert pool.jobs_cut == 1
+
+
+async def test_the_lease_is_kept_while_a_job_waits_for_its_child_and_its_loss_ends_the_wait(tmp_path: Path) -> None:
+    server = Dispenser()
+    async with waiting_for_a_child(server, tmp_path, lease_ttl=0.9) as pool:
+        await server.beaten.wait()
+        assert pool.busy == 1
+
+        server.refusal = StaleFence("409")
+        while pool.busy:
+            await asyncio.sleep(0.001)
+
+        assert len(server.outcomes) == 1  # the first job's
+
+
+async def test_a_job_that_has_waited_long_for_its_child_is_run_by_it(tmp_path: Path) -> None:
+    server = Dispenser()
+    async with waiting_for_a_child(server, tmp_path, lease_ttl=15.0) as pool:
+        await asyncio.sleep(QUICK + 0.1)  # it was looked after by now
+        os.kill(pool.zygote.pid, signal.SIGCONT)
+        while len(server.outcomes) < 2:
+            await asyncio.sleep(0.001)
+
+    told = server.outcomes[1]
+    assert isinstance(told, Failed)
+    assert told.error_type == "InvalidParameters"  # which only its child can know
+
+
+async def test_an_attempt_that_is_over_is_not_missed_by_the_watchdog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        hanging.set()
+        await asyncio.Event().wait()
+
+    server = Dispenser()
+    async with waiting_for_a_child(server, tmp_path, lease_ttl=0.9) as pool:
+        monkeypatch.setattr(Berth, "discard", hang)
+        server.refusal = StaleFence("409")
+        await hanging.wait()
+
+        attempt = pool.attempt_at("job_1")
+
+        assert attempt is not None
+        assert attempt.is_beating(boottime() + 1000.0)
+        monkeypatch.undo()
+
+
+async def test_a_bug_in_one_turn_ends_no_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = Claiming.claim
+    failed: list[int] = []
+
+    async def claim_with_a_bug(claiming: Claiming) -> Job | None:
+        if not failed:
+            failed.append(1)
+            raise RuntimeError("a bug")
+        return await claim(claiming)
+
+    monkeypatch.setattr(Claiming, "claim", claim_with_a_bug)
+    server = Dispenser()
+    with structlog.testing.capture_logs() as logged:
+        async with waiting_for_a_child(server, tmp_path):
+            assert failed
+
+    assert "turn failed" in [line["event"] for line in logged]

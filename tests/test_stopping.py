@@ -1,35 +1,60 @@
-"""Which reason to stop a job counts."""
+"""Why a job is stopped: which reason counts, and what is left to its handler."""
 
 from __future__ import annotations
 
-from supervisor.outcome import CANCELLED, SHUTDOWN, timed_out
-from supervisor.stopping import Stopping
+import asyncio
+from typing import Any
 
-LATE = timed_out(10.0)
+import structlog.testing
+
+from supervisor.outcome import CANCELLED, SHUTDOWN, timed_out
+from supervisor.stopping import Stopping, terminate_then_kill
+
+TIMEOUT = timed_out(10)
 
 
 def test_the_first_reason_counts() -> None:
     stopping = Stopping()
 
-    assert stopping.takes(LATE, has_ended=False)
+    assert stopping.takes(TIMEOUT, has_ended=False)
     assert not stopping.takes(SHUTDOWN, has_ended=False)
-    assert stopping.why is LATE
+
+    assert stopping.why is TIMEOUT
 
 
-def test_a_cancel_counts_before_any_other_reason_and_only_once() -> None:
+def test_a_cancel_counts_before_any_other_and_once() -> None:
     stopping = Stopping()
-    stopping.takes(LATE, has_ended=False)
 
-    assert stopping.takes(CANCELLED, has_ended=False)
-    assert not stopping.takes(CANCELLED, has_ended=False)
-    assert not stopping.takes(SHUTDOWN, has_ended=False)
+    assert stopping.takes(TIMEOUT, has_ended=False)
+    assert stopping.takes(CANCELLED, has_ended=True)
+    assert not stopping.takes(CANCELLED, has_ended=True)
+
     assert stopping.why is CANCELLED
 
 
-def test_how_a_handler_ended_by_itself_is_changed_by_a_cancel_alone() -> None:
+def test_once_the_handler_has_ended_only_a_cancel_counts() -> None:
     stopping = Stopping()
 
-    assert not stopping.takes(LATE, has_ended=True)
+    assert not stopping.takes(TIMEOUT, has_ended=True)
     assert not stopping.takes(SHUTDOWN, has_ended=True)
     assert stopping.why is None
-    assert stopping.takes(CANCELLED, has_ended=True)
+
+
+class Gone:
+    """A child that has exited when it was asked to."""
+
+    is_busy = False
+
+    def terminate(self) -> None: ...
+
+    async def write_stack(self, _: float) -> bool:
+        return False
+
+
+async def test_a_child_that_exited_within_its_grace_is_not_said_to_be_killed() -> None:
+    child: Any = Gone()
+    with structlog.testing.capture_logs() as logged:
+        async with asyncio.timeout(5):
+            await terminate_then_kill(child, 0.05, structlog.get_logger())
+
+    assert logged == []
