@@ -97,7 +97,9 @@ class ScriptedChild:
             case Ends.SUCCEEDED_WITH_BLOB:
                 self._answer(Succeeded(_blob(b"YWxs" * 100)))
             case Ends.FAILED:
-                self._answer(Failed("ValueError", "wrong"))
+                failed = Failed("ValueError", "wrong")
+                self._witness.saw_failure_of_its_own(failed)
+                self._answer(failed)
             case Ends.CRASHED:
                 self._silence()
                 self._bury(Exit(1, 0, 0, 0.0))

@@ -231,6 +231,12 @@ TALES = {
         disk_delays=SLOW_AFTER_START,
         spool_after=100.0,
     ),
+    "the program is shut down while the last events of a handler that has failed are under way": replace(
+        UNEVENTFUL,
+        server=replace(UNEVENTFUL.server, events=(Fate(there=3.0),)),
+        child=replace(UNEVENTFUL.child, emits_after=(0.5,), ends=Ends.FAILED),
+        shutdown_after=2.0,
+    ),
     "the report is accepted while the outcome is written": replace(
         UNEVENTFUL,
         server=replace(UNEVENTFUL.server, completes=(Fate(there=0.2),)),

@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from supervisor.job import Directive, Event, Outcome, Succeeded
+from supervisor.job import Directive, Event, Failed, Outcome, Succeeded
+from supervisor.report import SUBSTITUTES
 from tests.model_loop import Clock, VirtualLoop
 
 TOLERANCE = 0.1
@@ -57,6 +58,7 @@ class Witness:
         self._cancelled_before_report = False
         self._limited_until: dict[tuple[str, bool], float] = {}
         self._is_rejected = False
+        self._failed_by_itself: Failed | None = None
 
     @property
     def lease_ends_at(self) -> float:
@@ -118,6 +120,11 @@ class Witness:
         if not self.is_on_disk():
             self._answered_at = None  # it was in memory only, as it may be, and is lost
 
+    def saw_failure_of_its_own(self, failed: Failed) -> None:
+        """The handler has failed; nothing of ours had to stop it by then."""
+        if self.loop.time() < self.ends_by - INSTANT:
+            self._failed_by_itself = failed
+
     def saw_answer(self) -> None:
         self._answered_at = self.loop.time()
 
@@ -169,11 +176,19 @@ class Witness:
             self.broken.append("a report was sent after the lease was refused")
         if isinstance(outcome, Succeeded) and self._cancelled_before_report:
             self.broken.append("completed was sent after a cancel")
+        if isinstance(outcome, Failed) and self._disowns_failure(outcome):
+            self.broken.append(f"the handler's own failure was reported as {outcome.error_type}")
         if self.accepted not in (None, outcome):
             self.broken.append(f"{outcome} was sent after {self.accepted} had been accepted")
         if not (self._report_began or is_replay or self._cancelled_before_report):
             self._compare_events(refused_events)
         self._report_began = True
+
+    def _disowns_failure(self, reported: Failed) -> bool:
+        own = self._failed_by_itself
+        if own is None or self._cancelled_before_report:
+            return False
+        return reported.error_type not in (own.error_type, *SUBSTITUTES)
 
     def _sends(self, what: str) -> None:
         if self._was_refused_before_report or self.clock.boottime() > self.lease_ends_at:
