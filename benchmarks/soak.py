@@ -9,7 +9,8 @@ What is counted in the end, and must be zero:
 
 results lost     A handler leaves a ticket as the last thing it does.  Its attempt must have a report that the server
                  accepted, or the server must have ended the attempt itself: a cancelled run, a lease that a fault let
-                 run out, a lease that ran out after the supervisor had been killed between the ticket and the report.
+                 run out, a lease that ran out because the supervisor was killed within four seconds of the ticket,
+                 before the outcome was reported or on disk.
 jobs stuck       Runs that are still active when nothing was submitted for a while.
 orphans          Processes that wear the mark of one of the supervisors after the last one has ended.
 descriptors      More open descriptors of the supervisor at rest than when its last process had warmed up.
@@ -76,8 +77,13 @@ class Findings:
             f"{self.descriptors} descriptors leaked": self.descriptors > 0,
             f"the parent grew by {self.growth / 2**20:.1f} MiB": self.growth >= MOST_GROWTH,
             f"the supervisor ended with exit code {self.exit_code}": self.exit_code,
+            "nothing was tried: no fault, no process killed, or no result": not self._has_tried,
         }
         return [sentence for sentence, is_so in found.items() if is_so]
+
+    @property
+    def _has_tried(self) -> bool:
+        return bool(self.faults and self.mischief.get("child") and self.accounts.reported)
 
     def rows(self) -> dict[str, str]:
         """The figures, by name."""

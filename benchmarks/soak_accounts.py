@@ -10,6 +10,9 @@ from pathlib import Path
 
 LEEWAY = 1.0
 """Seconds by which the time of a file and that of a signal may differ."""
+UNKEPT = 4.0
+"""Seconds from a ticket until the outcome is on disk at the latest: the half that the supervisor was told, the two for
+which it may be stopped meanwhile, and what a busy machine takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,8 @@ class Accounts:
     """How the attempts whose handler finished were settled.
 
     `reported` ones were accepted by the server.  The server itself had ended those that are `cancelled` or `expired`.
-    `killed` ones ran out while the supervisor that had them was killed before it could report.  All others are lost.
+    `killed` ones ran out because the supervisor that had them was killed before it had reported or kept them.  All
+    others are lost.
     """
 
     jobs: int
@@ -40,7 +44,7 @@ def settle(database: Path, tickets: Path, expired_by_fault: set[str], killed_at:
     rest = finished.keys() - reported
     by_server = {name for name in rest if name in expired_by_fault or ends.get(name, ("", 0.0))[0] == "run_cancelled"}
     silent = {name for name in rest - by_server if name in ends and ends[name][0] == "liveness_timeout"}
-    killed = {name for name in silent if any(finished[name] - LEEWAY < at < ends[name][1] for at in killed_at)}
+    killed = {name for name in silent if any(-LEEWAY < at - finished[name] < UNKEPT for at in killed_at)}
     lost = tuple(sorted(rest - by_server - killed))
     return Accounts(jobs, stuck, len(finished), len(finished) - len(rest), len(by_server), len(killed), lost)
 

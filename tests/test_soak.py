@@ -16,7 +16,8 @@ FINE = Accounts(jobs=3, stuck=0, finished=2, reported=2, ended_by_server=0, kill
 
 
 def findings(**changes: object) -> Findings:
-    fine = {"seconds": 1.0, "faults": {}, "mischief": {}, "exit_code": 0, "orphans": 0, "descriptors": 0, "growth": 0.0}
+    tried = {"faults": {"hang": 1}, "mischief": {"child": 1}}
+    fine = tried | {"seconds": 1.0, "exit_code": 0, "orphans": 0, "descriptors": 0, "growth": 0.0}
     return Findings(**{"accounts": FINE} | fine | changes)  # type: ignore[arg-type]
 
 
@@ -37,6 +38,7 @@ def test_a_short_soak_loses_no_result_and_leaves_nothing_behind() -> None:
         ({"growth": MOST_GROWTH}, "the parent grew by 5.0 MiB"),
         ({"exit_code": 6}, "the supervisor ended with exit code 6"),
         ({"accounts": Accounts(3, 1, 2, 2, 0, 0, ())}, "1 jobs stuck"),
+        ({"mischief": {}}, "nothing was tried: no fault, no process killed, or no result"),
         ({"accounts": Accounts(3, 0, 2, 1, 0, 0, ("j.1",))}, "1 results lost: j.1"),
     ],
 )
