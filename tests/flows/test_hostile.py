@@ -377,8 +377,8 @@ async def test_a_flood_of_events_delays_no_other_jobs_heartbeats(state: Path) ->
     beats = dispenser.beats["other"]
     assert [json.loads(report)["status"] for report in reports] == ["completed", "failed"]
     assert during > 100  # the flood went on meanwhile
-    assert len(beats) >= 2
-    assert max(later - earlier for earlier, later in pairwise(beats)) < 3.5
+    assert len(beats) >= 5  # seven are due
+    assert sorted(later - earlier for earlier, later in pairwise(beats))[len(beats) // 2] < 0.4  # one is due each 0.2 s
 
 
 async def test_a_result_of_256_mib_passes_through_without_being_held(state: Path) -> None:
