@@ -15,7 +15,10 @@ from tests.browser import Browser, started
 from tests.harness import GENEROUS, event, finished_job, logged, program, reports, start_job
 
 # The browser of the other tests of pages is not to be at work at the same time.
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.asyncio(loop_factories=["uvloop"]),  # what the program runs on
+]
 
 TOKEN = "a token of the tests"
 

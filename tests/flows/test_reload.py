@@ -35,6 +35,8 @@ from tests.harness import (
     zygote_of,
 )
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
+
 TELLS = """
 import time
 from pathlib import Path

@@ -33,6 +33,8 @@ from tests.harness import (
     supervising,
 )
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
+
 
 @pytest.fixture
 async def server() -> AsyncIterator[DevServer]:

@@ -22,6 +22,8 @@ from supervisor.configuration import require_watchfiles
 from supervisor.devserver.app import DevServer
 from tests.harness import finished_job, is_alive, logged, program, reports, result_of, start_job, started
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
+
 HANDLER = """
 import time
 from supervisor import Context, handler
