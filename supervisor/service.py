@@ -60,6 +60,8 @@ MEMORY_INTERVAL = 1.0
 LAST_REPORTS = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
 
+KEY_PATIENCE = 1.0
+"""Seconds in which a key file that is empty, or not there, is looked at again."""
 YOUNG_OBJECTS = 5_000
 """How many more objects there are when the garbage collector looks for cycles among them; Python's default is 700."""
 LAST_WORDS = 5.0
@@ -213,13 +215,21 @@ class Service:
         destination = Destination(settings.base_url, settings.project)
         return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after, self._ledger)
 
-    def _reread(self) -> str:
-        """The key as it is now, after the server has refused it; the one that we have when there is none to read."""
-        try:
-            return self._sources.read_key()
-        except ConfigError as error:
-            log.error("the API key cannot be read again", error=str(error))
-            return self._token
+    async def _reread(self) -> str | None:
+        """The key as it is now, after the server has refused it; None when there is none to be read.
+
+        Not at the first look: whoever replaces it may be in the middle of that.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + KEY_PATIENCE
+        while True:
+            try:
+                return self._sources.read_key()
+            except ConfigError as error:
+                if loop.time() >= give_up_at:
+                    log.error("the API key cannot be read again", error=str(error))
+                    return None
+            await asyncio.sleep(KEY_PATIENCE / 10)
 
     async def _serve(self, plant: Plant, operations: Operations, replay: Replay) -> ExitCode:
         pool, herald = plant.pool, plant.herald

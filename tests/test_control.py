@@ -144,7 +144,16 @@ async def test_over_tcp_the_token_allows_the_rest(steered: Steered) -> None:
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("localhost:9", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("evil.example", 421), ("", 421), ("[", 421)],
+    [
+        ("localhost:9", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:80", 200),
+        (f"{socket.gethostname().upper()}:9187", 200),
+        ("evil.example", 421),
+        (f"{socket.gethostname()}.evil.example", 421),
+        ("", 421),
+        ("[", 421),
+    ],
 )
 async def test_a_name_that_is_not_ours_is_refused(steered: Steered, host: str, status: int) -> None:
     async with tcp(steered) as client:

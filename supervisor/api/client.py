@@ -59,6 +59,8 @@ class Account:
     worker_name: str = ""
 
 
+Reread = Callable[[], Awaitable[str | None]]
+"""Returns the key as it is now; None when there is none any more."""
 Reader = Callable[[aiohttp.ClientResponse], Awaitable[bytes]]
 """Reads the body of an answer."""
 
@@ -85,11 +87,11 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 class Client:
     """An open connection to one server; `async with`."""
 
-    def __init__(self, account: Account, token: str, reread: Callable[[], str] | None = None) -> None:
+    def __init__(self, account: Account, token: str, reread: Reread | None = None) -> None:
         """`reread` looks for the key again where it came from: a key may be rotated while we run."""
         self._account = account
         self._token = token
-        self._reread = reread or (lambda: token)
+        self._reread = reread
         jobs = f"{account.base_url.rstrip('/')}/v1/projects/{_segment(account.project)}/jobs"
         self._jobs_url = URL(jobs, encoded=True)
         self._claim_url = self._below_jobs("claim")
@@ -205,13 +207,13 @@ class Client:
                 raise TimeoutError
         except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
             raise Unavailable(in_words(error, url, seconds)) from error
-        if answer.status == 401 and self._is_renewed(used):
+        if answer.status == 401 and await self._is_renewed(used):
             return await self._send(session, method, url, body, seconds, read=read, headers=headers)
         return answer
 
-    def _is_renewed(self, used: str) -> bool:
-        if self._token == used:
-            self._use(self._reread())
+    async def _is_renewed(self, used: str) -> bool:
+        if self._token == used and self._reread is not None and (token := await self._reread()) is not None:
+            self._use(token)
         return self._token != used
 
     def _use(self, token: str) -> None:

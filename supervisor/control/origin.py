@@ -1,4 +1,4 @@
-"""Keeps out browsers that a page from elsewhere has made come here.  Pure.
+"""Keeps out browsers that a page from elsewhere has made come here.  No I/O; it knows this machine's name.
 
 An operator's browser reaches us from inside: by `--listen`, or by a tunnel to the control socket.  Any page that is
 open in it could ask us for things by our address, or by a name of its own that is turned to us (DNS rebinding).
@@ -7,6 +7,7 @@ open in it could ask us for things by our address, or by a name of its own that 
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -35,7 +36,7 @@ def _is_ours(header: str, listened_on: str) -> bool:
         name = urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return False
-    if name in ("localhost", listened_on.lower()):
+    if name in ("localhost", listened_on.lower(), socket.gethostname().lower()):
         return True
     try:
         ipaddress.ip_address(name)

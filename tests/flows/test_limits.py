@@ -185,8 +185,10 @@ async def test_a_rotated_key_is_taken_without_anybody_noticing(state: Path, tmp_
         port = int(server.url.rpartition(":")[2])
         keep = stack.pop_all()
     async with keep:
-        key_file.write_text("mbx_new")
+        key_file.write_text("")  # whoever writes a file may be seen in the middle of it
         async with DevServer(replace(settings, api_key="mbx_new", port=port)) as server:
+            await server.until(lambda: any(call.status == 401 for call in server.calls) or None, timeout=GENEROUS)
+            key_file.write_text("mbx_new")
             job = await finished_job(server, run)
             process.send_signal(signal.SIGTERM)
             code = await asyncio.wait_for(process.wait(), GENEROUS)
