@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import re
 import resource
 import signal
 import socket
+import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -504,3 +507,55 @@ async def test_the_key_is_masked_in_all_that_is_shown(server: DevServer, state: 
     assert "*** at reload" in status["code"]["error"]
     assert job["job_id"] == job_id
     assert KEY not in "".join([*texts, refused.err])
+
+
+class Terminal:
+    """A command on a terminal of its own, and what it has shown there."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._ours, theirs = os.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "supervisor", *arguments],
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "40"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
+        os.set_blocking(self._ours, False)
+        self.shown = b""
+
+    def press(self, key: bytes) -> None:
+        os.write(self._ours, key)
+
+    async def until(self, text: str) -> None:
+        """Wait until it shows `text` that it has not shown before."""
+        seen = len(self.shown)
+        async with asyncio.timeout(GENEROUS):
+            while text.encode() not in self.shown[seen:]:
+                with contextlib.suppress(BlockingIOError):
+                    self.shown += os.read(self._ours, 65536)
+                await asyncio.sleep(0.02)
+
+    async def ended(self) -> int:
+        code = await asyncio.to_thread(self.process.wait, GENEROUS)
+        os.close(self._ours)
+        return code
+
+
+async def test_the_status_is_shown_anew_until_ctrl_c_or_the_end_of_the_program(server: DevServer, state: Path) -> None:
+    async with watched(server, state) as (run_id, job):
+        watching = Terminal("status", "--watch", "--state-dir", str(state))
+        await watching.until(job)
+        await server.cancel_run(run_id)
+        await watching.until("Cancelled")
+        watching.press(b"\x03")
+        assert await watching.ended() == 0
+
+        watching = Terminal("status", "--watch", "--state-dir", str(state))
+        await watching.until(job)
+        await run("drain", state=state)
+        await watching.until("no supervisor")
+        assert await watching.ended() == 1
