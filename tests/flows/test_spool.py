@@ -356,7 +356,7 @@ async def test_the_spool_is_listed_and_sent_by_hand(server: DevServer, state: Pa
 
 
 @pytest.mark.parametrize("result", [b"", b"1", b'{"a":1}', b'"done"', b"[\n1\n]"])
-def test_of_a_result_nothing_else_is_shown(state: Path, result: bytes) -> None:
+async def test_of_a_result_nothing_else_is_shown(state: Path, result: bytes) -> None:
     encoded = Succeeded(base64.b64encode(result))  # with and without padding at its end
     entry = Spool(state).keep(Destination("https://x.example", "acme"), Fence("w", "j", 1), "render", encoded)
     assert entry is not None
@@ -365,7 +365,7 @@ def test_of_a_result_nothing_else_is_shown(state: Path, result: bytes) -> None:
     assert spool_command(state, "show", "j").stdout.endswith(f"status   completed\n\n{result.decode()}\n")
 
 
-def test_an_outcome_is_shown_and_dropped_by_any_of_its_names(state: Path) -> None:
+async def test_an_outcome_is_shown_and_dropped_by_any_of_its_names(state: Path) -> None:
     spool = Spool(state)
     entry = spool.keep(
         Destination("https://x.example", "acme"), Fence("w", "job/1", 2), "render", Succeeded(b"eyJhIjoxfQ==")

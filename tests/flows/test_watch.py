@@ -97,7 +97,7 @@ async def test_after_a_reload_the_folders_of_the_new_settings_are_watched(
         assert result_of(reports(server, job.id)[0]) == "new"
 
 
-def test_without_the_package_nothing_can_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_package_nothing_can_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
     with pytest.raises(ConfigError, match=r"pip install 'mobius-supervisor\[watch\]'"):
