@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import re
 import resource
 import signal
 import socket
-import subprocess
 import sys
-import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -41,6 +38,7 @@ from tests.harness import (
     result_of,
     start_job,
 )
+from tests.terminal import on_a_terminal
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # the program brings its own loop; ours does not matter
 
@@ -513,17 +511,7 @@ class Terminal:
     """A command on a terminal of its own, and what it has shown there."""
 
     def __init__(self, *arguments: str) -> None:
-        self._ours, theirs = os.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor", *arguments],
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "40"},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(theirs)
+        self.process, self._ours = on_a_terminal(arguments, TERM="xterm", COLUMNS="160", LINES="40")
         os.set_blocking(self._ours, False)
         self.shown = b""
 

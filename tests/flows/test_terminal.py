@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
-import sys
-import termios
 from pathlib import Path
 
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
 from tests.harness import HANDLERS, KEY, PROJECT, event, finished_job, logged, start_job
+from tests.terminal import on_a_terminal
 
 
-def on_a_terminal(url: str, state: Path) -> tuple[subprocess.Popen[bytes], int]:
+def serving(url: str, state: Path) -> tuple[subprocess.Popen[bytes], int]:
     """The program with a terminal of its own, and that terminal's other side; its log goes to `state/log`."""
     state.mkdir()
-    ours, theirs = os.openpty()
+    arguments = ["--workers=1", f"--handlers={HANDLERS}", f"--state-dir={state}"]
     with (state / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor", "--workers=1", f"--handlers={HANDLERS}", f"--state-dir={state}"],
-            env={**os.environ, "MOBIUS_API_KEY": KEY, "MOBIUS_BASE_URL": url, "PROJECT": PROJECT},
-            stdin=theirs,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-    os.close(theirs)
-    return process, ours
+        return on_a_terminal(arguments, output=log, MOBIUS_API_KEY=KEY, MOBIUS_BASE_URL=url, PROJECT=PROJECT)
 
 
 async def test_ctrl_z_pauses_and_a_hang_up_drains_however_often_it_is_told(server: DevServer, state: Path) -> None:
-    process, terminal = on_a_terminal(server.url, state)
+    process, terminal = serving(server.url, state)
     with process:
         try:
             run = await start_job(server, "shows", {"until": str(state / "go")})
