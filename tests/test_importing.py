@@ -360,3 +360,17 @@ def test_what_handlers_import_is_small_and_safe_to_fork():
     ).stdout
 
     assert not {"asyncio", "aiohttp", "uvloop", "click", "psutil", "structlog"} & set(loaded.split())
+
+
+def test_what_every_user_may_change_is_warned_about_and_served(tmp_path):
+    write(tmp_path, mine=serving("mine"))
+    file = tmp_path / "mine.py"
+    tmp_path.chmod(0o777)
+    file.chmod(0o666)
+
+    imported = import_in_a_process(tmp_path)
+
+    assert actions(imported) == ["mine"]
+    assert imported.warnings == tuple(
+        f"{path} can be changed by every user of this machine: chmod o-w is safer" for path in (tmp_path, file)
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import stat
 import sys
 import threading
 import traceback
@@ -43,10 +44,12 @@ def import_handlers(folders: Sequence[Path]) -> Imported:
     modules, unusable = _choose([module for folder in present for module in _modules_in(folder)])
     problems = missing + unusable
     sys.path[:0] = [str(folder) for folder in present if str(folder) not in sys.path]
-    warnings: list[str] = []
+    warnings = [warning for folder in present if (warning := _open_door(folder)) is not None]
     with _no_bytecode():
         for module in modules:
             threads = set(threading.enumerate())
+            if (warning := _open_door(module.file)) is not None:
+                warnings.append(warning)
             problems.extend(_import(module))
             warnings.extend(_thread_warning(module, thread) for thread in set(threading.enumerate()) - threads)
     registry.keep(_is_loaded)
@@ -136,6 +139,14 @@ def _import(module: _Module) -> list[Problem]:
         _unload(module.name)
         return [_import_problem(module, error)]
     return []
+
+
+def _open_door(path: Path) -> str | None:
+    """A warning if anybody may change what is to be imported.  It is served: some images have such modes everywhere."""
+    with suppress(OSError):
+        if path.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+            return f"{path} can be changed by every user of this machine: chmod o-w is safer"
+    return None
 
 
 def _thread_warning(module: _Module, thread: threading.Thread) -> str:
