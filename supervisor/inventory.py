@@ -74,10 +74,11 @@ def state_dir_of(environment: Mapping[str, str], home: Path) -> Path:
         return own
     present = [path for path in (own, *of_services(LIB)) if os.path.lexists(path)]
     ours = [path for path in present if not is_barred(path)]
-    if len(ours) > 1:
-        raise ConfigError(f"several supervisors keep outcomes here, name one by --state-dir: {_listed(ours)}")
+    keeping = [path for path in ours if Spool(path).find(*Shelf)]
+    if len(keeping) > 1:
+        raise ConfigError(f"several supervisors keep outcomes here, name one by --state-dir: {_listed(keeping)}")
     if ours:
-        return ours[0]
+        return (keeping or ours)[0]
     if present:
         raise ConfigError(f"the outcomes are not yours to look at: you may not read {_listed(present)}")
     return own

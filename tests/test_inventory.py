@@ -9,6 +9,11 @@ import pytest
 from supervisor import inventory
 from supervisor.config import ConfigError
 from supervisor.inventory import state_dir_of
+from supervisor.job import Fence, Succeeded
+from supervisor.spool import Spool
+from supervisor.spoolfile import Destination
+
+DESTINATION = Destination("http://nowhere", "acme")
 
 
 @pytest.fixture
@@ -46,9 +51,25 @@ def test_what_the_environment_names_is_not_searched_for(tmp_path: Path, services
     assert found(tmp_path, STATE_DIRECTORY="/var/lib/b:/c") == Path("/var/lib/b")
 
 
-def test_of_several_one_is_to_be_named(tmp_path: Path, services: Path, own: Path) -> None:
+def keep_an_outcome(state: Path) -> None:
+    entry = Spool(state).keep(DESTINATION, Fence("worker", "job", 1), "echo", Succeeded(None))
+    assert entry is not None
+    entry.close()
+
+
+def test_of_several_it_is_the_one_that_keeps_outcomes(tmp_path: Path, services: Path, own: Path) -> None:
     own.mkdir(parents=True)
     (services / "mobius-supervisor").mkdir()
+    assert found(tmp_path) == own
+
+    keep_an_outcome(services / "mobius-supervisor")
+
+    assert found(tmp_path) == services / "mobius-supervisor"
+
+
+def test_of_several_that_keep_outcomes_one_is_to_be_named(tmp_path: Path, services: Path, own: Path) -> None:
+    for state in (own, services / "mobius-supervisor"):
+        keep_an_outcome(state)
     (services / "mobius-supervisor-private").mkdir()
 
     with pytest.raises(ConfigError, match=f"name one by --state-dir: {own}, {services}/mobius-supervisor$"):

@@ -56,9 +56,9 @@ class Installation:
         self._box.write(f"{self._settings}/env", "".join(lines))
 
     def command(self, *arguments: str) -> str:
-        """What `mobius-supervisor …` prints for root."""
+        """What `mobius-supervisor …` prints for root, who has never run one of his own."""
         paths = [f"{name}={value}" for name, value in PATHS.items()]
-        return self._box.run("env", *paths, f"{OPT}/.venv/bin/{NAME}", *arguments)
+        return self._box.run("env", "HOME=/nowhere", *paths, f"{OPT}/.venv/bin/{NAME}", *arguments)
 
     def systemctl(self, *arguments: str, check: bool = True) -> str:
         """`systemctl VERB …` of it."""
