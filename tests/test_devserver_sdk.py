@@ -14,6 +14,8 @@ from deepnoodle.mobius._api import models  # the published models are its contra
 
 from tests.devserver_fixtures import PROJECT, calls_named, running, spec
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
+
 
 @pytest.fixture
 async def served():

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import structlog
 
 from supervisor.api.client import Account, Client
@@ -19,6 +20,8 @@ from supervisor.server import Unavailable
 from supervisor.spool import Spool
 from supervisor.spoolfile import Destination
 from tests.harness import GENEROUS, KEY, PROJECT, calls, start_job
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
 
 WORKER = "worker 1"
 BYTES = range(600)

@@ -16,6 +16,8 @@ from supervisor.devserver.journal import Call, HangUp
 from supervisor.process.readiness import readable
 from tests.harness import calls, event, finished_job, reports, result_of, start_job, supervising
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
+
 STUBBORN = ["python-loop", "c-call", "ignores-sigterm", "with-subprocess", "with-own-session", "with-daemon"]
 
 

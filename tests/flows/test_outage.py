@@ -13,6 +13,8 @@ from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call, HangUp, LoseAnswer
 from tests.harness import calls, events, finished_job, reports, start_job, supervising
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
+
 
 def misbehave(server: DevServer, name: str, times: int, what: Any) -> list[Call]:
     """Have the first calls of one kind go wrong: `what` is an exception to raise, or makes an answer."""
