@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from dataclasses import dataclass
 
-from supervisor.process.kernel import children_of
+from supervisor.process.kernel import children_of, has_ended, kill_child
 
 PATIENCE = 5.0
 """Seconds that one may live on after its SIGKILL; the parent tries again, and then lets it be."""
@@ -37,8 +36,8 @@ def end_all() -> Ended:
         pids = set(children_of(os.getpid())) - spared
         if not pids and spared:
             break
-        alive = {pid for pid in pids if not _has_ended(pid)}
-        refused = {pid for pid in pids if not _kill(pid)}
+        alive = {pid for pid in pids if not has_ended(pid)}
+        refused = {pid for pid in pids if not kill_child(pid)}
         for pid in pids:
             if pid not in refused and _reap(pid, give_up_at):
                 killed += pid in alive
@@ -56,21 +55,10 @@ def exist() -> bool:
     return True
 
 
-def _kill(pid: int) -> bool:
-    """SIGKILL to our child `pid`; False when it is not ours to kill."""
-    try:
-        os.kill(pid, signal.SIGKILL)  # no race on the pid: nobody but us can reap it
-    except PermissionError:  # it runs as another user: left behind by a `sudo`, say
-        return _has_ended(pid)
-    except ProcessLookupError:
-        return True
-    return True
-
-
 def _reap(pid: int, give_up_at: float) -> bool:
     """Wait until our child `pid` has ended, and reap it; False when that takes too long."""
     pause = SHORTEST_PAUSE
-    while not _has_ended(pid):
+    while not has_ended(pid):
         if time.monotonic() > give_up_at:
             return False
         time.sleep(pause)
@@ -78,10 +66,3 @@ def _reap(pid: int, give_up_at: float) -> bool:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     return True
-
-
-def _has_ended(pid: int) -> bool:
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True

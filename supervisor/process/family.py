@@ -10,16 +10,15 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 from typing import Protocol
 
 import structlog
 
 from supervisor.process.cgroup import Cgroup, NoCgroup
 from supervisor.process.delegation import Delegation
-from supervisor.process.kernel import become_subreaper, children_of
+from supervisor.process.kernel import become_subreaper, children_of, has_ended, kill_child
 from supervisor.process.lineage import is_of_a_job
-from supervisor.process.lost import Lost, has_ended, reap_at_once
+from supervisor.process.lost import Lost, reap_at_once
 from supervisor.process.mark import new_mark
 from supervisor.process.readiness import readable
 from supervisor.process.reserve import Reserve
@@ -91,7 +90,7 @@ class Family:
         # A leftover's own children come to us only when it is dead: hence the loop.
         while strays := await self._strays_at_last():
             began_at = asyncio.get_running_loop().time()
-            refused = {pid for pid in strays if not _kill(pid)}
+            refused = {pid for pid in strays if not kill_child(pid)}
             for pid in strays:
                 patience, why = (MOMENT, "it is another user's") if pid in refused else (self.patience, "SIGKILL fails")
                 swept += await self._reap(pid, began_at + patience, why)
@@ -134,17 +133,6 @@ class Family:
         for member in tuple(self._members):
             member.catch_up()
         return {member.pid for member in self._members}
-
-
-def _kill(pid: int) -> bool:
-    """SIGKILL to our child `pid`; False when it is not ours to kill."""
-    try:
-        os.kill(pid, signal.SIGKILL)  # no race on the pid: nobody but us can reap it
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # it runs as another user: left behind by a `sudo`, say
-        return has_ended(pid)
-    return True
 
 
 async def reap(pid: int) -> bool:

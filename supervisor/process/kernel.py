@@ -119,6 +119,25 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
+def kill_child(pid: int) -> bool:
+    """SIGKILL to our child `pid`; False when it lives and is not ours to kill."""
+    try:
+        os.kill(pid, signal.SIGKILL)  # no race on the pid: nobody but us can reap it
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it runs as another user: left behind by a `sudo`, say
+        return has_ended(pid)
+    return True
+
+
+def has_ended(pid: int) -> bool:
+    """Whether our child `pid` is a zombie, or is not our child any more (waitid(2))."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
 def bytes_waiting(descriptor: int) -> int:
     """How many bytes can be read from a pipe or stream socket now (FIONREAD(2const))."""
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)

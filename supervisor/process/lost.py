@@ -12,6 +12,8 @@ import os
 
 import structlog
 
+from supervisor.process.kernel import has_ended
+
 log = structlog.get_logger("family")
 
 POLL = 1.0
@@ -48,14 +50,6 @@ class Lost:
                 self._pids.discard(pid)
                 log.info("a process that could not be ended has ended", pid=pid)
         self._look_later()
-
-
-def has_ended(pid: int) -> bool:
-    """Whether our child `pid` is a zombie, or is not our child any more."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True
 
 
 def reap_at_once(pid: int) -> bool:
