@@ -27,6 +27,8 @@ class BlockingPipe(Generic[Message]):
         self._descriptors: list[int] = []
         # A handler may emit from several threads; frames must not be mixed.
         self._sending = threading.Lock()
+        self._readable = select.poll()
+        self._readable.register(end, select.POLLIN)
         self._identity = self._look()
 
     def fileno(self) -> int:
@@ -43,6 +45,9 @@ class BlockingPipe(Generic[Message]):
     def receive(self) -> Message | None:
         """The next message; None at the end of file."""
         while not self._received:
+            # Not in recvmsg(2): the kernel would wake us also when the peer reads what we have sent, which takes the
+            # peer longer than the read itself.
+            self._readable.poll()
             data, descriptors, _ = receive(self._socket, READ_SIZE)
             if not data:
                 return None
@@ -53,9 +58,7 @@ class BlockingPipe(Generic[Message]):
     @property
     def has_more(self) -> bool:
         """Whether `receive` need not wait."""
-        waiting = select.poll()
-        waiting.register(self._socket, select.POLLIN)
-        return bool(self._received) or bool(waiting.poll(0))
+        return bool(self._received) or bool(self._readable.poll(0))
 
     def take_descriptor(self) -> int:
         """The oldest descriptor that came along; raise OSError when the kernel had no room for it here."""
