@@ -15,10 +15,12 @@ class Interruptible:
     A block that was ended is left without an error, in the middle.
     """
 
-    __slots__ = ("_alarm", "_alarms", "_is_cut", "_others", "_task")
+    __slots__ = ("_after", "_alarm", "_alarms", "_is_cut", "_others", "_task")
 
-    def __init__(self, alarms: Alarms) -> None:
+    def __init__(self, alarms: Alarms, after: float | None = None) -> None:
+        """It is ended `after` so many seconds, if that is not said later."""
         self._alarms = alarms
+        self._after = after
         self._alarm: Alarm | None = None
         self._task: asyncio.Task[Any] | None = None  # while it is inside
         self._others = 0
@@ -28,7 +30,7 @@ class Interruptible:
         """End the block in so long, if anybody is inside and it is not over by then; it counts what is said last."""
         if self._task is not None and not self._is_cut:
             if self._alarm is not None:
-                self._alarm.cancel()
+                self._alarms.cancel(self._alarm)
             self._alarm = self._alarms.after(seconds, self._cut)
 
     def end(self) -> None:
@@ -37,9 +39,11 @@ class Interruptible:
             self._cut()
 
     def __enter__(self) -> Interruptible:
-        self._task = asyncio.current_task()
-        assert self._task is not None
-        self._others = self._task.cancelling()
+        self._task = task = asyncio.current_task(self._alarms.loop)
+        assert task is not None
+        self._others = task.cancelling()
+        if self._after is not None:
+            self._alarm = self._alarms.after(self._after, self._cut)
         return self
 
     def __exit__(
@@ -48,7 +52,7 @@ class Interruptible:
         """Swallow the cancellation by which the block was ended, unless the task is to end as a whole."""
         task, self._task = self._task, None
         if self._alarm is not None:
-            self._alarm.cancel()
+            self._alarms.cancel(self._alarm)
             self._alarm = None
         if not self._is_cut:
             return False

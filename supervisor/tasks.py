@@ -58,7 +58,7 @@ class Alongside(asyncio.TaskGroup):
     def start_after(self, delay: float, helper: Helper) -> None:
         """Run `helper` in `delay` seconds, unless the block is over by then."""
         if len(self._set) >= MOST_ALARMS:  # a long block, which sets one after the other
-            self._set = [alarm for alarm in self._set if alarm.is_set]
+            self._set = [alarm for alarm in self._set if self._alarms.is_set(alarm)]
         self._set.append(self._alarms.after(delay, partial(self.start, helper)))
 
     async def __aexit__(
@@ -66,7 +66,7 @@ class Alongside(asyncio.TaskGroup):
     ) -> None:
         self.is_over = True
         for alarm in self._set:
-            alarm.cancel()
+            self._alarms.cancel(alarm)
         if not self._is_used:
             return  # as that of most jobs: there is nobody to wait for
         for task in tuple(self._helpers):

@@ -41,7 +41,7 @@ async def test_alarms_ring_in_any_order_of_setting():
 
 async def test_a_cancelled_alarm_does_not_ring_and_the_next_one_does():
     alarms, heard, last = Alarms(), [], asyncio.Event()
-    alarms.after(0.01, lambda: heard.append("cancelled")).cancel()
+    alarms.cancel(alarms.after(0.01, lambda: heard.append("cancelled")))
     alarms.after(0.05, last.set)
 
     await asyncio.wait_for(last.wait(), GENEROUS)
@@ -51,7 +51,7 @@ async def test_a_cancelled_alarm_does_not_ring_and_the_next_one_does():
 
 async def test_one_that_rings_may_cancel_another_that_is_due():
     alarms, heard, last = Alarms(), [], asyncio.Event()
-    alarms.after(0.01, lambda: other.cancel())
+    alarms.after(0.01, lambda: alarms.cancel(other))
     other = alarms.after(0.01, lambda: heard.append("other"))
     alarms.after(0.05, last.set)
 
@@ -70,10 +70,10 @@ async def test_one_that_rings_may_set_the_next():
 async def test_a_thousand_alarms_that_are_taken_back_cost_one_timer(monkeypatch):
     loop = asyncio.get_running_loop()
     timers, alarms = [], Alarms()
-    monkeypatch.setattr(alarms, "_loop", Counting(loop, timers))
+    monkeypatch.setattr(alarms, "loop", Counting(loop, timers))
 
     for _ in range(1000):
-        alarms.after(LONG, lambda: None).cancel()
+        alarms.cancel(alarms.after(LONG, lambda: None))
 
     assert len(timers) == 1
     timers[0].cancel()

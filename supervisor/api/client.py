@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +45,7 @@ LARGEST_CLAIM = 256 * 1024 * 1024
 LONGEST_RETRY_AFTER = 600.0
 """Seconds; a server that names more is asked again after these."""
 CHUNK = 256 * 1024
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 SILENCE = 25
 """Seconds after which a connection whose other end acknowledges nothing is given up: most of all, an open poll's."""
 
@@ -196,8 +198,7 @@ class Client:
         data = body() if callable(body) else body
         try:
             # For all of it, not only for each read: a server that sends a byte now and then must not hold us.
-            with Interruptible(self._alarms) as patience:
-                patience.end_in(seconds)
+            with Interruptible(self._alarms, after=seconds):
                 response = await session.request(method, url, data=data, headers=headers, allow_redirects=False)
                 if (whole := None if callable(body) else _at_hand(response)) is None:
                     async with response:
@@ -307,6 +308,6 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 def _segment(text: str) -> str:
     """`text` as one segment of a path; `.` and `..` are no way to another path."""
-    if text.isascii() and text.isidentifier():  # most ids are
+    if _PLAIN(text):  # most ids are
         return text
     return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
