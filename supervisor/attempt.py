@@ -13,24 +13,23 @@ from typing import Any
 
 from supervisor.alarms import Alarms
 from supervisor.courier import Courier
-from supervisor.forwarding import SOON, Forwarding
-from supervisor.handler_log import HandlerLog
 from supervisor.heart import Heart, look_twice
 from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.lease import Lease, LeaseLost
-from supervisor.ledger import ExitReason, Ledger
+from supervisor.ledger import ExitReason
 from supervisor.limits import Limits
-from supervisor.log import known_level, tells
+from supervisor.log import tells
 from supervisor.outcome import CANCELLED, NOT_BEGUN, SHUTDOWN, Label, Stop, decide, labelled, over_memory, timed_out
 from supervisor.process.child import Child, ChildDied, ChildLost
 from supervisor.process.kernel import boottime
 from supervisor.process.messages import Run
 from supervisor.process.usage import Usage, tree_memory
 from supervisor.report import Refused, Report, Reporter
-from supervisor.server import JobServer
 from supervisor.shown import first_line, job_status
+from supervisor.speech import Speech
 from supervisor.status import JobStatus, Recent
 from supervisor.stopping import Stopping, terminate_then_kill
+from supervisor.surroundings import Rules
 from supervisor.tasks import Alongside
 from supervisor.unborn import UNBORN, Unborn
 
@@ -49,55 +48,48 @@ Birth = Callable[[], Coroutine[Any, Any, Child]]
 class Attempt:
     """From a claimed job to its settled report."""
 
+    # What most attempts never have, or only in the end.
+    _seconds: float | None = None  # that it took, once it is over
+    _speech: Speech | None = None  # of its handler, once it has said something
+    _ran = False
+    _child_is_spent = False
+    _told_nothing = False
+    _has_left_files = True  # unless its child says otherwise
+    _is_quick = True  # so far
+    _waiting: asyncio.Task[Child] | None = None  # for a child
+    _told: Outcome | None = None
+    _is_delivering = False  # its last events
+    _report: Report | None = None
+    _reported: Outcome | None = None
+
     def __init__(
         self,
         job: Job,
         *,
-        fence: Fence,
         lease: Lease,
         child: Child | None,
-        server: JobServer,
         reporter: Reporter,
-        ledger: Ledger,
+        rules: Rules,
         limits: Limits,
         workdir: str,
         alarms: Alarms,
         log: Any,
-        mask: Callable[[str], str] = str,
-        forwards_output: bool = False,
         claimed_at: float,
         now: Callable[[], float] = boottime,
     ) -> None:
         """`claimed_at` is a time of the clock `now`; `child` is None when there is none yet."""
         self.job = job
-        self._fence = fence
+        self._fence = Fence(rules.worker_id, job.job_id, job.attempt)
         self._lease = lease
         self._child: Child | Unborn = UNBORN if child is None else child
-        self._server = server
         self._reporter = reporter
-        self._ledger = ledger
+        self._rules = rules
         self._limits = limits
         self._workdir = workdir
         self._log = log
-        self._mask = mask
-        self._forwarding = Forwarding(claimed_at) if forwards_output else None
         self._now = now
         self._began_at = claimed_at
-        self._seconds: float | None = None  # that it took, once it is over
-        self._courier: Courier | None = None  # none before the first event
-        self._handler_log: HandlerLog | None = None  # none before the first line
         self._stopping = Stopping()
-        self._progress = b""
-        self._ran = False
-        self._child_is_spent = False
-        self._told_nothing = False
-        self._has_left_files = True  # unless its child says otherwise
-        self._is_quick = True  # so far
-        self._waiting: asyncio.Task[Child] | None = None  # for a child
-        self._told: Outcome | None = None
-        self._is_delivering = False  # its last events
-        self._report: Report | None = None
-        self._reported: Outcome | None = None
         self._beside = Alongside(alarms)
 
     def __repr__(self) -> str:
@@ -133,9 +125,9 @@ class Attempt:
     @property
     def killed_its_child(self) -> bool:
         """Whether its child died, and not because we wanted it to, or had told the kernel when to kill it."""
-        is_wanted = self._stopping.is_under_way or self._lease.is_lost
-        is_at_limit = self._child.ending is not None and self._child.ending.is_at_limit
-        return self._ran and self._told_nothing and not is_wanted and not is_at_limit
+        if not self._told_nothing or self._stopping.is_under_way or self._lease.is_lost:
+            return False
+        return self._child.ending is None or not self._child.ending.is_at_limit
 
     @property
     def has_left_files(self) -> bool:
@@ -161,11 +153,11 @@ class Attempt:
             lease=self._lease,
             limits=self._limits,
             elapsed=now - self._began_at,
-            progress=self._progress,
+            progress=self._speech.progress if self._speech is not None else b"",
             stop=self._stopping.why,
             beat_overdue=not self.is_beating(now),
             usage=usage,
-            mask=self._mask,
+            mask=self._rules.mask,
             now=now,
         )
 
@@ -183,6 +175,8 @@ class Attempt:
 
     @property
     def _label(self) -> Label:
+        if isinstance(self._reported, Succeeded):
+            return Label.COMPLETED
         if self._reported is None:
             return Label.LEASE_LOST if self._lease.is_lost else Label.FAILED
         stop, ending = self._stopping.why, self._child.ending
@@ -190,7 +184,7 @@ class Attempt:
 
     async def stack(self) -> str:
         """The Python stack of its child as it is now; raise `TimeoutError` when the child cannot write it."""
-        return self._mask(await self._child.stack())
+        return self._rules.mask(await self._child.stack())
 
     async def run(self, refusal: Failed | None = None, child_for_it: Birth | None = None) -> None:
         """Run the job and report it; or report `refusal` instead of running it.  `child_for_it` is waited for.
@@ -199,15 +193,18 @@ class Attempt:
         """
         async with self._beside:
             # Not only when the first beat is due: a suspend before it would be noticed that late.
-            quick = min(QUICK, self._reporter.spool_after or QUICK)
-            first_look_after = min(quick, self._lease.next_beat_at - self._began_at)
+            first_look_after = min(self._quick, self._lease.next_beat_at - self._began_at)
             if first_look_after <= 0:  # it was granted long before we saw it
-                self._lease.check(self._now())
+                self._check_lease()
             self._beside.start_after(first_look_after, self._look_after_it)
             if child_for_it is not None and refusal is None:
                 await self._wait_for(child_for_it)
             told = refusal or await self._run_handler()
             await self._conclude(told)
+
+    @property
+    def _quick(self) -> float:
+        return min(QUICK, self._reporter.spool_after or QUICK)
 
     def stop(self, why: Stop) -> None:
         """Have the handler stopped, first politely; what it still says may count (see `outcome.decide`)."""
@@ -243,51 +240,44 @@ class Attempt:
         return self._lease.is_reporting
 
     def heard_event(self, event: Event) -> None:
-        if event.type == "progress":
-            self._progress = event.payload
-        if self._courier is None:
-            self._courier = Courier(
-                self._fence,
-                lease=self._lease,
-                server=self._server,
-                ledger=self._ledger,
-                tap=self._child,
+        self._its_speech.take_event(event)
+
+    def heard_log(self, level: int, text: str) -> None:
+        self._its_speech.take_log(level, text)
+
+    def heard_line(self, line: str) -> None:
+        self._its_speech.take_line(line)
+
+    @property
+    def _its_speech(self) -> Speech:
+        if self._speech is None:
+            self._speech = Speech(
+                self._new_courier,
+                rules=self._rules,
+                ledger=self._reporter.ledger,
+                stopping=self._stopping,
                 beside=self._beside,
                 log=self._log,
                 now=self._now,
             )
-        # While it is being stopped it is read on: an `emit` that waits would wait out the grace.
-        self._courier.take(event, hold_back=not self._stopping.is_under_way)
+        return self._speech
 
-    def heard_log(self, level: int, text: str) -> None:
-        self._ledger.log_bytes["log"] += len(text)
-        if self._handler_log is None:
-            self._handler_log = HandlerLog(self._now())
-        if self._handler_log.has_room(text, self._now()):
-            self._say_dropped()
-            self._log.log(known_level(level), text, logger="handler")
+    def _new_courier(self) -> Courier:
+        return Courier(
+            self._fence,
+            lease=self._lease,
+            server=self._reporter.server,
+            ledger=self._reporter.ledger,
+            tap=self._child,
+            beside=self._beside,
+            log=self._log,
+            now=self._now,
+        )
 
-    def _say_dropped(self) -> None:
-        """What its handler has logged too fast to be kept."""
-        if self._handler_log is not None and (dropped := self._handler_log.take_dropped()):
-            self._log.warning(dropped, logger="handler")
-
-    def heard_line(self, line: str) -> None:
-        self._ledger.log_bytes["output"] += len(line) + 1
-        self._log.info("printed", line=line)
-        if self._forwarding is not None:
-            if self._forwarding.is_empty:
-                self._beside.start_after(SOON, self._forward_soon)
-            has_room = self._courier is None or not self._courier.is_full
-            self._forwarding.add(self._mask(line), self._now(), has_room=has_room)
-
-    async def _forward_soon(self) -> None:
-        self._forward()
-
-    def _forward(self) -> None:
-        """Send what was printed so far."""
-        for event in self._forwarding.events() if self._forwarding else ():
-            self.heard_event(event)
+    @property
+    def _courier(self) -> Courier | None:
+        """Who has its events; None before the first one."""
+        return None if self._speech is None else self._speech.courier
 
     @property
     def _order(self) -> Run:
@@ -341,8 +331,8 @@ class Attempt:
         heart = Heart(
             self._fence,
             lease=self._lease,
-            server=self._server,
-            ledger=self._ledger,
+            server=self._reporter.server,
+            ledger=self._reporter.ledger,
             beside=self._beside,
             on_cancel=lambda: self.stop(CANCELLED),
             on_lost=lambda: self._child.kill_now(),  # which it may not have yet
@@ -372,11 +362,11 @@ class Attempt:
 
     async def _deliver_events(self) -> None:
         """Wait until the server has all events, which it refuses after the report."""
-        if self._courier is not None and not self._courier.is_idle:
+        if (courier := self._courier) is not None and not courier.is_idle:
             self._is_delivering = True
             if self._stopping.is_by_cancel:
                 self._beside.start(self._heed_cancel)
-            await self._courier.delivered()
+            await courier.delivered()
             self._is_delivering = False
 
     async def _heed_cancel(self) -> None:
@@ -390,19 +380,20 @@ class Attempt:
     def _decide(self, told: Outcome | None) -> Outcome:
         outcome = decide(told, stop=self._stopping.why, ending=self._child.ending)
         # A message may quote what was printed.
-        return Failed(outcome.error_type, self._mask(outcome.message)) if isinstance(outcome, Failed) else outcome
+        return Failed(outcome.error_type, self._rules.mask(outcome.message)) if isinstance(outcome, Failed) else outcome
 
     def _note_stop(self, since: float, told: Outcome | None) -> None:
         """It was stopped, and the child is gone: how long that took, and what did it."""
-        self._ledger.cancel_latency.observe(self._now() - since)
+        ledger = self._reporter.ledger
+        ledger.cancel_latency.observe(self._now() - since)
         ending = self._child.ending
         was_killed = ending is not None and ending.exit.signal == signal.SIGKILL
-        self._ledger.kill_stages["cooperative" if told is not None else "kill" if was_killed else "term"] += 1
+        ledger.kill_stages["cooperative" if told is not None else "kill" if was_killed else "term"] += 1
 
     async def _conclude(self, told: Outcome | None) -> None:
         """Deliver the events, then the outcome; whatever happens meanwhile, the outcome is not lost."""
-        self._forward()
-        self._say_dropped()
+        if self._speech is not None:
+            self._speech.end()
         self._told = told
         report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
@@ -411,7 +402,7 @@ class Attempt:
             else:
                 await self._make_certain(report, told)
             # It is checked before each send: after a suspend the replay may ask the server whether it still counts.
-            answer = await report.deliver(lambda: self._lease.check(self._now()))
+            answer = await report.deliver(self._check_lease)
         finally:
             try:
                 await report.end(is_ours=not self._lease.is_refused)
@@ -425,11 +416,14 @@ class Attempt:
         self._seconds = self._now() - self._began_at
         self._log_outcome(report.outcome, round(self._seconds, 3))
 
+    def _check_lease(self) -> None:
+        self._lease.check(self._now())
+
     @property
     def _is_plain(self) -> bool:
         """Whether nothing is left to be done or waited for before the report begins, as with most jobs."""
         is_soon = self._is_quick and self._reporter.spool_after > 0  # the first look has it kept, if it comes to that
-        return is_soon and self._courier is None and not self._stopping.is_under_way and not self._child_is_spent
+        return is_soon and self._speech is None and not self._child_is_spent and not self._stopping.is_under_way
 
     async def _make_certain(self, report: Report, told: Outcome | None) -> None:
         """Do what is to be done before the report begins; a cancel that comes meanwhile still counts."""

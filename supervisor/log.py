@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
+from supervisor.job import Job
 from supervisor.outlet import Outlet
 from supervisor.printable import escaped
 from supervisor.redaction import Mask, redact
@@ -40,16 +41,30 @@ class Line:
 
 
 class JobLog:
-    """A logger that is made with each use, for what mostly has nothing to say: a job that goes well, say."""
+    """The logger of a job in a slot, with the pid of its child.
 
-    __slots__ = ("_ids", "_name")
+    It is made with each use: a job that goes well mostly has nothing to say.
+    """
 
-    def __init__(self, name: str, **ids: object) -> None:
-        self._name = name
-        self._ids = ids
+    __slots__ = ("_job", "_pid", "_slot")
+
+    def __init__(self, slot: int, job: Job, pid: int | None) -> None:
+        self._slot = slot
+        self._job = job
+        self._pid = pid
 
     def __getattr__(self, method: str) -> Any:
-        return getattr(structlog.get_logger(self._name, **self._ids), method)
+        job = self._job
+        logger = structlog.get_logger(
+            "slot",
+            slot=self._slot,
+            job_id=job.job_id,
+            run_id=job.run_id,
+            action=job.action,
+            attempt=job.attempt,
+            pid=self._pid,
+        )
+        return getattr(logger, method)
 
 
 class _FromLogging(logging.Handler):

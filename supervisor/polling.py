@@ -29,7 +29,7 @@ class Appetite:
 
 
 class Polls:
-    """Lets slots in, one for each poll that may be open: `async with`."""
+    """Lets slots in, one for each poll that may be open: wait for `room`, and then, with nothing in between, `with`."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -53,13 +53,21 @@ class Polls:
         waits = any(not waiter.done() for waiter in self._waiting)
         return waits and self.gate.is_open and self._open + len(self._called) < self._appetite.allowed
 
-    async def __aenter__(self) -> None:
-        """Wait until one more poll may be opened; it counts as open inside the block."""
-        while not self.gate.is_open or self._open >= self._appetite.allowed:
+    @property
+    def has_room(self) -> bool:
+        """Whether one more poll may be opened."""
+        return self._open < self._appetite.allowed and self.gate.is_open
+
+    async def room(self) -> None:
+        """Wait until one more poll may be opened."""
+        while not self.has_room:
             await self._change()
+
+    def __enter__(self) -> None:
+        """A poll is open inside the block."""
         self._open += 1
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open -= 1
@@ -100,7 +108,7 @@ class Polls:
             self._called.discard(waiter)
 
     def _admit(self) -> None:
-        if not self.gate.is_open:
+        if not self._waiting or not self.gate.is_open:
             return
         room = self._appetite.allowed - self._open
         while room > 0 and self._waiting:

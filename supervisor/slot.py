@@ -30,6 +30,7 @@ from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.child import Child, State
 from supervisor.process.kernel import boottime
+from supervisor.process.messages import HandlerInfo
 from supervisor.process.usage import Usage
 from supervisor.process.zygote import StartFailed
 from supervisor.report import Reporter
@@ -68,6 +69,7 @@ class Slot:
         self._around = around
         self._log = structlog.get_logger("slot", slot=number)  # not bound for good: a reload may change the level
         self._berth = Berth(around, self._log)
+        self._head_start = _head_start(number)
         self._workdir = str(around.rules.scratch / str(number))
         self._attempt: Attempt | None = None
         self._draining = False
@@ -180,7 +182,9 @@ class Slot:
             try:
                 if not self._berth.is_warm:
                     await self._berth.warm()
-                async with self._polls:
+                if not self._polls.has_room:
+                    await self._polls.room()
+                with self._polls:
                     # Draining meanwhile: a turn that was waited for is not taken.
                     job = None if self._draining else await self._claiming.claim()
                 if not (job or self._claiming.asked or self._draining):
@@ -192,8 +196,9 @@ class Slot:
 
     async def _work(self, job: Job) -> None:
         claimed_at = self._claiming.answered_at
-        left_over = self._left_over_for(job)
-        limits = self._limits_of(job, left_over)
+        handler = self._around.zygote.handler_of(job.action)
+        left_over = self._left_over_for(job) if handler is None else None
+        limits = self._limits_of(handler if left_over is None else left_over.zygote.handler_of(job.action))
         child = left_over or self._berth.child_at_hand(limits)
         # From here on it is seen, counted, kept and stopped as any other, whether there is a child for it or not.
         attempt = self._attempt = self._new_attempt(job, child, limits)
@@ -213,7 +218,8 @@ class Slot:
         finally:
             self._attempt = None
             self._learn(attempt)
-            await self._clean_up(limits, attempt)
+            if attempt.has_left_files or not self._berth.is_kept(limits):
+                await self._clean_up(limits, attempt)
 
     async def _child_for(self, limits: Limits, claimed_at: float) -> Child:
         child = await self._berth.child_for(limits)
@@ -223,7 +229,8 @@ class Slot:
     async def _give_up(self, attempt: Attempt, failed: ExceptionGroup[Exception]) -> None:
         """The attempt has ended without an outcome: because its lease was lost, or of a bug of ours."""
         lost, bugs = failed.split(LeaseLost)
-        log = self._log_of(attempt.job, self._berth.child)
+        child = self._berth.child
+        log = JobLog(self.number, attempt.job, child.pid if child else None)
         await self._berth.discard("killed")
         if lost is not None:
             log.warning("lease lost: killed, nothing more is reported", reason=str(_first(lost)))
@@ -231,17 +238,6 @@ class Slot:
             log.error("turn failed", exc_info=bugs)
             if attempt.owes_report:
                 await self._report_bug(attempt.job)
-
-    def _log_of(self, job: Job, child: Child | None) -> JobLog:
-        return JobLog(
-            "slot",
-            slot=self.number,
-            job_id=job.job_id,
-            run_id=job.run_id,
-            action=job.action,
-            attempt=job.attempt,
-            pid=child.pid if child else None,
-        )
 
     def _learn(self, attempt: Attempt) -> None:
         self._around.ledger.job_ended(attempt.ended(time.time()))
@@ -254,19 +250,18 @@ class Slot:
     def _left_over_for(self, job: Job) -> Child | None:
         """The child with the old code, for a job that the last claim before a reload brought and no new code runs."""
         child = self._berth.child
-        if child is None or not child.is_idle or self._around.zygote.handler_of(job.action) is not None:
+        if child is None or not child.is_idle:
             return None
         handler = child.zygote.handler_of(job.action)
         must_be_fresh = handler is not None and handler.limits.isolation == "fresh"
         return None if handler is None or (must_be_fresh and child.jobs > 0) else child
 
-    def _limits_of(self, job: Job, left_over: Child | None) -> Limits:
-        """The limits of the job's handler; for an action that has none, which the child will say, the settings'."""
-        handler = (left_over or self._around).zygote.handler_of(job.action)
+    def _limits_of(self, handler: HandlerInfo | None) -> Limits:
+        """The limits of a job's handler; for an action that has none, which the child will say, the settings'."""
         return handler.limits.or_else(self._around.rules.limits) if handler else self._around.rules.limits
 
     def _new_attempt(self, job: Job, child: Child | None, limits: Limits) -> Attempt:
-        log = self._log_of(job, child)
+        log = JobLog(self.number, job, child.pid if child else None)
         if tells("debug"):
             log.debug("claimed")
         rules = self._around.rules
@@ -277,19 +272,15 @@ class Slot:
         )
         return Attempt(
             job,
-            fence=Fence(rules.worker_id, job.job_id, job.attempt),
-            lease=Lease(terms, claimed_at=self._claiming.granted_at, head_start=_head_start(self.number)),
+            lease=Lease(terms, claimed_at=self._claiming.granted_at, head_start=self._head_start),
             child=child,
-            server=self._server,
             reporter=self._reporter,
-            ledger=self._around.ledger,
+            rules=rules,
             limits=limits,
-            claimed_at=self._claiming.answered_at,
-            alarms=self._alarms,
             workdir=self._workdir,
+            alarms=self._alarms,
             log=log,
-            mask=rules.mask,
-            forwards_output=rules.forwards_output,
+            claimed_at=self._claiming.answered_at,
         )
 
     async def _report_bug(self, job: Job) -> None:

@@ -30,6 +30,7 @@ from supervisor.replay import Replay
 from supervisor.report import Reporter
 from supervisor.spool import Shelf, Spool, file_name
 from supervisor.spoolfile import Destination
+from supervisor.surroundings import Rules
 from tests.model_child import ScriptedChild
 from tests.model_loop import Clock, VirtualLoop
 from tests.model_server import ModelServer
@@ -39,6 +40,7 @@ from tests.model_witness import Witness
 STORIES = int(os.environ.get("MODEL_STORIES", "0"))
 HERE = Destination("https://api.example.com", "acme")
 FENCE = Fence("box-7", "job-1", 1)
+RULES = Rules("box-7", 0.0, Limits(), None, None, Path("/nowhere"))
 JOB = Job("job-1", "run-1", "flow", "step", "render", 1, "default", b"{}", INTERVAL)
 LONG_ENOUGH = 1000.0
 """Seconds after which the server must have what lies in the spool; the replay waits for a minute at most."""
@@ -161,13 +163,11 @@ class World:
         terms = Terms.of(JOB.heartbeat_interval, time_to_live=endless, longest_interval=None)
         return Attempt(
             JOB,
-            fence=FENCE,
             lease=Lease(terms, claimed_at=self.clock.boottime()),
             claimed_at=self.clock.boottime(),
             child=child,
-            server=self.server,
             reporter=reporter,
-            ledger=Ledger(),
+            rules=RULES,
             limits=Limits(cancel_grace=self.story.grace, timeout=self.story.timeout),
             workdir=self.state,
             alarms=Alarms(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -68,7 +68,8 @@ class Slots:
         self._go[number].set()
 
     async def _poll(self, number: int) -> None:
-        async with self.polls:
+        await self.polls.room()
+        with self.polls:
             self.held.append(number)
             await self._go[number].wait()
 
@@ -188,19 +189,17 @@ async def test_who_is_being_called_is_not_stuck_but_who_is_forgotten(
 async def test_a_turn_that_fails_is_over(error: type[BaseException]) -> None:
     polls = Polls(2)
 
-    with pytest.raises(error):
-        async with polls:
-            raise error
+    with pytest.raises(error), polls:
+        raise error
 
     assert polls.open == 0
 
 
 async def test_a_slot_that_finds_a_job_lets_others_poll_while_it_still_holds_its_turn() -> None:
     polls = Polls(2)
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(polls)
 
+    with polls:
         polls.found()
-        await stack.enter_async_context(polls)
-
-        assert polls.open == 2
+        await polls.room()
+        with polls:
+            assert polls.open == 2
