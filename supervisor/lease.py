@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+from functools import lru_cache
 
 import msgspec
 
@@ -77,15 +78,16 @@ class Terms(msgspec.Struct, frozen=True):
     is_guessed: bool = False
     """Whether nobody has told the time-to-live: the server may, when the job is looked up."""
 
-    @classmethod
-    def of(cls, server_interval: float, *, time_to_live: float | None, longest_interval: float | None) -> Terms:
+    @staticmethod
+    @lru_cache(maxsize=256)  # mostly the same ones again
+    def of(server_interval: float, *, time_to_live: float | None, longest_interval: float | None) -> Terms:
         """The server's interval, tightened to `longest_interval`; a time-to-live of three of the server's own.
 
         Three beats fit in a time-to-live that is given, too: otherwise a lease would be over before its first one.
         """
         lives = time_to_live or 3 * server_interval
         interval = min(server_interval, longest_interval or math.inf, lives / 3)
-        return cls(interval, lives, is_guessed=time_to_live is None)
+        return Terms(interval, lives, is_guessed=time_to_live is None)
 
 
 class Lease:
@@ -100,8 +102,7 @@ class Lease:
         self._terms = terms
         self._renewed_at = claimed_at
         self._next_beat_at = claimed_at + terms.interval * (1 - head_start)
-        # A beat that went unanswered is repeated soon, while the lease still lives.
-        self._retry = backoff or Backoff(terms.interval / 8, terms.interval / 4)
+        self._retry = backoff  # made when a beat is unanswered
 
     def __repr__(self) -> str:
         return f"<Lease {self.state.value} until {self.expires_at:.3f}>"
@@ -175,10 +176,13 @@ class Lease:
             self._turn(Told.CANCELLED)
         self._renewed_at = max(self._renewed_at, sent_at)
         self._next_beat_at = sent_at + self._terms.interval
-        self._retry.reset()
+        if self._retry is not None:
+            self._retry.reset()
 
     def unanswered(self, now: float, *, wait: float | None = None) -> None:
         """A heartbeat failed, which tells nothing of the lease; `wait` is the server's own wish (429)."""
+        if self._retry is None:  # it is repeated soon, while the lease still lives
+            self._retry = Backoff(self._terms.interval / 8, self._terms.interval / 4)
         pause = self._retry.next() if wait is None else min(wait, (self.expires_at - now) / 2)
         self._next_beat_at = now + max(pause, 0.01)
 

@@ -98,13 +98,19 @@ class Report:
         self._was_unanswered = entry is not None
         self._answer: Answer | None = None
         self._has_ended = False
-        # Files are written and removed on behalf of several tasks, one after the other.
-        self._disk = asyncio.Lock()
+        self._lock: asyncio.Lock | None = None  # of most nothing is ever on disk
 
     @property
     def is_kept(self) -> bool:
         """Whether the outcome is on disk."""
         return self._entry is not None
+
+    @property
+    def _disk(self) -> asyncio.Lock:
+        """Files are written and removed on behalf of several tasks, one after the other."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
 
     async def keep(self) -> None:
         """Have the outcome on disk until it is settled, if that can be."""
@@ -125,13 +131,18 @@ class Report:
 
     async def deliver(self, check: Callable[[], None] = _nothing) -> Accepted | Refused:
         """Send the outcome until it is settled; raise `AuthRevoked`, and whatever `check` raises before any send."""
-        backoff = Backoff(0.2, 5.0)
         check()
-        while isinstance(answer := self._note(await self._send()), NotYet):
+        answer = self._note(await self._send())
+        return await self._insist(answer, check) if isinstance(answer, NotYet) else answer
+
+    async def _insist(self, answer: Answer, check: Callable[[], None]) -> Accepted | Refused:
+        backoff = Backoff(0.2, 5.0)
+        while isinstance(answer, NotYet):
             await self.keep()
             self._log.warning("report was not accepted, it will be sent again", error=answer.why)
             await asyncio.sleep(max(answer.wait, backoff.next()))
             check()
+            answer = self._note(await self._send())
         return answer
 
     async def send(self) -> Answer:
@@ -151,7 +162,7 @@ class Report:
         anything else stays there for the replay.  Also when it is cancelled: a file that is held is nobody else's.
         """
         is_over = not is_ours or isinstance(self._answer, Accepted | Refused)
-        if is_over and self._entry is None and not self._disk.locked():
+        if is_over and self._entry is None and self._lock is None:
             self._has_ended = True  # most jobs: settled at the first send, and never on disk
         else:
             await whole(self._end(is_over=is_over))

@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import msgspec
 from aiohttp import hdrs
 from yarl import URL
 
@@ -67,7 +68,7 @@ Reader = Callable[[aiohttp.ClientResponse], Awaitable[bytes]]
 """Reads the body of an answer."""
 
 
-class _Answer(NamedTuple):
+class _Answer(msgspec.Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -195,12 +196,13 @@ class Client:
     ) -> _Answer:
         """One request; one more when the key is refused and there is another one by now."""
         used, answer = self._token, None
-        data = body() if callable(body) else body
+        is_stream = callable(body)
+        data = body() if is_stream else body
         try:
             # For all of it, not only for each read: a server that sends a byte now and then must not hold us.
             with Interruptible(self._alarms, after=seconds):
                 response = await session.request(method, url, data=data, headers=headers, allow_redirects=False)
-                if (whole := None if callable(body) else _at_hand(response)) is None:
+                if (whole := None if is_stream else _at_hand(response)) is None:
                     async with response:
                         whole = await (read if response.status == 200 else _read)(response)
                 answer = _Answer(response.status, response.headers, whole)

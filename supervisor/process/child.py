@@ -15,8 +15,9 @@ import os
 import signal
 from collections.abc import Awaitable
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+import msgspec
 import structlog
 
 from supervisor.job import Blob, Event, Outcome, Succeeded, is_valid
@@ -62,7 +63,7 @@ class ChildDied(Exception):
     """The child ended before it said how its job went.  Caught by the attempt, which asks for its `ending`."""
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True):
     """What a child said of its job; it takes another one only when it is `reusable`."""
 
     outcome: Outcome
@@ -325,7 +326,12 @@ class Child:
 
     def _on_message(self, message: ChildMessage) -> None:
         if self.state is State.BUSY:
-            self._hear_safely(message)
+            try:
+                self._hear(message)
+            except WireError:
+                raise
+            except Exception as error:
+                raise self._misheard(error) from error
         elif self.state is State.STARTING and isinstance(message, Forked) and self.pid is None:
             self._come_to_be(message.pid)
         elif self.state is State.STARTING and isinstance(message, Ready) and not self._is_set_up:
@@ -356,16 +362,11 @@ class Child:
         if not self._ready.done():  # whoever wanted it may have gone
             self._ready.set_result(None)
 
-    def _hear_safely(self, message: ChildMessage) -> None:
-        """As `_hear`; a bug of ours ends this child: what it said next, its outcome for one, would never be heard."""
-        try:
-            self._hear(message)
-        except WireError:
-            raise
-        except Exception as error:
-            log.exception("what a child said could not be taken in", pid=self.pid)
-            self._fault = f"said what the supervisor could not take in ({type(error).__name__}: {error})"
-            raise WireError(self._fault) from error
+    def _misheard(self, error: Exception) -> WireError:
+        """A bug of ours ends this child: what it said next, its outcome for one, would never be heard."""
+        log.error("what a child said could not be taken in", pid=self.pid, exc_info=error)
+        self._fault = f"said what the supervisor could not take in ({type(error).__name__}: {error})"
+        return WireError(self._fault)
 
     def _hear(self, message: ChildMessage) -> None:
         if self._listener is None:

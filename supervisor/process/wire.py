@@ -19,7 +19,7 @@ MAX_FRAME = 2 * 1024 * 1024
 ATTACH_ABOVE = 1024 * 1024
 """Bytes.  Parameters and results above this size travel as a descriptor beside the frame."""
 
-_encoder = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class WireError(Exception):
@@ -28,10 +28,8 @@ class WireError(Exception):
 
 def encode(message: msgspec.Struct) -> bytes:
     """`message` as one frame."""
-    frame = bytearray(LENGTH)
-    _encoder.encode_into(message, frame, LENGTH)
-    frame[:LENGTH] = (len(frame) - LENGTH).to_bytes(LENGTH, "big")
-    return bytes(frame)
+    body = _encode(message)
+    return len(body).to_bytes(LENGTH, "big") + body
 
 
 @lru_cache
