@@ -49,12 +49,15 @@ class Attempt:
     """From a claimed job to its settled report."""
 
     # What most attempts never have, or only in the end.
+    has_succeeded = False
+    """Whether the server has a result of it."""
+    has_left_files = True
+    """Whether its folder may be there: its child may say otherwise."""
     _seconds: float | None = None  # that it took, once it is over
     _speech: Speech | None = None  # of its handler, once it has said something
     _ran = False
     _child_is_spent = False
     _told_nothing = False
-    _has_left_files = True  # unless its child says otherwise
     _is_quick = True  # so far
     _waiting: asyncio.Task[Child] | None = None  # for a child
     _told: Outcome | None = None
@@ -103,7 +106,7 @@ class Attempt:
     @property
     def was_cut(self) -> bool:
         """Whether our own shutdown has ended it before it was done."""
-        return self._stopping.why is SHUTDOWN and not isinstance(self._reported, Succeeded)
+        return self._stopping.why is SHUTDOWN and not self.has_succeeded
 
     @property
     def grace(self) -> float:
@@ -128,11 +131,6 @@ class Attempt:
         if not self._told_nothing or self._stopping.is_under_way or self._lease.is_lost:
             return False
         return self._child.ending is None or not self._child.ending.is_at_limit
-
-    @property
-    def has_left_files(self) -> bool:
-        """Whether its folder may be there."""
-        return self._has_left_files
 
     @property
     def owes_report(self) -> bool:
@@ -175,7 +173,7 @@ class Attempt:
 
     @property
     def _label(self) -> Label:
-        if isinstance(self._reported, Succeeded):
+        if self.has_succeeded:
             return Label.COMPLETED
         if self._reported is None:
             return Label.LEASE_LOST if self._lease.is_lost else Label.FAILED
@@ -193,7 +191,8 @@ class Attempt:
         """
         async with self._beside:
             # Not only when the first beat is due: a suspend before it would be noticed that late.
-            first_look_after = min(self._quick, self._lease.next_beat_at - self._began_at)
+            quick = min(QUICK, self._reporter.spool_after or QUICK)
+            first_look_after = min(quick, self._lease.next_beat_at - self._began_at)
             if first_look_after <= 0:  # it was granted long before we saw it
                 self._check_lease()
             self._beside.start_after(first_look_after, self._look_after_it)
@@ -201,10 +200,6 @@ class Attempt:
                 await self._wait_for(child_for_it)
             told = refusal or await self._run_handler()
             await self._conclude(told)
-
-    @property
-    def _quick(self) -> float:
-        return min(QUICK, self._reporter.spool_after or QUICK)
 
     def stop(self, why: Stop) -> None:
         """Have the handler stopped, first politely; what it still says may count (see `outcome.decide`)."""
@@ -317,7 +312,7 @@ class Attempt:
             raise LeaseLost(f"{lost}: the job is left to its lease") from lost
         # A child that was interrupted in the middle of somebody's code is never used again.
         self._child_is_spent = self._stopping.is_under_way or not told.reusable
-        self._has_left_files = told.has_workdir
+        self.has_left_files = told.has_workdir
         return told.outcome
 
     async def _look_after_it(self) -> None:
@@ -413,6 +408,7 @@ class Attempt:
             raise self._lease.report_refused(answer.why)
         self._lease.report_accepted()
         self._reported = report.outcome
+        self.has_succeeded = isinstance(report.outcome, Succeeded)
         self._seconds = self._now() - self._began_at
         self._log_outcome(report.outcome, round(self._seconds, 3))
 

@@ -49,9 +49,9 @@ class Claiming:
         self.asked = self._around.open_actions()
         if not self.asked:
             return None
-        is_first = not self._around.is_known
-        wait = 0.0 if is_first else self._wait
         ledger = self._around.ledger
+        is_first = ledger.answered_at is None  # nobody knows us yet
+        wait = 0.0 if is_first else self._wait
         asked_at = ledger.claimed_at = boottime()
         self.due_at = asyncio.get_running_loop().time() + wait + CLAIM_PATIENCE
         try:
@@ -92,8 +92,9 @@ class Claiming:
 
     @property
     def _wait(self) -> float:
+        wait = self._around.rules.wait
         is_partial = len(self.asked) < len(self._around.zygote.actions)
-        return min(self._around.rules.wait, PARTIAL_WAIT if is_partial else math.inf)
+        return min(wait, PARTIAL_WAIT) if is_partial else wait
 
     async def _rest(self, taken: float, wait: float, *, is_first: bool) -> None:
         """After an empty answer that has taken so long."""

@@ -6,32 +6,31 @@ import asyncio
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from supervisor.alarms import Alarm, Alarms
 
 
-class Interruptible:
+class Interruptible(msgspec.Struct, eq=False):
     """`with`, by one task at a time, as often as one likes.
 
     A block that was ended is left without an error, in the middle.
     """
 
-    __slots__ = ("_after", "_alarm", "_alarms", "_is_cut", "_others", "_task")
-
-    def __init__(self, alarms: Alarms, after: float | None = None) -> None:
-        """It is ended `after` so many seconds, if that is not said later."""
-        self._alarms = alarms
-        self._after = after
-        self._alarm: Alarm | None = None
-        self._task: asyncio.Task[Any] | None = None  # while it is inside
-        self._others = 0
-        self._is_cut = False
+    alarms: Alarms
+    after: float | None = None
+    """Seconds after which it is ended, if nothing else is said later."""
+    _alarm: Alarm | None = None
+    _task: asyncio.Task[Any] | None = None  # while it is inside
+    _others: int = 0
+    _is_cut: bool = False
 
     def end_in(self, seconds: float) -> None:
         """End the block in so long, if anybody is inside and it is not over by then; it counts what is said last."""
         if self._task is not None and not self._is_cut:
             if self._alarm is not None:
-                self._alarms.cancel(self._alarm)
-            self._alarm = self._alarms.after(seconds, self._cut)
+                self.alarms.cancel(self._alarm)
+            self._alarm = self.alarms.after(seconds, self._cut)
 
     def end(self) -> None:
         """End the block now, if anybody is inside."""
@@ -39,11 +38,11 @@ class Interruptible:
             self._cut()
 
     def __enter__(self) -> Interruptible:
-        self._task = task = asyncio.current_task(self._alarms.loop)
+        self._task = task = asyncio.current_task(self.alarms.loop)
         assert task is not None
         self._others = task.cancelling()
-        if self._after is not None:
-            self._alarm = self._alarms.after(self._after, self._cut)
+        if self.after is not None:
+            self._alarm = self.alarms.after(self.after, self._cut)
         return self
 
     def __exit__(
@@ -52,7 +51,7 @@ class Interruptible:
         """Swallow the cancellation by which the block was ended, unless the task is to end as a whole."""
         task, self._task = self._task, None
         if self._alarm is not None:
-            self._alarms.cancel(self._alarm)
+            self.alarms.cancel(self._alarm)
             self._alarm = None
         if not self._is_cut:
             return False

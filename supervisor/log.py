@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TextIO
 
+import msgspec
 import structlog
 from structlog.typing import EventDict, Processor
 
@@ -40,29 +41,26 @@ class Line:
         self.debug = self.info = self.warning = self.error = self.critical = outlet.write
 
 
-class JobLog:
+class JobLog(msgspec.Struct, eq=False):
     """The logger of a job in a slot, with the pid of its child.
 
     It is made with each use: a job that goes well mostly has nothing to say.
     """
 
-    __slots__ = ("_job", "_pid", "_slot")
-
-    def __init__(self, slot: int, job: Job, pid: int | None) -> None:
-        self._slot = slot
-        self._job = job
-        self._pid = pid
+    slot: int
+    job: Job
+    pid: int | None
 
     def __getattr__(self, method: str) -> Any:
-        job = self._job
+        job = self.job
         logger = structlog.get_logger(
             "slot",
-            slot=self._slot,
+            slot=self.slot,
             job_id=job.job_id,
             run_id=job.run_id,
             action=job.action,
             attempt=job.attempt,
-            pid=self._pid,
+            pid=self.pid,
         )
         return getattr(logger, method)
 

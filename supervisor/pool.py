@@ -47,9 +47,11 @@ class Pool:
         zygote: Zygote,
     ) -> None:
         self.ledger = ledger
-        self._zygote = zygote
+        self.zygote = zygote
+        """Where slots get their next child from."""
+        self.rules = rules
+        """The settings that slots go by."""
         self._zygote_changed = asyncio.Event()
-        self._rules = rules
         self._polls = Polls(workers)
         self._serving = asyncio.Event()
         self._room: asyncio.Event | None = None  # while somebody waits for it
@@ -66,19 +68,9 @@ class Pool:
     def __repr__(self) -> str:
         return f"<Pool {self.busy} busy of {len(self._slots)}>"
 
-    @property
-    def zygote(self) -> Zygote:
-        """Where slots get their next child from."""
-        return self._zygote
-
     async def successor_of(self, zygote: Zygote) -> None:
-        while self._zygote is zygote:
+        while self.zygote is zygote:
             await self._zygote_changed.wait()
-
-    @property
-    def rules(self) -> Rules:
-        """The settings that slots go by."""
-        return self._rules
 
     @property
     def gate(self) -> Gate:
@@ -148,9 +140,11 @@ class Pool:
 
     def open_actions(self) -> tuple[str, ...]:
         """The actions of which one more job may run: all but those that are at their `max_concurrent`."""
-        full = {action for action, most in self._zygote.capped.items() if self._engaged(action) >= most}
-        actions = self._zygote.actions
-        return tuple(action for action in actions if action not in full) if full else actions
+        zygote = self.zygote
+        if not zygote.capped:
+            return zygote.actions
+        full = {action for action, most in zygote.capped.items() if self._engaged(action) >= most}
+        return tuple(action for action in zygote.actions if action not in full)
 
     def _engaged(self, action: str) -> int:
         return sum(slot.may_run(action) for slot in self._slots)
@@ -187,26 +181,24 @@ class Pool:
                     self._start(slot)
 
     def _start(self, slot: Slot) -> None:
-        self._group.create_task(self._run(slot), name=f"slot {slot.number}")
+        task = self._group.create_task(slot.run(), name=f"slot {slot.number}")
+        task.add_done_callback(lambda _: self._forget(slot))
 
-    async def _run(self, slot: Slot) -> None:
-        try:
-            await slot.run()
-        finally:
-            self._past_cuts += slot.jobs_cut
-            self._slots.remove(slot)
+    def _forget(self, slot: Slot) -> None:
+        self._past_cuts += slot.jobs_cut
+        self._slots.remove(slot)
 
     def use(self, zygote: Zygote, rules: Rules | None = None) -> None:
         """Take new children from `zygote`; each slot swaps its child when it is next without a job.
 
         `rules` come with new code, not with a zygote that takes the place of a dead one.
         """
-        self._zygote = zygote
+        self.zygote = zygote
         self.births.use(zygote)
         self._zygote_changed.set()
         self._zygote_changed = asyncio.Event()
         if rules is not None:
-            self._rules = rules
+            self.rules = rules
             self.quarantine = Quarantine()  # new code deserves a new trial
         self.made_room()
         self._look_again()
@@ -254,10 +246,6 @@ class Pool:
 
     def answered(self) -> None:
         self._serving.set()
-
-    @property
-    def is_known(self) -> bool:
-        return self.ledger.answered_at is not None
 
     @property
     def is_serving(self) -> bool:

@@ -241,6 +241,9 @@ class Slot:
 
     def _learn(self, attempt: Attempt) -> None:
         self._around.ledger.job_ended(attempt.ended(time.time()))
+        if attempt.has_succeeded:
+            self._around.quarantine.survived(attempt.job)
+            return
         self.jobs_cut += attempt.was_cut
         if attempt.killed_its_child:
             self._around.quarantine.died(attempt.job, boottime())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
+
 from supervisor.outcome import Stop
 from supervisor.process.child import Child
 from supervisor.unborn import Unborn
@@ -17,15 +19,12 @@ STACK_TIME = 0.01
 """Seconds that a child gets to write its stack before it is stopped; it takes one millisecond."""
 
 
-class Stopping:
+class Stopping(msgspec.Struct, eq=False):
     """Why one job is stopped, and since when its handler is."""
 
-    __slots__ = ("since", "why")
-
-    def __init__(self) -> None:
-        self.why: Stop | None = None
-        self.since: float | None = None
-        """When its handler was asked to stop; None while it was not."""
+    why: Stop | None = None
+    since: float | None = None
+    """When its handler was asked to stop; None while it was not."""
 
     @property
     def is_under_way(self) -> bool:

@@ -41,10 +41,6 @@ class Surroundings(Source, Protocol):
         """The settings of now; an attempt goes by those of its beginning."""
 
     @property
-    def is_known(self) -> bool:
-        """Whether any claim was answered yet."""
-
-    @property
     def pulse(self) -> Pulse:
         """Since when the program is awake."""
 

@@ -128,7 +128,8 @@ class Client:
         body = schema.claim_request(
             account.worker_id, account.queues, tuple(actions), wait, name=account.worker_name, version=__version__
         )
-        with Spill(LARGEST_CLAIM, self._reserve) as spill:
+        spill = Spill(LARGEST_CLAIM, self._reserve)
+        try:
             answer = await self._send(self._claims, "POST", self._claim_url, body, wait + CLAIM_MARGIN, read=spill.read)
             if answer.status == 204:
                 return None
@@ -136,6 +137,8 @@ class Client:
                 raise ClaimRefused(_say(answer))
             _raise_for(answer)
             return schema.claimed_job(answer.body, None if spill.is_empty else spill.take)
+        finally:
+            spill.close()
 
     async def heartbeat(self, fence: Fence, *, timeout: float) -> Directive:
         answer = await self._send(

@@ -6,10 +6,10 @@ It owns the file until somebody takes it.
 from __future__ import annotations
 
 import os
-from types import TracebackType
 from typing import BinaryIO
 
 import aiohttp
+import msgspec
 
 from supervisor.api.outline import Outline, TooWide
 from supervisor.process.reserve import Reserve
@@ -17,21 +17,16 @@ from supervisor.process.wire import ATTACH_ABOVE
 from supervisor.server import Unavailable
 
 
-class Spill:
-    """Reads one answer: `with`."""
+class Spill(msgspec.Struct, eq=False):
+    """Reads one answer of at most `largest` bytes; whoever makes it closes it."""
 
-    def __init__(self, largest: int, reserve: Reserve) -> None:
-        """`reserve` is for when there is no other descriptor left: a job that is not received is lost."""
-        self._largest = largest
-        self._reserve = reserve
-        self._descriptor = -1
+    largest: int
+    reserve: Reserve
+    """For when there is no other descriptor left: a job that is not received is lost."""
+    _descriptor: int = -1
 
-    def __enter__(self) -> Spill:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Give up the file, if there is one that nobody has taken."""
         if self._descriptor >= 0:
             os.close(self.take())
 
@@ -50,7 +45,7 @@ class Spill:
         length, encoding = response.content_length, response.headers.get("Content-Encoding")
         if length is not None and length <= ATTACH_ABOVE and encoding is None:  # a few bytes may unpack to gigabytes
             return await response.read()
-        if length is not None and length > self._largest:
+        if length is not None and length > self.largest:
             raise self._too_long
         held = bytearray()
         async for piece in response.content.iter_any():
@@ -68,7 +63,7 @@ class Spill:
                 piece = held
                 while piece:
                     size += len(piece)
-                    if size > self._largest:
+                    if size > self.largest:
                         raise self._too_long
                     outline.feed(piece)
                     file.write(piece)
@@ -79,14 +74,14 @@ class Spill:
 
     def _new_file(self) -> int:
         try:
-            with self._reserve.spent():
+            with self.reserve.spent():
                 return os.memfd_create("answer", os.MFD_CLOEXEC)
         except OSError as error:
             raise Unavailable(f"there is no file for an answer this long: {error.strerror}") from error
 
     @property
     def _too_long(self) -> Unavailable:
-        return Unavailable(f"the answer is longer than {self._largest} bytes")
+        return Unavailable(f"the answer is longer than {self.largest} bytes")
 
 
 def _writer(descriptor: int) -> BinaryIO:

@@ -394,7 +394,10 @@ class Child:
                 return  # it is told once more
             told = Told(outcome, message.reusable, message.has_workdir)
         # What was printed before is there already: the child flushes before it says that it is done.
-        self._output.drain()
+        if message.has_output:
+            self._output.drain()
+        else:
+            self._output.end_line()
         self._cgroup.lift_memory_bound()
         self._cpu_before = message.cpu
         self.state = State.IDLE

@@ -34,7 +34,7 @@ from supervisor.job import Blob, Failed, Job
 from supervisor.process import descendants, threads
 from supervisor.process.attachment import attachment, take
 from supervisor.process.condition import Condition
-from supervisor.process.kernel import become_subreaper, die_with_parent, weigh_session
+from supervisor.process.kernel import become_subreaper, bytes_waiting, die_with_parent, weigh_session
 from supervisor.process.landlock import Ruleset
 from supervisor.process.messages import Again, Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
@@ -160,8 +160,13 @@ class Worker:
         reusable = not left and Condition.of_this_process() == self._condition
         if not self._pipe.is_intact:  # what stands in its place now is no way to the parent
             raise OSError("the handler closed the pipe to the supervisor")
-        has_workdir = os.access(order.workdir, os.F_OK, follow_symlinks=False)
-        return self._tell(told, Finished(reusable=reusable, cpu=time.process_time(), has_workdir=has_workdir))
+        finished = Finished(
+            reusable=reusable,
+            cpu=time.process_time(),
+            has_workdir=os.access(order.workdir, os.F_OK, follow_symlinks=False),
+            has_output=not reusable or bytes_waiting(1) > 0,  # when it is reusable its outlets are what they were
+        )
+        return self._tell(told, finished)
 
     def _end_descendants(self) -> int:
         """Leave none of what the handler started; return how many there still were."""

@@ -106,7 +106,8 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
 
     `attached`: the result comes as a descriptor instead.  `reusable` is false when the child must take no further
     job, because the handler left processes behind or closed what it must not.  `cpu` is the processor time of the child
-    so far, in seconds.  `has_workdir`: the job has made its folder.
+    so far, in seconds.  `has_workdir`: the job has made its folder.  `has_output`: there may be something in the output
+    pipe that was printed before this is said.
     """
 
     result: bytes | None = None
@@ -115,6 +116,7 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
     reusable: bool = True
     cpu: float = 0.0
     has_workdir: bool = False
+    has_output: bool = True
 
 
 ZygoteMessage = Imported

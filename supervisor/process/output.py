@@ -53,6 +53,10 @@ class Output:
         left = bytes_waiting(self._descriptor) if self._descriptor >= 0 else 0
         while left > 0 and (taken := self._read()):
             left -= taken
+        self.end_line()
+
+    def end_line(self) -> None:
+        """Nothing more comes for now: tell the last line also without its newline."""
         self._say_dropped()
         if self._partial:
             self._say(self._partial)
