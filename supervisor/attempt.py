@@ -11,25 +11,24 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from supervisor.alarms import Alarms
 from supervisor.courier import Courier
 from supervisor.heart import Heart, look_twice
 from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.lease import Lease, LeaseLost
 from supervisor.ledger import ExitReason
 from supervisor.limits import Limits
-from supervisor.log import tells
+from supervisor.log import JobLog, tells
 from supervisor.outcome import CANCELLED, NOT_BEGUN, SHUTDOWN, Label, Stop, decide, labelled, over_memory, timed_out
 from supervisor.process.child import Child, ChildDied, ChildLost
 from supervisor.process.kernel import boottime
 from supervisor.process.messages import Run
 from supervisor.process.usage import Usage, tree_memory
-from supervisor.report import Refused, Report, Reporter
+from supervisor.report import Refused, Report
 from supervisor.shown import first_line, job_status
 from supervisor.speech import Speech
 from supervisor.status import JobStatus, Recent
 from supervisor.stopping import Stopping, terminate_then_kill
-from supervisor.surroundings import Rules
+from supervisor.surroundings import Rules, Workplace
 from supervisor.tasks import Alongside
 from supervisor.unborn import UNBORN, Unborn
 
@@ -68,15 +67,12 @@ class Attempt:
     def __init__(
         self,
         job: Job,
+        place: Workplace,
+        rules: Rules,
+        limits: Limits,
         *,
         lease: Lease,
         child: Child | None,
-        reporter: Reporter,
-        rules: Rules,
-        limits: Limits,
-        workdir: str,
-        alarms: Alarms,
-        log: Any,
         claimed_at: float,
         now: Callable[[], float] = boottime,
     ) -> None:
@@ -85,15 +81,14 @@ class Attempt:
         self._fence = Fence(rules.worker_id, job.job_id, job.attempt)
         self._lease = lease
         self._child: Child | Unborn = UNBORN if child is None else child
-        self._reporter = reporter
+        self._place = place
         self._rules = rules
         self._limits = limits
-        self._workdir = workdir
-        self._log = log
+        self._log: Any = JobLog(place.number, job, None if child is None else child.pid)
         self._now = now
         self._began_at = claimed_at
         self._stopping = Stopping()
-        self._beside = Alongside(alarms)
+        self._beside = Alongside(place.alarms)
 
     def __repr__(self) -> str:
         return f"<Attempt {self._fence} {self._lease.state.value}>"
@@ -191,7 +186,7 @@ class Attempt:
         """
         async with self._beside:
             # Not only when the first beat is due: a suspend before it would be noticed that late.
-            quick = min(QUICK, self._reporter.spool_after or QUICK)
+            quick = min(QUICK, self._place.reporter.spool_after or QUICK)
             first_look_after = min(quick, self._lease.next_beat_at - self._began_at)
             if first_look_after <= 0:  # it was granted long before we saw it
                 self._check_lease()
@@ -249,7 +244,7 @@ class Attempt:
             self._speech = Speech(
                 self._new_courier,
                 rules=self._rules,
-                ledger=self._reporter.ledger,
+                ledger=self._place.reporter.ledger,
                 stopping=self._stopping,
                 beside=self._beside,
                 log=self._log,
@@ -261,8 +256,8 @@ class Attempt:
         return Courier(
             self._fence,
             lease=self._lease,
-            server=self._reporter.server,
-            ledger=self._reporter.ledger,
+            server=self._place.reporter.server,
+            ledger=self._place.reporter.ledger,
             tap=self._child,
             beside=self._beside,
             log=self._log,
@@ -276,8 +271,8 @@ class Attempt:
 
     @property
     def _order(self) -> Run:
-        limits = self._limits
-        return Run(self.job, self._fence.worker_id, self._workdir, nice=limits.nice or 0, threads=limits.threads or 1)
+        nice, threads = self._limits.nice or 0, self._limits.threads or 1
+        return Run(self.job, self._fence.worker_id, self._place.workdir, nice=nice, threads=threads)
 
     async def _wait_for(self, child_for_it: Birth) -> None:
         """Until there is a child for it, or it is stopped; the lease is kept meanwhile."""
@@ -287,7 +282,7 @@ class Attempt:
         await asyncio.wait([self._waiting])
         if not self._waiting.cancelled():
             self._child = self._waiting.result()
-            self._log = self._log.bind(pid=self._child.pid)
+            self._log = JobLog(self._place.number, self.job, self._child.pid)
         self._waiting = None
         self._lease.check(self._now())
 
@@ -326,8 +321,8 @@ class Attempt:
         heart = Heart(
             self._fence,
             lease=self._lease,
-            server=self._reporter.server,
-            ledger=self._reporter.ledger,
+            server=self._place.reporter.server,
+            ledger=self._place.reporter.ledger,
             beside=self._beside,
             on_cancel=lambda: self.stop(CANCELLED),
             on_lost=lambda: self._child.kill_now(),  # which it may not have yet
@@ -379,7 +374,7 @@ class Attempt:
 
     def _note_stop(self, since: float, told: Outcome | None) -> None:
         """It was stopped, and the child is gone: how long that took, and what did it."""
-        ledger = self._reporter.ledger
+        ledger = self._place.reporter.ledger
         ledger.cancel_latency.observe(self._now() - since)
         ending = self._child.ending
         was_killed = ending is not None and ending.exit.signal == signal.SIGKILL
@@ -390,7 +385,7 @@ class Attempt:
         if self._speech is not None:
             self._speech.end()
         self._told = told
-        report = self._report = self._reporter.report(self._fence, self.job.action, self._decide(told), self._log)
+        report = self._report = self._place.reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
             if self._is_plain:
                 self._lease.report_begins()
@@ -410,7 +405,7 @@ class Attempt:
         self._reported = report.outcome
         self.has_succeeded = isinstance(report.outcome, Succeeded)
         self._seconds = self._now() - self._began_at
-        self._log_outcome(report.outcome, round(self._seconds, 3))
+        self._log_outcome(report.outcome, self._seconds)
 
     def _check_lease(self) -> None:
         self._lease.check(self._now())
@@ -418,12 +413,13 @@ class Attempt:
     @property
     def _is_plain(self) -> bool:
         """Whether nothing is left to be done or waited for before the report begins, as with most jobs."""
-        is_soon = self._is_quick and self._reporter.spool_after > 0  # the first look has it kept, if it comes to that
-        return is_soon and self._speech is None and not self._child_is_spent and not self._stopping.is_under_way
+        if self._speech is not None or self._child_is_spent or self._stopping.is_under_way:
+            return False
+        return self._is_quick and self._place.reporter.spool_after > 0  # else the first look has it kept
 
     async def _make_certain(self, report: Report, told: Outcome | None) -> None:
         """Do what is to be done before the report begins; a cancel that comes meanwhile still counts."""
-        if not self._is_quick or self._reporter.spool_after == 0:
+        if not self._is_quick or self._place.reporter.spool_after == 0:
             await self._keep_in_time()
         if self._child_is_spent:
             await self._child.kill()
@@ -437,21 +433,20 @@ class Attempt:
     async def _keep_in_time(self) -> None:
         """Have the outcome on disk from when it is worth that, however long events and report take."""
         assert self._report is not None
-        wait = self._reporter.spool_after - (self._now() - self._began_at)
+        wait = self._place.reporter.spool_after - (self._now() - self._began_at)
         if wait <= 0:
             await self._report.keep()
         else:
             self._beside.start_after(wait, self._report.keep)
 
     def _log_outcome(self, outcome: Outcome, seconds: float) -> None:
-        match outcome:
-            case Failed(error_type, message):
-                reason = message.partition("\n")[0]
-                self._log.warning("failed", seconds=seconds, error_type=error_type, error=reason)
-            case Succeeded() if not self._is_quick:
-                self._log.info("completed", seconds=seconds)
-            case Succeeded() if tells("debug"):
-                self._log.debug("completed", seconds=seconds)
+        if isinstance(outcome, Failed):
+            reason = outcome.message.partition("\n")[0]
+            self._log.warning("failed", seconds=round(seconds, 3), error_type=outcome.error_type, error=reason)
+        elif not self._is_quick:
+            self._log.info("completed", seconds=round(seconds, 3))
+        elif tells("debug"):
+            self._log.debug("completed", seconds=round(seconds, 3))
 
 
 def _close(told: Outcome | None) -> None:

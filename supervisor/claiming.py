@@ -39,6 +39,7 @@ class Claiming:
         self._polls = polls
         self._around = around
         self._log = log
+        self._loop = asyncio.get_running_loop()
         self._backoff = Backoff(0.2, 15.0)
 
     async def claim(self) -> Job | None:
@@ -51,9 +52,9 @@ class Claiming:
             return None
         ledger = self._around.ledger
         is_first = ledger.answered_at is None  # nobody knows us yet
-        wait = 0.0 if is_first else self._wait
+        wait = 0.0 if is_first else self._wait_for(self.asked)
         asked_at = ledger.claimed_at = boottime()
-        self.due_at = asyncio.get_running_loop().time() + wait + CLAIM_PATIENCE
+        self.due_at = self._loop.time() + wait + CLAIM_PATIENCE
         try:
             job = await self._server.claim(self.asked, wait=wait)
         except RateLimited as limited:
@@ -74,7 +75,8 @@ class Claiming:
         now = self.answered_at = boottime()
         self.granted_at = max(asked_at, self._around.pulse.earliest(now))
         ledger.claim_answered(now, asked_at=asked_at, has_job=job is not None)
-        self._around.answered()
+        if is_first:
+            self._around.answered()
         if job is not None and not self._around.take(job):
             # Two children with the same fence could not be told apart: what one says would count for the other.
             self._log.warning("ignored: the server hands out what runs here already", job_id=job.job_id)
@@ -84,16 +86,16 @@ class Claiming:
             return None
         if job is not None:
             self._polls.found()
-            self._backoff.reset()
+            if self._backoff.failures:
+                self._backoff.reset()
         else:
             self._polls.found_nothing()
             await self._rest(now - asked_at, wait, is_first=is_first)
         return job
 
-    @property
-    def _wait(self) -> float:
+    def _wait_for(self, actions: tuple[str, ...]) -> float:
         wait = self._around.rules.wait
-        is_partial = len(self.asked) < len(self._around.zygote.actions)
+        is_partial = len(actions) < len(self._around.zygote.actions)
         return min(wait, PARTIAL_WAIT) if is_partial else wait
 
     async def _rest(self, taken: float, wait: float, *, is_first: bool) -> None:

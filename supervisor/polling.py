@@ -71,7 +71,8 @@ class Polls:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open -= 1
-        self._admit()
+        if self._waiting:
+            self._admit()
 
     def pause(self, seconds: float) -> None:
         """Open no further poll for so long: the server has asked for it (429)."""
@@ -82,8 +83,9 @@ class Polls:
 
     def found(self) -> None:
         """The caller's poll brought a job."""
-        self._appetite.found(self.slots)
-        self._admit()
+        if self._appetite.allowed != self.slots:
+            self._appetite.found(self.slots)
+            self._admit()
 
     def found_nothing(self) -> None:
         """The caller's poll came back empty, or failed."""
@@ -108,7 +110,7 @@ class Polls:
             self._called.discard(waiter)
 
     def _admit(self) -> None:
-        if not self._waiting or not self.gate.is_open:
+        if not self.gate.is_open:
             return
         room = self._appetite.allowed - self._open
         while room > 0 and self._waiting:

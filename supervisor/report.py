@@ -79,6 +79,10 @@ class Reporter:
 class Report:
     """One outcome; whoever makes it calls `end`, whatever happens."""
 
+    _answer: Answer | None = None
+    _has_ended = False
+    _lock: asyncio.Lock | None = None  # of most nothing is ever on disk
+
     def __init__(
         self,
         reporter: Reporter,
@@ -96,9 +100,6 @@ class Report:
         self._entry = entry
         # What lay in the spool may have been sent, by a process that died before the answer came.
         self._was_unanswered = entry is not None
-        self._answer: Answer | None = None
-        self._has_ended = False
-        self._lock: asyncio.Lock | None = None  # of most nothing is ever on disk
 
     @property
     def is_kept(self) -> bool:

@@ -25,7 +25,7 @@ from supervisor.interruptible import Interruptible
 from supervisor.job import Failed, Fence, Job
 from supervisor.lease import Lease, LeaseLost, Terms
 from supervisor.limits import Limits
-from supervisor.log import JobLog, tells
+from supervisor.log import tells
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
 from supervisor.process.child import Child, State
@@ -36,7 +36,7 @@ from supervisor.process.zygote import StartFailed
 from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, ServerError
 from supervisor.status import ChildState, SlotStatus
-from supervisor.surroundings import Surroundings
+from supervisor.surroundings import Surroundings, Workplace
 
 DRAIN_POLL = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""
@@ -64,19 +64,17 @@ class Slot:
         self.number = number
         self.jobs_cut = 0
         self._server = server
-        self._reporter = reporter
         self._polls = polls
         self._around = around
         self._log = structlog.get_logger("slot", slot=number)  # not bound for good: a reload may change the level
         self._berth = Berth(around, self._log)
         self._head_start = _head_start(number)
-        self._workdir = str(around.rules.scratch / str(number))
+        self._place = Workplace(number, str(around.rules.scratch / str(number)), reporter, Alarms())
         self._attempt: Attempt | None = None
         self._draining = False
         self._stop: Stop | None = None  # for all that is still to come
         self._backoff = Backoff(0.2, 15.0)  # after turns that have failed
-        self._alarms = Alarms()
-        self._between_jobs = Interruptible(self._alarms)  # by a drain
+        self._between_jobs = Interruptible(self._place.alarms)  # by a drain
         self._claiming = Claiming(server, polls, around, self._log)
 
     def __repr__(self) -> str:
@@ -191,7 +189,8 @@ class Slot:
                     await self._around.room()  # not as one of the polls that may be open
             finally:
                 self._claiming.over()
-                self._around.made_room()
+                if job is None:
+                    self._around.made_room()
         return job
 
     async def _work(self, job: Job) -> None:
@@ -204,6 +203,8 @@ class Slot:
         attempt = self._attempt = self._new_attempt(job, child, limits)
         if child is not None:
             self._around.ledger.job_start_seconds.observe(boottime() - claimed_at)
+        if tells("debug"):
+            attempt.log.debug("claimed")
         if self._stop is not None:
             attempt.stop(self._stop)
         try:
@@ -229,8 +230,7 @@ class Slot:
     async def _give_up(self, attempt: Attempt, failed: ExceptionGroup[Exception]) -> None:
         """The attempt has ended without an outcome: because its lease was lost, or of a bug of ours."""
         lost, bugs = failed.split(LeaseLost)
-        child = self._berth.child
-        log = JobLog(self.number, attempt.job, child.pid if child else None)
+        log = attempt.log
         await self._berth.discard("killed")
         if lost is not None:
             log.warning("lease lost: killed, nothing more is reported", reason=str(_first(lost)))
@@ -264,27 +264,15 @@ class Slot:
         return handler.limits.or_else(self._around.rules.limits) if handler else self._around.rules.limits
 
     def _new_attempt(self, job: Job, child: Child | None, limits: Limits) -> Attempt:
-        log = JobLog(self.number, job, child.pid if child else None)
-        if tells("debug"):
-            log.debug("claimed")
         rules = self._around.rules
         terms = Terms.of(
             job.heartbeat_interval,
             time_to_live=math.inf if limits.idempotent else rules.lease_ttl,
             longest_interval=rules.max_heartbeat_interval,
         )
-        return Attempt(
-            job,
-            lease=Lease(terms, claimed_at=self._claiming.granted_at, head_start=self._head_start),
-            child=child,
-            reporter=self._reporter,
-            rules=rules,
-            limits=limits,
-            workdir=self._workdir,
-            alarms=self._alarms,
-            log=log,
-            claimed_at=self._claiming.answered_at,
-        )
+        lease = Lease(terms, claimed_at=self._claiming.granted_at, head_start=self._head_start)
+        claimed_at = self._claiming.answered_at
+        return Attempt(job, self._place, rules, limits, lease=lease, child=child, claimed_at=claimed_at)
 
     async def _report_bug(self, job: Job) -> None:
         fence = Fence(self._around.rules.worker_id, job.job_id, job.attempt)
@@ -297,8 +285,9 @@ class Slot:
         """No spent child and no scratch folder is left to the next job."""
         if not self._berth.is_kept(limits):
             await self._berth.settle(limits, attempt.why_child_ended)
-        if attempt.has_left_files and _exists(self._workdir):
-            await asyncio.to_thread(shutil.rmtree, self._workdir, ignore_errors=True)
+        workdir = self._place.workdir
+        if attempt.has_left_files and _exists(workdir):
+            await asyncio.to_thread(shutil.rmtree, workdir, ignore_errors=True)
 
 
 def _head_start(number: int) -> float:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from supervisor.alarms import Alarms
 from supervisor.berth import Source
 from supervisor.job import Job
 from supervisor.ledger import Ledger
 from supervisor.limits import Limits
 from supervisor.pulse import Pulse
 from supervisor.quarantine import Quarantine
+from supervisor.report import Reporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,18 @@ class Rules:
     mask: Callable[[str], str] = str
     """Hides secrets in what handlers print."""
     forwards_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What a slot lends to its attempts, one after the other."""
+
+    number: int
+    """The slot's."""
+    workdir: str
+    """A folder for what a job wants to keep while it runs; not there before it is asked for."""
+    reporter: Reporter
+    alarms: Alarms
 
 
 class Surroundings(Source, Protocol):

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from structlog.testing import capture_logs
 
@@ -30,7 +29,7 @@ from supervisor.replay import Replay
 from supervisor.report import Reporter
 from supervisor.spool import Shelf, Spool, file_name
 from supervisor.spoolfile import Destination
-from supervisor.surroundings import Rules
+from supervisor.surroundings import Rules, Workplace
 from tests.model_child import ScriptedChild
 from tests.model_loop import Clock, VirtualLoop
 from tests.model_server import ModelServer
@@ -163,15 +162,12 @@ class World:
         terms = Terms.of(JOB.heartbeat_interval, time_to_live=endless, longest_interval=None)
         return Attempt(
             JOB,
+            Workplace(1, self.state, reporter, Alarms()),
+            RULES,
+            Limits(cancel_grace=self.story.grace, timeout=self.story.timeout),
             lease=Lease(terms, claimed_at=self.clock.boottime()),
             claimed_at=self.clock.boottime(),
             child=child,
-            reporter=reporter,
-            rules=RULES,
-            limits=Limits(cancel_grace=self.story.grace, timeout=self.story.timeout),
-            workdir=self.state,
-            alarms=Alarms(),
-            log=structlog.get_logger(),
             now=self.clock.boottime,
         )
 

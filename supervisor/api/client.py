@@ -257,6 +257,8 @@ def _socket(address: Any) -> socket.socket:
 
 def _at_hand(response: aiohttp.ClientResponse) -> bytes | None:
     """The body, if all of it has come along with the head; then the connection is free already."""
+    if response.status == 204:
+        return b""
     is_whole = response.content.is_eof() and hdrs.CONTENT_ENCODING not in response.headers
     return response.content.read_nowait() if is_whole else None
 
