@@ -26,19 +26,20 @@ class Alongside(asyncio.TaskGroup):
     alarm costs a tenth of a task.
     """
 
+    is_over = False
+    """Whether the block has ended; nothing starts any more."""
+    _helpers: set[asyncio.Task[None]] | None = None  # as long as nothing was started
+
     def __init__(self, alarms: Alarms | None = None) -> None:
         """`alarms` are those of somebody with many such blocks."""
         super().__init__()
-        self.is_over = False
-        """Whether the block has ended; nothing starts any more."""
-        self._is_used = False
-        self._helpers: set[asyncio.Task[None]] = set()
         self._alarms = alarms or Alarms()
         self._set: list[Alarm] = []
 
     def create_task(self, *arguments: Any, **more: Any) -> asyncio.Task[Any]:
         """As of any task group: a task that is waited for."""
-        self._is_used = True
+        if self._helpers is None:
+            self._helpers = set()
         return super().create_task(*arguments, **more)
 
     def start(self, helper: Helper) -> asyncio.Task[None] | None:
@@ -51,6 +52,7 @@ class Alongside(asyncio.TaskGroup):
         except RuntimeError:
             coroutine.close()
             return None
+        assert self._helpers is not None
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
         return task
@@ -67,7 +69,7 @@ class Alongside(asyncio.TaskGroup):
         self.is_over = True
         for alarm in self._set:
             self._alarms.cancel(alarm)
-        if not self._is_used:
+        if self._helpers is None:
             return  # as that of most jobs: there is nobody to wait for
         for task in tuple(self._helpers):
             task.cancel()

@@ -97,7 +97,8 @@ class Client:
         self._reread = reread
         jobs = f"{account.base_url.rstrip('/')}/v1/projects/{_segment(account.project)}/jobs"
         self._jobs_url = URL(jobs, encoded=True)
-        self._claim_url = self._below_jobs("claim")
+        self._below_jobs = f"{self._jobs_url.raw_path}/"
+        self._claim_url = self._url_of("claim")
         self._alarms = Alarms()
         self._claims = _session()
         self._beats = _session()
@@ -180,11 +181,12 @@ class Client:
         return schema.job_state(answer.body)
 
     def _url(self, fence: Fence, call: str = "") -> URL:
-        return self._below_jobs(f"{_segment(fence.job_id)}{call}")
+        job_id = fence.job_id
+        return self._url_of(f"{job_id if _PLAIN(job_id) else _segment(job_id)}{call}")  # most ids are
 
-    def _below_jobs(self, path: str) -> URL:
+    def _url_of(self, path: str) -> URL:
         # As encoded: yarl would decode and normalize what we have encoded on purpose ("a/b", "..").
-        return self._jobs_url.with_path(f"{self._jobs_url.raw_path}/{path}", encoded=True)
+        return self._jobs_url.with_path(self._below_jobs + path, encoded=True)
 
     async def _send(
         self,
@@ -315,6 +317,4 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 def _segment(text: str) -> str:
     """`text` as one segment of a path; `.` and `..` are no way to another path."""
-    if _PLAIN(text):  # most ids are
-        return text
     return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
