@@ -30,7 +30,8 @@ async def test_nobody_polls_while_it_is_shut_and_somebody_does_as_soon_as_it_ope
     polled = asyncio.Event()
 
     async def poll() -> None:
-        async with polls:
+        await polls.room()
+        with polls:
             polled.set()
 
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
