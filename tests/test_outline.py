@@ -86,6 +86,14 @@ def test_a_long_text_is_left_out_as_well() -> None:
     assert [type(field) for field in told.values()] == [list, str, list]
 
 
+def test_what_begins_in_the_same_piece_in_which_a_long_text_ends_is_found() -> None:
+    body = b'{"a": "' + b"x" * 100_000 + b'", "parameters": {"b": [%b1]}}' % (b"1," * 100_000)
+
+    told = json.loads(outline_of(body))
+
+    assert {name: restored(field, body) for name, field in told.items()} == json.loads(body)
+
+
 def test_what_is_small_is_refused_when_there_is_too_much_of_it() -> None:
     with pytest.raises(TooWide):
         outline_of(b"{" + b'"a": 1,' * (LARGEST // 6))

@@ -75,7 +75,8 @@ class Outline:
         bare = unescaped.translate(_STEPS, _OTHERS).replace(b'""', b"")
         parts = bare.split(b'"')
         steps = memoryview(b"".join(parts[self._in_text :: 2])).cast("b")
-        if self._depth + min(accumulate(steps), default=0) < 2:
+        # From where it begins: a text of the outer object leads back there as soon as it ends.
+        if self._depth + min(accumulate(steps, initial=0)) < 2:
             return False
         self._depth += sum(steps)
         self._in_text ^= len(parts) % 2 == 0
