@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from benchmarks.figures import Figure, run_alone
-from benchmarks.processes import MIB, cpu_of, memory_of
+from benchmarks.processes import MIB, ProcessorWatch, memory_of
 from benchmarks.programs import JobServer, Program, job_server, module, supervisor
 
 TENTH = 1_000
@@ -16,7 +16,7 @@ TENTH = 1_000
 
 @dataclass
 class Growth:
-    """Ten tenths, after one that does not count."""
+    """Ten tenths of one run, after one that does not count."""
 
     title: str = "10,000 jobs"
     rounds: int = 5
@@ -29,14 +29,14 @@ class Growth:
 
     def measure(self) -> None:
         with job_server() as server, supervisor(server.url, workers=8) as program:
-            _do_a_tenth(server, program)
+            _warm_up(server)
             before = memory_of(program.pid)
-            time, cpu = _rises(server, program)
+            slower, dearer = _rises(server, program)
             self.grown.append((memory_of(program.pid) - before) / MIB)
-        self.slower.append(time)
-        self.dearer.append(cpu)
+        self.slower.append(slower)
+        self.dearer.append(dearer)
         with job_server() as server, module("bare_loop", server.url) as program:
-            _do_a_tenth(server, program)
+            _warm_up(server)
             self.bare_slower.append(_rises(server, program)[0])
 
     def figures(self) -> list[Figure]:
@@ -48,19 +48,29 @@ class Growth:
         ]
 
 
-def _rises(server: JobServer, program: Program) -> tuple[float, float]:
-    """By how many percent the last tenth took more time, and processor, than the first."""
-    (first_time, first_cpu), *_, (last_time, last_cpu) = [_do_a_tenth(server, program) for _ in range(10)]
-    return (last_time / first_time - 1) * 100, (last_cpu / first_cpu - 1) * 100
-
-
-def _do_a_tenth(server: JobServer, program: Program) -> tuple[float, float]:
-    """The seconds it took, and those of processor."""
-    done = len(server.tally()["completes"])
-    cpu = cpu_of(program.pid)
+def _warm_up(server: JobServer) -> None:
     server.offer(TENTH)
-    tally = server.tally(completes=done + TENTH)
-    return tally["completes"][-1] - tally["claims"][done], cpu_of(program.pid) - cpu
+    server.tally(completes=TENTH)
+
+
+def _rises(server: JobServer, program: Program) -> tuple[float, float]:
+    """By how many percent the last tenth of one run took more time, and processor, than the first."""
+    done = len(server.tally()["completes"])
+    with ProcessorWatch(program.pid) as watch:
+        server.offer(10 * TENTH)
+        tally = server.tally(completes=done + 10 * TENTH)
+    completes = tally["completes"][done:]
+    first = tally["claims"][done], completes[TENTH - 1]
+    last = completes[-TENTH - 1], completes[-1]
+    return _percent_more(_length(last), _length(first)), _percent_more(watch.used_in(last), watch.used_in(first))
+
+
+def _length(span: tuple[float, float]) -> float:
+    return span[1] - span[0]
+
+
+def _percent_more(later: float, earlier: float) -> float:
+    return (later / earlier - 1) * 100
 
 
 if __name__ == "__main__":

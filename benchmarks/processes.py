@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,41 @@ def cpu_of(pid: int) -> float:
     The id of another process's clock is made as clock_getcpuclockid(3) makes it.
     """
     return time.clock_gettime((~pid << 3) | 2)
+
+
+class ProcessorWatch:
+    """Looks all the time at how much processor a process has used: nobody is asked at its tenths."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._seen: list[tuple[float, float]] = []
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> ProcessorWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._is_over.wait(_LOOK_EVERY):
+            self._seen.append((time.monotonic(), cpu_of(self._pid)))
+
+    def used_in(self, span: tuple[float, float]) -> float:
+        """Seconds of processor between two times of CLOCK_MONOTONIC, as far as it has looked."""
+        return self._used_until(span[1]) - self._used_until(span[0])
+
+    def _used_until(self, moment: float) -> float:
+        (before, used_before), (after, used_after) = self._around(moment)
+        return used_before + (used_after - used_before) * (moment - before) / (after - before)
+
+    def _around(self, moment: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        later = bisect_left(self._seen, (moment, 0.0))
+        later = max(1, min(later, len(self._seen) - 1))
+        return self._seen[later - 1], self._seen[later]
 
 
 def memory_of(pid: int) -> int:
