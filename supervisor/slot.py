@@ -189,8 +189,7 @@ class Slot:
                     await self._around.room()  # not as one of the polls that may be open
             finally:
                 self._claiming.over()
-                if job is None:
-                    self._around.made_room()
+                self._around.made_room()  # also when a job has come: for the other actions that were asked for
         return job
 
     async def _work(self, job: Job) -> None:

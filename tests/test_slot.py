@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,19 +15,19 @@ import structlog.testing
 from supervisor.attempt import QUICK
 from supervisor.berth import Berth
 from supervisor.claiming import Claiming
-from supervisor.job import Blob, Directive, Failed, Fence, Job, Outcome
+from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Outcome
 from supervisor.ledger import Ledger
 from supervisor.limits import Limits
 from supervisor.outcome import SHUTDOWN
 from supervisor.pool import Pool
 from supervisor.process.kernel import boottime
 from supervisor.report import Reporter
-from supervisor.server import StaleFence
+from supervisor.server import JobServer, StaleFence
 from supervisor.spool import Spool
 from supervisor.spoolfile import Destination
 from supervisor.surroundings import Rules
 from tests.harness import GENEROUS, zygote_of
-from tests.process_world import World, a_job, world
+from tests.process_world import World, a_job, module, world
 
 
 class Dispenser:
@@ -67,10 +67,10 @@ class Dispenser:
         self.outcomes.append(outcome)
 
 
-def pool_of(here: World, server: Dispenser, state: Path, lease_ttl: float | None = None) -> Pool:
+def pool_of(here: World, server: JobServer, state: Path, lease_ttl: float | None = None, *, workers: int = 1) -> Pool:
     ledger = Ledger()
     return Pool(
-        1,
+        workers,
         rules=Rules("worker 1", 30.0, Limits(), lease_ttl, None, state),
         server=server,
         reporter=Reporter(server, Spool(state), Destination("http://nowhere", "acme"), 60.0, ledger),
@@ -206,3 +206,63 @@ async def test_a_bug_in_one_turn_ends_no_slot(tmp_path: Path, monkeypatch: pytes
             assert failed
 
     assert "turn failed" in [line["event"] for line in logged]
+
+
+class Waiter:
+    """A job server whose first claim brings a job once it is told to, and whose others bring none."""
+
+    def __init__(self, first: Job) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self.asks_again = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self._first = first
+
+    async def claim(self, actions: Sequence[str], **_: object) -> Job:
+        self.asked.append(tuple(actions))
+        if len(self.asked) > 1:
+            self.asks_again.set()
+            await asyncio.Event().wait()
+        await self.may_answer.wait()
+        return self._first
+
+    async def heartbeat(self, *_: object, **__: object) -> Directive:
+        return Directive.CONTINUE
+
+    async def lease_length(self, _: Fence) -> None: ...
+    async def complete(self, _: Fence, __: Outcome) -> None: ...
+    async def send_events(self, _: Fence, __: Sequence[Event]) -> None: ...
+    async def is_settled(self, _: Fence) -> bool:
+        return True
+
+
+CAPPED = """
+    import time
+    from supervisor import handler
+
+    @handler("first", max_concurrent=1)
+    def first() -> None:
+        time.sleep(3600)
+
+    @handler("second", max_concurrent=1)
+    def second() -> None:
+        pass
+"""
+
+
+async def test_a_job_that_comes_makes_room_for_what_else_its_claim_has_asked_for(tmp_path: Path) -> None:
+    server = Waiter(a_job("first"))
+    async with world(module(tmp_path / "handlers", CAPPED)) as here:
+        pool = pool_of(here, server, tmp_path, workers=2)
+        pool._polls._appetite.allowed = 2  # jobs have come before
+        running = asyncio.create_task(pool.run())
+        async with asyncio.timeout(GENEROUS):
+            while pool._room is None:  # the other slot has nothing to ask for
+                await asyncio.sleep(0.001)
+
+            server.may_answer.set()
+            await server.asks_again.wait()
+
+        assert server.asked == [("first", "second"), ("second",)]
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
