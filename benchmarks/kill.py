@@ -54,10 +54,11 @@ class Kill:
         server.set(order=order)
         dead_at = watch.wait()
         ordered_at = server.tally()["orders"][-1][1]
-        claims = server.until(lambda tally: tally["asked"][-1] > dead_at, every=0.002)["asked"]
-        claimed_at = min(at for at in claims if at > dead_at)
+        claims = server.until(lambda tally: tally["asked"][-1] > ordered_at, every=0.002)["asked"]
+        claimed_at = min(at for at in claims if at > ordered_at)
         self.dead.setdefault((order, action), []).append((dead_at - ordered_at) * 1e3)
-        self.ready.setdefault(order, []).append((claimed_at - dead_at) * 1e3)
+        # The slot may have claimed before we were told of the death.
+        self.ready.setdefault(order, []).append(max(0.0, claimed_at - dead_at) * 1e3)
 
     def figures(self) -> list[Figure]:
         found = []
