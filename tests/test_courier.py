@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
+import structlog.testing
 
 from supervisor.courier import Courier
 from supervisor.job import Event, Fence
 from supervisor.lease import Lease, Terms
 from supervisor.ledger import Ledger
 from supervisor.outbox import LIMIT, OVERFULL
-from supervisor.server import RateLimited
+from supervisor.server import RateLimited, Rejected
 from supervisor.tasks import Alongside
 from tests.harness import GENEROUS
 
@@ -114,3 +115,32 @@ async def test_a_server_that_asks_for_no_pause_is_not_asked_in_a_loop() -> None:
         await asyncio.sleep(0.5)
 
     assert 1 <= server.calls <= 5
+
+
+class Particular:
+    """Refuses any batch that has an event of one type."""
+
+    def __init__(self, refused: str) -> None:
+        self.refused = refused
+        self.taken: list[str] = []
+
+    async def send_events(self, _: Fence, events: Sequence[Event]) -> None:
+        types = [event.type for event in events]
+        if self.refused in types:
+            raise Rejected("400 bad event", status=400)
+        self.taken += types
+
+
+async def test_an_event_that_the_server_refuses_is_dropped_by_name_and_the_others_arrive() -> None:
+    server, ledger = Particular("odd"), Ledger()
+    with structlog.testing.capture_logs() as logged:
+        async with Alongside() as beside:
+            courier = courier_of(server, Tap(), beside, ledger)
+            for kind in ("one", "two", "odd", "three"):
+                courier.take(Event(kind, b"{}"), hold_back=True)
+            async with asyncio.timeout(GENEROUS):
+                await courier.delivered()
+
+    assert server.taken == ["one", "two", "three"]
+    assert (ledger.events_sent, ledger.events_dropped) == (3, 1)
+    assert [(line["event"], line["type"]) for line in logged] == [("event dropped: the server refuses it", "odd")]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import structlog.testing
+from aiohttp import ClientSession
 
 from supervisor import operations
 from supervisor.devserver.app import DevServer
@@ -109,6 +110,42 @@ async def test_a_job_that_runs_ends_on_the_old_code_and_the_next_one_has_the_new
         assert await told(server, await start_job(server, "tells")) == "new"
         assert before not in children_of(process.pid)
     assert [server.jobs(run)[0].attempt for run in (long, short)] == [1, 1]
+
+
+CRASHES = """
+import os
+from supervisor import handler
+
+@handler("crashes")
+def crashes() -> None:
+    os.abort()
+"""
+
+
+async def test_a_handler_that_is_refused_is_shown_and_new_code_gets_a_new_trial(
+    server: DevServer, state: Path, handlers: Path
+) -> None:
+    (handlers / "crashes.py").write_text(CRASHES)
+    async with serving(server, state, handlers, listen="127.0.0.1:0") as process:
+        for _ in range(3):
+            job = await finished_job(server, await start_job(server, "crashes"))
+            assert job.error_type == "ChildDied"
+        assert await refused(state) == ["handler crashes"]
+
+        (handlers / "crashes.py").write_text(CRASHES.replace("os.abort()", "pass"))
+        process.send_signal(signal.SIGHUP)
+        await logged(state, '"reloaded"')
+
+        assert await refused(state) == []
+        assert (await finished_job(server, await start_job(server, "crashes"))).status == "completed"
+
+
+async def refused(state: Path) -> list[str]:
+    """What the program says that it refuses to run."""
+    lines = map(json.loads, (state / "log").read_text().splitlines())
+    (page,) = [line["page"] for line in lines if line["event"] == "listening"]
+    async with ClientSession() as client, client.get(f"{page}status.json") as answer:
+        return list((await answer.json())["quarantined"])
 
 
 async def test_code_that_cannot_be_imported_is_not_taken_over(server: DevServer, state: Path, handlers: Path) -> None:
