@@ -96,6 +96,34 @@ async def report_call(server: DevServer, run: str) -> Call:
 # What a child says, and whether it moves
 
 
+BOTTOMLESS = """
+import sys
+from supervisor import handler
+
+class Pit:
+    def __str__(self):
+        return str(self)
+
+@handler("bottomless")
+def bottomless():
+    sys.setrecursionlimit(10**9)
+    str(Pit())
+"""
+
+
+async def test_a_recursion_without_any_limit_ends_its_child_and_nothing_else(
+    server: DevServer, state: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pit.py").write_text(BOTTOMLESS + WORKING)
+    async with supervising(server, state, handlers=str(tmp_path), workers="1"):
+        body = await report_of(server, await start_job(server, "bottomless"))
+        after = await finished_job(server, await start_job(server, "works"))
+
+    assert (body["status"], body["error_type"]) == ("failed", "ChildDied")
+    assert "was killed by SIGSEGV" in body["error_message"]
+    assert after.status == "completed"
+
+
 async def test_a_child_that_stands_still_is_killed_after_a_cancel(server: DevServer, state: Path) -> None:
     async with supervising(server, state, cancel_grace="200ms"):
         run = await start_job(server, "python-loop")
