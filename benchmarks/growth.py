@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from benchmarks.figures import Figure, run_alone
-from benchmarks.processes import MIB, ProcessorWatch, memory_of
+from benchmarks.processes import MIB, memory_of, processor_of
 from benchmarks.programs import JobServer, Program, job_server, module, supervisor
 
 TENTH = 1_000
@@ -56,13 +56,13 @@ def _warm_up(server: JobServer) -> None:
 def _rises(server: JobServer, program: Program) -> tuple[float, float]:
     """By how many percent the last tenth of one run took more time, and processor, than the first."""
     done = len(server.tally()["completes"])
-    with ProcessorWatch(program.pid) as watch:
+    with processor_of(program.pid) as use:
         server.offer(10 * TENTH)
         tally = server.tally(completes=done + 10 * TENTH)
     completes = tally["completes"][done:]
     first = tally["claims"][done], completes[TENTH - 1]
     last = completes[-TENTH - 1], completes[-1]
-    return _percent_more(_length(last), _length(first)), _percent_more(watch.used_in(last), watch.used_in(first))
+    return _percent_more(_length(last), _length(first)), _percent_more(use.within(last), use.within(first))
 
 
 def _length(span: tuple[float, float]) -> float:

@@ -7,7 +7,7 @@ import select
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,41 +30,6 @@ def cpu_of(pid: int) -> float:
     The id of another process's clock is made as clock_getcpuclockid(3) makes it.
     """
     return time.clock_gettime((~pid << 3) | 2)
-
-
-class ProcessorWatch:
-    """Looks all the time at how much processor a process has used: nobody is asked at its tenths."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._seen: list[tuple[float, float]] = []
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-
-    def __enter__(self) -> ProcessorWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._is_over.wait(_LOOK_EVERY):
-            self._seen.append((time.monotonic(), cpu_of(self._pid)))
-
-    def used_in(self, span: tuple[float, float]) -> float:
-        """Seconds of processor between two times of CLOCK_MONOTONIC, as far as it has looked."""
-        return self._used_until(span[1]) - self._used_until(span[0])
-
-    def _used_until(self, moment: float) -> float:
-        (before, used_before), (after, used_after) = self._around(moment)
-        return used_before + (used_after - used_before) * (moment - before) / (after - before)
-
-    def _around(self, moment: float) -> tuple[tuple[float, float], tuple[float, float]]:
-        later = bisect_left(self._seen, (moment, 0.0))
-        later = max(1, min(later, len(self._seen) - 1))
-        return self._seen[later - 1], self._seen[later]
 
 
 def memory_of(pid: int) -> int:
@@ -144,20 +109,60 @@ class Peak:
     def growth(self) -> int:
         return self.most - self.before
 
-    def look_until(self, over: threading.Event) -> None:
+    def look(self) -> None:
         with suppress(FileNotFoundError, ProcessLookupError):
-            while not over.wait(_LOOK_EVERY):
-                self.most = max(self.most, memory_of(self._pid))
+            self.most = max(self.most, memory_of(self._pid))
+
+
+class ProcessorUse:
+    """How much processor a process had used at which times."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._seen: list[tuple[float, float]] = []
+
+    def look(self) -> None:
+        self._seen.append((time.monotonic(), cpu_of(self._pid)))
+
+    def within(self, span: tuple[float, float]) -> float:
+        """Seconds of processor between two times of CLOCK_MONOTONIC."""
+        return self._until(span[1]) - self._until(span[0])
+
+    def _until(self, moment: float) -> float:
+        later = bisect_left(self._seen, (moment, 0.0))
+        later = max(1, min(later, len(self._seen) - 1))
+        (before, used_before), (after, used_after) = self._seen[later - 1 : later + 1]
+        return used_before + (used_after - used_before) * (moment - before) / (after - before)
 
 
 @contextmanager
 def peak_of(pid: int) -> Iterator[Peak]:
     """Watch a process's memory inside the block."""
-    peak, over = Peak(pid), threading.Event()
-    looking = threading.Thread(target=peak.look_until, args=(over,))
+    peak = Peak(pid)
+    with _looking(peak.look):
+        yield peak
+
+
+@contextmanager
+def processor_of(pid: int) -> Iterator[ProcessorUse]:
+    """Watch a process's use of the processor inside the block."""
+    use = ProcessorUse(pid)
+    with _looking(use.look):
+        yield use
+
+
+@contextmanager
+def _looking(look: Callable[[], None]) -> Iterator[None]:
+    over = threading.Event()
+
+    def look_until_it_is_over() -> None:
+        while not over.wait(_LOOK_EVERY):
+            look()
+
+    looking = threading.Thread(target=look_until_it_is_over)
     looking.start()
     try:
-        yield peak
+        yield
     finally:
         over.set()
         looking.join()
