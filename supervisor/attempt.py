@@ -284,7 +284,7 @@ class Attempt:
             self._child = self._waiting.result()
             self._log = JobLog(self._place.number, self.job, self._child.pid)
         self._waiting = None
-        self._lease.check(self._now())
+        self._check_lease()
 
     async def _run_handler(self) -> Outcome | None:
         """What the child told; None when it died before."""

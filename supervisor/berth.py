@@ -96,7 +96,7 @@ class Berth:
         child = self._child
         return (
             child is not None
-            and child.state is State.IDLE
+            and child.is_idle
             and child.jobs < limits.jobs_per_child
             and limits.max_memory_per_child is None
         )
@@ -126,7 +126,7 @@ class Berth:
         return "recycle" if child.zygote is self._source.zygote else "reload"
 
     def _is_fit(self, child: Child) -> bool:
-        return child.state is State.IDLE and child.zygote is self._source.zygote and not self._is_spent
+        return child.is_idle and child.zygote is self._source.zygote and not self._is_spent
 
     async def _replace(self, zygote: Zygote) -> None:
         old, self._child = self._child, None

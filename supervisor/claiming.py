@@ -86,8 +86,7 @@ class Claiming:
             return None
         if job is not None:
             self._polls.found()
-            if self._backoff.failures:
-                self._backoff.reset()
+            self._backoff.reset()
         else:
             self._polls.found_nothing()
             await self._rest(now - asked_at, wait, is_first=is_first)

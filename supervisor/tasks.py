@@ -28,18 +28,18 @@ class Alongside(asyncio.TaskGroup):
 
     is_over = False
     """Whether the block has ended; nothing starts any more."""
-    _helpers: set[asyncio.Task[None]] | None = None  # as long as nothing was started
+    _is_used = False
 
     def __init__(self, alarms: Alarms | None = None) -> None:
         """`alarms` are those of somebody with many such blocks."""
         super().__init__()
+        self._helpers: set[asyncio.Task[None]] = set()
         self._alarms = alarms or Alarms()
         self._set: list[Alarm] = []
 
     def create_task(self, *arguments: Any, **more: Any) -> asyncio.Task[Any]:
         """As of any task group: a task that is waited for."""
-        if self._helpers is None:
-            self._helpers = set()
+        self._is_used = True
         return super().create_task(*arguments, **more)
 
     def start(self, helper: Helper) -> asyncio.Task[None] | None:
@@ -52,7 +52,6 @@ class Alongside(asyncio.TaskGroup):
         except RuntimeError:
             coroutine.close()
             return None
-        assert self._helpers is not None
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
         return task
@@ -69,7 +68,7 @@ class Alongside(asyncio.TaskGroup):
         self.is_over = True
         for alarm in self._set:
             self._alarms.cancel(alarm)
-        if self._helpers is None:
+        if not self._is_used:
             return  # as that of most jobs: there is nobody to wait for
         for task in tuple(self._helpers):
             task.cancel()

@@ -46,9 +46,10 @@ LARGEST_CLAIM = 256 * 1024 * 1024
 LONGEST_RETRY_AFTER = 600.0
 """Seconds; a server that names more is asked again after these."""
 CHUNK = 256 * 1024
-_PLAIN = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 SILENCE = 25
 """Seconds after which a connection whose other end acknowledges nothing is given up: most of all, an open poll's."""
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+"""What is the same in a path as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +182,7 @@ class Client:
         return schema.job_state(answer.body)
 
     def _url(self, fence: Fence, call: str = "") -> URL:
-        job_id = fence.job_id
-        return self._url_of(f"{job_id if _PLAIN(job_id) else _segment(job_id)}{call}")  # most ids are
+        return self._url_of(f"{_segment(fence.job_id)}{call}")
 
     def _url_of(self, path: str) -> URL:
         # As encoded: yarl would decode and normalize what we have encoded on purpose ("a/b", "..").
@@ -317,4 +317,6 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 def _segment(text: str) -> str:
     """`text` as one segment of a path; `.` and `..` are no way to another path."""
+    if _PLAIN(text):  # most ids are
+        return text
     return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")
