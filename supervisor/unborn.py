@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Never
 
-from supervisor.process.child import Listener
+from supervisor.process.dialogue import Listener
 from supervisor.process.exit import Ending
 from supervisor.process.messages import Run
 

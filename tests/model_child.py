@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 
 from supervisor.job import Blob, Event, Failed, Outcome, Succeeded
-from supervisor.process.child import ChildDied, Listener, Told
+from supervisor.process.child import ChildDied
+from supervisor.process.dialogue import Listener, Told
 from supervisor.process.exit import Ending, Exit
 from supervisor.process.messages import Run
 from tests.model_story import ChildStory, Ends, OnTerminate

@@ -17,7 +17,8 @@ import msgspec
 
 from supervisor.job import Blob, Event, Job
 from supervisor.process.attachment import attachment
-from supervisor.process.child import Child, Told
+from supervisor.process.child import Child
+from supervisor.process.dialogue import Told
 from supervisor.process.environment import child_environment
 from supervisor.process.family import Family
 from supervisor.process.messages import Run

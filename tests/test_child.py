@@ -19,9 +19,10 @@ from structlog.testing import capture_logs
 
 from supervisor.job import Blob, Event, Failed, Succeeded
 from supervisor.process import receipt
-from supervisor.process.child import Child, ChildDied, ChildLost, State, Told
+from supervisor.process.child import Child, ChildDied, ChildLost, State
 from supervisor.process.child_main import OOM_SCORE
 from supervisor.process.cord import Cord
+from supervisor.process.dialogue import Told
 from supervisor.process.exit import Ending
 from supervisor.process.kernel import bytes_waiting, children_of
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run

@@ -1,7 +1,7 @@
 """One child process, from fork to exit.  Runs in the parent.
 
-It owns the child's pid, pidfd, message pipe, output, exit status and usage.  It decides nothing about jobs: it hands
-on what the child says, and it kills.
+It owns the child's pid, pidfd, message pipe, output, exit status and usage.  It decides nothing about jobs: what is
+said of them is the `Dialogue`'s, and it kills.
 
     STARTING ──Ready→ IDLE ──run→ BUSY ──Finished→ IDLE        any ──exit→ EXITED
 """
@@ -13,22 +13,20 @@ import contextlib
 import enum
 import os
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
-from typing import Protocol
+from typing import Any
 
-import msgspec
 import structlog
 
-from supervisor.job import Blob, Event, Outcome, Succeeded, is_valid
 from supervisor.process.cord import Cord
+from supervisor.process.dialogue import Dialogue, Listener, Misheard, Told
 from supervisor.process.exit import Ending, Exit
 from supervisor.process.family import Family
 from supervisor.process.kernel import cpu_seconds, kill_group, weigh_session
-from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
+from supervisor.process.messages import ChildMessage, Finished, Forked, Ready, Run
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
-from supervisor.process.receipt import Receipt
 from supervisor.process.wire import WireError
 from supervisor.process.zygote import StartFailed, Zygote
 from supervisor.tasks import whole
@@ -42,7 +40,7 @@ HAND_OVER = 10.0
 LINGER = 2.0
 """Seconds that a child may live on after it closed its pipe."""
 MOMENT = 0.001
-"""Seconds until one looks again where nothing tells: for a dead child that is not ours yet, for a stack."""
+"""Seconds until one looks again whether a dead child is ours by now, which nothing tells."""
 STACK_DEADLINE = 2.0
 """Seconds that a child may take to write its stack; one that waits for a disk, or is stopped, does not."""
 NEVER_BORN = Exit(code=70, signal=0, peak_memory=0, cpu=0.0)
@@ -63,22 +61,6 @@ class ChildDied(Exception):
     """The child ended before it said how its job went.  Caught by the attempt, which asks for its `ending`."""
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What a child said of its job; it takes another one only when it is `reusable`."""
-
-    outcome: Outcome
-    reusable: bool
-    has_workdir: bool = False
-
-
-class Listener(Protocol):
-    """What an attempt hears of its child while its job runs.  Called in the loop; must not block or raise."""
-
-    def heard_event(self, event: Event) -> None: ...
-    def heard_log(self, level: int, text: str) -> None: ...
-    def heard_line(self, line: str) -> None: ...
-
-
 class Child:
     """A process that runs one job at a time."""
 
@@ -96,11 +78,9 @@ class Child:
         self._pidfd = cord.reserved
         """Becomes the child's pidfd once its pid is known; until then it keeps the place."""
         self._cpu_before = 0.0  # before its job
-        self._listener: Listener | None = None
         self._fault = ""
         self._is_set_up = False  # which it may say before somebody else has said its pid
         self._ready: asyncio.Future[None] = loop.create_future()
-        self._told: asyncio.Future[Told] | None = None
         self._known = asyncio.Event()  # its pid is, or that there will be none
         self._over = asyncio.Event()
         self._write_off_at: asyncio.TimerHandle | None = None
@@ -108,7 +88,7 @@ class Child:
         self._output = Output(cord.our_output, self._on_line)
         self._stack = cord.our_stack
         self._pipe: Pipe[ChildMessage] = Pipe(cord.our_pipe, ChildMessage, self._on_message, self._on_end)
-        self._receipt = Receipt(self._pipe, family.reserve)
+        self._dialogue = Dialogue(self._pipe, family.reserve, self._on_job_over)
         self._cgroup = family.new_cgroup()
         family.join(self)
         with cord.their_pipe:
@@ -164,7 +144,7 @@ class Child:
         """Have the kernel kill the next job, all of it, when it uses more than `limit` bytes; False when it cannot."""
         return self._cgroup.bound_memory(limit)
 
-    async def run(self, order: Run, listener: Listener) -> Told:
+    def run(self, order: Run, listener: Listener) -> Coroutine[Any, Any, Told]:
         """Have a job run and wait for what the child says of it; raise `ChildDied` when it ends before.
 
         It takes over the parameters that are in a file.
@@ -174,20 +154,9 @@ class Child:
         assert self.state is State.IDLE, self
         self.state = State.BUSY
         self.jobs += 1
-        self._listener = listener
-        self._told = self._loop.create_future()
         self._output.forget()
         self._stack.forget()
-        self._receipt.prepare()
-        self._pipe.resume()  # the last job may have been over while it was not read
-        self._send(order)
-        try:
-            return await self._told
-        except asyncio.CancelledError:
-            self._drop_answer()
-            raise
-        finally:
-            self._listener = None
+        return self._dialogue.run(order, listener)
 
     async def be_taken_up(self) -> None:
         """See that it takes up its job, and end it when it does not; awaited beside a job that is not over at once.
@@ -232,15 +201,7 @@ class Child:
             return False  # earlier SIGUSR1 would kill it: `faulthandler` is not there yet
         self._stack.renew()
         self._signal(signal.SIGUSR1)
-        give_up_at = self._loop.time() + within
-        size = 0
-        # It is written in pieces, and nothing tells of the last one.
-        while size == 0 or self._stack.size != size:
-            if self._loop.time() >= give_up_at:
-                return False
-            size = self._stack.size
-            await asyncio.sleep(MOMENT)
-        return True
+        return await self._stack.is_written(within)
 
     def kill_now(self) -> None:
         """SIGKILL to the child and its process group; `wait` tells when they are gone."""
@@ -302,8 +263,7 @@ class Child:
         self._hang_up()
         if not self._ready.done():
             self._ready.set_exception(StartFailed("a child cannot be killed"))
-        if self._told is not None and not self._told.done():
-            self._told.set_exception(ChildLost("its process cannot be killed"))
+        self._dialogue.break_off(ChildLost("its process cannot be killed"))
 
     def _kill_family(self, pid: int) -> None:
         """SIGKILL to what the child `pid` has started, as far as it can be reached at once; the rest is swept."""
@@ -317,21 +277,9 @@ class Child:
             async with asyncio.timeout(BIRTH):
                 await self._known.wait()
 
-    def _send(self, order: Run) -> None:
-        parameters = order.job.parameters
-        if isinstance(parameters, Blob):
-            self._pipe.send(order, parameters.detach())
-        else:
-            self._pipe.send(order)
-
     def _on_message(self, message: ChildMessage) -> None:
         if self.state is State.BUSY:
-            try:
-                self._hear(message)
-            except WireError:
-                raise
-            except Exception as error:
-                raise self._misheard(error) from error
+            self._dialogue.hear(message)
         elif self.state is State.STARTING and isinstance(message, Forked) and self.pid is None:
             self._come_to_be(message.pid)
         elif self.state is State.STARTING and isinstance(message, Ready) and not self._is_set_up:
@@ -362,37 +310,7 @@ class Child:
         if not self._ready.done():  # whoever wanted it may have gone
             self._ready.set_result(None)
 
-    def _misheard(self, error: Exception) -> WireError:
-        """A bug of ours ends this child: what it said next, its outcome for one, would never be heard."""
-        log.error("what a child said could not be taken in", pid=self.pid, exc_info=error)
-        self._fault = f"said what the supervisor could not take in ({type(error).__name__}: {error})"
-        return WireError(self._fault)
-
-    def _hear(self, message: ChildMessage) -> None:
-        if self._listener is None:
-            return  # `run` was cancelled: nobody wants to hear it, and the child is about to be killed
-        match message:
-            case Emitted(event):
-                if not is_valid(event):
-                    raise WireError(
-                        f"emitted what no handler can: type {event.type[:64]!r}, {len(event.payload)} bytes"
-                    )
-                self._listener.heard_event(event)
-            case Logged(level, text):
-                self._listener.heard_log(level, text)
-            case Finished():
-                self._finish(message)
-            case _:
-                raise WireError(f"said {type(message).__name__} while busy")
-
-    def _finish(self, message: Finished) -> None:
-        assert self._told is not None
-        told = None
-        if not self._told.done():  # otherwise what came along is closed with the pipe
-            outcome = message.failed or self._success(message)
-            if outcome is None:
-                return  # it is told once more
-            told = Told(outcome, message.reusable, message.has_workdir)
+    def _on_job_over(self, message: Finished) -> None:
         # What was printed before is there already: the child flushes before it says that it is done.
         if message.has_output:
             self._output.drain()
@@ -401,24 +319,10 @@ class Child:
         self._cgroup.lift_memory_bound()
         self._cpu_before = message.cpu
         self.state = State.IDLE
-        if told is not None:
-            self._told.set_result(told)
-
-    def _drop_answer(self) -> None:
-        """Close the result that has come when nobody waits for it any more."""
-        assert self._told is not None
-        if self._told.cancelled() or self._told.exception() is not None:
-            return
-        match self._told.result().outcome:
-            case Succeeded(Blob() as blob):
-                blob.close()
-
-    def _success(self, message: Finished) -> Outcome | None:
-        return self._receipt.outcome() if message.attached else Succeeded(message.result)
 
     def _on_line(self, line: str) -> None:
-        if self._listener is not None:
-            self._hear_line(self._listener, line)
+        if self._dialogue.listener is not None:
+            self._hear_line(self._dialogue.listener, line)
         elif self.pid is not None:  # what is said of one that is not born is in the reason why
             log.info("printed", line=line, pid=self.pid)
 
@@ -429,7 +333,10 @@ class Child:
             log.exception("what a child printed could not be taken in", pid=self.pid)
 
     def _on_end(self, error: WireError | None) -> None:
-        if error is not None:
+        if isinstance(error, Misheard):  # what it said next, its outcome for one, would never be heard
+            log.error("what a child said could not be taken in", pid=self.pid, exc_info=error.__cause__)
+            self._fault = self._fault or str(error)
+        elif error is not None:
             self._fault = self._fault or f"broke the protocol: it {error}"
         if self.pid is None:
             self._fault = self._fault or "could not be forked, or the zygote is gone"
@@ -484,8 +391,7 @@ class Child:
         if not self._ready.done():
             last = "; ".join(self.ending.last_lines[-3:])
             self._ready.set_exception(StartFailed(f"a child {self.ending.reason}" + (f": {last}" if last else "")))
-        if self._told is not None and not self._told.done():
-            self._told.set_exception(ChildDied(self.ending.reason))
+        self._dialogue.break_off(ChildDied(self.ending.reason))
 
     def _close(self) -> None:
         self._hang_up()

@@ -6,12 +6,15 @@ works inside a C call, with the GIL held, and in the middle of a crash.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from pathlib import Path
 
 LONGEST = 16 * 1024
 """Bytes that are read; a child may write what it likes."""
+MOMENT = 0.001
+"""Seconds until one looks again whether a stack is there, which nothing tells."""
 
 _HERE = Path(__file__).parent
 _OUR_FRAMES = (f'File "{_HERE}', 'File "<frozen runpy>"')
@@ -39,8 +42,21 @@ class StackFile:
                 self._text = _handlers_part(written.decode("utf-8", "backslashreplace"))
         return self._text
 
+    async def is_written(self, within: float) -> bool:
+        """Wait until the stack that was asked for is there, or for so many seconds."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + within
+        size = 0
+        # It is written in pieces, and nothing tells of the last one.
+        while size == 0 or self._size != size:
+            if loop.time() >= give_up_at:
+                return False
+            size = self._size
+            await asyncio.sleep(MOMENT)
+        return True
+
     @property
-    def size(self) -> int:
+    def _size(self) -> int:
         """Bytes that were written since `renew`."""
         return os.fstat(self._descriptor).st_size if self._descriptor >= 0 else 0
 
