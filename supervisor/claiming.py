@@ -58,39 +58,50 @@ class Claiming:
         try:
             job = await self._server.claim(self.asked, wait=wait)
         except RateLimited as limited:
-            ledger.claim_failed(str(limited))
-            pause = max(limited.retry_after, self._backoff.next())
-            self._log.warning("claims pause: the server asks for it", seconds=round(pause, 1))
-            self._polls.found_nothing()
-            self._polls.pause(pause)
-            self._around.answered()
+            self._pause_all(limited)
             return None
         except (Unavailable, Rejected) as error:
-            ledger.claim_failed(str(error))
-            self._polls.found_nothing()
-            pause = self._backoff.next()
-            self._log.warning("claim failed", error=str(error), again_in=round(pause, 1))
-            await asyncio.sleep(pause)
+            await self._back_off(error)
             return None
         now = self.answered_at = boottime()
         self.granted_at = max(asked_at, self._around.pulse.earliest(now))
         ledger.claim_answered(now, asked_at=asked_at, has_job=job is not None)
         if is_first:
             self._around.answered()
-        if job is not None and not self._around.take(job):
-            # Two children with the same fence could not be told apart: what one says would count for the other.
-            self._log.warning("ignored: the server hands out what runs here already", job_id=job.job_id)
-            job.close()
-            self._polls.found_nothing()
-            await asyncio.sleep(self._backoff.next())
-            return None
-        if job is not None:
-            self._polls.found()
-            self._backoff.reset()
-        else:
+        if job is None:
             self._polls.found_nothing()
             await self._rest(now - asked_at, wait, is_first=is_first)
+        elif not self._around.take(job):
+            await self._ignore(job)
+            return None
+        else:
+            self._polls.found()
+            self._backoff.reset()
         return job
+
+    def _pause_all(self, limited: RateLimited) -> None:
+        """The server asks for it: no slot opens a claim for a while."""
+        self._around.ledger.claim_failed(str(limited))
+        pause = max(limited.retry_after, self._backoff.next())
+        self._log.warning("claims pause: the server asks for it", seconds=round(pause, 1))
+        self._polls.found_nothing()
+        self._polls.pause(pause)
+        self._around.answered()
+
+    async def _back_off(self, error: Unavailable | Rejected) -> None:
+        """It was not answered, or not as a claim is."""
+        self._around.ledger.claim_failed(str(error))
+        self._polls.found_nothing()
+        pause = self._backoff.next()
+        self._log.warning("claim failed", error=str(error), again_in=round(pause, 1))
+        await asyncio.sleep(pause)
+
+    async def _ignore(self, job: Job) -> None:
+        """Two children with the same fence could not be told apart: what one says would count for the other."""
+        self._log.warning("ignored: the server hands out what runs here already", job_id=job.job_id)
+        job.close()
+        self._polls.found_nothing()
+        await asyncio.sleep(self._backoff.next())
 
     def _wait_for(self, actions: tuple[str, ...]) -> float:
         wait = self._around.rules.wait
