@@ -10,8 +10,7 @@ import threading
 
 # Those of `signal` make an enum of each answer: for all signals that takes 18 us instead of one.
 from _signal import getsignal, pthread_sigmask  # type: ignore[import-not-found]
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 SIGNALS = sorted(int(number) for number in signal.valid_signals() - {signal.SIGTERM})
 """All but the one that the child sets anew for each job."""
@@ -19,8 +18,7 @@ _BLOCK = int(signal.SIG_BLOCK)
 LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """How a process is; one that a job has left otherwise is unfit for the next."""
 
     outlets: tuple[tuple[int, int] | None, ...]
@@ -39,8 +37,8 @@ class Condition:
     @classmethod
     def of_this_process(cls) -> Condition:
         return cls(
-            outlets=tuple(_identity(descriptor) for descriptor in (0, 1, 2)),
-            streams=tuple((id(stream), _is_open(stream)) for stream in (sys.stdin, sys.stdout, sys.stderr)),
+            outlets=(_identity(0), _identity(1), _identity(2)),
+            streams=(_state(sys.stdin), _state(sys.stdout), _state(sys.stderr)),
             umask=_umask(),
             limits=tuple(map(resource.getrlimit, LIMITS)),
             handlers=tuple(map(getsignal, SIGNALS)),
@@ -59,11 +57,11 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _is_open(stream: Any) -> bool:
+def _state(stream: Any) -> tuple[int, bool]:
     try:
-        return not stream.closed
+        return id(stream), not stream.closed
     except Exception:  # noqa: BLE001 - a stream that was detached raises, and what replaced one may do anything
-        return False
+        return id(stream), False
 
 
 def _umask() -> int:
@@ -74,7 +72,7 @@ def _umask() -> int:
 
 def _has_room() -> bool:
     try:
-        os.close(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        os.close(os.dup(0))
     except OSError:
         return False
     return True
