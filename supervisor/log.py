@@ -86,18 +86,19 @@ def configure(level: str, line_format: str, *, mask: Mask | None = None, stream:
 
     `level` and `line_format` are `Settings.log_level` and `Settings.log_format`; what `mask` knows never shows.
     """
+    least = _LEVELS[choose_level(level, os.environ)]
     target: TextIO | None = stream or sys.stderr
     outlet = _outlet_of(target)
     chosen = choose_format(line_format, target, os.environ)
     is_colored = _is_terminal(target) and not os.environ.get("NO_COLOR")  # https://no-color.org
     structlog.configure(
         processors=_processors(chosen, mask or Mask(), is_colored=is_colored),
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=lambda name="supervisor": Line(name, outlet),
         # A cached logger would keep the secrets and the stream of its first use.
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(handlers=[_FromLogging()], level=_LEVELS[level], force=True)
+    logging.basicConfig(handlers=[_FromLogging()], level=least, force=True)
 
 
 @lru_cache(maxsize=1)  # a reload sets up logging anew, and must not write beside a thread that still writes
@@ -108,6 +109,11 @@ def _outlet_of(stream: TextIO | None) -> Outlet:
 def tells(level: str) -> bool:
     """Whether lines of this level are written: for where even to make one would cost too much."""
     return logging.root.level <= _LEVELS[level]
+
+
+def choose_level(level: str, environment: Mapping[str, str]) -> str:
+    """`level`, or `debug` when the service manager starts us to be debugged (systemd.exec(5), DEBUG_INVOCATION)."""
+    return "debug" if environment.get("DEBUG_INVOCATION") == "1" else level
 
 
 def choose_format(line_format: str, stream: TextIO | None, environment: Mapping[str, str]) -> str:

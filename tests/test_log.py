@@ -52,6 +52,21 @@ def test_levels_below_the_threshold_say_nothing() -> None:
     assert [line["event"] for line in logs.lines] == ["yes"]
 
 
+@pytest.mark.parametrize(("set_to", "tells_all"), [("1", True), ("", False), (None, False)])
+def test_a_service_that_is_started_to_be_debugged_tells_all(
+    set_to: str | None, tells_all: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DEBUG_INVOCATION", raising=False)
+    if set_to is not None:
+        monkeypatch.setenv("DEBUG_INVOCATION", set_to)
+
+    logs = Log()
+    logs.logger.debug("claimed")
+
+    assert ("claimed" in logs.text) == tells_all
+    assert log.tells("debug") == tells_all
+
+
 @pytest.mark.parametrize("line_format", ["json", "console", "journal"])
 def test_a_key_shows_nowhere(line_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "choose_format", lambda *_: line_format)
