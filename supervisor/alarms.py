@@ -13,6 +13,10 @@ from collections.abc import Callable
 
 RESOLUTION = 0.001
 """Seconds; loops count in milliseconds, and may call a little early."""
+LATE = 0.5
+"""Seconds.  A ring that comes later than that comes after we were stopped, or stood still for another reason."""
+MOMENT = 0.005
+"""Seconds in which the loop takes in what has come meanwhile."""
 
 
 Alarm = int
@@ -52,8 +56,12 @@ class Alarms:
         self._timer = self.loop.call_at(moment, self._ring)
 
     def _ring(self) -> None:
-        self._timer, self._rings_at = None, math.inf
         now = self.loop.time() + RESOLUTION
+        was_due_at, self._timer, self._rings_at = self._rings_at, None, math.inf
+        if now > was_due_at + LATE:
+            # A loop calls its timers before it reads: the answer that an alarm waits for may lie there, with a job.
+            self._ring_at(now + MOMENT)
+            return
         due = [alarm for alarm, (due_at, _) in self._table.items() if due_at <= now]
         if len(due) < len(self._table):
             self._ring_at(min(due_at for due_at, _ in self._table.values() if due_at > now))

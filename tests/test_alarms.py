@@ -1,6 +1,10 @@
 """Alarms: which ring, when, and how many timers of the loop they take."""
 
 import asyncio
+import os
+import socket
+import subprocess
+import sys
 
 from supervisor.alarms import RESOLUTION, Alarms
 
@@ -91,3 +95,32 @@ class Counting:
     def call_at(self, when, call):
         self.timers.append(self.loop.call_at(when, call))
         return self.timers[-1]
+
+
+STOP = """
+import os, signal, sys, time
+pid, descriptor = map(int, sys.argv[1:])
+sys.stdin.readline()
+os.kill(pid, signal.SIGSTOP)
+os.write(descriptor, b"answer")
+time.sleep(1.0)
+os.kill(pid, signal.SIGCONT)
+"""
+
+
+async def test_what_came_while_we_were_stopped_is_seen_before_the_alarm_that_waits_for_it_rings():
+    loop, alarms, seen = asyncio.get_running_loop(), Alarms(), []
+    rings = asyncio.Event()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    command = [sys.executable, "-c", STOP, str(os.getpid()), str(theirs.fileno())]
+    with ours, theirs, subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()]) as stopping:
+        loop.add_reader(ours, lambda: seen.append(ours.recv(10)))
+
+        stopping.stdin.write(b"now\n")
+        stopping.stdin.flush()
+        alarms.after(0.3, lambda: (seen.append("alarm"), rings.set()))
+        await asyncio.wait_for(rings.wait(), GENEROUS)
+
+        loop.remove_reader(ours)
+    assert seen == [b"answer", "alarm"]
