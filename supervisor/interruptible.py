@@ -34,8 +34,7 @@ class Interruptible(msgspec.Struct, eq=False):
 
     def end(self) -> None:
         """End the block now, if anybody is inside."""
-        if not self._is_cut:
-            self._cut()
+        self._cut()
 
     def __enter__(self) -> Interruptible:
         self._task = task = asyncio.current_task(self.alarms.loop)
@@ -60,6 +59,6 @@ class Interruptible(msgspec.Struct, eq=False):
         return task.uncancel() <= self._others and kind is asyncio.CancelledError
 
     def _cut(self) -> None:
-        if self._task is not None:
+        if self._task is not None and not self._is_cut:  # one cancellation: one is taken back
             self._is_cut = True
             self._task.cancel()

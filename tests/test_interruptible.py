@@ -1,6 +1,7 @@
 """A block that is ended from outside."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -107,3 +108,21 @@ async def test_it_ends_at_once_though_what_it_waits_for_has_come():
     await asyncio.wait_for(task, GENEROUS)
 
     assert seen == []
+
+
+async def test_it_is_ended_once_however_often_that_is_said():
+    block = Interruptible(Alarms())
+
+    async def wait() -> int:
+        with block:
+            await asyncio.sleep(GENEROUS)
+        return asyncio.current_task().cancelling()
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    block.end_in(0.0)
+    time.sleep(0.01)  # so that the alarm rings in the turn that comes
+    asyncio.get_running_loop().call_soon(block.end)
+    block.end()
+
+    assert await asyncio.wait_for(task, GENEROUS) == 0
