@@ -276,15 +276,14 @@ class Attempt:
 
     async def _wait_for(self, child_for_it: Birth) -> None:
         """Until there is a child for it, or it is stopped; the lease is kept meanwhile."""
-        if self._stopping.why is not None:
-            return
-        self._waiting = self._beside.create_task(child_for_it())
-        await asyncio.wait([self._waiting])
-        if not self._waiting.cancelled():
-            self._child = self._waiting.result()
-            self._log = JobLog(self._place.number, self.job, self._child.pid)
-        self._waiting = None
-        self._check_lease()
+        while not self._child.is_idle and self._stopping.why is None:  # one may die on its way from there to here
+            self._waiting = self._beside.create_task(child_for_it())
+            await asyncio.wait([self._waiting])
+            if not self._waiting.cancelled():
+                self._child = self._waiting.result()
+                self._log = JobLog(self._place.number, self.job, self._child.pid)
+            self._waiting = None
+            self._check_lease()
 
     async def _run_handler(self) -> Outcome | None:
         """What the child told; None when it died before."""

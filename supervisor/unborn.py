@@ -13,6 +13,7 @@ class Unborn:
     """As a `Child`, in all that an attempt asks of one."""
 
     pid: int | None = None
+    is_idle = False
     is_busy = False
     ending: Ending | None = None
     last_line: str | None = None
@@ -23,6 +24,8 @@ class Unborn:
     def resume(self) -> None: ...
 
     def terminate(self) -> None: ...
+
+    def nudge(self) -> None: ...
 
     def kill_now(self) -> None: ...
 
@@ -35,6 +38,8 @@ class Unborn:
 
     async def write_stack(self, _: float) -> bool:
         return False
+
+    async def settle_stack(self, _: float) -> None: ...
 
     async def stack(self) -> str:
         raise TimeoutError
