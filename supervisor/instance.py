@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+import structlog
+
 from supervisor.config import ConfigError
+from supervisor.removal import remove
+
+log = structlog.get_logger("instance")
 
 
 @contextmanager
@@ -38,12 +42,10 @@ def claimed_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
     if lock is None:
         raise ConfigError(f"the worker id {worker_id!r} is in use by another process on this host")
     try:
-        scratch = folder / "scratch"
-        shutil.rmtree(scratch, ignore_errors=True)
-        yield scratch
+        yield _free_place(folder / "scratch")
     finally:
         with _alone(instances):
-            shutil.rmtree(folder, ignore_errors=True)
+            _is_removed(folder)
             os.close(lock)
 
 
@@ -64,8 +66,25 @@ def _remove_the_dead(instances: Path, ours: Path) -> None:
         with contextlib.suppress(OSError):
             lock = _locked(folder)
             if lock is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                _is_removed(folder)
                 os.close(lock)
+
+
+def _free_place(path: Path) -> Path:
+    """Nothing is there; somewhere beside `path` when what a dead instance has left there cannot be removed."""
+    while not _is_removed(path):
+        path = path.with_name(f"{path.name}+")
+    return path
+
+
+def _is_removed(path: Path) -> bool:
+    """Remove it, if that can be: what a job has left is no reason not to start, or not to leave."""
+    try:
+        remove(path)
+    except OSError as error:
+        log.warning("what jobs have left cannot be removed", folder=str(path), error=str(error))
+        return False
+    return True
 
 
 def _locked(folder: Path) -> int | None:

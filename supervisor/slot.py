@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -33,6 +34,7 @@ from supervisor.process.kernel import boottime
 from supervisor.process.messages import HandlerInfo
 from supervisor.process.usage import Usage
 from supervisor.process.zygote import StartFailed
+from supervisor.removal import remove
 from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, ServerError
 from supervisor.status import ChildState, SlotStatus
@@ -217,6 +219,7 @@ class Slot:
             await self._give_up(attempt, failed)
         finally:
             self._attempt = None
+            self._around.made_room()  # not only after the cleaning, which may take long
             self._learn(attempt)
             if attempt.has_left_files or not self._berth.is_kept(limits):
                 await self._clean_up(limits, attempt)
@@ -284,9 +287,19 @@ class Slot:
         """No spent child and no scratch folder is left to the next job."""
         if not self._berth.is_kept(limits):
             await self._berth.settle(limits, attempt.why_child_ended)
-        workdir = self._place.workdir
-        if attempt.has_left_files and _exists(workdir):
-            await asyncio.to_thread(shutil.rmtree, workdir, ignore_errors=True)
+        if attempt.has_left_files and _exists(self._place.workdir):
+            await self._remove(self._place.workdir)
+
+    async def _remove(self, workdir: str) -> None:
+        try:
+            await asyncio.to_thread(remove, Path(workdir))
+        except OSError as error:
+            self._place = replace(self._place, workdir=f"{workdir}+")
+            self._log.warning(
+                "a job's folder cannot be removed: it stays, and the next job gets another one",
+                folder=workdir,
+                error=str(error),
+            )
 
 
 def _head_start(number: int) -> float:

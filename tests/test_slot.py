@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import structlog.testing
+from msgspec.structs import replace
 
+from supervisor import slot
 from supervisor.attempt import QUICK
 from supervisor.berth import Berth
 from supervisor.claiming import Claiming
-from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Outcome
+from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.ledger import Ledger
 from supervisor.limits import Limits
 from supervisor.outcome import SHUTDOWN
 from supervisor.pool import Pool
+from supervisor.process.child import Child
 from supervisor.process.kernel import boottime
+from supervisor.removal import remove
 from supervisor.report import Reporter
 from supervisor.server import JobServer, StaleFence
 from supervisor.spool import Spool
@@ -266,3 +273,124 @@ async def test_a_job_that_comes_makes_room_for_what_else_its_claim_has_asked_for
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+
+
+LITTERING = """
+    import time
+    from pathlib import Path
+    from supervisor import Context, handler
+
+    @handler("only", max_concurrent=1)
+    def only(context: Context, until: str = "/") -> str:
+        (context.workdir / "file").write_text("x")
+        while not Path(until).exists():
+            time.sleep(0.001)
+        return str(context.workdir)
+"""
+
+
+class Shelf:
+    """A job server with so many jobs of the action `only`, each of which is claimed when it is asked for."""
+
+    def __init__(self, jobs: int, **parameters: str) -> None:
+        self.outcomes: list[Outcome] = []
+        self.changed = asyncio.Event()
+        self.claims = 0
+        self._left = [replace(a_job("only", **parameters), job_id=f"job_{number}") for number in range(jobs)]
+
+    async def claim(self, *_: object, **__: object) -> Job:
+        self.claims += 1
+        self.changed.set()
+        if not self._left:
+            await asyncio.Event().wait()
+        return self._left.pop()
+
+    async def complete(self, _: Fence, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.changed.set()
+
+    async def until(self, *, outcomes: int = 0, claims: int = 0) -> None:
+        async with asyncio.timeout(GENEROUS):
+            while len(self.outcomes) < outcomes or self.claims < claims:
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def heartbeat(self, *_: object, **__: object) -> Directive:
+        return Directive.CONTINUE
+
+    async def lease_length(self, _: Fence) -> None: ...
+    async def send_events(self, _: Fence, __: Sequence[Event]) -> None: ...
+    async def is_settled(self, _: Fence) -> bool:
+        return True
+
+
+@asynccontextmanager
+async def littering(server: Shelf, state: Path, *, workers: int) -> AsyncIterator[Pool]:
+    async with world(module(state / "handlers", LITTERING)) as here:
+        pool = pool_of(here, server, state, workers=workers)
+        running = asyncio.create_task(pool.run())
+        yield pool
+        pool.drain()
+        await running
+
+
+async def test_nobody_waits_for_the_folder_of_a_job_to_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on = threading.Event()
+    monkeypatch.setattr(slot, "remove", lambda path: may_go_on.wait(GENEROUS) and remove(path))
+    may_end = tmp_path / "may end"
+    server = Shelf(2, until=str(may_end))
+    try:
+        async with littering(server, tmp_path, workers=2) as pool, asyncio.timeout(GENEROUS):
+            while pool._room is None:  # the other slot has nothing to ask for
+                await asyncio.sleep(0.001)
+            may_end.touch()
+
+            await server.until(outcomes=2)  # the second one by the other slot, while the first one cleans
+
+            assert pool.standstill(0.0) is None
+            may_go_on.set()
+    finally:
+        may_go_on.set()
+
+
+async def test_a_folder_that_cannot_be_removed_is_left_and_the_next_job_gets_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(slot, "remove", refuse)
+    server = Shelf(2)
+    with structlog.testing.capture_logs() as logged:
+        async with littering(server, tmp_path, workers=1):
+            await server.until(outcomes=2)
+
+    folders = [str(tmp_path / "1"), str(tmp_path / "1+")]
+    assert server.outcomes == [Succeeded(base64.b64encode(json.dumps(folder).encode())) for folder in folders]
+    assert [line["folder"] for line in logged if "cannot be removed" in line["event"]] == folders
+
+
+async def test_a_child_that_dies_on_its_way_to_its_job_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child_for, killed = Berth.child_for, []
+
+    async def die_on_the_way(berth: Berth, limits: Limits) -> Child:
+        child = await child_for(berth, limits)
+        if not killed:
+            killed.append(child.pid)
+            child.kill_now()
+            while child.is_idle:  # its exit is seen before whoever waits for it is woken
+                await asyncio.sleep(0)
+        return child
+
+    monkeypatch.setattr(Berth, "child_for", die_on_the_way)
+    monkeypatch.setattr(Berth, "child_at_hand", lambda *_: None)
+    server = Shelf(1)
+    async with littering(server, tmp_path, workers=1):
+        await server.until(outcomes=1)
+
+    assert killed
+    assert isinstance(server.outcomes[0], Succeeded)
