@@ -11,12 +11,12 @@ from supervisor.outcome import Stop
 from supervisor.process.child import Child
 from supervisor.unborn import Unborn
 
-NUDGES = (0.02, 0.1, 0.0)
-"""Seconds after each SIGTERM.  One is not enough: when it arrives just before the handler begins to wait in a system
-call, or with the signal for the stack, which restarts the call, it would be noticed only when the call is over.
+NUDGES = (0.02, 0.1)
+"""Seconds after which SIGTERM is sent again.  One is not enough: when it arrives just before the handler begins to wait
+in a system call it would be noticed only when the call is over.
 """
 STACK_TIME = 0.01
-"""Seconds that a child gets to write its stack before it is stopped; it takes one millisecond."""
+"""Seconds that a child gets to write its stack; it takes one millisecond."""
 
 
 class Stopping(msgspec.Struct, eq=False):
@@ -52,11 +52,12 @@ async def terminate_then_kill(child: Child | Unborn, grace: float, log: Any) -> 
 
     Whoever learns that it has stopped cancels this.
     """
-    await child.write_stack(STACK_TIME)
     kill_at = asyncio.get_running_loop().time() + grace
+    child.terminate()
     for pause in NUDGES:
-        child.terminate()
         await asyncio.sleep(min(pause, grace))
+        await child.settle_stack(STACK_TIME)
+        child.nudge()
     await asyncio.sleep(kill_at - asyncio.get_running_loop().time())
     if child.is_busy:
         log.warning("the handler did not stop within its grace: killed")

@@ -73,6 +73,12 @@ class ScriptedChild:
             case OnTerminate.SUCCEEDS:
                 self._later(self._story.stops_after, lambda: self._answer(Succeeded(b"YWxs")))
 
+    def nudge(self) -> None:
+        """It is asked already."""
+
+    async def settle_stack(self, within: float) -> None:
+        await asyncio.sleep(within)
+
     def kill_now(self) -> None:
         self._silence()
         if self.ending is None:

@@ -541,6 +541,85 @@ async def test_a_child_whose_handler_closed_its_output_takes_no_further_job() ->
     assert not told.reusable
 
 
+@pytest.mark.parametrize(
+    ("how", "code", "printed"),
+    [("returns", 0, ""), ("exits", 3, ""), ("raises", 1, "ValueError: in the other process")],
+)
+async def test_a_process_that_a_handler_forks_and_lets_return_says_nothing_for_its_child(
+    how: str, code: int, printed: str
+) -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+
+        told = await run(child, "forks-and-goes-on", heard, how=how)
+        after = await run(child, "echo", said="after")
+
+    assert value_of(told) == f"the real one, and the other has ended with {code}"
+    assert value_of(after) == {"said": "after"}
+    assert "".join(heard.lines[-1:]) == printed
+
+
+async def test_a_process_that_a_handler_forks_is_ended_by_sigterm_also_in_its_cleanup() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+        running = asyncio.create_task(run(child, "ends-a-process-in-its-cleanup", heard))
+        await heard.pids()
+
+        child.terminate()
+
+        assert isinstance((await running).outcome, Failed)
+        assert heard.lines == ["it ended with -15"]
+
+
+async def test_shared_memory_that_a_handler_forgets_is_removed_and_its_child_kept() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+
+        forgotten = await run(child, "forgets-shared-memory", heard)
+        tidied_up = await run(child, "tidies-up-shared-memory", heard)
+
+        assert forgotten.reusable
+        assert tidied_up.reusable
+        assert not (Path("/dev/shm") / value_of(forgotten)).exists()
+        assert not any("killed" in line for line in heard.lines)
+
+
+async def test_a_stop_is_not_taken_for_the_end_of_a_wait() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+        running = asyncio.create_task(run(child, "waits-in-c", heard, seconds=3600))
+        await heard.pids()
+
+        child.terminate()
+
+        assert (await running).outcome == Failed("Cancelled", "the handler stopped when it was asked to")
+
+
+async def test_a_dump_that_a_handler_has_put_off_does_not_end_the_next_job() -> None:
+    async with world() as here:
+        child = await here.child()
+
+        await run(child, "spoils", what="dump-later")
+
+        assert (await run(child, "computes", seconds=0.6)).outcome == Succeeded(None)
+
+
+async def test_a_child_whose_folder_is_removed_goes_on_and_so_do_those_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (release := tmp_path / "release").mkdir()
+    monkeypatch.chdir(release)
+    async with world() as here:
+        old, heard = await here.child(), Heard()
+        release.rmdir()
+        new = await here.child()
+
+        assert value_of(await run(old, "pid", heard)) == old.pid
+        assert value_of(await run(new, "pid")) == new.pid
+
+    assert heard.lines == [f"[the folder {release} cannot be entered: No such file or directory; jobs run in /]"]
+
+
 async def test_a_thread_that_goes_on_printing_does_not_keep_the_loop() -> None:
     async with world() as here:
         told = await run(await here.child(), "prints-without-end-beside")

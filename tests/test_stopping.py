@@ -47,6 +47,10 @@ class Gone:
 
     def terminate(self) -> None: ...
 
+    def nudge(self) -> None: ...
+
+    async def settle_stack(self, _: float) -> None: ...
+
     async def write_stack(self, _: float) -> bool:
         return False
 

@@ -183,9 +183,19 @@ class Child:
         self._pipe.resume()
 
     def terminate(self) -> None:
-        """SIGTERM to the child: its handler is to clean up and stop.  Only the first one of a job interrupts it."""
+        """SIGTERM to the child: it writes its Python stack, and its handler is to clean up and stop."""
+        self._stack.renew()
         self._hurry()
         self._signal(signal.SIGTERM)
+
+    def nudge(self) -> None:
+        """SIGTERM once more, which ends a wait of its handler and is no second interruption."""
+        self._signal(signal.SIGTERM)
+
+    async def settle_stack(self, within: float) -> None:
+        """Have the stack at which it was asked to stop, also when its handler has taken SIGTERM for itself."""
+        if not self._stack.settle() and await self.write_stack(within):
+            self._stack.settle()
 
     def _hurry(self) -> None:
         """Give it its full share of the CPU: also to end, a process must be scheduled."""

@@ -13,12 +13,8 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
-
-# That of `signal` makes an enum of its answer, which takes longer than the call.
-from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -31,14 +27,15 @@ from supervisor.context import Cancelled, Context, PermanentError
 from supervisor.handler import Handler, registry
 from supervisor.interruption import Interruption
 from supervisor.job import Blob, Failed, Job
-from supervisor.process import descendants, threads
+from supervisor.process import descendants, threads, tracker
 from supervisor.process.attachment import attachment, take
-from supervisor.process.condition import Condition
+from supervisor.process.condition import Condition, running_threads
 from supervisor.process.kernel import become_subreaper, bytes_waiting, die_with_parent, weigh_session
 from supervisor.process.landlock import Ruleset
 from supervisor.process.messages import Again, Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.reserve import Reserve
+from supervisor.process.termination import Termination
 from supervisor.process.wire import ATTACH_ABOVE
 from supervisor.result import InvalidResult, encode_result
 from supervisor.size import format_size
@@ -79,7 +76,7 @@ def main(birth: Birth, *, between: int) -> NoReturn:
     try:
         _become_child(birth)
         pipe: BlockingPipe[OrderToChild] = BlockingPipe(socket.socket(fileno=birth.pipe), OrderToChild)
-        Worker(pipe, birth.supervisor, between).serve()
+        Worker(pipe, birth, between).serve()
         status = 0
     except (BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone, or wants no more of us
@@ -127,15 +124,16 @@ def _reseed() -> None:
 class Worker:
     """The child's main loop."""
 
-    def __init__(self, pipe: BlockingPipe[OrderToChild], supervisor: int, between: int) -> None:
+    def __init__(self, pipe: BlockingPipe[OrderToChild], birth: Birth, between: int) -> None:
         self._pipe = pipe
-        self._supervisor = supervisor
+        self._supervisor = birth.supervisor
         self._between = between
+        self._pid = os.getpid()
         self._reserve = Reserve()
         self._reserve.fill()
         self._interruption = Interruption()
-        self._on_terminate = lambda *_: self._interruption.request()
-        self._home = os.getcwd()
+        self._termination = Termination(self._interruption, birth.stack)
+        self._home = _working_directory()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         self._session_niceness = 0
         self._condition = Condition.of_this_process()
@@ -154,6 +152,7 @@ class Worker:
         parameters = self._take_parameters(order)
         self._prepare(job, order)
         told = self._call(job, parameters, order)
+        faulthandler.cancel_dump_traceback_later()  # it could end this process in the midst of the next job
         _flush()
         left = self._end_descendants()
         left += self._mind_threads()
@@ -173,7 +172,11 @@ class Worker:
         if not descendants.exist():
             return 0
         with self._reserve.spent():
-            ended = descendants.end_all()
+            kept = tracker.pid()  # ends by itself, when nobody else holds its pipe any more
+            ended = descendants.end_all(but=kept)
+            if kept is not None:
+                tracker.dismiss(kept)
+                ended += descendants.end_all()
         if ended.killed:
             os.write(2, f"[killed {ended.killed} processes that the handler left behind]\n".encode())
         if ended.spared:
@@ -182,10 +185,10 @@ class Worker:
 
     def _mind_threads(self) -> int:
         """Say how many threads the handler has left running, and return that."""
-        left = threading.active_count() - self._condition.threads
+        left = running_threads() - self._condition.threads
         if left > 0:
             time.sleep(LAST_STEPS)  # it may be on its way out
-            left = threading.active_count() - self._condition.threads
+            left = running_threads() - self._condition.threads
         if left > 0:
             os.write(2, f"[the handler left {left} threads running: its process takes no further job]\n".encode())
         return max(0, left)
@@ -199,9 +202,8 @@ class Worker:
     def _prepare(self, job: Job, order: Run) -> None:
         """What an earlier job may have changed is as it was, and what this one is to have is there."""
         self._die_with_supervisor()
-        if getsignal(signal.SIGTERM) is not self._on_terminate:  # to look takes a tenth of what to set takes
-            signal.signal(signal.SIGTERM, self._on_terminate)
-        os.chdir(self._home)
+        self._termination.expect()
+        self._go_home()
         _put(
             MOBIUS_JOB_ID=job.job_id,
             MOBIUS_RUN_ID=job.run_id,
@@ -213,6 +215,14 @@ class Worker:
         if order.threads != self._threads:
             threads.limit(order.threads)
             self._threads = order.threads
+
+    def _go_home(self) -> None:
+        try:
+            os.chdir(self._home)
+        except OSError as error:  # a later release may have taken the place of the one that we were started in
+            os.write(2, f"[the folder {self._home} cannot be entered: {error.strerror}; jobs run in /]\n".encode())
+            self._home = "/"
+            os.chdir(self._home)
 
     def _die_with_supervisor(self) -> None:
         """Have the kernel end us with the supervisor, our parent once the process between us and the zygote has left.
@@ -263,6 +273,8 @@ class Worker:
                 return self._run_coroutine(handler, arguments)
             return handler.function(**arguments)
         finally:
+            if os.getpid() != self._pid:  # the handler has forked, and this is the other process
+                descendants.leave(sys.exception())
             try:
                 self._interruption.disarm()
             finally:  # a `Cancelled` that comes at the last moment escapes from disarm
@@ -320,6 +332,13 @@ class Worker:
             finally:
                 os.close(descriptor)
         return finished
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return "/"
 
 
 def _put(**variables: str) -> None:

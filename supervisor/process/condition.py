@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import resource
 import signal
 import sys
-import threading
 
 # Those of `signal` make an enum of each answer: for all signals that takes 18 us instead of one.
 from _signal import getsignal, pthread_sigmask  # type: ignore[import-not-found]
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 SIGNALS = sorted(int(number) for number in signal.valid_signals() - {signal.SIGTERM})
 """All but the one that the child sets anew for each job."""
 _BLOCK = int(signal.SIG_BLOCK)
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 
 
@@ -28,9 +29,10 @@ class Condition(NamedTuple):
     limits: tuple[tuple[int, int], ...]
     handlers: tuple[Any, ...]
     blocked: frozenset[int]
-    has_timer: bool
+    timers: tuple[float, ...]
+    processors: frozenset[int]
     threads: int
-    """How many run; one that a job has left goes on beside the next one, and cannot be ended."""
+    """How many run beside the main one; what a job has left goes on beside the next one, and cannot be ended."""
     has_room: bool
     """Whether one more descriptor can be opened."""
 
@@ -43,10 +45,16 @@ class Condition(NamedTuple):
             limits=tuple(map(resource.getrlimit, LIMITS)),
             handlers=tuple(map(getsignal, SIGNALS)),
             blocked=frozenset(pthread_sigmask(_BLOCK, ())),
-            has_timer=signal.getitimer(signal.ITIMER_REAL)[0] > 0,
-            threads=threading.active_count(),
+            timers=tuple([signal.getitimer(timer)[0] for timer in _TIMERS]),
+            processors=frozenset(os.sched_getaffinity(0)),
+            threads=running_threads(),
             has_room=_has_room(),
         )
+
+
+def running_threads() -> int:
+    """How many run beside the main one, those included that `threading` knows nothing of."""
+    return _thread._count()  # noqa: SLF001 - there is no other way to see them
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:

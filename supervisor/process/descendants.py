@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
+import traceback
 from dataclasses import dataclass
+from typing import NoReturn
 
 from supervisor.process.kernel import children_of, has_ended, kill_child
 
@@ -25,16 +28,21 @@ class Ended:
     killed: int
     spared: int
 
+    def __add__(self, later: Ended) -> Ended:
+        """What two rounds, one after the other, have come to."""
+        return Ended(self.killed + later.killed, later.spared)
 
-def end_all() -> Ended:
-    """Kill and reap every descendant, as far as that can be done."""
+
+def end_all(*, but: int | None = None) -> Ended:
+    """Kill and reap every descendant, as far as that can be done; the child `but` stays."""
     killed = 0
     spared: set[int] = set()
+    left_alone = set() if but is None else {but}
     give_up_at = time.monotonic() + PATIENCE
     while exist():
         # Killing a child hands its own children to us: hence the loop, until there are none.
-        pids = set(children_of(os.getpid())) - spared
-        if not pids and spared:
+        pids = set(children_of(os.getpid())) - spared - left_alone
+        if not pids and (spared or left_alone):
             break
         alive = {pid for pid in pids if not has_ended(pid)}
         refused = {pid for pid in pids if not kill_child(pid)}
@@ -66,3 +74,23 @@ def _reap(pid: int, give_up_at: float) -> bool:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     return True
+
+
+def leave(error: BaseException | None) -> NoReturn:
+    """End this process, which the handler has forked and which comes back to our code with `error`, or without one.
+
+    As a Python program ends; what it would say next, on a pipe that it shares with the child, would be taken for the
+    child's own word.
+    """
+    status = 0
+    with contextlib.suppress(Exception):  # the streams may be anything by now
+        if isinstance(error, SystemExit):
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+            if status and not isinstance(error.code, int):
+                sys.stderr.write(f"{error.code}\n")
+        elif error is not None:
+            status = 1
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status & 0xFF)

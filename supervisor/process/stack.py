@@ -29,6 +29,7 @@ class StackFile:
         fcntl.fcntl(self._descriptor, fcntl.F_SETFL, os.O_APPEND)
         self._text = ""
         self._was_renewed = False
+        self._is_settled = False
 
     def descriptor(self) -> int:
         """A descriptor for a child, to be closed by whoever takes it."""
@@ -36,7 +37,7 @@ class StackFile:
 
     def read(self) -> str:
         """The newest stack since `forget`, "" when there is none; still there after `close`."""
-        if self._descriptor >= 0:
+        if self._descriptor >= 0 and not self._is_settled:
             written = os.pread(self._descriptor, LONGEST, 0)
             if written.strip():
                 self._text = _handlers_part(written.decode("utf-8", "backslashreplace"))
@@ -63,15 +64,22 @@ class StackFile:
     def renew(self) -> None:
         """Another stack was asked for; until it is there the one before it counts."""
         self.read()
-        os.ftruncate(self._descriptor, 0)
-        self._was_renewed = True
+        self._is_settled = False
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+            self._was_renewed = True
+
+    def settle(self) -> bool:
+        """Whether the stack that was asked for is there; what is written after it, until `renew`, does not count."""
+        self._is_settled = bool(self.read())
+        return self._is_settled
 
     def forget(self) -> None:
         """A new job begins.  A stack that nobody asked for is the last thing that a child writes."""
         if self._was_renewed:
             os.ftruncate(self._descriptor, 0)
             self._text = ""
-            self._was_renewed = False
+            self._was_renewed = self._is_settled = False
 
     def close(self) -> None:
         if self._descriptor >= 0:

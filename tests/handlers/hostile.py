@@ -1,5 +1,6 @@
 """Handlers that harm whom they can: their process, their siblings, the supervisor.  Bounded, for the tests' machine."""
 
+import _thread
 import faulthandler
 import os
 import resource
@@ -161,6 +162,10 @@ def change_signals() -> None:
     signal.setitimer(signal.ITIMER_REAL, 3600)
 
 
+def use_one_processor() -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
 def replace_stdout() -> None:
     sys.stdout = Broken()
 
@@ -178,6 +183,11 @@ SPOILERS = {
     "limits": lower_limits,
     "umask": lambda: os.umask(0o777),
     "signals": change_signals,
+    "timer": lambda: signal.setitimer(signal.ITIMER_VIRTUAL, 3600),
+    "profiling-timer": lambda: signal.setitimer(signal.ITIMER_PROF, 3600),
+    "dump-later": lambda: faulthandler.dump_traceback_later(0.3, exit=True),
+    "processors": use_one_processor,
+    "raw-thread": lambda: _thread.start_new_thread(sleep_for_ever, ()),
     "stdout-replaced": replace_stdout,
     "stdout-closed": lambda: sys.stdout.close(),
     "stdout-detached": lambda: sys.stdout.detach(),
@@ -214,7 +224,8 @@ def condition() -> dict[str, object]:
         "signals": [str(signal.getsignal(number)) for number in numbers],
         "cancellable": callable(signal.getsignal(signal.SIGTERM)),
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
-        "timer": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
+        "timers": [signal.getitimer(timer)[0] > 0 for timer in (0, 1, 2)],
+        "processors": sorted(os.sched_getaffinity(0)),
         "stdin": str(Path("/proc/self/fd/0").readlink()),
         "stdout": type(sys.stdout).__name__,
     }

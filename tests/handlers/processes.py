@@ -1,6 +1,7 @@
 """Handlers that look at, or break, what their process is made of."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from multiprocessing import shared_memory
 
 from supervisor import Context, handler
 from supervisor.process.messages import Finished
@@ -117,3 +119,52 @@ def control_group() -> dict[str, str]:
     started = subprocess.run(["cat", "/proc/self/cgroup"], check=True, capture_output=True, text=True)
     with open("/proc/self/cgroup") as ours:
         return {"own": ours.read().partition("0::")[2].strip(), "started": started.stdout.partition("0::")[2].strip()}
+
+
+@handler("forks-and-goes-on")
+def forks_and_goes_on(how: str) -> str:
+    """The process that it forks comes back from the handler too, in one way or another, and before it does."""
+    forked = os.fork()
+    if forked == 0:
+        if how == "raises":
+            raise ValueError("in the other process")
+        if how == "exits":
+            sys.exit(3)
+        return "the other one"
+    _, status = os.waitpid(forked, 0)
+    time.sleep(0.2)
+    return f"the real one, and the other has ended with {os.waitstatus_to_exitcode(status)}"
+
+
+@handler("ends-a-process-in-its-cleanup", cancel_grace="10s")
+def ends_a_process_in_its_cleanup(context: Context) -> None:
+    try:
+        context.emit("working", {"pids": [os.getpid()]})
+        time.sleep(3600)
+    finally:
+        forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,))
+        forked.start()
+        forked.terminate()
+        forked.join()
+        print("it ended with", forked.exitcode)
+
+
+@handler("forgets-shared-memory")
+def forgets_shared_memory() -> str:
+    return shared_memory.SharedMemory(create=True, size=4096).name
+
+
+@handler("tidies-up-shared-memory")
+def tidies_up_shared_memory() -> str:
+    memory = shared_memory.SharedMemory(create=True, size=4096)
+    memory.close()
+    memory.unlink()
+    return memory.name
+
+
+@handler("waits-in-c")
+def waits_in_c(context: Context, seconds: int) -> str:
+    """As code in C that takes any signal for the end of its wait."""
+    context.emit("working", {"pids": [os.getpid()]})
+    ctypes.CDLL(None).sleep(seconds)
+    return "waited to the end"

@@ -1,0 +1,52 @@
+"""What SIGTERM does in a child: it writes the stack and interrupts the handler; what a handler forks is ended by it.
+
+Runs in the child, in its main thread.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import threading
+
+# That of `signal` makes an enum of its answer, which takes longer than the call.
+from _signal import getsignal  # type: ignore[import-not-found]
+
+from supervisor.interruption import Interruption
+
+
+class Termination:
+    """The way from the signal to the handler."""
+
+    def __init__(self, interruption: Interruption, stack: int) -> None:
+        """`stack` is the descriptor that a stack is written to."""
+        self._stack = stack
+        self._on_signal = lambda *_: interruption.request()
+        self._blocked = threading.local()  # before a fork, by the thread that forks
+        os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._let_go)
+
+    def expect(self) -> None:
+        """A job begins; the one before may have taken the signal for itself.
+
+        One signal for both: a signal of its own for the stack would end a call in C before the other one comes, and
+        the handler would go on as if it had waited to the end (signal(7), "Interruption of system calls").
+        """
+        if getsignal(signal.SIGTERM) is not self._on_signal:  # to look takes a tenth of what to set takes
+            faulthandler.unregister(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, self._on_signal)
+            faulthandler.register(signal.SIGTERM, self._stack, all_threads=True, chain=True)
+
+    def _hold(self) -> None:
+        # What comes while a process is not its own master yet would be lost on it.
+        self._blocked.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def _release(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked.before)
+
+    def _let_go(self) -> None:
+        """In the forked process: no job of ours is run here, whatever its handler does."""
+        if getsignal(signal.SIGTERM) is self._on_signal:
+            faulthandler.unregister(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._release()
