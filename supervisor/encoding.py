@@ -6,16 +6,17 @@ the type.  Both are looked into here, after the fact, so that the common case pa
 
 from __future__ import annotations
 
-import dataclasses
+import datetime
 import math
-from collections.abc import Iterator
 from decimal import Decimal
-from enum import Enum
 
 import msgspec
 
+from supervisor.walk import Walk, content_of, parts_of, shown_step
+
 # How the output shows that a number may have been lost; most outputs that show it are innocent (None, "NaN").
 _SUSPICIOUS = (b"null", b'NaN"', b'Infinity"')
+_NEVER_NAN: frozenset[type] = frozenset((type(None), bool, int, str, bytes, datetime.date, datetime.datetime))
 
 
 class NotJson(ValueError):
@@ -47,47 +48,37 @@ def _plain(value: object) -> object:
 
 
 def _refuse_numbers_that_are_none(value: object) -> None:
-    for path, leaf in _leaves(value):
-        if (isinstance(leaf, float) and not math.isfinite(leaf)) or (
-            isinstance(leaf, Decimal) and not leaf.is_finite()
-        ):
-            raise NotJson(f"{path} is {leaf}, which is not a number in JSON")
+    walk = Walk(value, past=_NEVER_NAN)
+    for part in walk:
+        if _is_no_number(part):
+            raise NotJson(f"{walk.place} is {part}, which is not a number in JSON")
+
+
+def _is_no_number(part: object) -> bool:
+    if isinstance(part, float):
+        return not math.isfinite(part)
+    return isinstance(part, Decimal) and not part.is_finite()
 
 
 def _first_fault(value: object) -> str | None:
-    """Name the first part that cannot be encoded on its own."""
-    for path, leaf in _leaves(value):
-        try:
-            msgspec.json.encode(leaf, enc_hook=_plain)
-        except UnicodeEncodeError:
-            return f"{path} is text with a lone surrogate, which UTF-8 cannot hold"
-        except Exception:  # noqa: BLE001 - an encoding that failed is taken apart, whatever it was that failed
-            return f"{path} is of type {type(leaf).__qualname__}, which has no JSON"
-    return None
-
-
-def _leaves(value: object) -> Iterator[tuple[str, object]]:
-    """Yield everything in `value` that is no container, with its path; in order, and without recursion."""
-    waiting: list[tuple[str, object]] = [("value", value)]
-    while waiting:
-        path, part = waiting.pop()
-        parts = _parts(path, part)
-        if parts is None:
-            yield path, part.value if isinstance(part, Enum) else part
+    """Name the first part that cannot be encoded: what holds it fails with it, and what stands before it does not."""
+    place, part = "value", content_of(value)
+    while (parts := parts_of(part)) is not None:
+        for step, inner in parts:
+            if _fault_of(inner) is not None:
+                place, part = place + shown_step(part, step), content_of(inner)
+                break
         else:
-            waiting.extend(reversed(parts))
+            return None
+    return f"{place} is {_fault_of(part)}"
 
 
-def _parts(path: str, part: object) -> list[tuple[str, object]] | None:
-    """Return what a container holds, None for anything else."""
-    if isinstance(part, dict):
-        return [(f"{path}[{key!r}]", member) for key, member in part.items()]
-    if isinstance(part, list | tuple | set | frozenset):
-        return [(f"{path}[{number}]", member) for number, member in enumerate(part)]
-    if isinstance(part, msgspec.Struct):
-        names: tuple[str, ...] = part.__struct_fields__
-    elif dataclasses.is_dataclass(part) and not isinstance(part, type):
-        names = tuple(field.name for field in dataclasses.fields(part))
-    else:
-        return None
-    return [(f"{path}.{name}", getattr(part, name)) for name in names if hasattr(part, name)]
+def _fault_of(part: object) -> str | None:
+    """Say what is wrong with a part, if it cannot be encoded."""
+    try:
+        msgspec.json.encode(part, enc_hook=_plain)
+    except UnicodeEncodeError:
+        return "text with a lone surrogate, which UTF-8 cannot hold"
+    except Exception:  # noqa: BLE001 - an encoding that failed is taken apart, whatever it was that failed
+        return f"of type {type(part).__qualname__}, which has no JSON"
+    return None

@@ -1,10 +1,12 @@
 """What a handler may return, and what it is told when it may not."""
 
+import contextlib
 import dataclasses
 import datetime
 import enum
 import json
 import math
+import tracemalloc
 from decimal import Decimal
 
 import msgspec
@@ -102,6 +104,13 @@ def test_what_has_no_json_is_refused_with_its_place_and_type(value, place):
     assert str(caught.value).startswith(f"the result is not JSON: {place}")
 
 
+def test_a_field_without_a_value_is_no_fault():
+    value = [Point(msgspec.UNSET, 1.0), object()]
+
+    with pytest.raises(InvalidResult, match=r"value\[1\] is of type object"):
+        encode_result(value)
+
+
 def test_what_refers_to_itself_is_refused():
     value = {"a": []}
     value["a"].append(value)
@@ -116,6 +125,20 @@ def test_what_refers_to_itself_beside_what_is_no_number_is_refused():
 
     with pytest.raises(InvalidResult, match="refers to itself"):
         encode_result(value)
+
+
+@pytest.mark.parametrize("row", [None, math.nan, object()])
+def test_one_odd_value_among_many_costs_no_memory(row):
+    value = [{"v": 0.5, "w": number} for number in range(20_000)]
+    value.append({"v": row, "w": 0})
+
+    tracemalloc.start()
+    with contextlib.suppress(NotJson):
+        encode_json(value)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 2 * len(json.dumps(value[:-1]))
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()

@@ -1,0 +1,87 @@
+"""A walk through all parts of a handler's value, to find the one that is at fault.  Pure; in the child.
+
+It says nothing of what a fault is (`encoding` does).  Millions of parts are passed by for each one that is of interest,
+so that they cost little time and no memory: the place of a part is made only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from enum import Enum
+
+import msgspec
+
+_ROWS = (list, tuple, set, frozenset)
+
+
+@dataclasses.dataclass(slots=True)
+class _Level:
+    """A container that the walk is in, what is left of it, and the step to the part that the walk is at."""
+
+    container: object
+    rest: Iterator[tuple[object, object]]
+    step: object = None
+
+
+class Walk:
+    """Iterate over it, once: everything in `value` that is no container, in order and without recursion.
+
+    Passed by are finite floats and what is exactly of one of the types in `past`.
+    """
+
+    def __init__(self, value: object, *, past: frozenset[type]) -> None:
+        self._past = past
+        self._levels = [_Level(None, iter([(None, value)]))]
+
+    @property
+    def place(self) -> str:
+        """Where the part that was yielded last stands, as `value['pages'][3].size`."""
+        return "value" + "".join(shown_step(level.container, level.step) for level in self._levels[1:])
+
+    def __iter__(self) -> Iterator[object]:
+        past, isfinite = self._past, math.isfinite  # looked up once: this loop is all that the walk costs
+        while self._levels:
+            level = self._levels[-1]
+            for level.step, part in level.rest:  # noqa: B020 - the walk stands there, for `place` to be read
+                if type(part) in past or (type(part) is float and isfinite(part)):
+                    continue
+                whole = content_of(part)
+                parts = parts_of(whole)
+                if parts is None:
+                    yield whole
+                else:
+                    self._levels.append(_Level(whole, parts))
+                    break
+            else:
+                self._levels.pop()
+
+
+def content_of(part: object) -> object:
+    """Return what is encoded in place of a part: the value of a member of an enum."""
+    return part.value if isinstance(part, Enum) else part
+
+
+def parts_of(whole: object) -> Iterator[tuple[object, object]] | None:
+    """Return what a container holds, each with the key, number or name that leads to it; None for anything else."""
+    if isinstance(whole, dict):
+        return iter(dict.items(whole))  # not its own method: what a subclass makes of that, msgspec does not ask
+    if isinstance(whole, _ROWS):
+        return enumerate(whole)
+    if isinstance(whole, msgspec.Struct):
+        return _attributes(whole, whole.__struct_fields__)
+    if dataclasses.is_dataclass(whole) and not isinstance(whole, type):
+        return _attributes(whole, [field.name for field in dataclasses.fields(whole)])
+    return None
+
+
+def shown_step(container: object, step: object) -> str:
+    """Return how the way to a part goes on, from its container."""
+    return f"[{step!r}]" if isinstance(container, (dict, *_ROWS)) else f".{step}"
+
+
+def _attributes(whole: object, names: Iterable[str]) -> Iterator[tuple[str, object]]:
+    """Those that are encoded: what is `UNSET` is left out, as what is missing."""
+    unset = msgspec.UNSET
+    return ((name, part) for name in names if (part := getattr(whole, name, unset)) is not unset)
