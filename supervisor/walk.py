@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from itertools import chain
 
 import msgspec
 
@@ -73,6 +74,8 @@ def parts_of(whole: object) -> Iterator[tuple[object, object]] | None:
         return _attributes(whole, whole.__struct_fields__)
     if dataclasses.is_dataclass(whole) and not isinstance(whole, type):
         return _attributes(whole, [field.name for field in dataclasses.fields(whole)])
+    if hasattr(type(whole), "__attrs_attrs__"):
+        return _attributes(whole, _public_names(whole))
     return None
 
 
@@ -85,3 +88,9 @@ def _attributes(whole: object, names: Iterable[str]) -> Iterator[tuple[str, obje
     """Those that are encoded: what is `UNSET` is left out, as what is missing."""
     unset = msgspec.UNSET
     return ((name, part) for name in names if (part := getattr(whole, name, unset)) is not unset)
+
+
+def _public_names(whole: object) -> Iterator[str]:
+    """What msgspec takes of an instance of an attrs class: all that it has, fields or not, but what begins with `_`."""
+    slots = (name for kind in type(whole).__mro__ for name in vars(kind).get("__slots__", ()))
+    return (name for name in chain(getattr(whole, "__dict__", ()), slots) if not name.startswith("_"))

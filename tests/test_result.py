@@ -9,6 +9,7 @@ import math
 import tracemalloc
 from decimal import Decimal
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -36,6 +37,20 @@ class Float(float):
     """As NumPy's float64 is one."""
 
 
+@attrs.define
+class Mark:
+    x: float
+    _note: float = math.nan
+
+
+@attrs.define(slots=False)
+class Sum:
+    parts: list[Mark]
+
+    def __attrs_post_init__(self):
+        self.total = sum(mark.x for mark in self.parts)
+
+
 def test_nothing_is_no_result():
     assert encode_result(None) is None
 
@@ -50,6 +65,8 @@ def test_bytes_are_the_result_as_they_are(value):
     [
         ({"a": [1, 2.5, None, True, "ä"]}, '{"a":[1,2.5,null,true,"ä"]}'),
         (Line([Point(1.0, 2.0), Point(3.0)]), '{"points":[{"x":1.0,"y":2.0},{"x":3.0,"y":null}]}'),
+        ([Mark(1.0), Sum([])], '[{"x":1.0},{"parts":[],"total":0}]'),
+        ([Mark(None)], '[{"x":null}]'),
         ((1, 2), "[1,2]"),
         (datetime.date(2026, 4, 1), '"2026-04-01"'),
         (Decimal("1.10"), '"1.10"'),
@@ -72,6 +89,10 @@ def test_anything_else_becomes_compact_json(value, encoded):
         ([1, -math.inf], "value[1] is -inf"),
         ({"a": {"b": math.inf}}, "value['a']['b'] is inf"),
         (Line([Point(1.0), Point(math.nan)]), "value.points[1].x is nan"),
+        ([Mark(math.nan)], "value[0].x is nan"),
+        (Sum([Mark(math.nan)]), "value.parts[0].x is nan"),
+        (Sum([Mark(math.inf), Mark(-math.inf)]), "value.parts[0].x is inf"),
+        (Sum([Mark(1e308), Mark(1e308)]), "value.total is inf"),
         ((None, math.nan), "value[1] is nan"),
         (Decimal("NaN"), "value is NaN"),
         ([Decimal("-Infinity")], "value[0] is -Infinity"),
