@@ -19,6 +19,7 @@ from supervisor.encoding import NotJson, encode_json
 from supervisor.interruption import Cancelled, Interruption
 from supervisor.job import EVENT_TYPE, LARGEST_PAYLOAD, Event, Job
 from supervisor.process.messages import Emitted, Logged
+from supervisor.type_name import type_name
 
 __all__ = ["Cancelled", "Context", "PermanentError"]
 
@@ -197,13 +198,9 @@ def _checked_payload(type: str, payload: object) -> bytes:  # noqa: A002 - as in
     except NotJson as error:
         raise ValueError(f"the payload of event {type!r} is not JSON: {error}") from error
     if not encoded.startswith(b"{"):
-        raise ValueError(f"the payload of event {type!r} is not a JSON object but of type {_name(payload)}")
+        raise ValueError(f"the payload of event {type!r} is not a JSON object but of type {type_name(payload)}")
     if len(encoded) > LARGEST_PAYLOAD:
         raise ValueError(
             f"the payload of event {type!r} has {len(encoded)} bytes as JSON; {LARGEST_PAYLOAD} are allowed"
         )
     return encoded
-
-
-def _name(value: object) -> str:
-    return type(value).__qualname__

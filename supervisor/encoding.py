@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Sized
 from decimal import Decimal
 
 import msgspec
 
+from supervisor.type_name import type_name
 from supervisor.walk import Walk, content_of, parts_of, shown_step
 
 # How the output shows that a number may have been lost; most outputs that show it are innocent (None, "NaN").
@@ -44,7 +46,7 @@ def _plain(value: object) -> object:
     for base in (str, int, float):
         if isinstance(value, base):
             return base(value)
-    raise NotImplementedError(f"it holds a {type(value).__qualname__} where JSON has no place for one")
+    raise NotImplementedError(f"it holds a {type_name(value)} where JSON has no place for one")
 
 
 def _refuse_numbers_that_are_none(value: object) -> None:
@@ -80,5 +82,11 @@ def _fault_of(part: object) -> str | None:
     except UnicodeEncodeError:
         return "text with a lone surrogate, which UTF-8 cannot hold"
     except Exception:  # noqa: BLE001 - an encoding that failed is taken apart, whatever it was that failed
-        return f"of type {type(part).__qualname__}, which has no JSON"
+        return f"of type {type_name(part)}, which has no JSON{_remedy(part)}"
     return None
+
+
+def _remedy(part: object) -> str:
+    """How a number or an array of NumPy, and what is made like one, becomes Python's own."""
+    way = "tolist" if isinstance(part, Sized) else "item"
+    return f": convert it with .{way}()" if callable(getattr(type(part), way, None)) else ""

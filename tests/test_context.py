@@ -1,6 +1,7 @@
 """What a handler can know and say through its context."""
 
 import dataclasses
+import datetime
 import logging
 import multiprocessing
 import threading
@@ -71,6 +72,7 @@ def test_an_event_type_that_the_server_takes_is_taken(world, type_):
         ([1], "not a JSON object but of type list"),
         (None, "not a JSON object but of type NoneType"),
         ("{}", "not a JSON object but of type str"),
+        (datetime.date(2026, 4, 1), "not a JSON object but of type datetime.date"),
         ({"a": float("nan")}, r"value\['a'\] is nan"),
         ({"a": [float("inf")]}, r"value\['a'\]\[0\] is inf"),
         ({"a": object()}, r"value\['a'\] is of type object"),

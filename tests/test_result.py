@@ -51,6 +51,21 @@ class Sum:
         self.total = sum(mark.x for mark in self.parts)
 
 
+class Number:
+    """As NumPy's are, but for those that are Python's as well."""
+
+    def item(self): ...
+    def tolist(self): ...
+
+
+class Array(Number):
+    def __len__(self): ...
+
+
+for like_numpys in (Number, Array):
+    like_numpys.__module__ = "numpy"
+
+
 def test_nothing_is_no_result():
     assert encode_result(None) is None
 
@@ -114,6 +129,8 @@ def test_what_is_not_a_number_is_refused_with_its_place(value, place):
         (object(), "value is of type object"),
         ({"pages": [1, range(3)]}, "value['pages'][1] is of type range"),
         ({"pages": (page for page in "ab")}, "value['pages'] is of type generator"),
+        ({"a": Number()}, "value['a'] is of type numpy.Number, which has no JSON: convert it with .item()"),
+        ({"a": Array()}, "value['a'] is of type numpy.Array, which has no JSON: convert it with .tolist()"),
         ({"a": "\ud800"}, "value['a'] is text with a lone surrogate"),
         ({(1, 2): 3}, "value has no JSON: it holds a tuple where JSON has no place for one"),
     ],
