@@ -14,7 +14,7 @@ from decimal import Decimal
 import msgspec
 
 from supervisor.type_name import type_name
-from supervisor.walk import Walk, content_of, parts_of, shown_step
+from supervisor.walk import Walk, content_of, parts_of, shown_key, shown_step
 
 # How the output shows that a number may have been lost; most outputs that show it are innocent (None, "NaN").
 _SUSPICIOUS = (b"null", b'NaN"', b'Infinity"')
@@ -67,7 +67,9 @@ def _first_fault(value: object) -> str | None:
     place, part = "value", content_of(value)
     while (parts := parts_of(part)) is not None:
         for step, inner in parts:
-            if _fault_of(inner) is not None:
+            if isinstance(part, dict) and (fault := _fault_of(step, is_key=True)):
+                return f"the key {shown_key(step)} of {place} is {fault}"
+            if _fault_of(inner):
                 place, part = place + shown_step(part, step), content_of(inner)
                 break
         else:
@@ -75,14 +77,15 @@ def _first_fault(value: object) -> str | None:
     return f"{place} is {_fault_of(part)}"
 
 
-def _fault_of(part: object) -> str | None:
+def _fault_of(part: object, *, is_key: bool = False) -> str | None:
     """Say what is wrong with a part, if it cannot be encoded."""
     try:
-        msgspec.json.encode(part, enc_hook=_plain)
+        msgspec.json.encode({part: None} if is_key else part, enc_hook=_plain)
     except UnicodeEncodeError:
         return "text with a lone surrogate, which UTF-8 cannot hold"
     except Exception:  # noqa: BLE001 - an encoding that failed is taken apart, whatever it was that failed
-        return f"of type {type_name(part)}, which has no JSON{_remedy(part)}"
+        why = "which cannot be a key in JSON" if is_key else "which has no JSON"
+        return f"of type {type_name(content_of(part))}, {why}{_remedy(part)}"
     return None
 
 

@@ -14,7 +14,10 @@ from itertools import chain
 
 import msgspec
 
+from supervisor.type_name import type_name
+
 _ROWS = (list, tuple, set, frozenset)
+_LONGEST_KEY = 100
 
 
 @dataclasses.dataclass(slots=True)
@@ -81,7 +84,17 @@ def parts_of(whole: object) -> Iterator[tuple[object, object]] | None:
 
 def shown_step(container: object, step: object) -> str:
     """Return how the way to a part goes on, from its container."""
-    return f"[{step!r}]" if isinstance(container, (dict, *_ROWS)) else f".{step}"
+    return f"[{shown_key(step)}]" if isinstance(container, (dict, *_ROWS)) else f".{step}"
+
+
+def shown_key(key: object) -> str:
+    """Return how a key is written, if its author lets it and only as far as a sentence can hold it."""
+    try:
+        text = repr(key)
+    except Exception:  # noqa: BLE001 - users' keys may have a broken __repr__
+        return f"<{type_name(key)}>"
+    short = text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}…"
+    return short.encode("utf-8", "backslashreplace").decode()
 
 
 def _attributes(whole: object, names: Iterable[str]) -> Iterator[tuple[str, object]]:

@@ -31,6 +31,7 @@ class Line:
 
 class Ratio(enum.Enum):
     UNKNOWN = math.nan
+    PARTS = (1, 2)
 
 
 class Float(float):
@@ -51,8 +52,16 @@ class Sum:
         self.total = sum(mark.x for mark in self.parts)
 
 
+class Unshown:
+    def __repr__(self):
+        raise LookupError
+
+
 class Number:
     """As NumPy's are, but for those that are Python's as well."""
+
+    def __repr__(self):
+        return "<3>"
 
     def item(self): ...
     def tolist(self): ...
@@ -132,7 +141,15 @@ def test_what_is_not_a_number_is_refused_with_its_place(value, place):
         ({"a": Number()}, "value['a'] is of type numpy.Number, which has no JSON: convert it with .item()"),
         ({"a": Array()}, "value['a'] is of type numpy.Array, which has no JSON: convert it with .tolist()"),
         ({"a": "\ud800"}, "value['a'] is text with a lone surrogate"),
-        ({(1, 2): 3}, "value has no JSON: it holds a tuple where JSON has no place for one"),
+        ({(1, 2): 3}, "the key (1, 2) of value is of type tuple, which cannot be a key in JSON"),
+        ({"a": [{None: 1}]}, "the key None of value['a'][0] is of type NoneType, which cannot be a key in JSON"),
+        ({"a": 1, "\ud800": 1}, r"the key '\ud800' of value is text with a lone surrogate"),
+        ({"\ud800": object()}, r"the key '\ud800' of value is text with a lone surrogate"),
+        ([{"a": 1}, {Ratio.PARTS: 1}], "the key <Ratio.PARTS: (1, 2)> of value[1] is of type tuple, which cannot be"),
+        ({1: 1, 2.5: 1, "a": [], b"a": object()}, "value[b'a'] is of type object, which has no JSON"),
+        ({Number(): 1}, "the key <3> of value is of type numpy.Number, which cannot be a key in JSON: convert it"),
+        ({Unshown(): 1}, "the key <tests.test_result.Unshown> of value is of type tests.test_result.Unshown"),
+        ({"x" * 10**6: object()}, f"value['{'x' * 99}…] is of type object"),
     ],
 )
 def test_what_has_no_json_is_refused_with_its_place_and_type(value, place):
