@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, KeysView
 from enum import Enum
 from itertools import chain
 
@@ -22,7 +22,10 @@ _LONGEST_KEY = 100
 
 @dataclasses.dataclass(slots=True)
 class _Level:
-    """A container that the walk is in, what is left of it, and the step to the part that the walk is at."""
+    """A container that the walk is in, what is left of it, and the step to the part that the walk is at.
+
+    The keys of a dict are a container of their own, walked through before its values.
+    """
 
     container: object
     rest: Iterator[tuple[object, object]]
@@ -32,17 +35,24 @@ class _Level:
 class Walk:
     """Iterate over it, once: everything in `value` that is no container, in order and without recursion.
 
-    Passed by are finite floats and what is exactly of one of the types in `past`.
+    Passed by are finite floats and what is exactly of one of the types in `past`; and keys, unless they are asked for.
     """
 
-    def __init__(self, value: object, *, past: frozenset[type]) -> None:
+    def __init__(self, value: object, *, past: frozenset[type], keys: bool = False) -> None:
         self._past = past
+        self._takes_keys = keys
         self._levels = [_Level(None, iter([(None, value)]))]
 
     @property
     def place(self) -> str:
         """Where the part that was yielded last stands, as `value['pages'][3].size`."""
-        return "value" + "".join(shown_step(level.container, level.step) for level in self._levels[1:])
+        if not self._is_at_key:
+            return _path(self._levels)
+        return f"the key {shown_key(self._levels[-1].step)} of {_path(self._levels[:-2])}"
+
+    @property
+    def _is_at_key(self) -> bool:
+        return self._takes_keys and isinstance(self._levels[-1].container, KeysView)
 
     def __iter__(self) -> Iterator[object]:
         past, isfinite = self._past, math.isfinite  # looked up once: this loop is all that the walk costs
@@ -52,14 +62,26 @@ class Walk:
                 if type(part) in past or (type(part) is float and isfinite(part)):
                     continue
                 whole = content_of(part)
-                parts = parts_of(whole)
-                if parts is None:
-                    yield whole
-                else:
-                    self._levels.append(_Level(whole, parts))
+                if self._enters(whole):
                     break
+                yield whole
             else:
                 self._levels.pop()
+
+    def _enters(self, whole: object) -> bool:
+        """Go on inside of it, if it is a container and no key."""
+        parts = None if self._is_at_key else parts_of(whole)
+        if parts is None:
+            return False
+        self._levels.append(_Level(whole, parts))
+        if self._takes_keys and isinstance(whole, dict):
+            keys = dict.keys(whole)
+            self._levels.append(_Level(keys, zip(keys, keys, strict=True)))
+        return True
+
+
+def _path(levels: list[_Level]) -> str:
+    return "value" + "".join(shown_step(level.container, level.step) for level in levels[1:])
 
 
 def content_of(part: object) -> object:

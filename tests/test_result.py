@@ -98,6 +98,8 @@ def test_bytes_are_the_result_as_they_are(value):
         ({"a": Float(1.5)}, '{"a":1.5}'),
         ("NaN", '"NaN"'),
         (10**30, str(10**30)),
+        ({"nan": {"-inf": {"NaN": {"Infinity": None}}}}, '{"nan":{"-inf":{"NaN":{"Infinity":null}}}}'),
+        ({1.5: {2026: {datetime.date(2026, 4, 1): 'nan":'}}}, r'{"1.5":{"2026":{"2026-04-01":"nan\":"}}}'),
         ("", '""'),
         (False, "false"),
     ],
@@ -123,6 +125,13 @@ def test_anything_else_becomes_compact_json(value, encoded):
         ([Decimal("sNaN")], "value[0] is sNaN"),
         ([Ratio.UNKNOWN], "value[0] is nan"),
         ([Float(math.nan)], "value[0] is nan"),
+        ({math.nan: 1}, "the key nan of value is nan"),
+        ([{"a": {1.5: 1, -math.inf: 1}}], "the key -inf of value[0]['a'] is -inf"),
+        ({Decimal("NaN"): 1}, "the key Decimal('NaN') of value is NaN"),
+        ({Ratio.UNKNOWN: 1}, "the key <Ratio.UNKNOWN: nan> of value is nan"),
+        ({"a": {Float(math.inf): math.nan}}, "the key inf of value['a'] is inf"),
+        ({"a": {1.5: math.nan}}, "value['a'][1.5] is nan"),
+        ({"nan": {1.5: math.nan}}, "value['nan'][1.5] is nan"),
     ],
 )
 def test_what_is_not_a_number_is_refused_with_its_place(value, place):
