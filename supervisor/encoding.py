@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import sys
 from collections.abc import Sized
 from decimal import Decimal
 
@@ -90,9 +91,12 @@ def _fault_of(part: object, *, is_key: bool = False) -> str | None:
         msgspec.json.encode({part: None} if is_key else part, enc_hook=_plain)
     except UnicodeEncodeError:
         return "text with a lone surrogate, which UTF-8 cannot hold"
-    except Exception:  # noqa: BLE001 - an encoding that failed is taken apart, whatever it was that failed
+    except Exception as error:  # noqa: BLE001 - an encoding that failed is taken apart, whatever it was that failed
+        content = content_of(part)
+        if isinstance(content, int) and isinstance(error, ValueError):
+            return f"a number of more than {sys.get_int_max_str_digits()} digits, which is too long"
         why = "which cannot be a key in JSON" if is_key else "which has no JSON"
-        return f"of type {type_name(content_of(part))}, {why}{_remedy(part)}"
+        return f"of type {type_name(content)}, {why}{_remedy(content)}"
     return None
 
 

@@ -75,6 +75,10 @@ for like_numpys in (Number, Array):
     like_numpys.__module__ = "numpy"
 
 
+class Whole(int):
+    """As subclasses of int are."""
+
+
 def test_nothing_is_no_result():
     assert encode_result(None) is None
 
@@ -149,6 +153,9 @@ def test_what_is_not_a_number_is_refused_with_its_place(value, place):
         ({"pages": (page for page in "ab")}, "value['pages'] is of type generator"),
         ({"a": Number()}, "value['a'] is of type numpy.Number, which has no JSON: convert it with .item()"),
         ({"a": Array()}, "value['a'] is of type numpy.Array, which has no JSON: convert it with .tolist()"),
+        ({"a": 10**6000}, "value['a'] is a number of more than 4300 digits, which is too long"),
+        ({-(10**6000): 1}, "the key <int> of value is a number of more than 4300 digits, which is too long"),
+        ([Whole(10**6000)], "value[0] is a number of more than 4300 digits, which is too long"),
         ({"a": "\ud800"}, "value['a'] is text with a lone surrogate"),
         ({(1, 2): 3}, "the key (1, 2) of value is of type tuple, which cannot be a key in JSON"),
         ({"a": [{None: 1}]}, "the key None of value['a'][0] is of type NoneType, which cannot be a key in JSON"),
