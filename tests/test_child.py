@@ -490,6 +490,15 @@ async def test_a_child_that_is_asked_to_stop_cleans_up_and_says_so(tmp_path: Pat
     assert (tmp_path / "note").read_text() == "cleaned up"
 
 
+async def test_a_handler_that_cancels_itself_is_told_with_its_own_words() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "raise-cancelled")
+
+    assert isinstance(told.outcome, Failed)
+    assert told.outcome.error_type == "Cancelled"
+    assert told.outcome.message.startswith("on my own\n\nTraceback")
+
+
 async def test_a_stop_between_two_jobs_stops_neither() -> None:
     async with world() as here:
         child = await here.child()

@@ -247,7 +247,9 @@ class Worker:
             return Failed("InvalidParameters", str(error))
         try:
             return encode_result(self._interruptible(handler, arguments, context))
-        except Cancelled:
+        except Cancelled as error:
+            if not self._interruption.requested:  # it is the handler's own
+                return Failed("Cancelled", _describe(error))
             return Failed("Cancelled", "the handler stopped when it was asked to")
         except InvalidResult as error:
             return Failed("InvalidResult", str(error))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from supervisor import Context, PermanentError, handler
+from supervisor import Cancelled, Context, PermanentError, handler
 
 
 @dataclass
@@ -67,6 +67,11 @@ async def raise_in_coroutine() -> NoReturn:
 @handler("raise-permanent")
 def raise_permanent() -> NoReturn:
     raise PermanentError("the document is not a document")
+
+
+@handler("raise-cancelled")
+def raise_cancelled() -> NoReturn:
+    raise Cancelled("on my own")
 
 
 @handler("exit")
