@@ -45,6 +45,15 @@ def blob_of(told: Told) -> Blob:
     return told.outcome.result
 
 
+async def stopped(child: Child, action: str, **parameters: Any) -> Told:
+    """What is told of a job that is asked to stop once it is at work."""
+    heard = Heard()
+    job = asyncio.create_task(run(child, action, heard, **parameters))
+    await heard.pids()
+    child.terminate()
+    return await job
+
+
 async def death_of(child: Child, action: str, **parameters: Any) -> Ending:
     with pytest.raises(ChildDied) as caught:
         await run(child, action, **parameters)
@@ -488,6 +497,33 @@ async def test_a_child_that_is_asked_to_stop_cleans_up_and_says_so(tmp_path: Pat
     assert isinstance(told.outcome, Failed)
     assert told.outcome.error_type == "Cancelled"
     assert (tmp_path / "note").read_text() == "cleaned up"
+
+
+@pytest.mark.parametrize(
+    ("action", "parameters"), [("python-loop", {}), ("async-sleep", {"note": "/dev/null"}), ("async-group", {})]
+)
+async def test_a_handler_that_stops_when_it_is_asked_to_is_cancelled(action: str, parameters: dict[str, str]) -> None:
+    async with world() as here:
+        told = await stopped(await here.child(), action, **parameters)
+
+    assert told.outcome == Failed("Cancelled", "the handler stopped when it was asked to")
+
+
+async def test_a_cleanup_that_fails_beside_the_cancel_is_a_failure_of_its_own() -> None:
+    async with world() as here:
+        told = await stopped(await here.child(), "ends-in-a-group", message="half of it is left")
+
+    assert isinstance(told.outcome, Failed)
+    assert told.outcome.error_type == "BaseExceptionGroup"
+    assert told.outcome.message.startswith("half of it is left (2 sub-exceptions)")
+
+
+async def test_a_child_whose_handler_is_no_coroutine_is_stopped_without_asyncio() -> None:
+    async with world() as here:
+        child = await here.child()
+        await stopped(child, "python-loop")
+
+        assert value_of(await run(child, "has-loaded", module="asyncio")) is False
 
 
 async def test_a_handler_that_cancels_itself_is_told_with_its_own_words() -> None:
