@@ -535,6 +535,17 @@ async def test_a_handler_that_cancels_itself_is_told_with_its_own_words() -> Non
     assert told.outcome.message.startswith("on my own\n\nTraceback")
 
 
+async def test_an_async_def_that_its_decorator_hides_is_told_as_such_and_nothing_is_printed() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+        told = await run(child, "async-hidden", heard)
+        await run(child, "prints", heard, line="the end")
+
+    why = "the handler returned a coroutine that nobody awaited: its decorator hides that it is an async def"
+    assert told.outcome == Failed("InvalidResult", why)
+    assert sorted(heard.lines) == ["raw on descriptor 1", "raw on descriptor 2", "the end"]
+
+
 async def test_a_stop_between_two_jobs_stops_neither() -> None:
     async with world() as here:
         child = await here.child()

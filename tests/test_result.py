@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import enum
+import inspect
 import json
 import math
 import tracemalloc
@@ -180,6 +181,17 @@ def test_a_field_without_a_value_is_no_fault():
 
     with pytest.raises(InvalidResult, match=r"value\[1\] is of type object"):
         encode_result(value)
+
+
+def test_a_coroutine_is_closed_and_its_author_told_why_it_is_one():
+    async def handle(): ...
+
+    coroutine = handle()
+
+    with pytest.raises(InvalidResult, match=r"returned a coroutine that nobody awaited: its decorator hides"):
+        encode_result(coroutine)
+
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
 def test_what_refers_to_itself_is_refused():

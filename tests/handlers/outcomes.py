@@ -2,15 +2,17 @@
 
 import builtins
 import ctypes
+import functools
 import math
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from supervisor import Cancelled, Context, PermanentError, handler
 
@@ -72,6 +74,22 @@ def raise_permanent() -> NoReturn:
 @handler("raise-cancelled")
 def raise_cancelled() -> NoReturn:
     raise Cancelled("on my own")
+
+
+def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As decorators are that know nothing of coroutines."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **named)
+
+    return call
+
+
+@handler("async-hidden")
+@traced
+async def async_hidden() -> str:
+    return "never"
 
 
 @handler("exit")
