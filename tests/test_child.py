@@ -113,6 +113,15 @@ async def test_whatever_a_handler_raises_is_a_failure_with_its_name(name: str) -
     assert isinstance(after.outcome, Succeeded)
 
 
+async def test_a_class_name_of_any_length_is_a_short_error_type() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "raise-new", name="Long" * 1000)
+
+    assert isinstance(told.outcome, Failed)
+    assert told.outcome.error_type == "Long" * 16
+    assert told.outcome.message.startswith("of a new class")
+
+
 async def test_a_child_has_its_outlets_its_stack_file_its_pipe_a_reserve_and_nothing_else() -> None:
     async with world() as here:
         told = value_of(await run(await here.child(), "descriptors"))

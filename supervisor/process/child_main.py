@@ -45,6 +45,8 @@ from supervisor.size import format_size
 
 MESSAGE_LIMIT = 8 * 1024
 """Bytes of an error message, text and traceback together."""
+TYPE_LIMIT = 64
+"""Characters of an error type, which is a short token to the server; a class may have a name of any length."""
 MOMENT = 0.0002
 """Seconds until one looks again whether a process has left, which nothing tells."""
 LAST_STEPS = 0.01
@@ -258,7 +260,7 @@ class Worker:
             return Failed("InvalidResult", str(error))
         if isinstance(error, PermanentError):
             return Failed("fatal_error", _describe(error))
-        return Failed(type(error).__name__, _describe(error))
+        return Failed(type(error).__name__[:TYPE_LIMIT], _describe(error))
 
     def _interruptible(self, handler: Handler, arguments: dict[str, Any], context: Context) -> Any:
         try:

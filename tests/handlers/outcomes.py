@@ -71,6 +71,11 @@ def raise_permanent() -> NoReturn:
     raise PermanentError("the document is not a document")
 
 
+@handler("raise-new")
+def raise_new(name: str) -> NoReturn:
+    raise type(name, (Exception,), {})("of a new class")
+
+
 @handler("raise-cancelled")
 def raise_cancelled() -> NoReturn:
     raise Cancelled("on my own")
