@@ -478,6 +478,16 @@ async def test_the_listener_hears_events_logs_and_lines() -> None:
     assert sorted(heard.lines) == ["page 1", "raw on descriptor 1", "raw on descriptor 2"]
 
 
+async def test_what_a_forked_process_logs_is_heard_as_what_it_prints() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+
+        await run(child, "logs-in-a-fork", heard)
+
+    assert heard.logged == []
+    assert heard.lines == ["WARNING: page 3 of the book is odd"]
+
+
 async def test_a_paused_child_waits_in_its_emit_until_it_is_resumed() -> None:
     async with world() as here:
         child, heard = await here.child(), Heard()

@@ -162,6 +162,14 @@ def logs(context: Context, level: int = 30) -> None:
     context.log.log(level, "page %d of %s is odd", 3, "the book")
 
 
+@handler("logs-in-a-fork")
+def logs_in_a_fork(context: Context) -> None:
+    if os.fork() == 0:
+        context.log.warning("page %d of %s is odd", 3, "the book")
+        os._exit(0)
+    os.wait()
+
+
 @handler("computes")
 def computes(seconds: float) -> None:
     until = time.process_time() + seconds
