@@ -6,6 +6,7 @@ It sends nothing itself (`tell` does) and falls silent with the job, so that not
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -19,6 +20,7 @@ from supervisor.encoding import NotJson, encode_json
 from supervisor.interruption import Cancelled, Interruption
 from supervisor.job import EVENT_TYPE, LARGEST_PAYLOAD, Event, Job
 from supervisor.process.messages import Emitted, Logged
+from supervisor.type_name import type_name
 
 __all__ = ["Cancelled", "Context", "PermanentError"]
 
@@ -70,7 +72,10 @@ class Context:
 
     @cached_property
     def log(self) -> logging.Logger:
-        """A logger whose records appear in the supervisor's log, with the job's ids."""
+        """A logger whose records appear in the supervisor's log, with the job's ids.
+
+        Those of a process that the handler forked are written to standard error, and are logged as what it prints is.
+        """
         # Not getLogger: that keeps each logger for ever, and would pass the records on to the handler's own logging.
         logger = logging.Logger(f"{self.action}.{self.job_id}", logging.DEBUG)  # noqa: LOG001 - see above
         logger.addHandler(_LogToParent(self._voice))
@@ -140,8 +145,13 @@ class _Voice:
         self._lock = threading.RLock()
         self._pid = os.getpid()
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is a process that the handler forked."""
+        return os.getpid() != self._pid
+
     def say(self, message: Emitted | Logged) -> None:
-        if os.getpid() != self._pid:
+        if self.is_forked:
             # Its frames would land inside ours.
             raise RuntimeError(f"only the process that runs job {self._job_id} may use its context, not one it forked")
         with self._interruption.deferred(), self._lock:
@@ -155,7 +165,10 @@ class _Voice:
 
 
 class _LogToParent(logging.Handler):
-    """Passes on log records; those of a job that is over, or of a forked process, are nobody's and dropped."""
+    """Passes on log records; those of a job that is over are nobody's and dropped.
+
+    A forked process has no way to the parent but what it prints.
+    """
 
     def __init__(self, voice: _Voice) -> None:
         super().__init__()
@@ -170,10 +183,17 @@ class _LogToParent(logging.Handler):
             text = self.format(record)
         except Exception:  # noqa: BLE001 - arguments that do not fit must not fail the job
             text = f"{record.msg} {record.args!r}"
-        try:
-            self._voice.say(Logged(record.levelno, _fit(text)))
-        except RuntimeError:
-            return
+        if self._voice.is_forked:
+            _print(_fit(f"{record.levelname}: {text}"))
+        else:
+            with contextlib.suppress(RuntimeError):  # the job is over
+                self._voice.say(Logged(record.levelno, _fit(text)))
+
+
+def _print(text: str) -> None:
+    # Not sys.stderr: another thread may have held its lock at the fork, or the handler have replaced it.
+    with contextlib.suppress(OSError):  # closed, or its reader gone
+        os.write(2, f"{text}\n".encode())
 
 
 def _fit(text: str) -> str:
@@ -197,13 +217,9 @@ def _checked_payload(type: str, payload: object) -> bytes:  # noqa: A002 - as in
     except NotJson as error:
         raise ValueError(f"the payload of event {type!r} is not JSON: {error}") from error
     if not encoded.startswith(b"{"):
-        raise ValueError(f"the payload of event {type!r} is not a JSON object but of type {_name(payload)}")
+        raise ValueError(f"the payload of event {type!r} is not a JSON object but of type {type_name(payload)}")
     if len(encoded) > LARGEST_PAYLOAD:
         raise ValueError(
             f"the payload of event {type!r} has {len(encoded)} bytes as JSON; {LARGEST_PAYLOAD} are allowed"
         )
     return encoded
-
-
-def _name(value: object) -> str:
-    return type(value).__qualname__

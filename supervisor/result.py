@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+
 from supervisor.encoding import NotJson, encode_json
+
+_FORGOTTEN = "the handler returned a coroutine that nobody awaited: its decorator hides that it is an async def"
 
 
 class InvalidResult(Exception):
@@ -20,4 +24,7 @@ def encode_result(value: object) -> bytes | None:
     try:
         return encode_json(value)
     except NotJson as error:
+        if isinstance(value, Coroutine):
+            value.close()  # or Python would warn of it as well
+            raise InvalidResult(_FORGOTTEN) from error
         raise InvalidResult(f"the result is not JSON: {error}") from error

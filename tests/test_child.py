@@ -45,6 +45,15 @@ def blob_of(told: Told) -> Blob:
     return told.outcome.result
 
 
+async def stopped(child: Child, action: str, **parameters: Any) -> Told:
+    """What is told of a job that is asked to stop once it is at work."""
+    heard = Heard()
+    job = asyncio.create_task(run(child, action, heard, **parameters))
+    await heard.pids()
+    child.terminate()
+    return await job
+
+
 async def death_of(child: Child, action: str, **parameters: Any) -> Ending:
     with pytest.raises(ChildDied) as caught:
         await run(child, action, **parameters)
@@ -102,6 +111,15 @@ async def test_whatever_a_handler_raises_is_a_failure_with_its_name(name: str) -
     assert isinstance(told.outcome, Failed)
     assert told.outcome.error_type == name
     assert isinstance(after.outcome, Succeeded)
+
+
+async def test_a_class_name_of_any_length_is_a_short_error_type() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "raise-new", name="Long" * 1000)
+
+    assert isinstance(told.outcome, Failed)
+    assert told.outcome.error_type == "Long" * 16
+    assert told.outcome.message.startswith("of a new class")
 
 
 async def test_a_child_has_its_outlets_its_stack_file_its_pipe_a_reserve_and_nothing_else() -> None:
@@ -460,6 +478,16 @@ async def test_the_listener_hears_events_logs_and_lines() -> None:
     assert sorted(heard.lines) == ["page 1", "raw on descriptor 1", "raw on descriptor 2"]
 
 
+async def test_what_a_forked_process_logs_is_heard_as_what_it_prints() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+
+        await run(child, "logs-in-a-fork", heard)
+
+    assert heard.logged == []
+    assert heard.lines == ["WARNING: page 3 of the book is odd"]
+
+
 async def test_a_paused_child_waits_in_its_emit_until_it_is_resumed() -> None:
     async with world() as here:
         child, heard = await here.child(), Heard()
@@ -488,6 +516,53 @@ async def test_a_child_that_is_asked_to_stop_cleans_up_and_says_so(tmp_path: Pat
     assert isinstance(told.outcome, Failed)
     assert told.outcome.error_type == "Cancelled"
     assert (tmp_path / "note").read_text() == "cleaned up"
+
+
+@pytest.mark.parametrize(
+    ("action", "parameters"), [("python-loop", {}), ("async-sleep", {"note": "/dev/null"}), ("async-group", {})]
+)
+async def test_a_handler_that_stops_when_it_is_asked_to_is_cancelled(action: str, parameters: dict[str, str]) -> None:
+    async with world() as here:
+        told = await stopped(await here.child(), action, **parameters)
+
+    assert told.outcome == Failed("Cancelled", "the handler stopped when it was asked to")
+
+
+async def test_a_cleanup_that_fails_beside_the_cancel_is_a_failure_of_its_own() -> None:
+    async with world() as here:
+        told = await stopped(await here.child(), "ends-in-a-group", message="half of it is left")
+
+    assert isinstance(told.outcome, Failed)
+    assert told.outcome.error_type == "BaseExceptionGroup"
+    assert told.outcome.message.startswith("half of it is left (2 sub-exceptions)")
+
+
+async def test_a_child_whose_handler_is_no_coroutine_is_stopped_without_asyncio() -> None:
+    async with world() as here:
+        child = await here.child()
+        await stopped(child, "python-loop")
+
+        assert value_of(await run(child, "has-loaded", module="asyncio")) is False
+
+
+async def test_a_handler_that_cancels_itself_is_told_with_its_own_words() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "raise-cancelled")
+
+    assert isinstance(told.outcome, Failed)
+    assert told.outcome.error_type == "Cancelled"
+    assert told.outcome.message.startswith("on my own\n\nTraceback")
+
+
+async def test_an_async_def_that_its_decorator_hides_is_told_as_such_and_nothing_is_printed() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+        told = await run(child, "async-hidden", heard)
+        await run(child, "prints", heard, line="the end")
+
+    why = "the handler returned a coroutine that nobody awaited: its decorator hides that it is an async def"
+    assert told.outcome == Failed("InvalidResult", why)
+    assert sorted(heard.lines) == ["raw on descriptor 1", "raw on descriptor 2", "the end"]
 
 
 async def test_a_stop_between_two_jobs_stops_neither() -> None:

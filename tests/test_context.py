@@ -1,8 +1,10 @@
 """What a handler can know and say through its context."""
 
 import dataclasses
+import datetime
 import logging
 import multiprocessing
+import os
 import threading
 
 import msgspec
@@ -71,6 +73,7 @@ def test_an_event_type_that_the_server_takes_is_taken(world, type_):
         ([1], "not a JSON object but of type list"),
         (None, "not a JSON object but of type NoneType"),
         ("{}", "not a JSON object but of type str"),
+        (datetime.date(2026, 4, 1), "not a JSON object but of type datetime.date"),
         ({"a": float("nan")}, r"value\['a'\] is nan"),
         ({"a": [float("inf")]}, r"value\['a'\]\[0\] is inf"),
         ({"a": object()}, r"value\['a'\] is of type object"),
@@ -250,7 +253,7 @@ def test_the_working_directory_is_made_on_first_use(world):
 # The end
 
 
-def test_after_the_end_nothing_is_said_any_more(world):
+def test_after_the_end_nothing_is_said_any_more(world, capfd):
     context = world.context()
     context.close()
 
@@ -261,6 +264,7 @@ def test_after_the_end_nothing_is_said_any_more(world):
     context.log.info("ignored")
 
     assert world.told == []
+    assert capfd.readouterr().err == ""
 
 
 def test_the_end_waits_for_the_message_that_another_thread_is_sending(world):
@@ -285,14 +289,14 @@ def test_the_end_waits_for_the_message_that_another_thread_is_sending(world):
 
 
 def emit_in_a_fork(context, answers):
-    context.log.info("dropped")
+    context.log.warning("page %d is odd", 3)
     try:
         context.emit("page", {})
     except RuntimeError as error:
         answers.put(str(error))
 
 
-def test_a_forked_process_cannot_speak_in_the_jobs_name(world):
+def test_a_forked_process_cannot_speak_in_the_jobs_name_but_its_log_is_printed(world, capfd):
     """Its frames would land inside the job's own."""
     fork = multiprocessing.get_context("fork")
     answers = fork.SimpleQueue()
@@ -303,3 +307,19 @@ def test_a_forked_process_cannot_speak_in_the_jobs_name(world):
 
     process.join()
     assert "not one it forked" in answer
+    assert world.told == []
+    assert capfd.readouterr().err == "WARNING: page 3 is odd\n"
+
+
+def log_without_an_output(context):
+    os.close(2)
+    context.log.info("lost")
+
+
+def test_a_forked_process_may_log_with_its_output_closed(world):
+    process = multiprocessing.get_context("fork").Process(target=log_without_an_output, args=(world.context(),))
+    process.start()
+
+    process.join()
+
+    assert process.exitcode == 0

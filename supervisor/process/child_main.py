@@ -42,6 +42,8 @@ from supervisor.size import format_size
 
 MESSAGE_LIMIT = 8 * 1024
 """Bytes of an error message, text and traceback together."""
+TYPE_LIMIT = 64
+"""Characters of an error type, which is a short token to the server; a class may have a name of any length."""
 MOMENT = 0.0002
 """Seconds until one looks again whether a process has left, which nothing tells."""
 LAST_STEPS = 0.01
@@ -257,14 +259,18 @@ class Worker:
             return Failed("InvalidParameters", str(error))
         try:
             return encode_result(self._interruptible(handler, arguments, context))
-        except Cancelled:
-            return Failed("Cancelled", "the handler stopped when it was asked to")
-        except InvalidResult as error:
-            return Failed("InvalidResult", str(error))
-        except PermanentError as error:
-            return Failed("fatal_error", _describe(error))
         except BaseException as error:  # noqa: BLE001 - users' code may raise anything, SystemExit included
-            return Failed(type(error).__name__, _describe(error))
+            return self._failure(error)
+
+    def _failure(self, error: BaseException) -> Failed:
+        """What is told of a handler whose call ended with this."""
+        if self._interruption.requested and _is_cancellation(error):  # otherwise it is the handler's own
+            return Failed("Cancelled", "the handler stopped when it was asked to")
+        if isinstance(error, InvalidResult):
+            return Failed("InvalidResult", str(error))
+        if isinstance(error, PermanentError):
+            return Failed("fatal_error", _describe(error))
+        return Failed(type(error).__name__[:TYPE_LIMIT], _describe(error))
 
     def _interruptible(self, handler: Handler, arguments: dict[str, Any], context: Context) -> Any:
         try:
@@ -289,12 +295,7 @@ class Worker:
             self._interruption.attach(asyncio.get_running_loop(), task)
             return await handler.function(**arguments)
 
-        try:
-            return asyncio.run(run())
-        except asyncio.CancelledError:
-            if self._interruption.requested:
-                raise Cancelled("the job was asked to stop") from None
-            raise
+        return asyncio.run(run())
 
     def _context(self, job: Job, parameters: dict[str, Any], order: Run) -> Context:
         return Context(
@@ -352,6 +353,15 @@ def _base64_of(result: bytes) -> Iterator[bytes]:
     """In pieces, so that it is not in memory a third time."""
     piece = 3 * 1024 * 1024  # a multiple of three, or base64 would pad in the middle
     return (base64.b64encode(result[start : start + piece]) for start in range(0, len(result), piece))
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether this is how a handler ends that was asked to stop and did nothing but that, be it in a group of tasks."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_cancellation(inner) for inner in error.exceptions)
+    # Of a loop only where there is one: children without coroutines need not carry asyncio.
+    of_a_loop = getattr(sys.modules.get("asyncio"), "CancelledError", Cancelled)
+    return isinstance(error, Cancelled | of_a_loop)
 
 
 def _describe(error: BaseException) -> str:

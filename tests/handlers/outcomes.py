@@ -2,17 +2,19 @@
 
 import builtins
 import ctypes
+import functools
 import math
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from supervisor import Context, PermanentError, handler
+from supervisor import Cancelled, Context, PermanentError, handler
 
 
 @dataclass
@@ -67,6 +69,32 @@ async def raise_in_coroutine() -> NoReturn:
 @handler("raise-permanent")
 def raise_permanent() -> NoReturn:
     raise PermanentError("the document is not a document")
+
+
+@handler("raise-new")
+def raise_new(name: str) -> NoReturn:
+    raise type(name, (Exception,), {})("of a new class")
+
+
+@handler("raise-cancelled")
+def raise_cancelled() -> NoReturn:
+    raise Cancelled("on my own")
+
+
+def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As decorators are that know nothing of coroutines."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **named)
+
+    return call
+
+
+@handler("async-hidden")
+@traced
+async def async_hidden() -> str:
+    return "never"
 
 
 @handler("exit")
@@ -132,6 +160,14 @@ def emits_then_sleeps(context: Context, count: int, seconds: float) -> int:
 @handler("logs")
 def logs(context: Context, level: int = 30) -> None:
     context.log.log(level, "page %d of %s is odd", 3, "the book")
+
+
+@handler("logs-in-a-fork")
+def logs_in_a_fork(context: Context) -> None:
+    if os.fork() == 0:
+        context.log.warning("page %d of %s is odd", 3, "the book")
+        os._exit(0)
+    os.wait()
 
 
 @handler("computes")

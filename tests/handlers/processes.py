@@ -38,6 +38,11 @@ def inherited() -> list[str]:
     return sorted(set(listing.stdout.split()) - {"3"})  # 3 is the listing's own
 
 
+@handler("has-loaded")
+def has_loaded(module: str) -> bool:
+    return module in sys.modules
+
+
 def pipe() -> int:
     """The descriptor of the pipe to the supervisor."""
     return next(number for number in range(3, 64) if is_socket(number))

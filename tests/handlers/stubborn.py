@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from supervisor import Context, handler
+from supervisor import Cancelled, Context, handler
 
 HOURS = 2**31 - 1
 """Iterations of a key derivation, the most that it takes: they end long after any test."""
@@ -80,6 +80,28 @@ async def async_sleep(context: Context, note: str) -> None:
         await asyncio.sleep(3600)
     finally:
         Path(note).write_text("cleaned up")
+
+
+@handler("async-group")
+async def async_group(context: Context) -> None:
+    """Compute in the body of a task group, in one of another, whose tasks wait."""
+    import asyncio
+
+    async with asyncio.TaskGroup() as outer, asyncio.TaskGroup() as inner:
+        outer.create_task(asyncio.sleep(3600))
+        inner.create_task(asyncio.sleep(3600))
+        tell(context)
+        spin()
+
+
+@handler("ends-in-a-group")
+def ends_in_a_group(context: Context, message: str) -> None:
+    """Be stopped, and fail in one's cleanup."""
+    try:
+        tell(context)
+        spin()
+    except Cancelled as cancelled:
+        raise BaseExceptionGroup(message, [cancelled, ValueError(message)]) from None
 
 
 @handler("with-subprocess")
