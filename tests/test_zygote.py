@@ -94,6 +94,24 @@ async def test_an_import_that_ends_the_process_is_told_with_its_module_its_end_a
     assert re.fullmatch(re.escape(start) + last, why)
 
 
+async def test_a_crash_in_c_is_told_with_the_place_in_the_module(tmp_path: Path) -> None:
+    # So deep that the report is longer than what is kept of the output.
+    source = """
+    import ctypes
+    def fall(depth):
+        if depth:
+            fall(depth - 1)
+        else:
+            ctypes.string_at(0)
+    fall(95)
+    """
+
+    why = await failure(nursery(among_others(tmp_path, source)))
+
+    assert f"was killed by SIGSEGV while it imported {under_test(tmp_path)}: Fatal Python error: Segm" in why
+    assert f'; File "{tmp_path / "under_test.py"}", line 7 in fall; ' in why
+
+
 async def test_an_import_that_closes_the_pipe_and_goes_on_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

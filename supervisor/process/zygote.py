@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from supervisor.process.confinement import UNCONFINED, Confinement
+from supervisor.process.crash import CrashReport
 from supervisor.process.environment import child_environment
 from supervisor.process.exit import signal_name
 from supervisor.process.family import Family, ended
@@ -79,7 +80,8 @@ class Zygote:
                 f"the process that imports the handlers could not be started: {error.strerror}"
             ) from error
         self.pid = self._process.pid
-        self._output = Output(reading, lambda line: log.info("printed", line=line, pid=self.pid))
+        self._crash = CrashReport()
+        self._output = Output(reading, self._on_line)
         self._pipe: Pipe[ZygoteMessage] = Pipe(ours, ZygoteMessage, self._on_message, self._on_end)
         family.join(self)
 
@@ -162,7 +164,8 @@ class Zygote:
             how = "cannot be killed"
         else:
             how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
-        last = "; ".join(self._output.last_lines(3)) or "it said nothing"
+        crash = self._crash.sentence if code is not None and code < 0 else ""
+        last = crash or "; ".join(self._output.last_lines(3)) or "it said nothing"
         return f"the process that imports the handlers {how}{self._at_module(' while it imported')}: {last}"
 
     def _at_module(self, words: str) -> str:
@@ -179,6 +182,10 @@ class Zygote:
         self._pipe.close()
         self._output.close()
         self._family.leave(self)
+
+    def _on_line(self, line: str) -> None:
+        self._crash.hear(line)
+        log.info("printed", line=line, pid=self.pid)
 
     def _on_message(self, message: ZygoteMessage) -> None:
         if self._imported.cancelled():
