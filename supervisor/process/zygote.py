@@ -216,13 +216,20 @@ class Zygote:
 
 
 def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence[str]) -> Imported:
-    """Import the handlers as a zygote does and tell how that went; raise `StartFailed` when it does not come up."""
+    """Import the handlers as a zygote does and tell how that went; raise `StartFailed` when it does not come up.
+
+    Nothing is left of it, nor of what the modules have started.
+    """
     nursery = Nursery(folders, child_environment(os.environ, passed), import_timeout)
 
     async def start_and_retire() -> Imported:
-        zygote = await Zygote.start(nursery, Family())
-        await zygote.retire()
-        return zygote.imported
+        family = Family()
+        try:
+            zygote = await Zygote.start(nursery, family)
+            await zygote.retire()
+            return zygote.imported
+        finally:
+            await family.sweep()
 
     return asyncio.run(start_and_retire())
 
