@@ -1,6 +1,6 @@
 """The `check` command: shows what the handler folders offer, and what is wrong with them.
 
-The handlers are imported as for `run`, in a zygote, never in this process.
+The handlers are imported as for `run`, in a zygote, never in this process; what they start then is killed at the end.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def server(api_key_file: Path | None, faults: Path | None, **limits: Any) -> Non
 def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
     """Run a local server and a supervisor in one, until Ctrl-C.
 
-    It reloads when a handler's file changes.
+    It reloads when a handler's file changes, where the package watchfiles is installed.
     """
     from supervisor import dev as development
 

@@ -12,6 +12,9 @@ from supervisor.credential import CredentialSource
 from supervisor.settings import Settings
 from supervisor.settings_file import read_settings_file
 
+TO_WATCH = "pip install 'mobius-supervisor[watch]'"
+"""What brings the package that watches files."""
+
 
 class Configuration:
     """What the user gave; of all that, only files can change while the program runs."""
@@ -58,5 +61,10 @@ def require_folders(folders: Iterable[Path]) -> None:
 
 def require_watchfiles() -> None:
     """Raise `ConfigError` when nothing can be watched."""
-    if importlib.util.find_spec("watchfiles") is None:
-        raise ConfigError("--watch needs the package watchfiles: pip install 'mobius-supervisor[watch]'")
+    if not can_watch():
+        raise ConfigError(f"--watch needs the package watchfiles: {TO_WATCH}")
+
+
+def can_watch() -> bool:
+    """Whether the package is there that watches files."""
+    return importlib.util.find_spec("watchfiles") is not None

@@ -1,4 +1,7 @@
-"""The `dev` command: a local server and a supervisor in one process, which reloads when a handler's file changes."""
+"""The `dev` command: a local server and a supervisor in one process, which reloads when a handler's file changes.
+
+Without the package that watches files it serves as well, and says what is missing.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
+import structlog
 import uvloop
 
 from supervisor import log, service
 from supervisor.config import Given, Machine, default_state_dir
-from supervisor.configuration import Configuration
+from supervisor.configuration import TO_WATCH, Configuration, can_watch
 from supervisor.control.place import ENDING, folder, too_long
 from supervisor.devserver.app import DevServerSettings
 from supervisor.exit_code import ExitCode
@@ -28,6 +32,8 @@ HEARTBEAT_INTERVAL = 2.0
 
 DEFAULTS = {"listen": ("127.0.0.1:0",), "log_level": ("debug",)}
 """Where nobody says otherwise the status page is at a free port, which the log names, and every job is told of."""
+
+UNWATCHED = f"handlers are not reloaded when they change, for the package watchfiles is not there: {TO_WATCH}"
 
 _OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
 
@@ -55,6 +61,8 @@ async def develop(server: DevServerSettings, given: Given, machine: Machine, sta
         mask = Mask([KEY])
         log.configure(settings.log_level, settings.log_format, mask=mask)
         click.echo(greeting(url))
+        if not settings.watch:
+            structlog.get_logger("dev").warning(UNWATCHED)
         return await service.serve(settings, configuration.source, environment, mask, configuration.read)
 
 
@@ -86,6 +94,6 @@ def _local(url: str, state: Path, socket: Path) -> dict[str, tuple[str]]:
         "state_dir": (str(state),),
         **({} if too_long(socket) else {"socket": (str(socket),)}),
         "all_queues": ("on",),
-        "watch": ("on",),
+        "watch": ("on" if can_watch() else "off",),
         "drain_timeout": ("0s",),
     }

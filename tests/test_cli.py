@@ -23,6 +23,7 @@ from supervisor.credential import CredentialSource
 from supervisor.redaction import Mask
 from supervisor.settings import OPTIONS, Settings
 from supervisor.version import __version__
+from tests.harness import is_alive
 
 COMMAND = [sys.executable, "-m", "supervisor"]
 
@@ -258,6 +259,28 @@ def test_check_of_an_empty_folder_is_a_failure(tmp_path: Path) -> None:
 
     assert (ended.returncode, ended.stdout) == (3, "")
     assert ended.stderr == f"no handler found in {tmp_path}\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "then"),
+    [
+        ("subprocess.Popen(['sleep', '60']).pid", ""),
+        ("subprocess.Popen(['setsid', 'sleep', '60']).pid", "1 / 0"),
+        ("subprocess.Popen(['sleep', '60']).pid", "os._exit(5)"),
+        ("os.fork() or time.sleep(60) or os._exit(0)", ""),
+    ],
+)
+def test_check_leaves_nothing_behind_that_modules_have_started(folder: Path, start: str, then: str) -> None:
+    (folder / "starts.py").write_text(
+        "import os, pathlib, subprocess, time\n"
+        f"started = {start}\n"
+        f"pathlib.Path({str(folder / 'pid')!r}).write_text(str(started))\n"
+        f"{then}\n"
+    )
+
+    check(folder)
+
+    assert not is_alive(int((folder / "pid").read_text()))
 
 
 @contextmanager

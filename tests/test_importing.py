@@ -18,7 +18,8 @@ from pathlib import Path
 import msgspec
 from supervisor.process.importing import import_handlers
 
-imported = import_handlers([Path(folder) for folder in sys.argv[1:]])
+announced = []
+imported = import_handlers([Path(folder) for folder in sys.argv[1:]], announced.append)
 {after}
 sys.stdout.buffer.write(msgspec.json.encode(imported))
 """
@@ -314,6 +315,18 @@ def test_a_missing_folder_is_told_and_the_others_serve(tmp_path):
     [problem] = imported.problems
     assert (problem.module, problem.file) == ("", str(tmp_path / "gone"))
     assert problem.message == f"the handlers folder {tmp_path / 'gone'} does not exist or cannot be read"
+
+
+def test_each_module_is_announced_before_it_is_imported(tmp_path):
+    before = "import __main__, pathlib\n__main__.announced.append(pathlib.Path(__file__).stem + ' is imported')"
+    write(tmp_path, a=serving("a", above=before), b=f"{before}\nimport a\n1 / 0", json=serving("wrong"))
+
+    import_in_a_process(
+        tmp_path,
+        after=f"assert list(map(str, announced)) == ["
+        f"\"module 'a' ({tmp_path / 'a.py'})\", 'a is imported', \"module 'b' ({tmp_path / 'b.py'})\", 'b is imported'"
+        "], announced",
+    )
 
 
 def test_an_empty_folder_is_no_problem(tmp_path):

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from supervisor.process.child import Child
 from supervisor.process.family import Family
@@ -31,6 +32,18 @@ async def failure(failing: Nursery) -> str:
     return str(caught.value)
 
 
+def among_others(folder: Path, source: str) -> Path:
+    """A folder of handlers with this module between two that are as they should be."""
+    for name in ("before", "yonder"):
+        (folder / f"{name}.py").write_text(f"from supervisor import handler\n@handler('{name}')\ndef f(): ...\n")
+    return module(folder, source)
+
+
+def under_test(folder: Path) -> str:
+    """How that module is named."""
+    return f"module 'under_test' ({folder / 'under_test.py'})"
+
+
 async def test_it_tells_the_handlers_it_has_imported() -> None:
     async with world() as here:
         told = {known.action: known for known in here.zygote.imported.handlers}
@@ -51,34 +64,52 @@ async def test_a_module_that_fails_is_a_problem_and_the_others_serve(tmp_path: P
     assert [problem.message for problem in imported.problems] == ["ValueError: no model"]
 
 
-async def test_an_import_that_never_ends_is_cut_at_its_timeout(tmp_path: Path) -> None:
-    looping = nursery(module(tmp_path, "while True: pass"), import_timeout=0.5)
+async def test_an_import_that_never_ends_is_cut_at_its_timeout_and_named(tmp_path: Path) -> None:
+    looping = nursery(among_others(tmp_path, "while True: pass"), import_timeout=1.0)
 
     with timed() as taken:
         why = await failure(looping)
 
-    assert why == "importing the handlers took longer than 0.5 s"
-    assert 0.4 < taken[0] < 5
+    assert why == f"importing the handlers took longer than 1 s; it had come to {under_test(tmp_path)}"
+    assert 0.9 < taken[0] < 5
 
 
 @pytest.mark.parametrize(
-    ("source", "end"),
+    ("source", "end", "last"),
     [
-        ("import os\nos._exit(3)", "exited with code 3: it said nothing"),
-        ("import os\nos.write(2, b'no licence')\nos._exit(3)", "exited with code 3: no licence"),
-        ("import ctypes\nctypes.string_at(0)", "was killed by SIGSEGV: "),
-        ("import os\nos.closerange(3, 64)", "exited with code 1: .*Bad file descriptor"),
-        ("import os\nos.kill(os.getpid(), 9)", "was killed by SIGKILL: it said nothing"),
-        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("import os\nos._exit(3)", "exited with code 3", "it said nothing"),
+        ("import os\nos.write(2, b'no licence')\nos._exit(3)", "exited with code 3", "no licence"),
+        ("import os\nos.closerange(3, 64)", "exited with code 1", "it has closed descriptors that are not its own"),
+        ("import os\nos.closerange(0, 64)", "exited with code 1", "it said nothing"),
+        ("import os\nos.kill(os.getpid(), 9)", "was killed by SIGKILL", "it said nothing"),
+        ("raise KeyboardInterrupt", "was killed by SIGINT", ".*KeyboardInterrupt"),
     ],
 )
-async def test_an_import_that_ends_the_process_is_told_with_its_end_and_last_words(
-    tmp_path: Path, source: str, end: str
+async def test_an_import_that_ends_the_process_is_told_with_its_module_its_end_and_last_words(
+    tmp_path: Path, source: str, end: str, last: str
 ) -> None:
-    why = await failure(nursery(module(tmp_path, source)))
+    why = await failure(nursery(among_others(tmp_path, source)))
 
-    assert why.startswith("the process that imports the handlers ")
-    assert re.search(end, why)
+    start = f"the process that imports the handlers {end} while it imported {under_test(tmp_path)}: "
+    assert re.fullmatch(re.escape(start) + last, why)
+
+
+async def test_a_crash_in_c_is_told_with_the_place_in_the_module(tmp_path: Path) -> None:
+    # So deep that the report is longer than what is kept of the output.
+    source = """
+    import ctypes
+    def fall(depth):
+        if depth:
+            fall(depth - 1)
+        else:
+            ctypes.string_at(0)
+    fall(95)
+    """
+
+    why = await failure(nursery(among_others(tmp_path, source)))
+
+    assert f"was killed by SIGSEGV while it imported {under_test(tmp_path)}: Fatal Python error: Segm" in why
+    assert f'; File "{tmp_path / "under_test.py"}", line 7 in fall; ' in why
 
 
 async def test_an_import_that_closes_the_pipe_and_goes_on_is_ended(
@@ -103,6 +134,44 @@ async def test_garbage_instead_of_handlers_is_a_failure(tmp_path: Path) -> None:
     """
 
     assert "was killed by SIGKILL" in await failure(nursery(module(tmp_path, source)))
+
+
+@pytest.mark.parametrize("late", ["Importing('again', 'again.py')", "Imported((), ())"])
+async def test_whatever_comes_after_what_it_imported_ends_it(tmp_path: Path, late: str) -> None:
+    source = f"""
+    import os
+    from supervisor.process.messages import Imported, Importing
+    from supervisor.process.wire import encode
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, encode(Imported((), ())) + encode({late}))
+        except OSError:
+            pass
+    while True: pass
+    """
+
+    zygote = await Zygote.start(nursery(module(tmp_path, source)), Family())
+
+    async with asyncio.timeout(GENEROUS):
+        assert await zygote.exited() == -signal.SIGKILL
+
+
+async def test_what_it_says_after_its_time_is_over_is_no_fault_of_it(tmp_path: Path) -> None:
+    source = """
+    import os
+    from supervisor.process.messages import Importing
+    from supervisor.process.wire import encode
+    [pipe] = [number for number in range(3, 64) if os.path.exists(f"/proc/self/fd/{number}")
+              and os.readlink(f"/proc/self/fd/{number}").startswith("socket:")]
+    while True:
+        os.write(pipe, encode(Importing("under_test", "under_test.py")))
+    """
+
+    with capture_logs() as logged:
+        why = await failure(nursery(module(tmp_path, source), import_timeout=0.5))
+
+    assert why.startswith("importing the handlers took longer")
+    assert logged == []
 
 
 async def test_a_process_that_cannot_be_started_is_a_failure_like_others() -> None:

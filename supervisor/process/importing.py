@@ -13,13 +13,13 @@ import stat
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.handler import Conflict, Handler, registry
-from supervisor.process.messages import HandlerInfo, Imported, Problem
+from supervisor.process.messages import HandlerInfo, Imported, Importing, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,13 @@ class _Module:
         return Problem(self.name, str(self.file), 1, message)
 
 
-def import_handlers(folders: Sequence[Path]) -> Imported:
+def import_handlers(folders: Sequence[Path], announce: Callable[[Importing], object]) -> Imported:
     """Import every module of these folders and say what handlers there are and what went wrong.
 
     Modules are the `*.py` files and packages whose names do not begin with `_`, imported by their plain names in
-    alphabetical order, with the folders in front of `sys.path`.  Lets `KeyboardInterrupt` through, nothing else.
+    alphabetical order, with the folders in front of `sys.path`.  `announce` is called before each of them: when one
+    ends the process nobody else can tell which.  Lets `KeyboardInterrupt` through, and what `announce` raises, nothing
+    else.
     """
     present, missing = _check_folders(folders)
     modules, unusable = _choose([module for folder in present for module in _modules_in(folder)])
@@ -47,6 +49,7 @@ def import_handlers(folders: Sequence[Path]) -> Imported:
     warnings = [warning for folder in present if (warning := _open_door(folder)) is not None]
     with _no_bytecode():
         for module in modules:
+            announce(Importing(module.name, str(module.file)))
             threads = set(threading.enumerate())
             if (warning := _open_door(module.file)) is not None:
                 warnings.append(warning)

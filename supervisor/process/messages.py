@@ -1,7 +1,7 @@
 """What parent, zygote and child say to each other.  Pure data; `wire` turns it into bytes.
 
 parent → zygote   `Fork` (with three descriptors: the child's ends of pipe and output, and its stack file), `Retire`
-zygote → parent   `Imported`, once, at the start
+zygote → parent   `Importing`, for each module before it is imported; then `Imported`, once, and nothing after it
 parent → child    `Run`; after a result that came as a descriptor `Taken`, or `Again`; stopping is a signal, so that the
                   child needs no reader thread
 child  → parent   `Forked`, `Ready`, then per job: any number of `Emitted` and `Logged`, one `Finished`
@@ -47,6 +47,16 @@ class Fork(msgspec.Struct, tag=True, frozen=True):
 
 class Retire(msgspec.Struct, tag=True, frozen=True):
     """No more forks: leave."""
+
+
+class Importing(msgspec.Struct, tag=True, frozen=True):
+    """This module is imported next; should the process end, or nothing be heard any more, it was at this one."""
+
+    module: str
+    file: str
+
+    def __str__(self) -> str:
+        return f"module {self.module!r} ({self.file})"
 
 
 class Imported(msgspec.Struct, tag=True, frozen=True):
@@ -119,7 +129,7 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
     has_output: bool = True
 
 
-ZygoteMessage = Imported
+ZygoteMessage = Importing | Imported
 ChildMessage = Forked | Ready | Emitted | Logged | Finished
 OrderToZygote = Fork | Retire
 OrderToChild = Run | Again | Taken

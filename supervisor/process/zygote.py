@@ -20,10 +20,11 @@ import msgspec
 import structlog
 
 from supervisor.process.confinement import UNCONFINED, Confinement
+from supervisor.process.crash import CrashReport
 from supervisor.process.environment import child_environment
 from supervisor.process.exit import signal_name
 from supervisor.process.family import Family, ended
-from supervisor.process.messages import Fork, HandlerInfo, Imported, Retire, ZygoteMessage
+from supervisor.process.messages import Fork, HandlerInfo, Imported, Importing, Retire, ZygoteMessage
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
 from supervisor.process.threads import VARIABLES
@@ -61,6 +62,8 @@ class Zygote:
         self._family = family
         self.is_gone = False
         """Whether its pipe is at an end: it forks nothing any more, and soon ends."""
+        self._importing: Importing | None = None
+        """The module with which it has begun last."""
         self._imported: asyncio.Future[Imported] = asyncio.get_running_loop().create_future()
         try:
             with contextlib.ExitStack() as opened, contextlib.ExitStack() as given:
@@ -77,7 +80,8 @@ class Zygote:
                 f"the process that imports the handlers could not be started: {error.strerror}"
             ) from error
         self.pid = self._process.pid
-        self._output = Output(reading, lambda line: log.info("printed", line=line, pid=self.pid))
+        self._crash = CrashReport()
+        self._output = Output(reading, self._on_line)
         self._pipe: Pipe[ZygoteMessage] = Pipe(ours, ZygoteMessage, self._on_message, self._on_end)
         family.join(self)
 
@@ -92,7 +96,8 @@ class Zygote:
             raise StartFailed(await zygote._last_words()) from None
         except TimeoutError:
             await zygote.kill()
-            raise StartFailed(f"importing the handlers took longer than {nursery.import_timeout:g} s") from None
+            taken = f"importing the handlers took longer than {nursery.import_timeout:g} s"
+            raise StartFailed(taken + zygote._at_module("; it had come to")) from None
         except BaseException:
             await zygote.kill()
             raise
@@ -159,8 +164,13 @@ class Zygote:
             how = "cannot be killed"
         else:
             how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
-        last = "; ".join(self._output.last_lines(3)) or "it said nothing"
-        return f"the process that imports the handlers {how}: {last}"
+        crash = self._crash.sentence if code is not None and code < 0 else ""
+        last = crash or "; ".join(self._output.last_lines(3)) or "it said nothing"
+        return f"the process that imports the handlers {how}{self._at_module(' while it imported')}: {last}"
+
+    def _at_module(self, words: str) -> str:
+        """`words`, and the module that it was importing; nothing before the first one."""
+        return "" if self._importing is None else f"{words} {self._importing}"
 
     def _bury(self) -> None:
         self._process.wait()
@@ -173,9 +183,21 @@ class Zygote:
         self._output.close()
         self._family.leave(self)
 
+    def _on_line(self, line: str) -> None:
+        self._crash.hear(line)
+        log.info("printed", line=line, pid=self.pid)
+
     def _on_message(self, message: ZygoteMessage) -> None:
+        if self._imported.cancelled():
+            return  # nobody waits for it any more, which it cannot know
         if self._imported.done():
-            raise WireError("said twice what it imported")
+            raise WireError(f"said {type(message).__name__} out of turn, after what it imported")
+        if isinstance(message, Importing):
+            self._importing = message
+        else:
+            self._on_imported(message)
+
+    def _on_imported(self, message: Imported) -> None:
         self._imported.set_result(message)
         self._handlers = {handler.action: handler for handler in message.handlers}
         self.actions = tuple(self._handlers)
@@ -194,13 +216,20 @@ class Zygote:
 
 
 def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence[str]) -> Imported:
-    """Import the handlers as a zygote does and tell how that went; raise `StartFailed` when it does not come up."""
+    """Import the handlers as a zygote does and tell how that went; raise `StartFailed` when it does not come up.
+
+    Nothing is left of it, nor of what the modules have started.
+    """
     nursery = Nursery(folders, child_environment(os.environ, passed), import_timeout)
 
     async def start_and_retire() -> Imported:
-        zygote = await Zygote.start(nursery, Family())
-        await zygote.retire()
-        return zygote.imported
+        family = Family()
+        try:
+            zygote = await Zygote.start(nursery, family)
+            await zygote.retire()
+            return zygote.imported
+        finally:
+            await family.sweep()
 
     return asyncio.run(start_and_retire())
 

@@ -27,7 +27,7 @@ from supervisor.process.importing import import_handlers
 from supervisor.process.kernel import die_with_parent, enter_cgroup
 from supervisor.process.landlock import Ruleset
 from supervisor.process.mark import wear
-from supervisor.process.messages import Fork, Forked, OrderToChild, OrderToZygote, Retire
+from supervisor.process.messages import Fork, Forked, OrderToChild, OrderToZygote, Retire, ZygoteMessage
 from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.wire import decoder_of, encode
 
@@ -49,16 +49,23 @@ def main() -> None:
     if os.getppid() != supervisor:
         sys.exit("the supervisor is gone")
     ruleset = msgspec.json.decode(sys.argv[4], type=Confinement).enter()
-    imported = import_handlers([Path(folder) for folder in sys.argv[5:]])
+    imported = import_handlers([Path(folder) for folder in sys.argv[5:]], lambda importing: _tell(pipe, importing))
     die_with_parent(armed=False)
     _settle()
     try:
-        pipe.send(imported)
+        _tell(pipe, imported)
         _serve(pipe, mark, supervisor, ruleset)
     except (BrokenPipeError, ConnectionResetError):
         guard.sweep(mark)
     except OSError as error:  # the parent starts another one
         sys.exit(f"no more children can be forked from here: {error.strerror}")
+
+
+def _tell(pipe: BlockingPipe[OrderToZygote], message: ZygoteMessage) -> None:
+    """Say it to the parent; leave when the module that it was told of last has made that impossible."""
+    if not pipe.is_intact:
+        sys.exit("it has closed descriptors that are not its own")
+    pipe.send(message)
 
 
 def _settle() -> None:

@@ -104,6 +104,25 @@ async def test_without_the_package_nothing_can_be_watched(monkeypatch: pytest.Mo
         require_watchfiles()
 
 
+@pytest.fixture
+def _no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every interpreter that is started is without the package that watches files."""
+    folder = tmp_path / "no_package"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['watchfiles'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+
+
+@pytest.mark.usefixtures("_no_package")
+async def test_who_asks_to_watch_without_the_package_is_refused(server: DevServer, state: Path, handlers: Path) -> None:
+    async with program(server.url, state, handlers=str(handlers), watch="") as process:
+        assert await process.wait() == 2
+
+    assert (state / "log").read_text() == (
+        "Error: --watch needs the package watchfiles: pip install 'mobius-supervisor[watch]'\n"
+    )
+
+
 @asynccontextmanager
 async def developing(folder: Path, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """`dev` in `folder`, with its log in `folder/log`."""
@@ -140,6 +159,21 @@ async def test_dev_serves_what_is_saved_and_one_ctrl_c_ends_all(handlers: Path) 
 
         assert await process.wait() == 0
         assert not is_alive(int(pid))
+
+
+@pytest.mark.usefixtures("_no_package")
+async def test_dev_without_the_package_serves_and_says_once_what_reloads_need(handlers: Path) -> None:
+    folder = handlers.parent
+    async with developing(folder) as process:
+        await logged(folder, '"serving"')
+        assert "old" in await submit(folder, "tells", "--follow")
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+    [warning] = [line for line in (folder / "log").read_text().splitlines() if "watch" in line]
+    assert '"level":"warning"' in warning
+    assert "handlers are not reloaded when they change" in warning
+    assert "pip install 'mobius-supervisor[watch]'" in warning
 
 
 async def test_dev_has_a_page_and_the_commands_find_it(handlers: Path) -> None:

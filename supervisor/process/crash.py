@@ -1,0 +1,41 @@
+"""The report of a crash that Python prints as the last thing of all (`faulthandler`): what it was, and in which code.
+
+Runs in the parent, which hands on what a zygote prints, line by line.  No I/O.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+MOST_FRAMES = 3
+"""Frames that are kept, the innermost first; whoever wants more finds all of them in the log."""
+
+_TITLE = "Fatal Python error: "
+_FRAME = '  File "'
+# What lies below each module, and is no news to its author: importlib, runpy and our own.
+_MACHINERY = tuple(f"{_FRAME}{path}" for path in ("<frozen ", importlib.__file__, Path(__file__).parent))
+
+
+class CrashReport:
+    """The newest one among all that is printed."""
+
+    def __init__(self) -> None:
+        self._title = ""
+        self._frames: list[str] = []
+        self._is_of_the_crash = False  # the thread whose frames come next
+
+    def hear(self, line: str) -> None:
+        """Take in a line, whatever it is."""
+        _, title, error = line.partition(_TITLE)  # it may stand behind something that was printed without a newline
+        if title:
+            self._title, self._frames, self._is_of_the_crash = title + error, [], False
+        elif line.startswith(("Thread ", "Current thread ")):
+            self._is_of_the_crash = line.startswith("Current")
+        elif self._is_of_the_crash and line.startswith(_FRAME) and not line.startswith(_MACHINERY):
+            self._frames = [*self._frames, line.strip()][:MOST_FRAMES]
+
+    @property
+    def sentence(self) -> str:
+        """The error and its first frames; "" when there was none."""
+        return "; ".join([self._title, *self._frames]) if self._title else ""
