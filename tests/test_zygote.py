@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from supervisor.job import Succeeded
 from supervisor.process.child import Child
 from supervisor.process.family import Family
 from supervisor.process.zygote import Nursery, StartFailed, Zygote, import_once
@@ -110,6 +111,24 @@ async def test_a_crash_in_c_is_told_with_the_place_in_the_module(tmp_path: Path)
 
     assert f"was killed by SIGSEGV while it imported {under_test(tmp_path)}: Fatal Python error: Segm" in why
     assert f'; File "{tmp_path / "under_test.py"}", line 7 in fall; ' in why
+
+
+FORKING = """
+    import os, sys
+    if os.fork() == 0 and {leaves}:
+        sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_a_process_that_a_module_forks_is_no_second_zygote(tmp_path: Path, leaves: bool) -> None:
+    async with world(among_others(tmp_path, FORKING.format(leaves=leaves))) as here:
+        children = [await here.child() for _ in range(3)]
+        told = [await run(child, "yonder") for child in children]
+
+        assert all(each.outcome == Succeeded(None) for each in told)
+        assert not here.zygote.imported.problems
+        assert not here.zygote.is_gone
 
 
 async def test_an_import_that_closes_the_pipe_and_goes_on_is_ended(

@@ -15,12 +15,13 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
-from supervisor.process import child_main, guard
+from supervisor.process import child_main, descendants, guard
 from supervisor.process.child_main import Birth
 from supervisor.process.confinement import Confinement
 from supervisor.process.importing import import_handlers
@@ -49,11 +50,12 @@ def main() -> None:
     if os.getppid() != supervisor:
         sys.exit("the supervisor is gone")
     ruleset = msgspec.json.decode(sys.argv[4], type=Confinement).enter()
-    imported = import_handlers([Path(folder) for folder in sys.argv[5:]], lambda importing: _tell(pipe, importing))
+    tell = partial(_tell, pipe, os.getpid())
+    imported = import_handlers([Path(folder) for folder in sys.argv[5:]], tell)
     die_with_parent(armed=False)
     _settle()
     try:
-        _tell(pipe, imported)
+        tell(imported)
         _serve(pipe, mark, supervisor, ruleset)
     except (BrokenPipeError, ConnectionResetError):
         guard.sweep(mark)
@@ -61,8 +63,10 @@ def main() -> None:
         sys.exit(f"no more children can be forked from here: {error.strerror}")
 
 
-def _tell(pipe: BlockingPipe[OrderToZygote], message: ZygoteMessage) -> None:
+def _tell(pipe: BlockingPipe[OrderToZygote], pid: int, message: ZygoteMessage) -> None:
     """Say it to the parent; leave when the module that it was told of last has made that impossible."""
+    if os.getpid() != pid:  # a module has forked, and this is the other process
+        descendants.leave(None)
     if not pipe.is_intact:
         sys.exit("it has closed descriptors that are not its own")
     pipe.send(message)
