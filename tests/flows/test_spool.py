@@ -110,6 +110,24 @@ async def test_a_result_outlives_its_supervisor_and_is_delivered_once_with_the_o
     assert (report.body["worker_id"], result_of(report)) == ("first", {"text": "hours of work"})
 
 
+async def test_a_result_outlives_a_gateway_that_answers_every_call_with_its_login(
+    server: DevServer, state: Path
+) -> None:
+    async def show_login(call: Call) -> web.StreamResponse | None:
+        return web.Response(text="<html>Log in</html>", content_type="text/html") if call.name == "complete" else None
+
+    server.intercept = show_login
+    async with supervising(server, state, workers="1"):
+        run = await start_job(server, "echo", {"text": "hours of work"})
+        await until(lambda: spooled(state))
+        server.intercept = None
+        job = await finished_job(server, run)
+        await until(lambda: not spooled(state))
+
+    (report,) = accepted(server, job.id)
+    assert (job.status, result_of(report)) == ("completed", {"text": "hours of work"})
+
+
 async def test_a_result_too_big_for_memory_outlives_its_supervisor(server: DevServer, state: Path) -> None:
     answer(server, 503, "complete")
     async with program(server.url, state) as process:
