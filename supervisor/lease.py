@@ -136,10 +136,6 @@ class Lease:
         return self._lost_by in (Told.REFUSED, Told.REPORT_REFUSED)
 
     @property
-    def is_reporting(self) -> bool:
-        return self.state in (State.REPORTING, State.RELEASED)
-
-    @property
     def is_lost(self) -> bool:
         return self.state is State.LOST
 

@@ -35,13 +35,13 @@ from supervisor.process.usage import Usage
 from supervisor.process.zygote import StartFailed
 from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, ServerError
-from supervisor.status import ChildState, SlotStatus
+from supervisor.status import SlotState, SlotStatus
 from supervisor.surroundings import Surroundings, Workplace
 
 DRAIN_POLL = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""
 GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
-_SHOWN: dict[State, ChildState] = {
+_SHOWN: dict[State, SlotState] = {
     State.STARTING: "starting",
     State.IDLE: "idle",
     State.BUSY: "busy",
@@ -101,13 +101,15 @@ class Slot:
         return SlotStatus(
             slot=self.number,
             pid=child.pid if child else None,
-            state=self._child_state(child),
+            state=self._state(child),
             jobs=child.jobs if child else 0,
             job=attempt.status(usage) if attempt else None,
             memory=usage.memory if usage else None,
         )
 
-    def _child_state(self, child: Child | None) -> ChildState:
+    def _state(self, child: Child | None) -> SlotState:
+        if self._attempt is not None and self._attempt.is_reporting:  # its child may be gone
+            return "reporting"
         if child is None:
             return "none" if self._draining else "starting"
         if self._attempt is not None and self._attempt.is_stopping:

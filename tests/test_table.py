@@ -23,6 +23,13 @@ def test_a_slot_shows_its_job() -> None:
     )
 
 
+def test_a_slot_shows_that_its_job_has_ended_and_is_reported() -> None:
+    text = table_of(status(slots=(replace(BUSY, state="reporting", job=replace(JOB, stopping="its time was over")),)))
+
+    assert row(text, "job_1").startswith("2 12 reporting 1 job_1#2 resize 12.0s of 1m")
+    assert row(text, "job_1").endswith("stopped: its time was over")
+
+
 def test_progress_that_is_something_else_is_shown_as_it_is() -> None:
     for progress, shown in (
         (b'{"page":7}', '{"page":7}'),
