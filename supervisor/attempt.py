@@ -133,6 +133,12 @@ class Attempt:
         is_kept = self._report is not None and self._report.is_kept
         return not (is_kept or self._lease.is_lost or self._lease.is_released)
 
+    @property
+    def can_be_left(self) -> bool:
+        """Whether nothing is lost when it ends now: the server has its events, and its outcome is on disk."""
+        is_told = self._courier is None or self._courier.is_idle
+        return is_told and self._report is not None and self._report.is_kept
+
     def is_beating(self, now: float) -> bool:
         """Whether its heartbeats are sent when they are due, answered or not, as long as any are to be sent."""
         return self._beside.is_over or self._lease.is_lost or not self._lease.is_overdue(now)
