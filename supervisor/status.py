@@ -89,6 +89,8 @@ class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     items: int = 0
     bytes: int = 0
     oldest_age: float | None = None
+    trouble: str | None = None
+    """Why outcomes cannot be put there, and wait in memory only."""
 
 
 class CodeStatus(msgspec.Struct, frozen=True, kw_only=True):

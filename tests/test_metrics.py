@@ -35,10 +35,17 @@ def test_what_is_now_comes_from_the_status() -> None:
     assert values["jobs_running", (("handler", "resize"),)] == 1
     assert values["child_memory_bytes", (("slot", "1"),)] == 2**20
     assert [values[name, ()] for name in ("spool_items", "spool_bytes", "spool_oldest_seconds")] == [2, 512, 7]
+    assert values["spool_failing", ()] == 0
     assert values["loop_lag_seconds", ()] == 0.01
     blocked = {bar: values["claims_blocked", (("reason", bar),)] for bar in ("paused", "halted", "memory", "server")}
     assert blocked == {"paused": 0, "halted": 0, "memory": 1, "server": 0}
     assert values["build_info", (("version", "1.2.3"),)] == 1
+
+
+def test_a_spool_that_cannot_be_used_is_told() -> None:
+    values = samples(Ledger(), spool=SpoolStatus(trouble="No space left on device"))
+
+    assert values["spool_failing", ()] == 1
 
 
 def test_a_job_that_is_reported_takes_its_slot_and_does_not_run() -> None:

@@ -55,6 +55,8 @@ def _now(status: Status) -> Iterator[Metric]:
     yield _gauge("spool_items", "Outcomes that the server does not have yet.", spool.items)
     yield _gauge("spool_bytes", "Bytes of these outcomes.", spool.bytes)
     yield _gauge("spool_oldest_seconds", "Age of the oldest of them.", spool.oldest_age or 0.0)
+    is_failing = spool.trouble is not None
+    yield _gauge("spool_failing", "Whether outcomes cannot be put on the disk, and wait in memory only.", is_failing)
     yield _gauge("open_polls", "Claims that wait for a job.", status.claims.open_polls)
     blocked = {bar.name.lower(): float(bar.name.lower() in status.claims.blocked_by) for bar in Bar}
     yield _gauges("claims_blocked", "Whether nothing is claimed for this reason.", "reason", blocked)

@@ -51,6 +51,8 @@ def _rest(status: Status) -> Iterator[str]:
         yield f"reload    failed: {escaped(code.error)}"
     if status.standstill is not None:
         yield f"stuck     {escaped(status.standstill)}"
+    if status.spool.trouble is not None:
+        yield f"disk      outcomes wait in memory only, until their lease is over: {escaped(status.spool.trouble)}"
     if status.spool.items:
         yield f"spool     {_spool(status.spool)}"
     if status.quarantined:
