@@ -134,6 +134,11 @@ class Attempt:
         return not (is_kept or self._lease.is_lost or self._lease.is_released)
 
     @property
+    def has_outcome(self) -> bool:
+        """Whether it came so far that there was something to report."""
+        return self._report is not None
+
+    @property
     def can_be_left(self) -> bool:
         """Whether nothing is lost when it ends now: the server has its events, and its outcome is on disk."""
         is_told = self._courier is None or self._courier.is_idle

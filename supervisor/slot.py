@@ -234,7 +234,7 @@ class Slot:
         log = attempt.log
         await self._berth.discard("killed")
         if lost is not None:
-            log.warning("lease lost: killed, nothing more is reported", reason=str(_first(lost)))
+            log.warning(_loss_of(attempt), reason=str(_first(lost)))
         if bugs is not None:
             log.error("turn failed", exc_info=bugs)
             if attempt.owes_report:
@@ -289,6 +289,13 @@ class Slot:
         workdir = self._place.workdir
         if attempt.has_left_files and _exists(workdir):
             await asyncio.to_thread(shutil.rmtree, workdir, ignore_errors=True)
+
+
+def _loss_of(attempt: Attempt) -> str:
+    """What it means for an attempt that its lease is lost."""
+    if attempt.has_outcome:  # perhaps it is in the spool, to be sent again
+        return "lease lost before the server took the outcome"
+    return "lease lost: killed, nothing more is reported"
 
 
 def _head_start(number: int) -> float:

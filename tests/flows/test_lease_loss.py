@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import structlog.testing
 from aiohttp import web
 
 from supervisor.devserver.app import DevServer
@@ -74,6 +75,38 @@ async def test_a_refused_heartbeat_kills_everything_within_100_ms_and_nothing_mo
     taken = [await seconds_from_refusal_to_death(server, state, action, status) for _ in range(3)]
 
     assert min(taken) < 0.1
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
+async def test_a_job_whose_report_is_refused_is_not_said_to_be_killed(
+    server: DevServer, state: Path, status: int
+) -> None:
+    refused = refuse(server, {"complete"}, status)
+    with structlog.testing.capture_logs() as logged:
+        async with supervising(server, state, workers="1"):
+            await start_job(server, "nothing")
+            # What is refused as such is reported once more, without the result.
+            await server.until(lambda: len(refused) == (1 if status in (404, 409) else 2))
+            server.intercept = None
+            await finished_job(server, await start_job(server, "nothing"))
+
+    (lost,) = [line for line in logged if line["event"].startswith("lease lost")]
+    assert lost["event"] == "lease lost before the server took the outcome"
+    assert f"{status} conflict: the fence is stale" in lost["reason"]
+
+
+async def test_a_job_that_runs_is_said_to_be_killed(server: DevServer, state: Path) -> None:
+    with structlog.testing.capture_logs() as logged:
+        async with supervising(server, state, workers="1"):
+            run = await start_job(server, "python-loop")
+            await event(server, run, "working")
+            refuse(server, {"heartbeat"}, 409)
+            await server.until(lambda: [call for call in calls(server, "heartbeat") if call.status == 409] or None)
+            server.intercept = None
+            await finished_job(server, await start_job(server, "nothing"))
+
+    (lost,) = [line for line in logged if line["event"].startswith("lease lost")]
+    assert lost["event"] == "lease lost: killed, nothing more is reported"
 
 
 async def test_refused_events_kill_the_child_too(server: DevServer, state: Path) -> None:
