@@ -134,6 +134,11 @@ class Attempt:
         return not (is_kept or self._lease.is_lost or self._lease.is_released)
 
     @property
+    def renewed_at(self) -> float:
+        """Since when its lease was not renewed."""
+        return self._lease.renewed_at
+
+    @property
     def has_outcome(self) -> bool:
         """Whether it came so far that there was something to report."""
         return self._report is not None

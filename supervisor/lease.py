@@ -113,6 +113,11 @@ class Lease:
         return self._renewed_at + self._terms.time_to_live
 
     @property
+    def renewed_at(self) -> float:
+        """When what has renewed it last was sent."""
+        return self._renewed_at
+
+    @property
     def length(self) -> float:
         """The seconds that a renewal gives."""
         return self._terms.time_to_live

@@ -234,11 +234,16 @@ class Slot:
         log = attempt.log
         await self._berth.discard("killed")
         if lost is not None:
-            log.warning(_loss_of(attempt), reason=str(_first(lost)))
+            log.warning(_loss_of(attempt), reason=f"{_first(lost)}{self._excuse(attempt)}")
         if bugs is not None:
             log.error("turn failed", exc_info=bugs)
             if attempt.owes_report:
                 await self._report_bug(attempt.job)
+
+    def _excuse(self, attempt: Attempt) -> str:
+        """Why the lease may have been lost without any fault of the network or of the server."""
+        stood_still = self._around.pulse.stood_still(boottime(), since=attempt.renewed_at)
+        return f"; the supervisor itself stood still for about {stood_still:.0f} s" if stood_still else ""
 
     def _learn(self, attempt: Attempt) -> None:
         self._around.ledger.job_ended(attempt.ended(time.time()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from aiohttp import web
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call, HangUp
 from supervisor.process.readiness import readable
-from tests.harness import calls, event, finished_job, reports, result_of, start_job, supervising
+from tests.harness import calls, event, finished_job, logged, program, reports, result_of, start_job, supervising
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
 
@@ -82,7 +83,7 @@ async def test_a_job_whose_report_is_refused_is_not_said_to_be_killed(
     server: DevServer, state: Path, status: int
 ) -> None:
     refused = refuse(server, {"complete"}, status)
-    with structlog.testing.capture_logs() as logged:
+    with structlog.testing.capture_logs() as lines:
         async with supervising(server, state, workers="1"):
             await start_job(server, "nothing")
             # What is refused as such is reported once more, without the result.
@@ -90,13 +91,13 @@ async def test_a_job_whose_report_is_refused_is_not_said_to_be_killed(
             server.intercept = None
             await finished_job(server, await start_job(server, "nothing"))
 
-    (lost,) = [line for line in logged if line["event"].startswith("lease lost")]
+    (lost,) = [line for line in lines if line["event"].startswith("lease lost")]
     assert lost["event"] == "lease lost before the server took the outcome"
     assert f"{status} conflict: the fence is stale" in lost["reason"]
 
 
 async def test_a_job_that_runs_is_said_to_be_killed(server: DevServer, state: Path) -> None:
-    with structlog.testing.capture_logs() as logged:
+    with structlog.testing.capture_logs() as lines:
         async with supervising(server, state, workers="1"):
             run = await start_job(server, "python-loop")
             await event(server, run, "working")
@@ -105,8 +106,20 @@ async def test_a_job_that_runs_is_said_to_be_killed(server: DevServer, state: Pa
             server.intercept = None
             await finished_job(server, await start_job(server, "nothing"))
 
-    (lost,) = [line for line in logged if line["event"].startswith("lease lost")]
+    (lost,) = [line for line in lines if line["event"].startswith("lease lost")]
     assert lost["event"] == "lease lost: killed, nothing more is reported"
+
+
+async def test_a_lease_that_is_lost_while_the_supervisor_stands_still_is_told_so(
+    server: DevServer, state: Path
+) -> None:
+    async with program(server.url, state, lease_ttl="1s", workers="1") as process:
+        run = await start_job(server, "python-loop")
+        await event(server, run, "working")
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(2.5)
+        process.send_signal(signal.SIGCONT)
+        await logged(state, "no heartbeat was accepted for 1 s; the supervisor itself stood still for about ")
 
 
 async def test_refused_events_kill_the_child_too(server: DevServer, state: Path) -> None:
