@@ -52,7 +52,7 @@ class Attempt:
     """Whether the server has a result of it."""
     has_left_files = True
     """Whether its folder may be there: its child may say otherwise."""
-    _seconds: float | None = None  # that it took, once it is over
+    _seconds: float | None = None  # that its handler took, once that is over
     _speech: Speech | None = None  # of its handler, once it has said something
     _ran = False
     _child_is_spent = False
@@ -133,6 +133,22 @@ class Attempt:
         is_kept = self._report is not None and self._report.is_kept
         return not (is_kept or self._lease.is_lost or self._lease.is_released)
 
+    @property
+    def renewed_at(self) -> float:
+        """Since when its lease was not renewed."""
+        return self._lease.renewed_at
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether it came so far that there was something to report."""
+        return self._report is not None
+
+    @property
+    def can_be_left(self) -> bool:
+        """Whether nothing is lost when it ends now: the server has its events, and its outcome is on disk."""
+        is_told = self._courier is None or self._courier.is_idle
+        return is_told and self._report is not None and self._report.is_kept
+
     def is_beating(self, now: float) -> bool:
         """Whether its heartbeats are sent when they are due, answered or not, as long as any are to be sent."""
         return self._beside.is_over or self._lease.is_lost or not self._lease.is_overdue(now)
@@ -145,7 +161,7 @@ class Attempt:
             child=self._child,
             lease=self._lease,
             limits=self._limits,
-            elapsed=now - self._began_at,
+            elapsed=self._took(now),
             progress=self._speech.progress if self._speech is not None else b"",
             stop=self._stopping.why,
             beat_overdue=not self.is_beating(now),
@@ -162,9 +178,13 @@ class Attempt:
             attempt=self.job.attempt,
             outcome=self._label,
             message=first_line(self._reported) if isinstance(self._reported, Failed) else None,
-            seconds=self._now() - self._began_at if self._seconds is None else self._seconds,
+            seconds=self._took(self._now()),
             ended_at=at,
         )
+
+    def _took(self, now: float) -> float:
+        """Seconds from the claim to the end of its handler, or until `now`."""
+        return now - self._began_at if self._seconds is None else self._seconds
 
     @property
     def _label(self) -> Label:
@@ -198,7 +218,7 @@ class Attempt:
 
     def stop(self, why: Stop) -> None:
         """Have the handler stopped, first politely; what it still says may count (see `outcome.decide`)."""
-        if not self._stopping.takes(why, has_ended=self._has_ended):
+        if not self._stopping.takes(why, has_ended=self.is_reporting):
             return
         if self._waiting is not None:
             self._waiting.cancel()
@@ -209,11 +229,6 @@ class Attempt:
             self._log.info("stopping the handler", reason=why.message, grace=self.grace)
             self._child.resume()
             self._beside.start(lambda: terminate_then_kill(self._child, self.grace, self._log))
-
-    @property
-    def _has_ended(self) -> bool:
-        """Whether its handler is done, or will not be run."""
-        return self._report is not None or (self._ran and not self._child.is_busy)
 
     def look_at_lease(self) -> None:
         """It may be over: the machine was suspended."""
@@ -226,8 +241,8 @@ class Attempt:
 
     @property
     def is_reporting(self) -> bool:
-        """Whether its outcome is on its way, and nothing can change it any more."""
-        return self._lease.is_reporting
+        """Whether its handler is done, or will not be run: what is left is to tell the server how it ended."""
+        return self._report is not None or (self._ran and not self._child.is_busy)
 
     def heard_event(self, event: Event) -> None:
         self._its_speech.take_event(event)
@@ -312,7 +327,7 @@ class Attempt:
     async def _look_after_it(self) -> None:
         """From the first look on: it is not one of those that are over in a moment."""
         self._is_quick = False
-        self._log.info("running", seconds=self._elapsed)
+        self._log.info("being reported" if self.is_reporting else "running", seconds=self._elapsed)
         if self._report is not None:
             self._beside.start(self._keep_in_time)
         if self._ran:
@@ -383,6 +398,7 @@ class Attempt:
         """Deliver the events, then the outcome; whatever happens meanwhile, the outcome is not lost."""
         if self._speech is not None:
             self._speech.end()
+        self._seconds = self._now() - self._began_at
         self._told = told
         report = self._report = self._place.reporter.report(self._fence, self.job.action, self._decide(told), self._log)
         try:
@@ -403,7 +419,6 @@ class Attempt:
         self._lease.report_accepted()
         self._reported = report.outcome
         self.has_succeeded = isinstance(report.outcome, Succeeded)
-        self._seconds = self._now() - self._began_at
         self._log_outcome(report.outcome, self._seconds)
 
     def _check_lease(self) -> None:

@@ -22,6 +22,8 @@ SHORTEST_ROUND = 0.5
 CLAIM_PATIENCE = 60.0
 """Seconds beyond the asked wait after which a claim is stuck: the client has given it up, and a backoff is over."""
 
+UNASKED = "the server hands out jobs of actions that it was not asked for"
+
 
 class Claiming:
     """One claim at a time."""
@@ -41,12 +43,16 @@ class Claiming:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._backoff = Backoff(0.2, 15.0)
+        self._pause = 0.0  # before the next claim
 
     async def claim(self) -> Job | None:
         """Ask for a job of any action that is open, once; None when there is none, after a pause where one is due.
 
         When no action is open nothing is `asked`.
         """
+        if self._pause:
+            pause, self._pause = self._pause, 0.0
+            await asyncio.sleep(pause)
         self.asked = self._around.open_actions()
         if not self.asked:
             return None
@@ -65,7 +71,8 @@ class Claiming:
             return None
         now = self.answered_at = boottime()
         self.granted_at = max(asked_at, self._around.pulse.earliest(now))
-        ledger.claim_answered(now, asked_at=asked_at, has_job=job is not None)
+        fault = None if job is None or job.action in self.asked else self._fault_of(job)
+        ledger.claim_answered(now, asked_at=asked_at, has_job=job is not None, fault=fault)
         if is_first:
             self._around.answered()
         if job is None:
@@ -74,6 +81,9 @@ class Claiming:
         elif not self._around.take(job):
             await self._ignore(job)
             return None
+        elif fault is not None:  # the job is told so at once, and the next one comes later
+            self._polls.found_nothing()
+            self._pause = self._backoff.next()
         else:
             self._polls.found()
             self._backoff.reset()
@@ -102,6 +112,12 @@ class Claiming:
         job.close()
         self._polls.found_nothing()
         await asyncio.sleep(self._backoff.next())
+
+    def _fault_of(self, job: Job) -> str:
+        """What is wrong with an answer that brings this job, which is said once for all that are like it."""
+        if self._around.ledger.claim_error != UNASKED:
+            self._log.error(f"{UNASKED}: claims slow down", job_id=job.job_id, action=job.action, asked=self.asked)
+        return UNASKED
 
     def _wait_for(self, actions: tuple[str, ...]) -> float:
         wait = self._around.rules.wait

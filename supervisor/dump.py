@@ -64,5 +64,5 @@ async def _dump_job(attempt: Attempt) -> None:
     try:
         stack = await attempt.stack()
     except TimeoutError:
-        stack = "its child does not write it"
+        stack = "its handler has ended" if attempt.is_reporting else "its child does not write it"
     attempt.log.warning("job", stack=stack)

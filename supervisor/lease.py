@@ -113,6 +113,11 @@ class Lease:
         return self._renewed_at + self._terms.time_to_live
 
     @property
+    def renewed_at(self) -> float:
+        """When what has renewed it last was sent."""
+        return self._renewed_at
+
+    @property
     def length(self) -> float:
         """The seconds that a renewal gives."""
         return self._terms.time_to_live
@@ -134,10 +139,6 @@ class Lease:
     def is_refused(self) -> bool:
         """Whether the server has said that the attempt is not ours; a lease lost by silence may still be, for it."""
         return self._lost_by in (Told.REFUSED, Told.REPORT_REFUSED)
-
-    @property
-    def is_reporting(self) -> bool:
-        return self.state in (State.REPORTING, State.RELEASED)
 
     @property
     def is_lost(self) -> bool:

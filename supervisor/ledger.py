@@ -51,7 +51,7 @@ class Ledger:
         self.claims: Counter[str] = Counter(job=0, empty=0, error=0)
         self.claim_seconds = Histogram((*QUICK, 20.0, 30.0))
         self.claim_error: str | None = None
-        """Why the last claim failed; None since one was answered."""
+        """What was wrong with the last claim; None since one was answered as it should be."""
         self.claimed_at: float | None = None
         """When a claim was last made; this and the two below on the clock of those who write here."""
         self.answered_at: float | None = None
@@ -73,11 +73,11 @@ class Ledger:
         self.child_exits: Counter[str] = Counter(dict.fromkeys(get_args(ExitReason), 0))
         self.child_start_seconds = Histogram(QUICK)
 
-    def claim_answered(self, now: float, *, asked_at: float, has_job: bool) -> None:
-        """A claim came back, with a job or without."""
+    def claim_answered(self, now: float, *, asked_at: float, has_job: bool, fault: str | None = None) -> None:
+        """A claim came back, with a job or without; `fault` is what is wrong with the answer all the same."""
         self.claims["job" if has_job else "empty"] += 1
         self.claim_seconds.observe(now - asked_at)
-        self.claim_error = None
+        self.claim_error = fault
         self.answered_at = now
         if has_job:
             self.got_job_at = now

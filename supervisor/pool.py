@@ -88,8 +88,19 @@ class Pool:
 
     @property
     def busy(self) -> int:
-        """How many jobs run."""
+        """How many slots have a job."""
         return sum(slot.attempt is not None for slot in self._slots)
+
+    @property
+    def running(self) -> int:
+        """How many jobs run, and are not only reported."""
+        return sum(not attempt.is_reporting for attempt in self.attempts)
+
+    @property
+    def can_be_left(self) -> bool:
+        """Whether there is nothing but outcomes on disk, which the next program can send as well."""
+        attempts = self.attempts
+        return bool(attempts) and all(attempt.can_be_left for attempt in attempts)
 
     @property
     def open_polls(self) -> int:

@@ -56,3 +56,9 @@ class Pulse:
         if now > self._beat_at + ASLEEP:
             return self._beat_at
         return self._slept_at if now < self._woke_at + SETTLING else now
+
+    def stood_still(self, now: float, *, since: float) -> float:
+        """The seconds, one more at most, of its last sleep, if it was not awake again before `since`; otherwise 0."""
+        if now > self._beat_at + ASLEEP:  # it has woken up just now
+            return now - self._beat_at
+        return self._woke_at - self._slept_at if self._woke_at > since else 0.0

@@ -231,9 +231,12 @@ class Report:
             self._entry = None
 
     def _leave(self) -> None:
-        reason = self._answer.why if isinstance(self._answer, NotYet) else None
+        reason = self._answer.why if isinstance(self._answer, NotYet) else "no answer yet"
         if self._entry is None:
-            self._log.error("the outcome is lost: neither the server nor the spool could take it", reason=reason)
+            disk = self._reporter.spool.trouble
+            self._log.error(
+                "the outcome is lost: neither the server nor the spool could take it", reason=reason, disk=disk
+            )
             return
         self._log.warning("the outcome waits in the spool", reason=reason)
         self._entry.close()

@@ -59,7 +59,10 @@ MEMORY_INTERVAL = 1.0
 """Seconds between two looks at the memory that is left."""
 LAST_REPORTS = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
-
+LAST_SPOOLED = 5.0
+"""Seconds that a server which does not take outcomes gets for them at the end, when all of them are on disk."""
+LOOK_AGAIN = 0.25
+"""Seconds between two looks at what is left."""
 KEY_PATIENCE = 1.0
 """Seconds in which a key file that is empty, or not there, is looked at again."""
 YOUNG_OBJECTS = 5_000
@@ -125,6 +128,7 @@ class Service:
         self._shutdown = Shutdown()
         self._code = Code(nursery_of(settings, sources.environment, sources.confinement), self._family)
         self._operations: Operations | None = None
+        self._has_killed = False  # jobs that did not end by themselves, nor when they were told to
 
     async def run(self) -> ExitCode:
         """Serve until told to stop."""
@@ -236,6 +240,7 @@ class Service:
         async with Alongside() as beside:
             serving = beside.create_task(pool.run(), name="pool")
             beside.start(lambda: self._shut_down_when_told(pool, operations, serving))
+            beside.start(lambda: self._leave_what_is_on_disk(pool, serving))
             beside.start(lambda: self._code.keep(pool.use))
             beside.start(lambda: _mind_memory(pool, operations))
             beside.start(operations.run)
@@ -245,7 +250,7 @@ class Service:
             if self._settings.watch:
                 beside.start(lambda: plant.watch.run(operations.ask_to_reload))
             await asyncio.wait([serving])
-        was_cut = self._shutdown.stage is not Stage.KILL and (pool.jobs_cut or serving.cancelled())
+        was_cut = self._shutdown.stage is not Stage.KILL and (pool.jobs_cut or self._has_killed)
         return ExitCode.JOBS_CUT if was_cut else self._code_of_an_end()
 
     async def _shut_down_when_told(self, pool: Pool, operations: Operations, serving: asyncio.Task[None]) -> None:
@@ -258,11 +263,28 @@ class Service:
             log.info("draining", jobs=pool.busy, timeout=timeout)
             pool.drain()
         await self._shutdown.reached(Stage.STOP, timeout=timeout)
-        if pool.busy:
-            log.warning("stopping the jobs that still run", jobs=pool.busy)
+        if running := pool.running:
+            log.warning("stopping the jobs that still run", jobs=running)
         pool.stop(SHUTDOWN)
         await self._shutdown.reached(Stage.KILL, timeout=pool.longest_grace + LAST_REPORTS)
-        log.warning("killing what still runs", jobs=pool.busy)
+        running = pool.running
+        log.warning("ending at once", running=running, reporting=pool.busy - running)
+        self._end(pool, serving)
+
+    async def _leave_what_is_on_disk(self, pool: Pool, serving: asyncio.Task[None]) -> None:
+        """Once told to end: do not wait for long until the server takes what the next program can send it as well."""
+        await self._shutdown.reached(Stage.DRAIN)
+        loop = asyncio.get_running_loop()
+        since: float | None = None
+        while since is None or loop.time() < since + LAST_SPOOLED:
+            await asyncio.sleep(LOOK_AGAIN)
+            since = (since or loop.time()) if pool.can_be_left else None
+        log.info("no job runs, and the outcomes that the server does not take are on disk", outcomes=pool.busy)
+        self._end(pool, serving)
+
+    def _end(self, pool: Pool, serving: asyncio.Task[None]) -> None:
+        """End the pool at once, whatever it waits for."""
+        self._has_killed = not pool.can_be_left
         serving.cancel()
 
 

@@ -37,13 +37,13 @@ from supervisor.process.zygote import StartFailed
 from supervisor.removal import remove
 from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, ServerError
-from supervisor.status import ChildState, SlotStatus
+from supervisor.status import SlotState, SlotStatus
 from supervisor.surroundings import Surroundings, Workplace
 
 DRAIN_POLL = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""
 GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
-_SHOWN: dict[State, ChildState] = {
+_SHOWN: dict[State, SlotState] = {
     State.STARTING: "starting",
     State.IDLE: "idle",
     State.BUSY: "busy",
@@ -103,13 +103,15 @@ class Slot:
         return SlotStatus(
             slot=self.number,
             pid=child.pid if child else None,
-            state=self._child_state(child),
+            state=self._state(child),
             jobs=child.jobs if child else 0,
             job=attempt.status(usage) if attempt else None,
             memory=usage.memory if usage else None,
         )
 
-    def _child_state(self, child: Child | None) -> ChildState:
+    def _state(self, child: Child | None) -> SlotState:
+        if self._attempt is not None and self._attempt.is_reporting:  # its child may be gone
+            return "reporting"
         if child is None:
             return "none" if self._draining else "starting"
         if self._attempt is not None and self._attempt.is_stopping:
@@ -235,11 +237,16 @@ class Slot:
         log = attempt.log
         await self._berth.discard("killed")
         if lost is not None:
-            log.warning("lease lost: killed, nothing more is reported", reason=str(_first(lost)))
+            log.warning(_loss_of(attempt), reason=f"{_first(lost)}{self._excuse(attempt)}")
         if bugs is not None:
             log.error("turn failed", exc_info=bugs)
             if attempt.owes_report:
                 await self._report_bug(attempt.job)
+
+    def _excuse(self, attempt: Attempt) -> str:
+        """Why the lease may have been lost without any fault of the network or of the server."""
+        stood_still = self._around.pulse.stood_still(boottime(), since=attempt.renewed_at)
+        return f"; the supervisor itself stood still for about {stood_still:.0f} s" if stood_still else ""
 
     def _learn(self, attempt: Attempt) -> None:
         self._around.ledger.job_ended(attempt.ended(time.time()))
@@ -300,6 +307,13 @@ class Slot:
                 folder=workdir,
                 error=str(error),
             )
+
+
+def _loss_of(attempt: Attempt) -> str:
+    """What it means for an attempt that its lease is lost."""
+    if attempt.has_outcome:  # perhaps it is in the spool, to be sent again
+        return "lease lost before the server took the outcome"
+    return "lease lost: killed, nothing more is reported"
 
 
 def _head_start(number: int) -> float:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import structlog
@@ -37,6 +38,8 @@ ENDING = ".outcome"
 UNFINISHED = ".unfinished"
 ABANDONED_AFTER = 60.0
 """Seconds after which an unfinished file that nobody has locked has lost its writer, who locks it at once."""
+
+Deed = Literal["write", "read"]
 
 log = structlog.get_logger("spool")
 
@@ -95,7 +98,12 @@ class Spool:
     def __init__(self, state_dir: Path, now: Callable[[], float] = time.time) -> None:
         self.folder = state_dir / "spool"
         self._now = now
-        self._is_failing = False
+        self._troubles: dict[Deed, str] = {}  # of what failed when it was last tried
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot be used: what went wrong, unless it has gone well since."""
+        return self._troubles.get("write") or self._troubles.get("read")
 
     def keep(self, destination: Destination, fence: Fence, action: str, outcome: Outcome) -> Entry | None:
         """Put an outcome on the disk, in place of an earlier one of the same attempt; None when that cannot be."""
@@ -105,9 +113,9 @@ class Spool:
             self._prepare()
             entry = Entry(path, _write(path, note, outcome), note)
         except OSError as error:
-            self._failed(error)
+            self._failed("write", error)
             return None
-        self._succeeded()
+        self._succeeded("write")
         return entry
 
     def waiting(self, destination: Destination) -> list[Path]:
@@ -150,7 +158,7 @@ class Spool:
         try:
             _link_or_copy(entry.path, self._shelf(Shelf.UNDELIVERABLE) / entry.path.name)
         except OSError as error:
-            self._failed(error)
+            self._failed("write", error)
             return False
         return True
 
@@ -169,6 +177,7 @@ class Spool:
             items=len(found),
             bytes=sum(each.st_size for each in found),
             oldest_age=None if oldest is None else max(0.0, now - oldest),
+            trouble=self.trouble,
         )
 
     def sweep(self) -> None:
@@ -192,28 +201,29 @@ class Spool:
         try:
             path.rename(self._shelf(shelf) / path.name)
         except OSError as error:
-            self._failed(error)
+            self._failed("write", error)
 
     def _files(self, shelf: Shelf, ending: str = ENDING) -> Iterable[Path]:
         try:
-            return sorted(path for path in (self.folder / shelf.value).iterdir() if path.name.endswith(ending))
+            found = sorted(path for path in (self.folder / shelf.value).iterdir() if path.name.endswith(ending))
         except FileNotFoundError:
-            return ()
+            found = []
         except OSError as error:
-            self._failed(error)
+            self._failed("read", error)
             return ()
+        self._succeeded("read")
+        return found
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, deed: Deed, error: OSError) -> None:
+        reason = error.strerror or str(error)
         # Once, not for every job: the disk stays full for a while.
-        if not self._is_failing:
-            reason = error.strerror or str(error)
+        if not self._troubles:
             log.warning("the spool cannot be used: outcomes wait in memory only", folder=str(self.folder), error=reason)
-        self._is_failing = True
+        self._troubles[deed] = reason
 
-    def _succeeded(self) -> None:
-        if self._is_failing:
+    def _succeeded(self, deed: Deed) -> None:
+        if self._troubles.pop(deed, None) is not None and not self._troubles:
             log.info("the spool can be used again")
-        self._is_failing = False
 
 
 def file_name(destination: Destination, fence: Fence) -> str:

@@ -13,12 +13,14 @@ from typing import Any, Literal
 import msgspec
 
 ServiceState = Literal["starting", "serving", "paused", "draining", "stopping"]
-ChildState = Literal["none", "starting", "idle", "busy", "stopping"]
+SlotState = Literal["none", "starting", "idle", "busy", "stopping", "reporting"]
+"""What its child does; or "reporting": its job has ended, and the server is still to be told how."""
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that runs.  `lease_left` is what is left of the `lease_length` that a renewal gives, None where nobody
-    gives the job away; `progress` is the newest `progress` event."""
+    """A job that runs, or whose outcome is on its way.  `elapsed` ends with its handler; `lease_left` is what is left
+    of the `lease_length` that a renewal gives, None where nobody gives the job away; `progress` is the newest
+    `progress` event."""
 
     job_id: str
     run_id: str
@@ -46,7 +48,7 @@ class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     slot: int
     pid: int | None
-    state: ChildState
+    state: SlotState
     jobs: int
     """How many jobs this child has run."""
     job: JobStatus | None
@@ -87,6 +89,8 @@ class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     items: int = 0
     bytes: int = 0
     oldest_age: float | None = None
+    trouble: str | None = None
+    """Why outcomes cannot be put there, and wait in memory only."""
 
 
 class CodeStatus(msgspec.Struct, frozen=True, kw_only=True):

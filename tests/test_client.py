@@ -443,6 +443,23 @@ async def test_a_report_without_an_answer_counts_as_unanswered(call: str, behavi
             await CALLS[call](client)
 
 
+@pytest.mark.parametrize("call", ["events", "complete"])
+@pytest.mark.parametrize("body", [b"<html>Log in</html>", b"[]", b'"ok"', b"OK", b'{"ok": true', b"\xff", b"[" * 9999])
+async def test_a_200_with_anything_but_an_object_has_taken_nothing(call: str, body: bytes) -> None:
+    async with against(answering(200, body, Content_Type="text/html; charset=utf-8")) as (client, _):
+        with pytest.raises(Unavailable, match=r"^200 text/html; charset=utf-8: .* perhaps not the job server"):
+            await CALLS[call](client)
+
+
+@pytest.mark.parametrize("call", ["events", "complete"])
+@pytest.mark.parametrize("answer", [(204, b""), (200, b""), (200, b"{}"), (200, b'{"ok": true, "events": [1]}\n')])
+async def test_a_204_or_a_200_that_says_nothing_else_has_taken_all(call: str, answer: tuple[int, bytes]) -> None:
+    async with against(answering(*answer)) as (client, server):
+        await CALLS[call](client)
+
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_server_that_is_not_there_gives_no_answer(call: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as reserved:
@@ -720,6 +737,12 @@ async def test_a_result_that_is_refused_before_it_is_read_is_too_large() -> None
             await client.complete(FENCE, Succeeded(blob))
 
     assert caught.value.too_large
+
+
+async def test_a_big_result_that_is_answered_by_a_page_is_not_taken() -> None:
+    async with against(answering(200, b"<html>Log in</html>")) as (client, _), blob_of(2**20) as blob:
+        with pytest.raises(Unavailable, match=r"^200 without JSON: "):
+            await client.complete(FENCE, Succeeded(blob))
 
 
 async def test_a_file_that_shrank_is_no_report() -> None:

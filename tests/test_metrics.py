@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from supervisor.control.metrics import PREFIX, exposition
 from supervisor.ledger import MOST_HANDLERS, OTHERS, Ledger
 from supervisor.status import Recent, SpoolStatus
-from tests.status_world import CLAIMS, status
+from tests.status_world import BUSY, CLAIMS, IDLE, status
 
 
 def samples(ledger: Ledger, **changes: object) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -35,10 +35,25 @@ def test_what_is_now_comes_from_the_status() -> None:
     assert values["jobs_running", (("handler", "resize"),)] == 1
     assert values["child_memory_bytes", (("slot", "1"),)] == 2**20
     assert [values[name, ()] for name in ("spool_items", "spool_bytes", "spool_oldest_seconds")] == [2, 512, 7]
+    assert values["spool_failing", ()] == 0
     assert values["loop_lag_seconds", ()] == 0.01
     blocked = {bar: values["claims_blocked", (("reason", bar),)] for bar in ("paused", "halted", "memory", "server")}
     assert blocked == {"paused": 0, "halted": 0, "memory": 1, "server": 0}
     assert values["build_info", (("version", "1.2.3"),)] == 1
+
+
+def test_a_spool_that_cannot_be_used_is_told() -> None:
+    values = samples(Ledger(), spool=SpoolStatus(trouble="No space left on device"))
+
+    assert values["spool_failing", ()] == 1
+
+
+def test_a_job_that_is_reported_takes_its_slot_and_does_not_run() -> None:
+    values = samples(Ledger(), slots=(IDLE, replace(BUSY, state="reporting")))
+
+    assert values["children", (("state", "reporting"),)] == 1
+    assert values["occupancy_ratio", ()] == 0.5
+    assert ("jobs_running", (("handler", "resize"),)) not in values
 
 
 def test_what_has_happened_comes_from_the_ledger() -> None:

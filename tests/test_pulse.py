@@ -40,6 +40,24 @@ def test_so_may_what_is_read_right_after_it_but_nothing_later() -> None:
     assert pulse.earliest(clock.now + SETTLING) == clock.now + SETTLING
 
 
+def test_a_sleep_is_told_to_who_was_there_before_it_ended() -> None:
+    clock = Clock()
+    pulse = awake(clock)
+    before = clock.now
+    clock.now += 60
+
+    assert pulse.stood_still(clock.now, since=before) == 60
+    pulse.beat()
+    assert pulse.stood_still(clock.now, since=before) == 60
+    assert pulse.stood_still(clock.now, since=clock.now) == 0
+
+
+def test_who_is_awake_all_the_time_has_not_slept() -> None:
+    clock = Clock()
+
+    assert awake(clock).stood_still(clock.now + ASLEEP, since=clock.now) == 0
+
+
 def test_a_beat_that_is_a_little_late_is_no_sleep() -> None:
     clock = Clock()
     pulse = awake(clock)

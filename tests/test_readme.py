@@ -13,8 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from supervisor.cli import main
 from supervisor.control.metrics import PREFIX, exposition
 from supervisor.exit_code import ExitCode
+from supervisor.health import LONGEST_SILENCE
 from supervisor.ledger import Ledger
 from supervisor.process import environment
+from supervisor.service import LAST_SPOOLED
 from supervisor.settings import OPTIONS
 from supervisor.stated import Stated
 from tests.handler_world import World
@@ -43,6 +45,14 @@ def rows(heading: str) -> dict[str, list[str]]:
 
 def anchor_of(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_how_long_a_silent_server_stays_unnoticed_is_told() -> None:
+    assert f"no claim answered for {LONGEST_SILENCE:g} s" in TEXT
+
+
+def test_how_long_a_drain_waits_for_what_is_on_disk_is_told() -> None:
+    assert f"is left after {LAST_SPOOLED:g} s, once all of them are on disk" in TEXT
 
 
 def test_the_table_of_options_is_that_of_the_program() -> None:

@@ -288,6 +288,7 @@ async def test_an_outcome_that_nobody_could_take_is_one_clear_line(
         await world.report().end()
 
     assert [line["log_level"] for line in lines] == ["warning", "error"]
+    assert (lines[1]["reason"], lines[1]["disk"]) == ("no answer yet", "No space left on device")
     assert not world.reporter.left_behind.is_set()
 
 

@@ -410,16 +410,29 @@ from supervisor.spoolfile import Destination
 
 spool = Spool(Path("/mnt"))
 here = Destination("https://api.example.com", "acme")
+kept, troubles = [], []
 with structlog.testing.capture_logs() as lines:
-    kept = [
-        spool.keep(here, Fence("w", "job", number), "a", Succeeded(size * b"A"))
-        for number, size in enumerate([1000, 2_000_000, 2_000_000, 1000])
-    ]
+    for number, size in enumerate([1000, 2_000_000, 2_000_000, 1000]):
+        kept.append(spool.keep(here, Fence("w", "job", number), "a", Succeeded(size * b"A")))
+        troubles.append(spool.measure(0.0).trouble)
 assert [entry is not None for entry in kept] == [True, False, False, True], kept
 assert [line["log_level"] for line in lines] == ["warning", "info"], lines
 assert lines[0]["error"] == "No space left on device", lines
+assert troubles == [None, lines[0]["error"], lines[0]["error"], None], troubles
 assert len(list(Path("/mnt/spool").iterdir())) == 2
 """
+
+
+def test_a_folder_that_cannot_be_read_is_told_until_it_can_be(state: Path) -> None:
+    spool = Spool(state)
+    state.mkdir()
+    spool.folder.touch()
+
+    before = spool.measure(0.0)
+    spool.folder.unlink()
+
+    assert before.trouble == "Not a directory"
+    assert spool.measure(0.0).trouble is None
 
 
 def test_a_full_disk_is_one_warning_and_leaves_no_rest() -> None:

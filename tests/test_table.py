@@ -23,6 +23,13 @@ def test_a_slot_shows_its_job() -> None:
     )
 
 
+def test_a_slot_shows_that_its_job_has_ended_and_is_reported() -> None:
+    text = table_of(status(slots=(replace(BUSY, state="reporting", job=replace(JOB, stopping="its time was over")),)))
+
+    assert row(text, "job_1").startswith("2 12 reporting 1 job_1#2 resize 12.0s of 1m")
+    assert row(text, "job_1").endswith("stopped: its time was over")
+
+
 def test_progress_that_is_something_else_is_shown_as_it_is() -> None:
     for progress, shown in (
         (b'{"page":7}', '{"page":7}'),
@@ -47,7 +54,7 @@ def test_what_has_gone_wrong_is_told() -> None:
         status(
             claims=replace(STATUS.claims, reason="no answer within 30 s"),
             code=replace(STATUS.code, problems=("bad.py:3: SyntaxError",), error="worse.py:1: NameError"),
-            spool=SpoolStatus(items=3, bytes=2048, oldest_age=60.0),
+            spool=SpoolStatus(items=3, bytes=2048, oldest_age=60.0, trouble="No space left on device"),
             quarantined=("handler resize",),
             standstill="the claim of slot 1 does not end",
         )
@@ -57,6 +64,7 @@ def test_what_has_gone_wrong_is_told() -> None:
     assert "bad.py:3: SyntaxError" in text
     assert row(text, "reload") == "reload failed: worse.py:1: NameError"
     assert row(text, "spool") == "spool 3 outcomes wait for the server, 2 KiB, the oldest 1m old"
+    assert row(text, "disk") == "disk outcomes wait in memory only, until their lease is over: No space left on device"
     assert row(text, "stuck") == "stuck the claim of slot 1 does not end"
     assert row(text, "refused") == "refused handler resize"
     assert "ValueError: no" in row(text, "job_0")

@@ -154,21 +154,21 @@ class Client:
 
     async def send_events(self, fence: Fence, events: Sequence[Event]) -> None:
         body = schema.events_request(fence, events)
-        _raise_for(await self._send(self._rest, "POST", self._url(fence, "/events"), body, ANSWER_TIMEOUT))
+        _raise_unless_taken(await self._send(self._rest, "POST", self._url(fence, "/events"), body, ANSWER_TIMEOUT))
 
     async def complete(self, fence: Fence, outcome: Outcome) -> None:
         head, blob, tail = schema.complete_request(fence, outcome)
         url = self._url(fence, "/complete")
         if blob is None:
-            _raise_for(await self._send(self._rest, "POST", url, head, ANSWER_TIMEOUT))
+            _raise_unless_taken(await self._send(self._rest, "POST", url, head, ANSWER_TIMEOUT))
             return
         size = len(head) + blob.size + len(tail)
 
         def body() -> aiohttp.Payload:  # a new one for each try: it can be read once
             return aiohttp.AsyncIterablePayload(_parts(head, blob, tail), content_type="application/json")
 
-        timeout = ANSWER_TIMEOUT + size / SLOWEST_UPLOAD
-        _raise_for(await self._send(self._rest, "POST", url, body, timeout, headers={"Content-Length": str(size)}))
+        timeout, headers = ANSWER_TIMEOUT + size / SLOWEST_UPLOAD, {"Content-Length": str(size)}
+        _raise_unless_taken(await self._send(self._rest, "POST", url, body, timeout, headers=headers))
 
     async def is_settled(self, fence: Fence) -> bool:
         return (await self._look_up(fence)).is_settled_by(fence)
@@ -274,6 +274,19 @@ async def _parts(head: bytes, blob: Blob, tail: bytes) -> AsyncIterator[bytes]:
             raise OSError("the file that holds the result has shrunk")
         yield piece
     yield tail
+
+
+def _raise_unless_taken(answer: _Answer) -> None:
+    """Raise what the answer to events or to a report means, unless the server has taken them.
+
+    A 200 with anything but JSON is not its own: what a gateway shows to people, its login, must not cost a result.
+    """
+    if answer.status == 204:
+        return
+    _raise_for(answer)
+    if answer.body and not schema.is_object(answer.body):
+        kind = answer.headers.get(hdrs.CONTENT_TYPE, "without JSON")[: schema.LONGEST_TEXT]
+        raise Unavailable(f"200 {kind}: what answers is perhaps not the job server, but a gateway before it")
 
 
 def _raise_for(answer: _Answer) -> None:

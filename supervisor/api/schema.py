@@ -78,6 +78,10 @@ class _SentEvent(msgspec.Struct):
     payload: msgspec.Raw
 
 
+class _Anything(msgspec.Struct):
+    """An object, whatever is in it."""
+
+
 class JobState(msgspec.Struct):
     """What the server tells of a job that is looked up."""
 
@@ -113,6 +117,7 @@ _place = msgspec.json.Decoder(tuple[int, int])
 _number = msgspec.json.Decoder(float)
 _beat = msgspec.json.Decoder(_Beat)
 _job_state = msgspec.json.Decoder(JobState)
+_anything = msgspec.json.Decoder(_Anything)
 
 
 @lru_cache(maxsize=16)  # the same ones again and again
@@ -238,6 +243,15 @@ def job_state(body: bytes) -> JobState:
     """The answer to a look-up."""
     state: JobState = _decode(_job_state, body)
     return state
+
+
+def is_object(body: bytes) -> bool:
+    """Whether an answer that need not say anything is one of this protocol at least."""
+    try:
+        _decode(_anything, body)
+    except Unavailable:
+        return False
+    return True
 
 
 def error_text(body: bytes) -> str:

@@ -42,18 +42,21 @@ class _Families(Collector):
 
 def _now(status: Status) -> Iterator[Metric]:
     slots, spool = status.slots, status.spool
-    states = Tally(dict.fromkeys(("starting", "idle", "busy", "stopping"), 0))
+    states = Tally(dict.fromkeys(("starting", "idle", "busy", "stopping", "reporting"), 0))
     states.update(slot.state for slot in slots if slot.state != "none")
-    running = Tally(slot.job.action for slot in slots if slot.job)
+    taken = sum(slot.job is not None for slot in slots)
+    running = Tally(slot.job.action for slot in slots if slot.job and slot.state != "reporting")
     memory = {str(slot.slot): float(slot.memory) for slot in slots if slot.memory is not None}
     yield _gauges("children", "Children, by what they do.", "state", states)
     yield _gauge("slots", "Jobs that can run at once.", len(slots))
-    yield _gauge("occupancy_ratio", "Part of the slots with a job.", running.total() / max(1, len(slots)))
-    yield _gauges("jobs_running", "Jobs that run.", "handler", running)
+    yield _gauge("occupancy_ratio", "Part of the slots with a job.", taken / max(1, len(slots)))
+    yield _gauges("jobs_running", "Jobs whose handler runs.", "handler", running)
     yield _gauges("child_memory_bytes", "Memory of a child and of what its job started.", "slot", memory)
     yield _gauge("spool_items", "Outcomes that the server does not have yet.", spool.items)
     yield _gauge("spool_bytes", "Bytes of these outcomes.", spool.bytes)
     yield _gauge("spool_oldest_seconds", "Age of the oldest of them.", spool.oldest_age or 0.0)
+    is_failing = spool.trouble is not None
+    yield _gauge("spool_failing", "Whether outcomes cannot be put on the disk, and wait in memory only.", is_failing)
     yield _gauge("open_polls", "Claims that wait for a job.", status.claims.open_polls)
     blocked = {bar.name.lower(): float(bar.name.lower() in status.claims.blocked_by) for bar in Bar}
     yield _gauges("claims_blocked", "Whether nothing is claimed for this reason.", "reason", blocked)
@@ -83,7 +86,7 @@ def _jobs(ledger: Ledger) -> Iterator[Metric]:
     lost = sum(count for (_, outcome), count in ledger.jobs.items() if outcome == Label.LEASE_LOST)
     yield _counter("lease_lost", "Jobs whose lease was lost.", lost)
     lengths = HistogramMetricFamily(
-        PREFIX + "job_seconds", "From the claim to the settled report.", labels=("handler",)
+        PREFIX + "job_seconds", "From the claim to the end of the handler.", labels=("handler",)
     )
     for handler, histogram in ledger.job_seconds.items():
         lengths.add_metric((handler,), _buckets(histogram), histogram.total)

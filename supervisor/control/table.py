@@ -51,6 +51,8 @@ def _rest(status: Status) -> Iterator[str]:
         yield f"reload    failed: {escaped(code.error)}"
     if status.standstill is not None:
         yield f"stuck     {escaped(status.standstill)}"
+    if status.spool.trouble is not None:
+        yield f"disk      outcomes wait in memory only, until their lease is over: {escaped(status.spool.trouble)}"
     if status.spool.items:
         yield f"spool     {_spool(status.spool)}"
     if status.quarantined:
@@ -59,7 +61,7 @@ def _rest(status: Status) -> Iterator[str]:
 
 def _slot(slot: SlotStatus) -> Sequence[str]:
     here = (str(slot.slot), _or_dash(slot.pid), slot.state, str(slot.jobs))
-    job = slot.job
+    job, ends = slot.job, "stopped" if slot.state == "reporting" else "stopping"
     if job is None:
         return (*here, "-", "-", "-", "-", "-", _size(slot.memory), "-", "-")
     return (
@@ -71,7 +73,7 @@ def _slot(slot: SlotStatus) -> Sequence[str]:
         "-" if job.cpu_seconds is None else f"{job.cpu_seconds:.1f} s",
         _size(job.memory) + (f" of {format_size(job.memory_limit)}" if job.memory_limit is not None else ""),
         "-" if job.lease_left is None else _length(max(0.0, job.lease_left)),
-        _cut((job.stopping and f"stopping: {job.stopping}") or job.last_line or "-"),
+        _cut((job.stopping and f"{ends}: {job.stopping}") or job.last_line or "-"),
     )
 
 

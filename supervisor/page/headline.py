@@ -47,6 +47,9 @@ def alerts(status: Status) -> Markup:
         told.append(_alert("standstill", "bad", "Something does not move that should.", status.standstill))
     if code.outage is not None:
         told.append(_alert("outage", "bad", "No child can be born.", code.outage))
+    if status.spool.trouble is not None:
+        wait = "The spool cannot be used: outcomes wait in memory only, until their lease is over."
+        told.append(_alert("disk", "bad", wait, status.spool.trouble))
     if code.error is not None:
         stays = f"The last reload was not taken over; generation {code.generation} of the handlers stays in use."
         told.append(_alert("reload", "bad", stays, code.error))

@@ -39,7 +39,9 @@ def _row(slot: SlotStatus) -> Markup:
         # Up to the actions, which are not there for whoever may only look: a column more would stand empty.
         standing = element("td", _without_job(slot), colspan=str(len(_HEADINGS) - 2), class_="standing")
         return element("tr", number, standing, element("td", class_="actions"), id=identity, class_="free")
-    return element("tr", _slot(slot), *_job(slot.job), id=identity, class_="stopping" if slot.job.stopping else "busy")
+    is_reported = slot.state == "reporting"
+    kind = "reporting" if is_reported else "stopping" if slot.job.stopping else "busy"
+    return element("tr", _slot(slot), *_job(slot.job, is_reported=is_reported), id=identity, class_=kind)
 
 
 def _without_job(slot: SlotStatus) -> str:
@@ -54,9 +56,17 @@ def _slot(slot: SlotStatus) -> Markup:
     return element("th", element("b", str(slot.slot)), pid, scope="row", class_="slot")
 
 
-def _job(job: JobStatus) -> list[Markup]:
-    cells = (_what(job), _elapsed(job), _progress(job.progress), _cpu(job), _memory(job), _lease(job))
-    named = zip(_HEADINGS[1:], (*cells, _last_line(job.last_line), _actions(job)), strict=True)
+def _job(job: JobStatus, *, is_reported: bool) -> list[Markup]:
+    cells = (
+        _what(job, is_reported=is_reported),
+        _elapsed(job),
+        _progress(job.progress),
+        _cpu(job),
+        _memory(job),
+        _lease(job),
+    )
+    actions = Markup() if is_reported else _actions(job)
+    named = zip(_HEADINGS[1:], (*cells, _last_line(job.last_line), actions), strict=True)
     return [element("td", cell, class_=_class_of(heading), data_label=heading) for heading, cell in named]
 
 
@@ -64,13 +74,19 @@ def _class_of(heading: str) -> str:
     return heading.lower().split()[0]
 
 
-def _what(job: JobStatus) -> Markup:
+def _what(job: JobStatus, *, is_reported: bool) -> Markup:
     name, job_id = shortened(job.action, _LONGEST_NAME), shortened(job.job_id, _LONGEST_NAME)
     attempt = element("i", f"attempt {job.attempt}", class_="tag") if job.attempt > 1 else ""
     where = f"job {job_id}, run {shortened(job.run_id, _LONGEST_NAME)}, queue {shortened(job.queue, _LONGEST_NAME)}"
+    ending = _ending(job, is_reported=is_reported)
+    return element("div", element("b", name), attempt, element("small", job_id, class_="code"), ending, title=where)
+
+
+def _ending(job: JobStatus, *, is_reported: bool) -> Markup:
+    if is_reported:
+        return element("small", "has ended and is being reported", class_="clamped")
     reason = shortened(job.stopping or "", _LONGEST_LINE)
-    stopping = element("small", f"stopping: {reason}", class_="warn clamped") if job.stopping else ""
-    return element("div", element("b", name), attempt, element("small", job_id, class_="code"), stopping, title=where)
+    return element("small", f"stopping: {reason}", class_="warn clamped") if job.stopping else Markup()
 
 
 def _elapsed(job: JobStatus) -> Markup:

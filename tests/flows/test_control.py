@@ -24,6 +24,7 @@ import pytest
 from supervisor.control.metrics import PREFIX
 from supervisor.devserver.app import DevServer
 from tests.flows.test_crash import bearers, ended, mark_of
+from tests.flows.test_late_stop import hold_up_events
 from tests.harness import (
     GENEROUS,
     HANDLERS,
@@ -175,6 +176,33 @@ async def test_a_job_that_an_operator_cancels_says_so(server: DevServer, state: 
     assert report.body["error_message"].startswith("cancelled by ")
     assert f"(uid {os.geteuid()}) by the control socket; it stopped" in report.body["error_message"]
     assert [ended["outcome"] for ended in status["recent"]] == ["cancelled"]
+
+
+async def test_a_job_that_has_ended_is_shown_as_reporting_and_neither_stopped_nor_looked_at(
+    server: DevServer, state: Path
+) -> None:
+    async with quitting(server.url, state, worker_id="one", workers="1"):
+        let_through = hold_up_events(server)
+        run_id = await start_job(server, "emits", {"count": 1})
+        await server.until(lambda: calls(server, "events") or None)
+        await logged(state, '"being reported"')
+        job_id = server.jobs(run_id)[-1].id
+        (first,) = (await shown(state))["slots"]
+        answers = [await run(command, job_id, state=state) for command in ("stack", "cancel")]
+        (second,) = (await shown(state))["slots"]
+        figures = await scraped(state / "run" / "one.sock")
+        let_through.set()
+        job = await finished_job(server, run_id)
+        await logged(state, '"completed"')
+        (ended,) = (await shown(state))["recent"]
+
+    assert (first["state"], first["job"]["job_id"], first["job"]["stopping"]) == ("reporting", job_id, None)
+    assert first["job"]["elapsed"] == second["job"]["elapsed"] == ended["seconds"] < 1.0
+    sentence = f"Error: {job_id} has ended and is being reported\n"
+    assert [(answer.code, answer.err) for answer in answers] == [(1, sentence)] * 2
+    assert figures['children{state="reporting"}'] == 1
+    assert not any(name.startswith("jobs_running") for name in figures)
+    assert job.status == "completed"
 
 
 async def test_a_job_that_succeeds_in_spite_of_an_operators_cancel_is_cancelled(server: DevServer, state: Path) -> None:

@@ -409,6 +409,23 @@ async def test_a_flood_of_events_delays_no_other_jobs_heartbeats(state: Path) ->
     assert sorted(later - earlier for earlier, later in pairwise(beats))[len(beats) // 2] < 0.4  # one is due each 0.2 s
 
 
+async def test_jobs_that_were_not_asked_for_are_not_claimed_without_a_pause_and_told_once(state: Path) -> None:
+    unknown = [claim("unknown", job_id=f"unknown-{number}") for number in range(1000)]
+
+    async with dispensing(*unknown) as dispenser, program(dispenser.url, state):
+        reports = await dispenser.until_told(4)
+        await asyncio.sleep(1.0)
+        burned = len(dispenser.reports)
+        dispenser.claims[:] = [claim("echo", b'{"text": "known"}', job_id="known")]
+        while "known" not in dispenser.reports:
+            await dispenser.told.wait()
+            dispenser.told.clear()
+
+    assert {json.loads(report)["error_type"] for report in reports} == {"ActionNotRegistered"}
+    assert burned < 20
+    assert logged(state).count("actions that it was not asked for") == 1
+
+
 async def test_a_result_of_256_mib_passes_through_without_being_held(state: Path) -> None:
     size = 256 * MEBI
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import structlog.testing
 from aiohttp import web
 
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call, HangUp
 from supervisor.process.readiness import readable
-from tests.harness import calls, event, finished_job, reports, result_of, start_job, supervising
+from tests.harness import calls, event, finished_job, logged, program, reports, result_of, start_job, supervising
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
 
@@ -74,6 +76,50 @@ async def test_a_refused_heartbeat_kills_everything_within_100_ms_and_nothing_mo
     taken = [await seconds_from_refusal_to_death(server, state, action, status) for _ in range(3)]
 
     assert min(taken) < 0.1
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
+async def test_a_job_whose_report_is_refused_is_not_said_to_be_killed(
+    server: DevServer, state: Path, status: int
+) -> None:
+    refused = refuse(server, {"complete"}, status)
+    with structlog.testing.capture_logs() as lines:
+        async with supervising(server, state, workers="1"):
+            await start_job(server, "nothing")
+            # What is refused as such is reported once more, without the result.
+            await server.until(lambda: len(refused) == (1 if status in (404, 409) else 2))
+            server.intercept = None
+            await finished_job(server, await start_job(server, "nothing"))
+
+    (lost,) = [line for line in lines if line["event"].startswith("lease lost")]
+    assert lost["event"] == "lease lost before the server took the outcome"
+    assert f"{status} conflict: the fence is stale" in lost["reason"]
+
+
+async def test_a_job_that_runs_is_said_to_be_killed(server: DevServer, state: Path) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with supervising(server, state, workers="1"):
+            run = await start_job(server, "python-loop")
+            await event(server, run, "working")
+            refuse(server, {"heartbeat"}, 409)
+            await server.until(lambda: [call for call in calls(server, "heartbeat") if call.status == 409] or None)
+            server.intercept = None
+            await finished_job(server, await start_job(server, "nothing"))
+
+    (lost,) = [line for line in lines if line["event"].startswith("lease lost")]
+    assert lost["event"] == "lease lost: killed, nothing more is reported"
+
+
+async def test_a_lease_that_is_lost_while_the_supervisor_stands_still_is_told_so(
+    server: DevServer, state: Path
+) -> None:
+    async with program(server.url, state, lease_ttl="1s", workers="1") as process:
+        run = await start_job(server, "python-loop")
+        await event(server, run, "working")
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(2.5)
+        process.send_signal(signal.SIGCONT)
+        await logged(state, "no heartbeat was accepted for 1 s; the supervisor itself stood still for about ")
 
 
 async def test_refused_events_kill_the_child_too(server: DevServer, state: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from supervisor import service
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.journal import Call, HangUp
 from supervisor.exit_code import ExitCode
@@ -25,6 +26,7 @@ from tests.harness import (
     GENEROUS,
     PROJECT,
     calls,
+    events,
     finished_job,
     program,
     reports,
@@ -108,6 +110,24 @@ async def test_a_result_outlives_its_supervisor_and_is_delivered_once_with_the_o
     assert (job.status, job.attempt) == ("completed", 1)
     (report,) = accepted(server, job.id)
     assert (report.body["worker_id"], result_of(report)) == ("first", {"text": "hours of work"})
+
+
+async def test_a_result_outlives_a_gateway_that_answers_every_call_with_its_login(
+    server: DevServer, state: Path
+) -> None:
+    async def show_login(call: Call) -> web.StreamResponse | None:
+        return web.Response(text="<html>Log in</html>", content_type="text/html") if call.name == "complete" else None
+
+    server.intercept = show_login
+    async with supervising(server, state, workers="1"):
+        run = await start_job(server, "echo", {"text": "hours of work"})
+        await until(lambda: spooled(state))
+        server.intercept = None
+        job = await finished_job(server, run)
+        await until(lambda: not spooled(state))
+
+    (report,) = accepted(server, job.id)
+    assert (job.status, result_of(report)) == ("completed", {"text": "hours of work"})
 
 
 async def test_a_result_too_big_for_memory_outlives_its_supervisor(server: DevServer, state: Path) -> None:
@@ -208,9 +228,12 @@ async def test_a_cancel_takes_the_place_of_a_result_that_waits_for_its_events(se
     assert (report.body["status"], report.body["error_type"]) == ("failed", "Cancelled")
 
 
-async def test_a_drain_during_an_outage_leaves_the_outcome_and_says_so(server: DevServer, state: Path) -> None:
+@pytest.mark.parametrize("drain_timeout", ["100ms", "5m"])
+async def test_a_drain_during_an_outage_leaves_the_outcome_soon_and_says_so(
+    server: DevServer, state: Path, drain_timeout: str
+) -> None:
     answer(server, 503, "complete")
-    async with program(server.url, state, drain_timeout="100ms", log_format="json") as process:
+    async with program(server.url, state, drain_timeout=drain_timeout, log_format="json") as process:
         run = await start_job(server, "echo", {"text": "kept"})
         await until(lambda: spooled(state))
         process.send_signal(signal.SIGTERM)
@@ -220,9 +243,61 @@ async def test_a_drain_during_an_outage_leaves_the_outcome_and_says_so(server: D
     async with program(server.url, state):
         job = await finished_job(server, run)
 
-    assert (code, left, job.status) == (ExitCode.JOBS_CUT, ["completed"], "completed")
-    assert '"event":"outcomes that the server does not have wait in the spool"' in (state / "log").read_text()
-    assert '"count":1' in (state / "log").read_text()
+    log = (state / "log").read_text()
+    assert (code, left, job.status) == (ExitCode.DRAINED, ["completed"], "completed")
+    assert '"event":"outcomes that the server does not have wait in the spool"' in log
+    assert '"count":1' in log
+    assert "stopping the jobs" not in log
+
+
+async def test_a_drain_does_not_leave_an_outcome_that_is_not_on_disk(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LAST_SPOOLED", 0.0)
+    state.mkdir()
+    (state / "spool").write_text("where the folder should be")
+    answer(server, 503, "complete")
+    async with supervising(server, state, workers="1") as supervisor:
+        run = await start_job(server, "nothing")
+        await server.until(lambda: calls(server, "complete") or None)
+        supervisor.signal(signal.SIGTERM)
+        await asyncio.sleep(1.0)  # several looks
+        server.intercept = None
+        code = await supervisor.exit_code()
+
+    assert (code, server.jobs(run)[0].status) == (ExitCode.DRAINED, "completed")
+
+
+async def test_a_drain_waits_for_events_whose_outcome_is_on_disk(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LAST_SPOOLED", 0.0)
+    answer(server, 503, "events")
+    async with supervising(server, state, workers="1", spool_after="0s") as supervisor:
+        run = await start_job(server, "emits", {"count": 1})
+        await until(lambda: spooled(state) == ["completed"])
+        supervisor.signal(signal.SIGTERM)
+        await asyncio.sleep(1.0)  # several looks
+        server.intercept = None
+        code = await supervisor.exit_code()
+
+    assert (code, server.jobs(run)[0].status) == (ExitCode.DRAINED, "completed")
+    assert len(events(server, run, "tick")) == 1
+
+
+async def test_a_job_that_is_cut_says_so_though_its_outcome_is_on_disk(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LAST_SPOOLED", 0.0)
+    answer(server, 503, "complete")
+    async with supervising(server, state, workers="1", drain_timeout="100ms") as supervisor:
+        run = await start_job(server, "sleeps", {"seconds": 60})
+        await server.until(lambda: server.jobs(run)[0].status == "claimed" or None)
+        await asyncio.sleep(0.2)  # it has begun
+        supervisor.signal(signal.SIGTERM)
+        code = await supervisor.exit_code()
+
+    assert (code, spooled(state)) == (ExitCode.JOBS_CUT, ["WorkerShutdown"])
 
 
 @pytest.mark.parametrize("refused", ["complete", "claim"])
