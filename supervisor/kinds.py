@@ -17,6 +17,9 @@ from urllib.parse import SplitResult, urlsplit
 from supervisor.duration import parse_duration
 from supervisor.size import parse_size
 
+MOST_WORKERS = 1024
+"""Children of one program: more are a slip, and would take the machine's memory before anything could be said."""
+
 PROJECT_HANDLE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -59,10 +62,12 @@ class Share:
 def _read_workers(text: str) -> int | None:
     if text.lower() == "auto":
         return None
-    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+    if not re.fullmatch(r"-?[0-9]{1,99}", text):
         raise ValueError(f"must be a whole number or 'auto', not {text!r}")
     if int(text) < 1:
         raise ValueError(f"must be at least 1, not {text!r}")
+    if int(text) > MOST_WORKERS:
+        raise ValueError(f"must be at most {MOST_WORKERS:,}, not {text!r}")
     return int(text)
 
 

@@ -111,6 +111,8 @@ def test_a_variable_that_is_set_but_empty_counts_as_absent() -> None:
     [
         ({"workers": "0"}, "--workers: must be at least 1, not '0'"),
         ({"workers": "-3"}, "at least 1"),
+        ({"workers": "1025"}, "--workers: must be at most 1,024, not '1025'"),
+        ({"workers": "99999999999"}, "must be at most 1,024"),
         ({"workers": "many"}, "a whole number or 'auto', not 'many'"),
         ({"base_url": "api.example.com"}, "--base-url: must be a URL"),
         ({"base_url": "ftp://api.example.com"}, "must be a URL"),
@@ -148,6 +150,7 @@ def test_a_wrong_value_is_one_sentence_with_the_name_of_the_setting(given: dict[
 
 def test_a_wrong_value_from_the_environment_names_the_variable() -> None:
     assert complaint({"MOBIUS_QUEUES": ","}).startswith("MOBIUS_QUEUES: ")
+    assert complaint({"MOBIUS_SUPERVISOR_WORKERS": "99999999"}).startswith("MOBIUS_SUPERVISOR_WORKERS: must be at most")
 
 
 def test_all_that_is_missing_is_said_at_once() -> None:
