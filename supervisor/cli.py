@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisor import config, kinds
-from supervisor.asking import asked, fail, given_by, reads, values_of
+from supervisor.asking import asked, fail, given_by, home, reads, values_of
 from supervisor.config import ConfigError, Machine
 from supervisor.configuration import Configuration, require_folders
 from supervisor.control.commands import COMMANDS
@@ -298,7 +298,7 @@ def _spool(answers: Mapping[str, Any]) -> Spool:
 
     log.configure("error", "auto")  # what is found damaged on the way
     given: Path | None = values_of(["state_dir"], answers)["state_dir"]
-    return spool_in(given or state_dir_of(os.environ, Path("~").expanduser()))
+    return spool_in(given or state_dir_of(os.environ, home()))
 
 
 def _credential(answers: Mapping[str, Any]) -> tuple[CredentialSource, Credential | None]:
@@ -313,5 +313,5 @@ def _machine() -> Machine:
         host=socket.gethostname(),
         pid=os.getpid(),
         random=secrets.token_hex(3),
-        home=Path("~").expanduser(),
+        home=home(),
     )

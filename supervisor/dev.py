@@ -13,7 +13,7 @@ import click
 import uvloop
 
 from supervisor import log, service
-from supervisor.config import Given, Machine, default_state_dir
+from supervisor.config import ConfigError, Given, Machine, default_state_dir
 from supervisor.configuration import Configuration
 from supervisor.control.place import ENDING, folder, too_long
 from supervisor.devserver.app import DevServerSettings
@@ -49,7 +49,7 @@ async def develop(server: DevServerSettings, given: Given, machine: Machine, sta
     async with AsyncExitStack() as stack:
         url = (await opened(server, stack)).url
         environment = own_environment(os.environ)
-        socket = _socket(environment, machine)
+        socket = _socket(environment, machine, state)
         configuration = Configuration({**DEFAULTS, **given, **_local(url, state, socket)}, environment, machine)
         settings = configuration.read()
         mask = Mask([KEY])
@@ -73,9 +73,13 @@ def greeting(url: str) -> str:
     )
 
 
-def _socket(environment: Mapping[str, str], machine: Machine) -> Path:
-    """Where the commands look for it: not below the passing state."""
-    return folder(environment, default_state_dir(environment, machine.home)) / f"dev-{machine.pid}{ENDING}"
+def _socket(environment: Mapping[str, str], machine: Machine, state: Path) -> Path:
+    """Where the commands look for it: not below the passing state, if there is another place."""
+    try:
+        lasting = default_state_dir(environment, machine.home)
+    except ConfigError:
+        lasting = state
+    return folder(environment, lasting) / f"dev-{machine.pid}{ENDING}"
 
 
 def _local(url: str, state: Path, socket: Path) -> dict[str, tuple[str]]:

@@ -64,7 +64,7 @@ def drop(spool: Spool, name: str, *, is_sure: bool) -> None:
     click.echo(f"dropped {found.path.name}")
 
 
-def state_dir_of(environment: Mapping[str, str], home: Path) -> Path:
+def state_dir_of(environment: Mapping[str, str], home: Path | None) -> Path:
     """The state directory of the supervisor of this host, where nobody says which; raise `ConfigError`.
 
     It is this user's own, or that of the service or one of its instances, if we may look into it.

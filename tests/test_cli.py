@@ -395,3 +395,24 @@ def test_a_status_as_json_draws_nothing_on_the_terminal(monkeypatch: pytest.Monk
 
     assert result.stdout == '{"line":"a\\u009b2Jb"}\n'
     assert json.loads(result.stdout) == {"line": "a\x9b2Jb"}
+
+
+# No user of this machine; that it may read all files is for the interpreter, which may be in root's home.
+STRANGER = ("--reuid=54321", "--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+HOMELESS = ["setpriv", *STRANGER, "env", *(f"--unset={name}" for name in ("HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"))]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to be another user one must be root")
+@pytest.mark.parametrize("command", [["spool", "ls"], ["status"]])
+def test_a_user_without_a_home_is_told_to_give_the_state_directory_and_needs_no_more(command: list[str]) -> None:
+    state = ["--state-dir", "/nonexistent/state"]
+    homeless = [*HOMELESS, *COMMAND, *command]
+
+    without = subprocess.run(homeless, capture_output=True, text=True)
+    with_one = subprocess.run([*homeless, *state], capture_output=True, text=True)
+
+    assert (without.returncode, without.stdout) == (2, "")
+    assert without.stderr.endswith("this user has no home folder, and HOME is not set: give --state-dir\n")
+    assert without.stderr.count("\n") == 1
+    assert "/nonexistent/state" in with_one.stderr
+    assert "home" not in with_one.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +251,16 @@ def test_whatever_is_given_makes_settings_or_one_sentence(given: dict[str, Any])
         assert 0 <= found.wait_seconds <= 30
     else:
         assert found
+
+
+def test_a_home_is_needed_only_where_nothing_else_says_where_the_state_is() -> None:
+    homeless = dataclasses.replace(MACHINE, home=None)
+
+    found = [
+        resolve(given, NEEDED | environment, homeless, has_key=True, key_project=None).state_dir
+        for given, environment in (({"state_dir": ("/a",)}, {}), ({}, {"XDG_STATE_HOME": "/b"}))
+    ]
+
+    assert found == [Path("/a"), Path("/b/mobius-supervisor")]
+    with pytest.raises(ConfigError, match="give --state-dir"):
+        resolve({}, NEEDED, homeless, has_key=True, key_project=None)

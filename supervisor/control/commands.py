@@ -12,7 +12,7 @@ from urllib.parse import quote
 import click
 
 from supervisor import config, kinds
-from supervisor.asking import asked, fail, reads, values_of
+from supervisor.asking import asked, fail, home, reads, values_of
 from supervisor.config import ConfigError
 from supervisor.exit_code import ExitCode
 from supervisor.printable import escaped
@@ -136,7 +136,7 @@ def _socket(answers: dict[str, Any]) -> Path:
     if given["socket"] is not None:
         path: Path = given["socket"]
         return path
-    state_dir = given["state_dir"] or config.default_state_dir(os.environ, Path("~").expanduser())
+    state_dir = given["state_dir"] or config.default_state_dir(os.environ, home())
     return find(os.environ, state_dir, given["worker_id"])
 
 
