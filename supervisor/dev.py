@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
-import uvloop
 
 from supervisor import log, service
 from supervisor.config import ConfigError, Given, Machine, default_state_dir
@@ -35,10 +33,7 @@ _OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
 def main(given: Given, machine: Machine, *, host: str, port: int, database: Path | None) -> ExitCode:
     """Serve until Ctrl-C; raise `ConfigError` when that cannot be done."""
     server = DevServerSettings(host=host, port=port, database=database, heartbeat_interval=HEARTBEAT_INTERVAL)
-    with (
-        tempfile.TemporaryDirectory(prefix="mobius-dev-") as state,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
+    with tempfile.TemporaryDirectory(prefix="mobius-dev-") as state, service.loop_runner() as runner:
         code = runner.run(develop(server, given, machine, Path(state)))
     # Whoever tries things out ends them, too: what was cut then is no failure.
     return ExitCode.DRAINED if code is ExitCode.JOBS_CUT else code
