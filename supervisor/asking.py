@@ -24,6 +24,13 @@ def fail(message: str, code: ExitCode) -> NoReturn:
     sys.exit(code)
 
 
+def give_up_output() -> None:
+    """Write nothing more: at the end of the program what still waits would be tried again, with a traceback."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 def home() -> Path | None:
     """Where this user is at home; None when neither the environment nor the list of users says."""
     try:

@@ -4,6 +4,7 @@ needed, so that `--help` and `version` answer at once.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisor import config, kinds
-from supervisor.asking import asked, fail, given_by, home, reads, values_of
+from supervisor.asking import asked, fail, give_up_output, given_by, home, reads, values_of
 from supervisor.config import ConfigError, Machine
 from supervisor.configuration import Configuration, require_folders
 from supervisor.control.commands import COMMANDS
@@ -31,11 +32,22 @@ if TYPE_CHECKING:
 _CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
 _DEV_OPTIONS = ("workers", "handlers", "import_timeout", "pass_env", "job_memory", "listen", "log_level", "log_format")
 _SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What becomes of a command's output on a disk that is full, or broken; a reader that is gone is `click`'s to see."""
 _REPLAY_OPTIONS = (*_SUBMIT_OPTIONS, "state_dir")
 
 
 class RunByDefault(click.Group):
     """A group whose command is `run` when none is named; what goes wrong is one sentence and an exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or error.filename is not None:
+                raise
+            give_up_output()
+            fail(f"the output cannot be written: {error.strerror}", ExitCode.INTERNAL_ERROR)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {name for option in self.get_params(ctx) for name in option.opts}

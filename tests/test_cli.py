@@ -416,3 +416,16 @@ def test_a_user_without_a_home_is_told_to_give_the_state_directory_and_needs_no_
     assert without.stderr.count("\n") == 1
     assert "/nonexistent/state" in with_one.stderr
     assert "home" not in with_one.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["version"], ["unit"], ["check"]])
+def test_an_output_that_takes_nothing_is_one_sentence(folder: Path, command: list[str], unbuffered: str) -> None:
+    environment = {**os.environ, "MOBIUS_SUPERVISOR_HANDLERS": str(folder), "PYTHONUNBUFFERED": unbuffered}
+
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([*COMMAND, *command], stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("Error: the output cannot be written: No space left on device\n")
+    assert "Traceback" not in ended.stderr
