@@ -135,7 +135,12 @@ class Client:
             answer = await self._send(self._claims, "POST", self._claim_url, body, wait + CLAIM_MARGIN, read=spill.read)
             if answer.status == 204:
                 return None
-            if answer.status in (404, 409):
+            if answer.status == 404:
+                raise ClaimRefused(
+                    f"the server knows no project {account.project!r}, or is no Mobius server: correct --project or "
+                    f"--base-url ({_say(answer)})"
+                )
+            if answer.status == 409:
                 raise ClaimRefused(_say(answer))
             _raise_for(answer)
             return schema.claimed_job(answer.body, None if spill.is_empty else spill.take)
