@@ -364,6 +364,23 @@ async def test_a_redirect_is_not_followed_and_the_key_stays_here(call: str, stat
         assert elsewhere.connections == 0
 
 
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://user:{key}@new.example:8443/mobius?token={key}#{key}", "https://new.example:8443/mobius"),
+        ("/login?next={key}", "/login"),
+        ("http://[", "no address"),
+        ("https://new.example/" + "x" * 1000, "https://new.example/" + "x" * 180),
+    ],
+)
+async def test_a_redirect_says_where_to_without_what_may_be_secret(location: str, shown: str) -> None:
+    async with against(answering(302, Location=location.format(key=KEY))) as (client, _):
+        with pytest.raises(Unavailable) as caught:
+            await CALLS["claim"](client)
+
+    assert str(caught.value) == f"302: redirects to {shown}, which is not followed; correct --base-url"
+
+
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 
 

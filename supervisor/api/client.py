@@ -26,7 +26,7 @@ from supervisor.alarms import Alarms
 from supervisor.api import schema
 from supervisor.api.resolver import Resolver
 from supervisor.api.spill import Spill
-from supervisor.api.trouble import in_words
+from supervisor.api.trouble import in_words, redirected
 from supervisor.interruptible import Interruptible
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.process.reserve import Reserve
@@ -300,7 +300,9 @@ def _error_of(answer: _Answer) -> ServerError:
             return Unavailable(_say(answer))
         case status if 400 <= status < 500:
             return Rejected(_say(answer), status=status)
-        case _:  # 5xx; and redirects, which are not followed: the key would travel to another host
+        case status if 300 <= status < 400 and "Location" in answer.headers:
+            return Unavailable(redirected(status, answer.headers["Location"]))
+        case _:  # 5xx mostly
             return Unavailable(_say(answer))
 
 

@@ -1,10 +1,11 @@
-"""Why a call got no answer, in one sentence that says where to look.  Pure: from aiohttp's errors to text."""
+"""Why a call got no answer of use, in one sentence that says where to look.  Pure: from aiohttp's errors to text."""
 
 from __future__ import annotations
 
 import os
 import re
 import ssl
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 from yarl import URL
@@ -14,6 +15,9 @@ _OPENSSL = re.compile(r"\[[A-Z: _]*\] | \(_ssl\.c:\d+\)")
 
 _UNKNOWN_ISSUERS = (18, 19, 20, 21)
 """Codes of OpenSSL (X509_STORE_CTX_get_error(3)) for a certificate that may be right, but comes from nobody we know."""
+
+LONGEST_PLACE = 200
+"""Characters of an address that a server names."""
 
 
 def in_words(error: Exception, url: URL, seconds: float) -> str:
@@ -37,6 +41,20 @@ def in_words(error: Exception, url: URL, seconds: float) -> str:
             return f"no answer within {seconds:g} s"
         case _:
             return str(error) or type(error).__name__
+
+
+def redirected(status: int, location: str) -> str:
+    """What to do when a call is answered by a redirect; it is not followed: the key would travel to another host."""
+    return f"{status}: redirects to {_place(location)}, which is not followed; correct --base-url"
+
+
+def _place(location: str) -> str:
+    """An address without what may be secret: a user, a password, a query."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return "no address"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))[:LONGEST_PLACE]
 
 
 def _reason(error: OSError) -> str:
