@@ -457,6 +457,28 @@ async def test_a_broken_answer_is_no_answer(call: str, behaviour: Behaviour) -> 
     assert str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "told"),
+    [
+        ("hangs up", "{} hung up without an answer"),
+        ("ends in the headers", "{} hung up without an answer"),
+        ("speaks another protocol", "{} does not answer as HTTP wants it: does --base-url name the Mobius server?"),
+        ("sends garbage", "{} does not answer as HTTP wants it: does --base-url name the Mobius server?"),
+        ("sends a header without end", "{} answered with a header that is too large: look at the server, and at any"),
+        ("sends too many headers", "{} answered with a header that is too large: look at the server, and at any"),
+        ("ends in the body", "the answer of {} broke off, or is garbled: look at the server, and at any"),
+        ("sends what is not packed as packed", "the answer of {} broke off, or is garbled"),
+    ],
+)
+async def test_what_is_wrong_with_an_answer_is_one_sentence(behaviour: str, told: str) -> None:
+    async with against(BROKEN[behaviour]) as (client, server):
+        with pytest.raises(Unavailable) as caught:
+            await CALLS["claim"](client)
+
+    assert str(caught.value).startswith(told.format(server.url.removeprefix("http://")))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("call", ["events", "complete"])
 @pytest.mark.parametrize("behaviour", ["hangs up", "resets", "ends in the headers", "sends garbage"])
 async def test_a_report_without_an_answer_counts_as_unanswered(call: str, behaviour: str) -> None:
@@ -621,8 +643,8 @@ async def test_a_job_without_parameters_may_come_beside_something_big(big: objec
 @pytest.mark.parametrize(
     ("behaviour", "told"),
     [
-        (saying(OK + b"Content-Length: 3000000\r\n\r\n" + big_claim(2_000_000)), "payload is not completed"),
-        (saying(CHUNKED + b"300000\r\n" + big_claim(2_000_000)), "payload is not completed"),
+        (saying(OK + b"Content-Length: 3000000\r\n\r\n" + big_claim(2_000_000)), "broke off, or is garbled"),
+        (saying(CHUNKED + b"300000\r\n" + big_claim(2_000_000)), "broke off, or is garbled"),
         (saying(OK + b"\r\n" + big_claim(2_000_000)[:-1]), "makes no sense"),
         (saying(OK + b"Content-Length: 300000000\r\n\r\n" + big_claim(2_000_000)), "longer than 268435456 bytes"),
         (answering(200, big_claim(10, **{f"field {n}": n for n in range(100_000)})), "too much"),

@@ -16,6 +16,9 @@ _OPENSSL = re.compile(r"\[[A-Z: _]*\] | \(_ssl\.c:\d+\)")
 _UNKNOWN_ISSUERS = (18, 19, 20, 21)
 """Codes of OpenSSL (X509_STORE_CTX_get_error(3)) for a certificate that may be right, but comes from nobody we know."""
 
+_TOO_MUCH = ("Got more than", "Too many headers")
+"""How aiohttp begins to tell of a header that it does not read to its end."""
+
 LONGEST_PLACE = 200
 """Characters of an address that a server names."""
 
@@ -40,7 +43,22 @@ def in_words(error: Exception, url: URL, seconds: float) -> str:
         case TimeoutError():
             return f"no answer within {seconds:g} s"
         case _:
-            return str(error) or type(error).__name__
+            return _of_no_use(error, url)
+
+
+def _of_no_use(error: Exception, url: URL) -> str:
+    """There is a server, and what it said was no answer."""
+    match error:
+        case aiohttp.ServerDisconnectedError():
+            return f"{url.authority} hung up without an answer"
+        case aiohttp.ClientResponseError() if error.message.startswith(_TOO_MUCH):
+            return f"{url.authority} answered with a header that is too large: look at the server, and at any proxy"
+        case aiohttp.ClientResponseError():  # its status, 400, is aiohttp's own
+            return f"{url.authority} does not answer as HTTP wants it: does --base-url name the Mobius server?"
+        case aiohttp.ClientPayloadError():
+            return f"the answer of {url.authority} broke off, or is garbled: look at the server, and at any proxy"
+        case _:
+            return f"no answer of use from {url.authority}: {error or type(error).__name__}"
 
 
 def redirected(status: int, location: str) -> str:
