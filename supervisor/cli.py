@@ -175,7 +175,7 @@ def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
 
 
 @main.command()
-@click.argument("action")
+@click.argument("action", callback=reads(kinds.NAME))
 @click.option("--params", default="{}", show_default=True, metavar="JSON", help="The job's parameters, an object.")
 @click.option("--follow", is_flag=True, help="Show what happens to the run; end with its result.")
 @click.option("--queue", metavar="NAME", callback=reads(kinds.NAME), help="Queue of the run.  [default: the server's]")

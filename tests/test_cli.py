@@ -377,6 +377,14 @@ def test_what_is_wrong_with_a_submission_is_said_before_anything_is_sent(argumen
     assert part in result.stderr
 
 
+@pytest.mark.parametrize("action", ["", " ", "resize\udcff", "x" * 201])
+def test_an_action_that_no_server_takes_is_refused_before_anything_is_sent(action: str) -> None:
+    result = invoke("submit", action)
+
+    assert result.exit_code == 2
+    assert "Invalid value for 'ACTION': must " in result.stderr
+
+
 @pytest.mark.parametrize("told", ['{"version": "9.9.9", "state": "dreaming"}', "<html>"])
 def test_a_status_of_another_version_is_one_sentence(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
     monkeypatch.setattr("supervisor.control.caller.call", lambda *_: told.encode())
