@@ -152,7 +152,14 @@ def _read_share(text: str) -> Share:
     match = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]+)?)\s*%", text.strip())
     if text.strip().lower() in ("off", "0"):
         return Share()
-    return Share(part=float(match[1]) / 100) if match else Share(size=parse_size(text))
+    if match:
+        return Share(part=float(match[1]) / 100)
+    try:
+        return Share(size=parse_size(text))
+    except ValueError:
+        raise ValueError(
+            f"must be a size such as '512MiB', a part below 100% such as '5%', or 'off', not {text!r}"
+        ) from None
 
 
 def _read_niceness(text: str) -> int:

@@ -133,6 +133,11 @@ def test_a_variable_that_is_set_but_empty_counts_as_absent() -> None:
         ({"queue": "a\tb"}, "control characters"),
         ({"cancel_grace": "-1s"}, "--cancel-grace: '-1s' is not a duration"),
         ({"drain_timeout": "soon"}, "--drain-timeout: 'soon' is not a duration"),
+        (
+            {"min_free_memory": "150%"},
+            "--min-free-memory: must be a size such as '512MiB', a part below 100% such as '5%'",
+        ),
+        ({"min_free_memory": "much"}, "or 'off', not 'much'"),
         ({"wait_seconds": "-1"}, "--wait-seconds: '-1' is not a duration"),
         ({"lease_ttl": "0"}, "--lease-ttl: must be longer than nothing"),
         ({"max_heartbeat_interval": "0s"}, "--max-heartbeat-interval: must be longer than nothing"),
