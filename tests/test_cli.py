@@ -295,6 +295,14 @@ def test_a_port_in_use_is_one_sentence() -> None:
     assert ended.stderr.count("\n") == 1
 
 
+def test_a_host_that_has_no_address_is_one_sentence() -> None:
+    result = invoke("server", "--host", "nosuch.invalid", "--port", "8080")
+
+    assert result.exit_code == 2
+    why = "(Name or service not known|Temporary failure in name resolution)"
+    assert re.fullmatch(rf"Error: cannot serve on nosuch\.invalid:8080: {why}\n", result.stderr)
+
+
 def test_a_database_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
     result = invoke("server", "--port", "0", "--db", str(tmp_path / "missing" / "file.db"))
 
