@@ -49,8 +49,8 @@ def table(handlers: Sequence[HandlerInfo]) -> str:
 
 
 def complaints(imported: Imported) -> list[str]:
-    """`file:line: message`, as compilers write it so that editors find the place, and warnings."""
-    problems = [f"{problem.file}:{problem.line}: {problem.message}" for problem in imported.problems]
+    """What is not served, and warnings."""
+    problems = [problem.told for problem in imported.problems]
     return [escaped(line) for line in [*problems, *(f"warning: {warning}" for warning in imported.warnings)]]
 
 
