@@ -24,6 +24,7 @@ PROJECT_HANDLE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNREAD = re.compile(r"[\ud800-\udfff]")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _LEVELS = {"debug": "debug", "info": "info", "warn": "warning", "warning": "warning", "error": "error"}
 _FORMATS = ("auto", "console", "json")
@@ -81,11 +82,22 @@ def _read_name(text: str) -> str:
     """Read an identifier that goes to the server, to logs and to terminals."""
     if not text.strip():
         raise ValueError("must not be empty")
+    if _UNREAD.search(text):
+        raise ValueError(_unread(text))
     if _UNPRINTABLE.search(text):
         raise ValueError(f"must not contain control characters: {text!r}")
     if len(text) > 200:
         raise ValueError(f"must have at most 200 characters, not {len(text)}")
     return text
+
+
+def _unread(text: str) -> str:
+    """What is wrong with a text in which Python has kept bytes that it could not read (PEP 383)."""
+    try:
+        meant = text.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        return f"must be UTF-8, not {text!r}"
+    return f"must be text that the locale can read, not {meant!r}: set LC_ALL=C.UTF-8"
 
 
 def _read_project(text: str) -> str:
