@@ -355,6 +355,21 @@ async def test_the_spool_is_listed_and_sent_by_hand(server: DevServer, state: Pa
     assert spooled(state) == []
 
 
+async def test_where_nothing_is_to_be_sent_that_is_said_and_what_waits_for_others(
+    server: DevServer, state: Path
+) -> None:
+    account = {"MOBIUS_BASE_URL": server.url, "PROJECT": PROJECT, "MOBIUS_API_KEY": "mbx_any"}
+
+    empty = await asyncio.to_thread(spool_command, state, "replay", **account)
+    leave(state, "http://127.0.0.1:9", "foreign", "other")
+    foreign = await asyncio.to_thread(spool_command, state, "replay", **account)
+
+    told = f"nothing waits for the project '{PROJECT}' of {server.url}"
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", f"{told}\n")
+    assert (foreign.returncode, foreign.stdout) == (0, "")
+    assert foreign.stderr == f"{told}; outcomes wait for '{PROJECT}' of http://127.0.0.1:9\n"
+
+
 @pytest.mark.parametrize("result", [b"", b"1", b'{"a":1}', b'"done"', b"[\n1\n]"])
 async def test_of_a_result_nothing_else_is_shown(state: Path, result: bytes) -> None:
     encoded = Succeeded(base64.b64encode(result))  # with and without padding at its end
