@@ -380,13 +380,26 @@ async def test_of_a_result_nothing_else_is_shown(state: Path, result: bytes) -> 
     assert spool_command(state, "show", "j").stdout.endswith(f"status   completed\n\n{result.decode()}\n")
 
 
+@pytest.mark.parametrize("command", [["show", "job-1"], ["drop", "job-1", "--yes"]])
+async def test_a_damaged_outcome_is_told_to_be_damaged(state: Path, command: list[str]) -> None:
+    leave(state, "https://x.example", "job-1")
+    (path,) = (state / "spool").glob("*.outcome")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])  # the checksum; its note can still be read
+
+    ended = spool_command(state, *command)
+
+    assert ended.returncode == 2
+    assert f"Error: {path.name} is damaged: nothing in it can be trusted\n" in ended.stderr
+
+
 async def test_an_outcome_is_shown_and_dropped_by_any_of_its_names(state: Path) -> None:
     spool = Spool(state)
     entry = spool.keep(
         Destination("https://x.example", "acme"), Fence("w", "job/1", 2), "render", Succeeded(b"eyJhIjoxfQ==")
     )
     assert entry is not None
-    held = spool_command(state, "drop", "job/1", "--yes")
+    held, seen = spool_command(state, "drop", "job/1", "--yes"), spool_command(state, "show", "job/1").stdout
     entry.close()
 
     shown = [spool_command(state, "show", name).stdout for name in ("job/1", "job/1#2", entry.path.name)]
@@ -395,7 +408,8 @@ async def test_an_outcome_is_shown_and_dropped_by_any_of_its_names(state: Path) 
     unknown = spool_command(state, "show", "job/1")
 
     assert (held.returncode, asked.returncode, dropped.returncode, unknown.returncode) == (2, 2, 0, 2)
-    assert shown[0] == shown[1] == shown[2]
+    assert held.stderr == f"Error: {entry.path.name} is being sent at this moment: try again later\n"
+    assert shown[0] == shown[1] == shown[2] == seen.replace("state    in hands\n", "state    waiting\n") != seen
     assert "worker   w\n" in shown[0]
     assert shown[0].endswith('\n{"a":1}\n')
     assert "add --yes" in asked.stderr
