@@ -79,8 +79,9 @@ def run(**answers: Any) -> None:
 
     Durations are written 500ms, 2s, 10m, 1h30m or plain seconds.  SIGTERM or Ctrl-C: finish what runs, then leave.
 
-    Exit codes: 0 all jobs finished; 1 internal error; 2 usage or configuration; 3 no handler could be loaded; 4 the
-    API key was refused; 6 the drain timeout cut jobs; 7 third Ctrl-C.
+    Exit codes: 0 drained: every job ended by itself; 1 internal error; 2 usage or configuration; 3 no handler could be
+    loaded; 4 the server refused the API key (401, 403); 6 the drain timeout, or a second signal, cut jobs; 7 third
+    Ctrl-C.
     """
     from supervisor.process import kernel
 
