@@ -276,6 +276,12 @@ def unit(directory: Path, *, is_template: bool, is_drop_in: bool) -> None:
     installation = units.Installation(Path(sysconfig.get_path("scripts")) / units.NAME, directory.resolve())
     for path in installation.hidden_paths:
         click.echo(f"Warning: the service will not see {path}: homes and /tmp are hidden, /opt is a place", err=True)
+    try:
+        require_folders([installation.folder / "handlers"])
+    except ConfigError:
+        click.echo(
+            f"Warning: there is no folder {installation.folder / 'handlers'}: name its place by --directory", err=True
+        )
     click.echo((units.template if is_template else units.service)(installation), nl=False)
 
 
