@@ -12,3 +12,8 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 def escaped(text: str) -> str:
     """`text` with what a terminal would act on written as JSON does: `\\n`, `\\u001b`."""
     return _UNSAFE.sub(lambda found: _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}", text)
+
+
+def shortened(text: str, limit: int) -> str:
+    """The first `limit` characters, the last of which says that there are more."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

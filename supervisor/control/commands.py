@@ -41,7 +41,7 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
             click.echo(escaped(call(path, "GET", "/status.json").decode()))  # it is JSON still
             return
 
-        def look() -> str:
+        def look(room: os.terminal_size | None = None) -> str:
             import msgspec
 
             from supervisor.control.caller import Denied
@@ -49,7 +49,7 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
             from supervisor.status import Status
 
             try:
-                return table_of(msgspec.json.decode(call(path, "GET", "/status.json"), type=Status))
+                return table_of(msgspec.json.decode(call(path, "GET", "/status.json"), type=Status), room)
             except msgspec.DecodeError as error:
                 raise Denied(
                     f"the supervisor at {path} is of another version than this command, {__version__}: what it says is "
@@ -152,7 +152,7 @@ def _one_sentence() -> Iterator[None]:
         fail(str(error), ExitCode.INTERNAL_ERROR)
 
 
-def _watch(look: Callable[[], str]) -> None:
+def _watch(look: Callable[[os.terminal_size], str]) -> None:
     try:
         from supervisor.control.watching import watch
     except ImportError:
