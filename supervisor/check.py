@@ -14,7 +14,7 @@ from supervisor.columns import aligned
 from supervisor.duration import format_duration
 from supervisor.exit_code import ExitCode
 from supervisor.limits import Limits
-from supervisor.printable import escaped
+from supervisor.printable import escaped, shown_name
 from supervisor.process.messages import HandlerInfo, Imported
 from supervisor.process.zygote import StartFailed, import_once
 from supervisor.size import format_size
@@ -58,8 +58,8 @@ def _row(handler: HandlerInfo) -> tuple[str, ...]:
     limits = handler.limits
     memory = "-" if limits.memory is None else format_size(limits.memory)
     return (
-        escaped(handler.action),
-        escaped(handler.module),
+        shown_name(handler.action),
+        shown_name(handler.module),
         _length(limits.timeout),
         _length(limits.cancel_grace),
         memory,

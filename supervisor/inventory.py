@@ -20,7 +20,7 @@ from supervisor.config import ConfigError
 from supervisor.control.place import is_barred, of_services
 from supervisor.duration import format_duration
 from supervisor.job import Blob, Failed, Succeeded
-from supervisor.printable import escaped
+from supervisor.printable import escaped, shown_name
 from supervisor.size import format_size
 from supervisor.spool import Entry, Found, Shelf, Spool
 from supervisor.spoolfile import Damaged, Note
@@ -110,7 +110,7 @@ def _row(spool: Spool, found: Found) -> tuple[str, ...]:
 
 
 def _told(note: Note) -> tuple[str, ...]:
-    return (escaped(note.fence.job_id), str(note.fence.attempt), escaped(note.action), _status(note))
+    return (shown_name(note.fence.job_id), str(note.fence.attempt), shown_name(note.action), _status(note))
 
 
 def _status(note: Note) -> str:

@@ -253,6 +253,15 @@ def test_check_tells_what_is_wrong_by_file_and_line(folder: Path) -> None:
     assert f"{folder / 'broken.py'}:2: " in ended.stderr
 
 
+def test_check_cuts_a_name_that_has_no_end(folder: Path) -> None:
+    (folder / "images.py").write_text("from supervisor import handler\n@handler('x' * 3000)\ndef x(): ...\n")
+
+    lines = check(folder).stdout.splitlines()
+
+    assert lines[1].startswith("x" * 199 + "…  images")
+    assert max(map(len, lines)) < 300
+
+
 def test_check_of_an_empty_folder_is_a_failure(tmp_path: Path) -> None:
     ended = check(tmp_path)
 

@@ -125,3 +125,13 @@ def test_how_many_slots_are_not_shown_is_told_and_those_with_a_job_come_first() 
 @pytest.mark.parametrize("lines", [1, 3, 8])
 def test_there_is_no_room_too_small(columns: int, lines: int) -> None:
     assert len(table_of(crowded(), terminal_size((columns, lines))).splitlines()) == lines
+
+
+def test_what_a_server_calls_a_job_is_cut() -> None:
+    endless = "x" * 100_000
+    slots = (replace(BUSY, job=replace(JOB, job_id=endless, action=endless)),)
+
+    text = table_of(status(slots=slots, recent=(replace(STATUS.recent[0], job_id=endless, action=endless),)))
+
+    assert "x" * 199 + "…#2" in text
+    assert max(map(len, text.splitlines())) < 1000

@@ -10,7 +10,7 @@ import msgspec
 
 from supervisor.columns import Narrowing, aligned, fitted
 from supervisor.duration import format_duration
-from supervisor.printable import escaped, shortened
+from supervisor.printable import escaped, shortened, shown_name
 from supervisor.size import format_size
 from supervisor.status import ClaimStatus, JobStatus, Recent, SlotStatus, SpoolStatus, Status
 
@@ -100,14 +100,14 @@ def _outlook(status: Status) -> Iterator[str]:
     for problem in code.problems:
         yield f"handlers  not served: {escaped(problem)}"
     if status.quarantined:
-        yield f"refused   {', '.join(map(escaped, status.quarantined))}"
+        yield f"refused   {', '.join(map(shown_name, status.quarantined))}"
     if status.spool.items:
         yield f"spool     {_spool(status.spool)}"
 
 
 def _handlers(status: Status) -> str:
     code = status.code
-    actions = ", ".join(map(escaped, code.actions)) or "none"
+    actions = ", ".join(map(shown_name, code.actions)) or "none"
     return f"handlers  {actions} (generation {code.generation}, {_ago(status.now - code.loaded_at)} old)"
 
 
@@ -125,8 +125,8 @@ def _slot(slot: SlotStatus) -> Sequence[str]:
         return (*here, "-", "-", "-", "-", "-", _size(slot.memory), "-", "-")
     return (
         *here,
-        f"{escaped(job.job_id)}#{job.attempt}",
-        escaped(job.action),
+        f"{shown_name(job.job_id)}#{job.attempt}",
+        shown_name(job.action),
         f"{_length(job.elapsed)} of {_length(job.timeout)}" if job.timeout is not None else _length(job.elapsed),
         _progress(job),
         "-" if job.cpu_seconds is None else f"{job.cpu_seconds:.1f} s",
@@ -139,8 +139,8 @@ def _slot(slot: SlotStatus) -> Sequence[str]:
 def _recent(status: Status, ended: Recent) -> Sequence[str]:
     return (
         f"{_ago(status.now - ended.ended_at)} ago",
-        f"{escaped(ended.job_id)}#{ended.attempt}",
-        escaped(ended.action),
+        f"{shown_name(ended.job_id)}#{ended.attempt}",
+        shown_name(ended.action),
         ended.outcome,
         _length(ended.seconds),
         _cut(ended.message or ""),
