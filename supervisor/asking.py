@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -21,6 +22,21 @@ def fail(message: str, code: ExitCode) -> NoReturn:
     """End the command with one sentence."""
     click.echo(f"Error: {escaped(message)}", err=True)
     sys.exit(code)
+
+
+def give_up_output() -> None:
+    """Write nothing more: at the end of the program what still waits would be tried again, with a traceback."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def home() -> Path | None:
+    """Where this user is at home; None when neither the environment nor the list of users says."""
+    try:
+        return Path("~").expanduser()
+    except RuntimeError:
+        return None
 
 
 def reads(kind: Kind) -> Callable[[click.Context, click.Parameter, str | None], Any]:

@@ -14,7 +14,7 @@ from supervisor.columns import aligned
 from supervisor.duration import format_duration
 from supervisor.exit_code import ExitCode
 from supervisor.limits import Limits
-from supervisor.printable import escaped
+from supervisor.printable import escaped, shown_name
 from supervisor.process.messages import HandlerInfo, Imported
 from supervisor.process.zygote import StartFailed, import_once
 from supervisor.size import format_size
@@ -49,8 +49,8 @@ def table(handlers: Sequence[HandlerInfo]) -> str:
 
 
 def complaints(imported: Imported) -> list[str]:
-    """`file:line: message`, as compilers write it so that editors find the place, and warnings."""
-    problems = [f"{problem.file}:{problem.line}: {problem.message}" for problem in imported.problems]
+    """What is not served, and warnings."""
+    problems = [problem.told for problem in imported.problems]
     return [escaped(line) for line in [*problems, *(f"warning: {warning}" for warning in imported.warnings)]]
 
 
@@ -58,8 +58,8 @@ def _row(handler: HandlerInfo) -> tuple[str, ...]:
     limits = handler.limits
     memory = "-" if limits.memory is None else format_size(limits.memory)
     return (
-        escaped(handler.action),
-        escaped(handler.module),
+        shown_name(handler.action),
+        shown_name(handler.module),
         _length(limits.timeout),
         _length(limits.cancel_grace),
         memory,

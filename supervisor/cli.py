@@ -4,6 +4,7 @@ needed, so that `--help` and `version` answer at once.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisor import config, kinds
-from supervisor.asking import asked, fail, given_by, reads, values_of
+from supervisor.asking import asked, fail, give_up_output, given_by, home, reads, values_of
 from supervisor.config import ConfigError, Machine
 from supervisor.configuration import Configuration, require_folders
 from supervisor.control.commands import COMMANDS
@@ -31,11 +32,22 @@ if TYPE_CHECKING:
 _CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
 _DEV_OPTIONS = ("workers", "handlers", "import_timeout", "pass_env", "job_memory", "listen", "log_level", "log_format")
 _SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What becomes of a command's output on a disk that is full, or broken; a reader that is gone is `click`'s to see."""
 _REPLAY_OPTIONS = (*_SUBMIT_OPTIONS, "state_dir")
 
 
 class RunByDefault(click.Group):
     """A group whose command is `run` when none is named; what goes wrong is one sentence and an exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or error.filename is not None:
+                raise
+            give_up_output()
+            fail(f"the output cannot be written: {error.strerror}", ExitCode.INTERNAL_ERROR)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {name for option in self.get_params(ctx) for name in option.opts}
@@ -67,8 +79,9 @@ def run(**answers: Any) -> None:
 
     Durations are written 500ms, 2s, 10m, 1h30m or plain seconds.  SIGTERM or Ctrl-C: finish what runs, then leave.
 
-    Exit codes: 0 all jobs finished; 1 internal error; 2 usage or configuration; 3 no handler could be loaded; 4 the
-    API key was refused; 6 the drain timeout cut jobs; 7 third Ctrl-C.
+    Exit codes: 0 drained: every job ended by itself; 1 internal error; 2 usage or configuration; 3 no handler could be
+    loaded; 4 the server refused the API key (401, 403); 6 the drain timeout, or a second signal, cut jobs; 7 third
+    Ctrl-C.
     """
     from supervisor.process import kernel
 
@@ -163,7 +176,7 @@ def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
 
 
 @main.command()
-@click.argument("action")
+@click.argument("action", callback=reads(kinds.NAME))
 @click.option("--params", default="{}", show_default=True, metavar="JSON", help="The job's parameters, an object.")
 @click.option("--follow", is_flag=True, help="Show what happens to the run; end with its result.")
 @click.option("--queue", metavar="NAME", callback=reads(kinds.NAME), help="Queue of the run.  [default: the server's]")
@@ -263,6 +276,12 @@ def unit(directory: Path, *, is_template: bool, is_drop_in: bool) -> None:
     installation = units.Installation(Path(sysconfig.get_path("scripts")) / units.NAME, directory.resolve())
     for path in installation.hidden_paths:
         click.echo(f"Warning: the service will not see {path}: homes and /tmp are hidden, /opt is a place", err=True)
+    try:
+        require_folders([installation.folder / "handlers"])
+    except ConfigError:
+        click.echo(
+            f"Warning: there is no folder {installation.folder / 'handlers'}: name its place by --directory", err=True
+        )
     click.echo((units.template if is_template else units.service)(installation), nl=False)
 
 
@@ -298,7 +317,7 @@ def _spool(answers: Mapping[str, Any]) -> Spool:
 
     log.configure("error", "auto")  # what is found damaged on the way
     given: Path | None = values_of(["state_dir"], answers)["state_dir"]
-    return spool_in(given or state_dir_of(os.environ, Path("~").expanduser()))
+    return spool_in(given or state_dir_of(os.environ, home()))
 
 
 def _credential(answers: Mapping[str, Any]) -> tuple[CredentialSource, Credential | None]:
@@ -313,5 +332,5 @@ def _machine() -> Machine:
         host=socket.gethostname(),
         pid=os.getpid(),
         random=secrets.token_hex(3),
-        home=Path("~").expanduser(),
+        home=home(),
     )

@@ -14,7 +14,7 @@ import structlog
 from supervisor.backoff import Backoff
 from supervisor.process.child import Child
 from supervisor.process.family import Family
-from supervisor.process.messages import Imported, Problem
+from supervisor.process.messages import Imported
 from supervisor.process.zygote import Nursery, StartFailed, Zygote
 from supervisor.status import CodeStatus
 
@@ -60,7 +60,7 @@ class Code:
             generation=self.generation,
             loaded_at=self.loaded_at,
             actions=tuple(handler.action for handler in imported.handlers),
-            problems=tuple(map(_say, imported.problems)),
+            problems=tuple(problem.told for problem in imported.problems),
             error=self.error,
             outage=self.outage,
         )
@@ -153,16 +153,12 @@ def _refuse_losses(old: Imported, new: Imported) -> None:
     known = {problem.file for problem in old.problems}
     losses = [problem for problem in new.problems if problem.file not in known]
     if losses:
-        raise StartFailed("; ".join(map(_say, losses)))
+        raise StartFailed("; ".join(problem.told for problem in losses))
 
 
 def _nothing(nursery: Nursery, imported: Imported) -> str:
     folders = ", ".join(map(str, nursery.folders))
-    return "; ".join([*map(_say, imported.problems), f"no handler could be loaded from {folders}"])
-
-
-def _say(problem: Problem) -> str:
-    return f"{problem.file}:{problem.line}: {problem.message}"
+    return "; ".join([*(problem.told for problem in imported.problems), f"no handler could be loaded from {folders}"])
 
 
 def _log_problems(imported: Imported) -> None:

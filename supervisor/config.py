@@ -47,13 +47,16 @@ NOTHING_WRITTEN = Written()
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where the program runs, as far as defaults depend on it; `random` makes generated worker ids differ."""
+    """Where the program runs, as far as defaults depend on it; `random` makes generated worker ids differ.
+
+    `home` is None where nobody knows it: a user need not have one.
+    """
 
     cpus: int
     host: str
     pid: int
     random: str
-    home: Path
+    home: Path | None
 
 
 def resolve(
@@ -74,7 +77,7 @@ def resolve(
     complete(values, has_key=has_key, key_project=key_project)
     if _are_all_queues_meant(values, answers):
         values["queues"] = ()
-    computed = _computed_defaults(environment, machine, values["workers"])
+    computed = _computed_defaults(environment, machine, values)
     fields: dict[str, Any] = {
         each.name: computed.get(each.name) if values[each.name] is None else values[each.name]
         for each in dataclasses.fields(Settings)
@@ -176,21 +179,26 @@ def _are_all_queues_meant(values: Mapping[str, Any], answers: Mapping[str, Answe
     return every.rank < some.rank
 
 
-def _computed_defaults(environment: Mapping[str, str], machine: Machine, workers: int | None) -> dict[str, Any]:
+def _computed_defaults(environment: Mapping[str, str], machine: Machine, values: Mapping[str, Any]) -> dict[str, Any]:
+    workers: int | None = values["workers"]
     return {
         "workers": machine.cpus,
         "threads": max(1, machine.cpus // (workers or machine.cpus)),
         "worker_id": f"{machine.host[:150]}-{machine.pid}-{machine.random}",
-        "state_dir": default_state_dir(environment, machine.home),
+        "state_dir": values["state_dir"] or default_state_dir(environment, machine.home),
     }
 
 
-def default_state_dir(environment: Mapping[str, str], home: Path) -> Path:
-    """Where the state is kept when nobody says where."""
+def default_state_dir(environment: Mapping[str, str], home: Path | None) -> Path:
+    """Where the state is kept when nobody says where; raise `ConfigError` when that is in a home, and there is none."""
     # systemd joins several state directories by ':'; the first is the service's own.
     given = environment.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
     base = environment.get("XDG_STATE_HOME", "")
     # The base directory specification: a relative path is invalid and to be ignored.
-    return (Path(base) if base.startswith("/") else home / ".local" / "state") / "mobius-supervisor"
+    if base.startswith("/"):
+        return Path(base) / "mobius-supervisor"
+    if home is None:
+        raise ConfigError("this user has no home folder, and HOME is not set: give --state-dir")
+    return home / ".local" / "state" / "mobius-supervisor"

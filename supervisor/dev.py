@@ -5,7 +5,6 @@ Without the package that watches files it serves as well, and says what is missi
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from collections.abc import Mapping
@@ -14,10 +13,9 @@ from pathlib import Path
 
 import click
 import structlog
-import uvloop
 
 from supervisor import log, service
-from supervisor.config import Given, Machine, default_state_dir
+from supervisor.config import ConfigError, Given, Machine, default_state_dir
 from supervisor.configuration import TO_WATCH, Configuration, can_watch
 from supervisor.control.place import ENDING, folder, too_long
 from supervisor.devserver.app import DevServerSettings
@@ -41,10 +39,7 @@ _OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
 def main(given: Given, machine: Machine, *, host: str, port: int, database: Path | None) -> ExitCode:
     """Serve until Ctrl-C; raise `ConfigError` when that cannot be done."""
     server = DevServerSettings(host=host, port=port, database=database, heartbeat_interval=HEARTBEAT_INTERVAL)
-    with (
-        tempfile.TemporaryDirectory(prefix="mobius-dev-") as state,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
+    with tempfile.TemporaryDirectory(prefix="mobius-dev-") as state, service.loop_runner() as runner:
         code = runner.run(develop(server, given, machine, Path(state)))
     # Whoever tries things out ends them, too: what was cut then is no failure.
     return ExitCode.DRAINED if code is ExitCode.JOBS_CUT else code
@@ -55,7 +50,7 @@ async def develop(server: DevServerSettings, given: Given, machine: Machine, sta
     async with AsyncExitStack() as stack:
         url = (await opened(server, stack)).url
         environment = own_environment(os.environ)
-        socket = _socket(environment, machine)
+        socket = _socket(environment, machine, state)
         configuration = Configuration({**DEFAULTS, **given, **_local(url, state, socket)}, environment, machine)
         settings = configuration.read()
         mask = Mask([KEY])
@@ -81,9 +76,13 @@ def greeting(url: str) -> str:
     )
 
 
-def _socket(environment: Mapping[str, str], machine: Machine) -> Path:
-    """Where the commands look for it: not below the passing state."""
-    return folder(environment, default_state_dir(environment, machine.home)) / f"dev-{machine.pid}{ENDING}"
+def _socket(environment: Mapping[str, str], machine: Machine, state: Path) -> Path:
+    """Where the commands look for it: not below the passing state, if there is another place."""
+    try:
+        lasting = default_state_dir(environment, machine.home)
+    except ConfigError:
+        lasting = state
+    return folder(environment, lasting) / f"dev-{machine.pid}{ENDING}"
 
 
 def _local(url: str, state: Path, socket: Path) -> dict[str, tuple[str]]:

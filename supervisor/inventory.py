@@ -20,10 +20,10 @@ from supervisor.config import ConfigError
 from supervisor.control.place import is_barred, of_services
 from supervisor.duration import format_duration
 from supervisor.job import Blob, Failed, Succeeded
-from supervisor.printable import escaped
+from supervisor.printable import escaped, shown_name
 from supervisor.size import format_size
 from supervisor.spool import Entry, Found, Shelf, Spool
-from supervisor.spoolfile import Note
+from supervisor.spoolfile import Damaged, Note
 
 LIB = Path("/var/lib")
 """Where `StateDirectory=` of the units makes folders; an operator's shell does not know `$STATE_DIRECTORY`."""
@@ -44,9 +44,10 @@ def list_all(spool: Spool) -> None:
 
 def show(spool: Spool, name: str) -> None:
     """Print whose outcome it is, and how it begins; raise `ConfigError`."""
-    entry = _taken(spool, _chosen(spool, name))
+    found = _chosen(spool, name)
+    entry = _seen(spool, found)
     try:
-        lines = [*_about(entry.note), *_head(entry)]
+        lines = [*_about(entry.note, _state(spool, found)), *_head(entry)]
     finally:
         entry.close()
     click.echo("\n".join(map(escaped, lines)))
@@ -64,7 +65,7 @@ def drop(spool: Spool, name: str, *, is_sure: bool) -> None:
     click.echo(f"dropped {found.path.name}")
 
 
-def state_dir_of(environment: Mapping[str, str], home: Path) -> Path:
+def state_dir_of(environment: Mapping[str, str], home: Path | None) -> Path:
     """The state directory of the supervisor of this host, where nobody says which; raise `ConfigError`.
 
     It is this user's own, or that of the service or one of its instances, if we may look into it.
@@ -109,7 +110,7 @@ def _row(spool: Spool, found: Found) -> tuple[str, ...]:
 
 
 def _told(note: Note) -> tuple[str, ...]:
-    return (escaped(note.fence.job_id), str(note.fence.attempt), escaped(note.action), _status(note))
+    return (shown_name(note.fence.job_id), str(note.fence.attempt), shown_name(note.action), _status(note))
 
 
 def _status(note: Note) -> str:
@@ -137,16 +138,38 @@ def _names(found: Found) -> tuple[str, ...]:
     return (found.path.name, *((found.note.fence.job_id, str(found.note.fence)) if found.note else ()))
 
 
+def _seen(spool: Spool, found: Found) -> Entry:
+    """An outcome to be read, also while it is in other hands."""
+    try:
+        return spool.look(found.path)
+    except FileNotFoundError:
+        raise _gone(found) from None
+    except (Damaged, OSError):
+        raise _damaged(found) from None
+
+
 def _taken(spool: Spool, found: Found) -> Entry:
+    """An outcome for us alone."""
     if found.note is None:
-        raise ConfigError(f"{found.path.name} is damaged: nothing in it can be trusted")
+        raise _damaged(found)
     entry = spool.take(found.path)
-    if entry is None:
-        raise ConfigError(f"{found.path.name} is being sent at this moment, or damaged")
-    return entry
+    if entry is not None:
+        return entry
+    if spool.is_in_hands(found.path):
+        raise ConfigError(f"{found.path.name} is being sent at this moment: try again later")
+    is_set_aside = any(each.path.name == found.path.name for each in spool.find(Shelf.DAMAGED))
+    raise _damaged(found) if is_set_aside else _gone(found)
 
 
-def _about(note: Note) -> list[str]:
+def _damaged(found: Found) -> ConfigError:
+    return ConfigError(f"{found.path.name} is damaged: nothing in it can be trusted")
+
+
+def _gone(found: Found) -> ConfigError:
+    return ConfigError(f"{found.path.name} is there no more: it may have been sent meanwhile")
+
+
+def _about(note: Note, state: str) -> list[str]:
     written = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(note.written_at))
     return [
         f"server   {note.destination.base_url}",
@@ -156,6 +179,7 @@ def _about(note: Note) -> list[str]:
         f"worker   {note.fence.worker_id}",
         f"action   {note.action}",
         f"written  {written}",
+        f"state    {state}",
         f"status   {_status(note)}",
     ]
 

@@ -17,10 +17,14 @@ from urllib.parse import SplitResult, urlsplit
 from supervisor.duration import parse_duration
 from supervisor.size import parse_size
 
+MOST_WORKERS = 1024
+"""Children of one program: more are a slip, and would take the machine's memory before anything could be said."""
+
 PROJECT_HANDLE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNREAD = re.compile(r"[\ud800-\udfff]")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _LEVELS = {"debug": "debug", "info": "info", "warn": "warning", "warning": "warning", "error": "error"}
 _FORMATS = ("auto", "console", "json")
@@ -59,10 +63,12 @@ class Share:
 def _read_workers(text: str) -> int | None:
     if text.lower() == "auto":
         return None
-    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+    if not re.fullmatch(r"-?[0-9]{1,99}", text):
         raise ValueError(f"must be a whole number or 'auto', not {text!r}")
     if int(text) < 1:
         raise ValueError(f"must be at least 1, not {text!r}")
+    if int(text) > MOST_WORKERS:
+        raise ValueError(f"must be at most {MOST_WORKERS:,}, not {text!r}")
     return int(text)
 
 
@@ -76,11 +82,22 @@ def _read_name(text: str) -> str:
     """Read an identifier that goes to the server, to logs and to terminals."""
     if not text.strip():
         raise ValueError("must not be empty")
+    if _UNREAD.search(text):
+        raise ValueError(_unread(text))
     if _UNPRINTABLE.search(text):
         raise ValueError(f"must not contain control characters: {text!r}")
     if len(text) > 200:
         raise ValueError(f"must have at most 200 characters, not {len(text)}")
     return text
+
+
+def _unread(text: str) -> str:
+    """What is wrong with a text in which Python has kept bytes that it could not read (PEP 383)."""
+    try:
+        meant = text.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        return f"must be UTF-8, not {text!r}"
+    return f"must be text that the locale can read, not {meant!r}: set LC_ALL=C.UTF-8"
 
 
 def _read_project(text: str) -> str:
@@ -147,7 +164,14 @@ def _read_share(text: str) -> Share:
     match = re.fullmatch(r"([0-9]{1,2}(?:\.[0-9]+)?)\s*%", text.strip())
     if text.strip().lower() in ("off", "0"):
         return Share()
-    return Share(part=float(match[1]) / 100) if match else Share(size=parse_size(text))
+    if match:
+        return Share(part=float(match[1]) / 100)
+    try:
+        return Share(size=parse_size(text))
+    except ValueError:
+        raise ValueError(
+            f"must be a size such as '512MiB', a part below 100% such as '5%', or 'off', not {text!r}"
+        ) from None
 
 
 def _read_niceness(text: str) -> int:

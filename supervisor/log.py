@@ -23,11 +23,13 @@ from structlog.typing import EventDict, Processor
 
 from supervisor.job import Job
 from supervisor.outlet import Outlet
-from supervisor.printable import escaped
+from supervisor.printable import LONGEST_NAME, escaped, shortened
 from supervisor.redaction import Mask, redact
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_NAMES = frozenset({"job_id", "run_id", "action"})
+"""What a server says at any length it likes."""
 _FIRST = ("ts", "level", "event", "logger")
 _PLAIN_VALUE = re.compile(r"[^\s\"'=\\]+")
 
@@ -154,12 +156,19 @@ def _processors(line_format: str, mask: Mask, *, is_colored: bool) -> list[Proce
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,
         redact(mask),
+        _shorten_names,  # not before: of a key that is cut not all is masked
         *renderers[line_format],
     ]
 
 
 def _add_logger(logger: Any, _method: str, event: EventDict) -> EventDict:
     event.setdefault("logger", logger.name)  # what a handler says goes through the log of its slot
+    return event
+
+
+def _shorten_names(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    for key in _NAMES & event.keys():
+        event[key] = shortened(str(event[key]), LONGEST_NAME)
     return event
 
 

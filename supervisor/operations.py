@@ -154,7 +154,10 @@ class Operations:
         pool = self._plant.pool
         before = pool.size
         pool.resize(before + more)
-        log.info("resized", by=by, children=pool.size, before=before)
+        if pool.size == before:
+            log.info("not resized: one child is the least", by=by)
+        else:
+            log.info("resized", by=by, children=pool.size, before=before)
 
     def dump(self) -> None:
         """Log what all tasks and jobs are doing."""

@@ -43,7 +43,10 @@ class Replay:
         await self._announce()
         while True:
             self._reporter.left_behind.clear()
-            for path in await self.waiting():
+            told = frozenset(self._reporter.told)
+            waiting = await self.waiting()
+            self._reporter.told.difference_update(told.difference(waiting))  # others have sent or dropped these
+            for path in waiting:
                 await self._turn(path)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AGAIN):

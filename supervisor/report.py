@@ -10,18 +10,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from supervisor.backoff import Backoff
 from supervisor.job import Failed, Fence, Outcome
 from supervisor.ledger import Ledger
-from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.server import AuthRevoked, JobServer, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.spool import Entry, Spool
 from supervisor.spoolfile import Destination
 from supervisor.tasks import to_the_end, whole
 
 SUBSTITUTES = ("ResultRejected", "ResultTooLarge")
 """Error types of what is reported in place of an outcome that the server refuses as such."""
+
+CUT_SHORT = "its report ended before there was an answer"
+"""Why an outcome is left of which the server has said nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class Reporter:
         self.spool_after = spool_after
         self.left_behind = asyncio.Event()
         """Set when an outcome is left in the spool; cleared by the replay, which then looks."""
+        self.told: set[Path] = set()
+        """Files of which the log says already that they wait in the spool."""
 
     def report(self, fence: Fence, action: str, outcome: Outcome, log: Any) -> Report:
         """The report of an attempt that has ended."""
@@ -181,6 +187,9 @@ class Report:
     async def _send(self) -> Answer:
         try:
             await self._reporter.server.complete(self._fence, self.outcome)
+        except AuthRevoked as revoked:
+            self._answer = NotYet(str(revoked))
+            raise
         except RateLimited as limited:
             return NotYet(str(limited), limited.retry_after)
         except Unavailable as error:
@@ -227,18 +236,21 @@ class Report:
 
     def _remove(self) -> None:
         if self._entry is not None:
+            self._reporter.told.discard(self._entry.path)
             self._entry.remove()
             self._entry = None
 
     def _leave(self) -> None:
-        reason = self._answer.why if isinstance(self._answer, NotYet) else "no answer yet"
+        reason = self._answer.why if isinstance(self._answer, NotYet) else CUT_SHORT
         if self._entry is None:
             disk = self._reporter.spool.trouble
             self._log.error(
                 "the outcome is lost: neither the server nor the spool could take it", reason=reason, disk=disk
             )
             return
-        self._log.warning("the outcome waits in the spool", reason=reason)
+        if self._entry.path not in self._reporter.told:  # of all the sends that fail only the first is news
+            self._reporter.told.add(self._entry.path)
+            self._log.warning("the outcome waits in the spool", reason=reason)
         self._entry.close()
         self._reporter.left_behind.set()
 

@@ -11,7 +11,7 @@ from supervisor.printable import escaped
 from supervisor.replay import Replay
 from supervisor.report import Accepted, Answer, NotYet, Refused, Reporter
 from supervisor.server import AuthRevoked
-from supervisor.spool import Spool
+from supervisor.spool import Shelf, Spool
 from supervisor.spoolfile import Destination
 
 
@@ -21,7 +21,10 @@ async def replay(spool: Spool, destination: Destination, token: str) -> ExitCode
     code = ExitCode.DRAINED
     async with Client(account, token) as client:
         again = Replay(Reporter(client, spool, destination, 0.0, Ledger()))
-        for path in await again.waiting():
+        waiting = await again.waiting()
+        if not waiting:
+            click.echo(_nothing(spool, destination), err=True)
+        for path in waiting:
             try:
                 answer = await again.send(path)
             except AuthRevoked as revoked:
@@ -31,6 +34,14 @@ async def replay(spool: Spool, destination: Destination, token: str) -> ExitCode
             if isinstance(answer, NotYet):
                 code = ExitCode.INTERNAL_ERROR
     return code
+
+
+def _nothing(spool: Spool, destination: Destination) -> str:
+    """That there is nothing to be sent; and of what is not, for it may be what was looked for."""
+    told = f"nothing waits for the project {destination.project!r} of {destination.base_url}"
+    waiting = [each.note.destination for each in spool.find(Shelf.WAITING) if each.note is not None]
+    others = {f"{other.project!r} of {other.base_url}" for other in waiting}
+    return f"{told}; outcomes wait for {escaped(', '.join(sorted(others)))}" if others else told
 
 
 def _said(answer: Answer | None) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sqlite3
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -44,7 +45,9 @@ async def opened(settings: DevServerSettings, stack: AsyncExitStack) -> DevServe
         return await stack.enter_async_context(DevServer(settings))
     except OSError as error:
         where = authority(settings.host, settings.port)
-        why = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own sentence names the address again
+        # asyncio's own sentence names the address again; the numbers of getaddrinfo(3) are none of errno(3).
+        number = None if isinstance(error, socket.gaierror) else error.errno
+        why = os.strerror(number) if number else error.strerror or str(error)
         raise ConfigError(f"cannot serve on {where}: {why}") from error
     except sqlite3.Error as error:
         raise ConfigError(f"cannot use the database {settings.database}: {error}") from error

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -76,8 +76,20 @@ def main(settings: Settings, source: CredentialSource, mask: Mask, reread: Calla
 
     `mask` learns each key that is read; `reread` returns the settings as they are at a reload, or raises `ConfigError`.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with loop_runner() as runner:
         return runner.run(serve(settings, source, os.environ, mask, reread, is_alone=True))
+
+
+@contextmanager
+def loop_runner() -> Iterator[asyncio.Runner]:
+    """What runs the program's loop."""
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    try:
+        yield runner
+    finally:
+        # It waits for the loop's threads in one more thread, for which there may be no room; so does Python at its end.
+        with suppress(RuntimeError):
+            runner.close()
 
 
 async def serve(

@@ -23,7 +23,7 @@ class Settings:
     workers: int = setting(
         "workers",
         kinds.WORKERS,
-        "How many child processes run jobs, each one at a time.",
+        "How many child processes run jobs, each one at a time; 1,024 at most.",
         default="auto",
         shown_default="auto: the CPUs this process may use",
     )

@@ -29,6 +29,7 @@ from supervisor.limits import Limits
 from supervisor.log import tells
 from supervisor.outcome import Stop
 from supervisor.polling import Polls
+from supervisor.printable import shown_name
 from supervisor.process.child import Child, State
 from supervisor.process.kernel import boottime
 from supervisor.process.messages import HandlerInfo
@@ -93,7 +94,7 @@ class Slot:
         if now > self._claiming.due_at:
             return f"the claim of slot {self.number} does not end"
         if self._attempt is not None and not self._attempt.is_beating(boottime()):
-            return f"the heartbeats of job {self._attempt.job.job_id} are not sent"
+            return f"the heartbeats of job {shown_name(self._attempt.job.job_id)} are not sent"
         return None
 
     def status(self, usages: Mapping[int, Usage]) -> SlotStatus:

@@ -140,6 +140,15 @@ class Spool:
             raise
         return None
 
+    def look(self, path: Path) -> Entry:
+        """The outcome in a file, in whosever hands it is, to be read and closed; raise `Damaged` or `OSError`.
+
+        What is once written is never changed, only removed or replaced.
+        """
+        with _opened(path) as descriptor:
+            note = spoolfile.verify(descriptor)
+            return Entry(path, os.dup(descriptor), note)
+
     def is_in_hands(self, path: Path) -> bool:
         """Whether somebody has taken it; whoever wants it while we look will look again later."""
         try:

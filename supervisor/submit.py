@@ -15,7 +15,9 @@ from urllib.parse import quote
 import aiohttp
 import click
 import msgspec
+from yarl import URL
 
+from supervisor.api.trouble import in_words, redirected
 from supervisor.config import ConfigError
 from supervisor.event_stream import EventDecoder, RunEvent
 from supervisor.exit_code import ExitCode
@@ -25,7 +27,8 @@ from supervisor.version import __version__
 
 _TERMINAL = ("completed", "failed")
 # A keepalive comes about every 15 s; three missing ones mean that the connection is dead.
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=45)
+_LONGEST_SILENCE = 45.0
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_LONGEST_SILENCE)
 _RECONNECT_AFTER = 0.5
 # What a stream says first is how the run stands now, and only then its history: a run that is over is no end yet.
 _SILENCE = 0.3
@@ -116,7 +119,7 @@ class RunClient:
                         # How the run stands may carry the newest number although its history is still to come.
                         since = since if event.type == "run_updated" else max(since, event.seq)
             except (aiohttp.ClientError, Unavailable) as error:
-                _tell(f"connection lost, trying again: {error}")
+                _tell(f"connection lost, trying again: {_why(error, self._target.runs_url)}")
             if is_over:
                 return
             await asyncio.sleep(_RECONNECT_AFTER)
@@ -138,8 +141,7 @@ class RunClient:
                 await self._check(answer)
                 return msgspec.json.decode(await answer.read(), type=dict[str, Any])
         except (aiohttp.ClientError, TimeoutError) as error:
-            message = f"the server at {self._target.base_url} cannot be reached: {error}"
-            raise SubmitError(message, ExitCode.INTERNAL_ERROR) from error
+            raise SubmitError(_why(error, url), ExitCode.INTERNAL_ERROR) from error
         except (Unavailable, msgspec.DecodeError) as error:
             message = f"the server at {self._target.base_url} gives no answer of use: {error}"
             raise SubmitError(message, ExitCode.INTERNAL_ERROR) from error
@@ -153,12 +155,18 @@ class RunClient:
             raise SubmitError(message, ExitCode.USAGE)
         if answer.status == 429 or answer.status >= 500:
             raise Unavailable(f"it answered {answer.status}")
+        if 300 <= answer.status < 400 and "Location" in answer.headers:
+            raise SubmitError(redirected(answer.status, answer.headers["Location"]), ExitCode.INTERNAL_ERROR)
         if answer.status >= 300:
             said = escaped((await answer.text(errors="replace"))[:500])
             raise SubmitError(f"the server refuses the run ({answer.status}): {said}", ExitCode.INTERNAL_ERROR)
 
     def _run_url(self, run_id: str) -> str:
         return f"{self._target.runs_url}/{quote(run_id, safe='')}"
+
+
+def _why(error: Exception, url: str) -> str:
+    return str(error) if isinstance(error, Unavailable) else in_words(error, URL(url), _LONGEST_SILENCE)
 
 
 async def _read(content: aiohttp.StreamReader, patience: float | None) -> bytes:

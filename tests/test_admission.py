@@ -69,7 +69,7 @@ def test_a_share_is_read(text: str, share: Share) -> None:
 
 @pytest.mark.parametrize("text", ["", "much", "100%", "-5%", "5%%"])
 def test_what_is_no_share_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a size"):
+    with pytest.raises(ValueError, match="must be a size such as '512MiB', a part below 100% such as '5%', or 'off'"):
         SHARE.read(text)
 
 

@@ -254,6 +254,15 @@ def test_check_tells_what_is_wrong_by_file_and_line(folder: Path) -> None:
     assert f"{folder / 'broken.py'}:2: " in ended.stderr
 
 
+def test_check_cuts_a_name_that_has_no_end(folder: Path) -> None:
+    (folder / "images.py").write_text("from supervisor import handler\n@handler('x' * 3000)\ndef x(): ...\n")
+
+    lines = check(folder).stdout.splitlines()
+
+    assert lines[1].startswith("x" * 199 + "…  images")
+    assert max(map(len, lines)) < 300
+
+
 def test_check_of_an_empty_folder_is_a_failure(tmp_path: Path) -> None:
     ended = check(tmp_path)
 
@@ -316,6 +325,14 @@ def test_a_port_in_use_is_one_sentence() -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"Error: cannot serve on 127.0.0.1:{port}: ")
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_host_that_has_no_address_is_one_sentence() -> None:
+    result = invoke("server", "--host", "nosuch.invalid", "--port", "8080")
+
+    assert result.exit_code == 2
+    why = "(Name or service not known|Temporary failure in name resolution)"
+    assert re.fullmatch(rf"Error: cannot serve on nosuch\.invalid:8080: {why}\n", result.stderr)
 
 
 def test_a_database_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
@@ -400,6 +417,14 @@ def test_what_is_wrong_with_a_submission_is_said_before_anything_is_sent(argumen
     assert part in result.stderr
 
 
+@pytest.mark.parametrize("action", ["", " ", "resize\udcff", "x" * 201])
+def test_an_action_that_no_server_takes_is_refused_before_anything_is_sent(action: str) -> None:
+    result = invoke("submit", action)
+
+    assert result.exit_code == 2
+    assert "Invalid value for 'ACTION': must " in result.stderr
+
+
 @pytest.mark.parametrize("told", ['{"version": "9.9.9", "state": "dreaming"}', "<html>"])
 def test_a_status_of_another_version_is_one_sentence(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
     monkeypatch.setattr("supervisor.control.caller.call", lambda *_: told.encode())
@@ -418,3 +443,37 @@ def test_a_status_as_json_draws_nothing_on_the_terminal(monkeypatch: pytest.Monk
 
     assert result.stdout == '{"line":"a\\u009b2Jb"}\n'
     assert json.loads(result.stdout) == {"line": "a\x9b2Jb"}
+
+
+# No user of this machine; that it may read all files is for the interpreter, which may be in root's home.
+STRANGER = ("--reuid=54321", "--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+HOMELESS = ["setpriv", *STRANGER, "env", *(f"--unset={name}" for name in ("HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"))]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to be another user one must be root")
+@pytest.mark.parametrize("command", [["spool", "ls"], ["status"]])
+def test_a_user_without_a_home_is_told_to_give_the_state_directory_and_needs_no_more(command: list[str]) -> None:
+    state = ["--state-dir", "/nonexistent/state"]
+    homeless = [*HOMELESS, *COMMAND, *command]
+
+    without = subprocess.run(homeless, capture_output=True, text=True)
+    with_one = subprocess.run([*homeless, *state], capture_output=True, text=True)
+
+    assert (without.returncode, without.stdout) == (2, "")
+    assert without.stderr.endswith("this user has no home folder, and HOME is not set: give --state-dir\n")
+    assert without.stderr.count("\n") == 1
+    assert "/nonexistent/state" in with_one.stderr
+    assert "home" not in with_one.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["version"], ["unit"], ["check"]])
+def test_an_output_that_takes_nothing_is_one_sentence(folder: Path, command: list[str], unbuffered: str) -> None:
+    environment = {**os.environ, "MOBIUS_SUPERVISOR_HANDLERS": str(folder), "PYTHONUNBUFFERED": unbuffered}
+
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([*COMMAND, *command], stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("Error: the output cannot be written: No space left on device\n")
+    assert "Traceback" not in ended.stderr

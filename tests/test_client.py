@@ -183,8 +183,13 @@ async def test_a_key_and_queues_that_are_renewed_are_used_from_the_next_call_on(
 async def test_a_project_that_does_not_exist_ends_the_program() -> None:
     settings = DevServerSettings(projects=frozenset({"other"}))
     async with DevServer(settings) as server, client_of(server.url) as client:
-        with pytest.raises(ClaimRefused, match="there is no project 'acme'"):
+        with pytest.raises(ClaimRefused) as caught:
             await client.claim(["echo"], wait=0)
+
+    assert str(caught.value) == (
+        "the server knows no project 'acme', or is no Mobius server: correct --project or --base-url "
+        "(404 not_found: there is no project 'acme')"
+    )
 
 
 @pytest.mark.parametrize("error", [HangUp, LoseAnswer])
@@ -359,6 +364,23 @@ async def test_a_redirect_is_not_followed_and_the_key_stays_here(call: str, stat
         assert elsewhere.connections == 0
 
 
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://user:{key}@new.example:8443/mobius?token={key}#{key}", "https://new.example:8443/mobius"),
+        ("/login?next={key}", "/login"),
+        ("http://[", "no address"),
+        ("https://new.example/" + "x" * 1000, "https://new.example/" + "x" * 180),
+    ],
+)
+async def test_a_redirect_says_where_to_without_what_may_be_secret(location: str, shown: str) -> None:
+    async with against(answering(302, Location=location.format(key=KEY))) as (client, _):
+        with pytest.raises(Unavailable) as caught:
+            await CALLS["claim"](client)
+
+    assert str(caught.value) == f"302: redirects to {shown}, which is not followed; correct --base-url"
+
+
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 
 
@@ -433,6 +455,28 @@ async def test_a_broken_answer_is_no_answer(call: str, behaviour: Behaviour) -> 
             await CALLS[call](client)
 
     assert str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "told"),
+    [
+        ("hangs up", "{} hung up without an answer"),
+        ("ends in the headers", "{} hung up without an answer"),
+        ("speaks another protocol", "{} does not answer as HTTP wants it: does --base-url name the Mobius server?"),
+        ("sends garbage", "{} does not answer as HTTP wants it: does --base-url name the Mobius server?"),
+        ("sends a header without end", "{} answered with a header that is too large: look at the server, and at any"),
+        ("sends too many headers", "{} answered with a header that is too large: look at the server, and at any"),
+        ("ends in the body", "the answer of {} broke off, or is garbled: look at the server, and at any"),
+        ("sends what is not packed as packed", "the answer of {} broke off, or is garbled"),
+    ],
+)
+async def test_what_is_wrong_with_an_answer_is_one_sentence(behaviour: str, told: str) -> None:
+    async with against(BROKEN[behaviour]) as (client, server):
+        with pytest.raises(Unavailable) as caught:
+            await CALLS["claim"](client)
+
+    assert str(caught.value).startswith(told.format(server.url.removeprefix("http://")))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("call", ["events", "complete"])
@@ -616,8 +660,8 @@ async def test_a_job_without_parameters_may_come_beside_something_big(big: objec
 @pytest.mark.parametrize(
     ("behaviour", "told"),
     [
-        (saying(OK + b"Content-Length: 3000000\r\n\r\n" + big_claim(2_000_000)), "payload is not completed"),
-        (saying(CHUNKED + b"300000\r\n" + big_claim(2_000_000)), "payload is not completed"),
+        (saying(OK + b"Content-Length: 3000000\r\n\r\n" + big_claim(2_000_000)), "broke off, or is garbled"),
+        (saying(CHUNKED + b"300000\r\n" + big_claim(2_000_000)), "broke off, or is garbled"),
         (saying(OK + b"\r\n" + big_claim(2_000_000)[:-1]), "makes no sense"),
         (saying(OK + b"Content-Length: 300000000\r\n\r\n" + big_claim(2_000_000)), "longer than 268435456 bytes"),
         (answering(200, big_claim(10, **{f"field {n}": n for n in range(100_000)})), "too much"),

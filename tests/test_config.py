@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,8 @@ def test_a_variable_that_is_set_but_empty_counts_as_absent() -> None:
     [
         ({"workers": "0"}, "--workers: must be at least 1, not '0'"),
         ({"workers": "-3"}, "at least 1"),
+        ({"workers": "1025"}, "--workers: must be at most 1,024, not '1025'"),
+        ({"workers": "99999999999"}, "must be at most 1,024"),
         ({"workers": "many"}, "a whole number or 'auto', not 'many'"),
         ({"base_url": "api.example.com"}, "--base-url: must be a URL"),
         ({"base_url": "ftp://api.example.com"}, "must be a URL"),
@@ -125,11 +128,19 @@ def test_a_variable_that_is_set_but_empty_counts_as_absent() -> None:
         ({"worker_id": "  "}, "must not be empty"),
         ({"worker_id": "a\nb"}, "control characters"),
         ({"worker_id": "a\x1b[31m"}, "control characters"),
+        ({"worker_id": "w\udcc3\udcb6rker"}, "must be text that the locale can read, not 'wörker': set LC_ALL=C.UTF-8"),
+        ({"worker_id": "a\udcff"}, "must be UTF-8, not 'a\\udcff'"),
+        ({"worker_id": "a\ud800"}, "must be UTF-8, not 'a\\ud800'"),
         ({"worker_id": "a" * 201}, "at most 200 characters, not 201"),
         ({"queue": ","}, "--queue: must not be empty"),
         ({"queue": "a\tb"}, "control characters"),
         ({"cancel_grace": "-1s"}, "--cancel-grace: '-1s' is not a duration"),
         ({"drain_timeout": "soon"}, "--drain-timeout: 'soon' is not a duration"),
+        (
+            {"min_free_memory": "150%"},
+            "--min-free-memory: must be a size such as '512MiB', a part below 100% such as '5%'",
+        ),
+        ({"min_free_memory": "much"}, "or 'off', not 'much'"),
         ({"wait_seconds": "-1"}, "--wait-seconds: '-1' is not a duration"),
         ({"lease_ttl": "0"}, "--lease-ttl: must be longer than nothing"),
         ({"max_heartbeat_interval": "0s"}, "--max-heartbeat-interval: must be longer than nothing"),
@@ -148,6 +159,7 @@ def test_a_wrong_value_is_one_sentence_with_the_name_of_the_setting(given: dict[
 
 def test_a_wrong_value_from_the_environment_names_the_variable() -> None:
     assert complaint({"MOBIUS_QUEUES": ","}).startswith("MOBIUS_QUEUES: ")
+    assert complaint({"MOBIUS_SUPERVISOR_WORKERS": "99999999"}).startswith("MOBIUS_SUPERVISOR_WORKERS: must be at most")
 
 
 def test_all_that_is_missing_is_said_at_once() -> None:
@@ -247,3 +259,16 @@ def test_whatever_is_given_makes_settings_or_one_sentence(given: dict[str, Any])
         assert 0 <= found.wait_seconds <= 30
     else:
         assert found
+
+
+def test_a_home_is_needed_only_where_nothing_else_says_where_the_state_is() -> None:
+    homeless = dataclasses.replace(MACHINE, home=None)
+
+    found = [
+        resolve(given, NEEDED | environment, homeless, has_key=True, key_project=None).state_dir
+        for given, environment in (({"state_dir": ("/a",)}, {}), ({}, {"XDG_STATE_HOME": "/b"}))
+    ]
+
+    assert found == [Path("/a"), Path("/b/mobius-supervisor")]
+    with pytest.raises(ConfigError, match="give --state-dir"):
+        resolve({}, NEEDED, homeless, has_key=True, key_project=None)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import dedent
 
 import msgspec
@@ -18,6 +19,7 @@ from pathlib import Path
 import msgspec
 from supervisor.process.importing import import_handlers
 
+{before}
 announced = []
 imported = import_handlers([Path(folder) for folder in sys.argv[1:]], announced.append)
 {after}
@@ -25,10 +27,10 @@ sys.stdout.buffer.write(msgspec.json.encode(imported))
 """
 
 
-def import_in_a_process(*folders, after=""):
-    """Return what `import_handlers` says in a new interpreter, which then executes `after`."""
+def import_in_a_process(*folders, before="", after=""):
+    """Return what `import_handlers` says in a new interpreter, which executes `before` and `after`."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(after=after), *map(str, folders)],
+        [sys.executable, "-c", PROGRAM.format(before=before, after=after), *map(str, folders)],
         check=False,
         capture_output=True,
         cwd=ROOT,
@@ -314,7 +316,29 @@ def test_a_missing_folder_is_told_and_the_others_serve(tmp_path):
     assert actions(imported) == ["a"]
     [problem] = imported.problems
     assert (problem.module, problem.file) == ("", str(tmp_path / "gone"))
-    assert problem.message == f"the handlers folder {tmp_path / 'gone'} does not exist or cannot be read"
+    assert problem.told == f"the handlers folder {tmp_path / 'gone'} does not exist"
+
+
+def test_a_folder_that_is_none_is_told(tmp_path):
+    (tmp_path / "file").touch()
+
+    told = [problem.told for problem in import_in_a_process(tmp_path / "file", tmp_path / "file" / "below").problems]
+
+    assert told == [
+        f"the handlers folder {tmp_path / 'file'} is no folder",
+        f"the handlers folder {tmp_path / 'file' / 'below'} cannot be read: Not a directory",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root becomes somebody who may not read all there is")
+@pytest.mark.parametrize("mode", [0o700, 0o711, 0o744])
+def test_a_folder_that_is_not_ours_to_read_is_told(mode):
+    with TemporaryDirectory() as path:
+        Path(path).chmod(mode)
+
+        [problem] = import_in_a_process(path, before="import os; os.setuid(65534)").problems
+
+    assert problem.told == f"the handlers folder {path} cannot be read: Permission denied"
 
 
 def test_each_module_is_announced_before_it_is_imported(tmp_path):
@@ -357,7 +381,10 @@ def test_keyboard_interrupt_is_the_operators_not_the_modules(tmp_path):
     write(tmp_path, words="raise KeyboardInterrupt")
 
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(after=""), str(tmp_path)], check=False, capture_output=True, cwd=ROOT
+        [sys.executable, "-c", PROGRAM.format(before="", after=""), str(tmp_path)],
+        check=False,
+        capture_output=True,
+        cwd=ROOT,
     )
 
     assert done.returncode != 0

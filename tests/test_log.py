@@ -213,3 +213,13 @@ def test_logging_goes_on_when_its_stream_is_gone(device: str) -> None:
         target.close()
 
     assert (ended.returncode, ended.stdout) == (0, "alive\n")
+
+
+def test_the_names_that_a_server_gives_are_cut() -> None:
+    logs = Log(secrets=("mbx_secret",))
+    endless = "x" * 195 + "mbx_secret" + "x" * 100_000
+
+    logs.logger.bind(job_id=endless, run_id=endless, action=endless, pid=7).info("running")
+
+    [line] = logs.lines
+    assert line["job_id"] == line["run_id"] == line["action"] == "x" * 195 + "***x…"

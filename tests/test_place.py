@@ -114,8 +114,11 @@ def test_of_several_one_is_to_be_named(short: Path) -> None:
         ):
             find(environment, short, None)
         assert find(environment, short, "two") == short / "two.sock"
-        with pytest.raises(NotRunning, match="no supervisor with the worker id 'three' runs here"):
+        with pytest.raises(NotRunning) as caught:
             find(environment, short, "three")
+    told = str(caught.value)
+    assert told.startswith(f"no supervisor with the worker id 'three' runs here: in {short}, ")
+    assert told.endswith(f" there is only {short}/one.sock, {short}/two.sock")
 
 
 def test_where_nobody_listens_is_told(short: Path) -> None:
@@ -171,8 +174,9 @@ def test_what_is_not_ours_does_not_stand_in_the_way_of_what_is(short: Path) -> N
 
         assert found("one") == found("") == str(ours / "one.sock")
         assert found("two") == (
-            f"NotRunning no supervisor with the worker id 'two' runs here: nobody listens in "
-            f"{services / place.NAME} (which you may not read), {ours}, {services} (which you may not read)"
+            f"NotRunning no supervisor with the worker id 'two' runs here: in "
+            f"{services / place.NAME} (which you may not read), {ours}, {services} (which you may not read) "
+            f"there is only {ours / 'one.sock'}"
         )
         (ours / "one.sock").unlink()
         services.chmod(0o755)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from supervisor.cli import main
@@ -81,6 +82,13 @@ def test_every_option_of_every_command_is_named() -> None:
 
 def test_the_table_of_exit_codes_is_that_of_the_program() -> None:
     assert {int(code) for code in rows("### Exit codes")} == set(ExitCode)
+
+
+def test_the_exit_codes_in_the_help_are_those_of_the_table() -> None:
+    shown = " ".join(CliRunner().invoke(main, ["run", "--help"]).output.split())
+
+    for code, row in rows("### Exit codes").items():
+        assert f"{code} {row[1].partition(';')[0]}" in shown
 
 
 def test_the_table_of_commands_is_that_of_the_program() -> None:

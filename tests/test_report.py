@@ -15,7 +15,7 @@ import structlog.testing
 from supervisor.job import Blob, Failed, Fence, Outcome, Succeeded
 from supervisor.ledger import Ledger
 from supervisor.replay import GIVE_UP_AFTER, Replay
-from supervisor.report import Accepted, Answer, NotYet, Refused, Report, Reporter
+from supervisor.report import CUT_SHORT, Accepted, Answer, NotYet, Refused, Report, Reporter
 from supervisor.server import AuthRevoked, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.spool import Shelf, Spool
 from supervisor.spoolfile import Destination
@@ -231,6 +231,29 @@ async def test_a_report_that_is_cut_short_leaves_the_outcome_on_disk(world: Worl
     assert world.on_disk() == ["completed"]
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"), [(AWAY, "503"), (REVOKED, "401"), (None, "its report ended before there was an answer")]
+)
+async def test_that_an_outcome_waits_is_told_once_with_its_reason(
+    world: World, said: Exception | None, reason: str
+) -> None:
+    world.answers(*([] if said is None else [said]), AWAY, AWAY)
+
+    with structlog.testing.capture_logs() as lines:
+        report = world.report()
+        if said is not None:
+            with suppress(AuthRevoked):
+                await report.send()
+        await report.end()
+        (path,) = await world.replay.waiting()
+        for _ in range(3):
+            await world.replay.send(path)
+
+    told = [line for line in lines if line["event"] == "the outcome waits in the spool"]
+    assert [line["reason"] for line in told] == [reason]
+    assert world.reporter.told == set()
+
+
 async def test_what_is_not_ours_any_more_is_not_left_on_disk(world: World) -> None:
     report = world.report()
     await report.keep()
@@ -288,7 +311,7 @@ async def test_an_outcome_that_nobody_could_take_is_one_clear_line(
         await world.report().end()
 
     assert [line["log_level"] for line in lines] == ["warning", "error"]
-    assert (lines[1]["reason"], lines[1]["disk"]) == ("no answer yet", "No space left on device")
+    assert (lines[1]["reason"], lines[1]["disk"]) == (CUT_SHORT, "No space left on device")
     assert not world.reporter.left_behind.is_set()
 
 

@@ -51,6 +51,7 @@ def test_queues_that_are_named_nearer_to_the_user_win_over_all_queues_in_the_fil
         ("drain_timeout = 3", "settings.toml: there is no setting 'drain_timeout'; is it 'drain-timeout'?"),
         ("config = 'other.toml'", "settings.toml: there is no setting 'config'"),
         ("workers = 0", "settings.toml: workers: must be at least 1, not '0'"),
+        ("workers = 99999999", "settings.toml: workers: must be at most 1,024, not '99999999'"),
         ("workers = [1]", "settings.toml: workers: must be a text, a number, true or false"),
         ("queue = []", "settings.toml: queue: must be a text or a list of texts"),
         ("[workers]\nn = 1", "settings.toml: workers: must be"),

@@ -69,6 +69,15 @@ def test_it_is_printed_with_the_paths_of_this_installation(tmp_path: Path) -> No
     assert f"the service will not see {tmp_path}" in warnings
 
 
+@pytest.mark.parametrize("folder", ["/nonexistent", "/"])
+def test_a_folder_without_handlers_is_warned_of(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "handlers").mkdir()
+    warning = f"Warning: there is no folder {Path(folder) / 'handlers'}: name its place by --directory\n"
+
+    assert warning in printed("--directory", folder)[1]
+    assert "there is no folder" not in printed("--directory", str(tmp_path))[1]
+
+
 def test_template_and_drop_in_are_printed_alone() -> None:
     assert printed("--delegate") == (unit.delegation(), "")
     assert "LoadCredential=mobius-api-key:/etc/mobius-supervisor/%i/api-key\n" in printed("--template")[0]

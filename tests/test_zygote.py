@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -197,7 +198,18 @@ async def test_a_process_that_cannot_be_started_is_a_failure_like_others() -> No
     too_long_for_the_kernel = nursery(PASSED="x" * 200_000)
 
     assert await failure(too_long_for_the_kernel) == (
-        "the process that imports the handlers could not be started: Argument list too long"
+        f"the process that imports the handlers could not be started: {sys.executable}: Argument list too long"
+    )
+
+
+async def test_an_interpreter_that_may_not_be_executed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "python").touch()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+    assert await failure(nursery()) == (
+        f"the process that imports the handlers could not be started: {tmp_path}/python: Permission denied"
     )
 
 

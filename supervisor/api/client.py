@@ -26,7 +26,7 @@ from supervisor.alarms import Alarms
 from supervisor.api import schema
 from supervisor.api.resolver import Resolver
 from supervisor.api.spill import Spill
-from supervisor.api.trouble import in_words
+from supervisor.api.trouble import in_words, redirected
 from supervisor.interruptible import Interruptible
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.process.reserve import Reserve
@@ -135,7 +135,12 @@ class Client:
             answer = await self._send(self._claims, "POST", self._claim_url, body, wait + CLAIM_MARGIN, read=spill.read)
             if answer.status == 204:
                 return None
-            if answer.status in (404, 409):
+            if answer.status == 404:
+                raise ClaimRefused(
+                    f"the server knows no project {account.project!r}, or is no Mobius server: correct --project or "
+                    f"--base-url ({_say(answer)})"
+                )
+            if answer.status == 409:
                 raise ClaimRefused(_say(answer))
             _raise_for(answer)
             return schema.claimed_job(answer.body, None if spill.is_empty else spill.take)
@@ -308,7 +313,9 @@ def _error_of(answer: _Answer) -> ServerError:
             return Unavailable(_say(answer))
         case status if 400 <= status < 500:
             return Rejected(_say(answer), status=status)
-        case _:  # 5xx; and redirects, which are not followed: the key would travel to another host
+        case status if 300 <= status < 400 and "Location" in answer.headers:
+            return Unavailable(redirected(status, answer.headers["Location"]))
+        case _:  # 5xx mostly
             return Unavailable(_say(answer))
 
 

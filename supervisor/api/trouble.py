@@ -1,10 +1,11 @@
-"""Why a call got no answer, in one sentence that says where to look.  Pure: from aiohttp's errors to text."""
+"""Why a call got no answer of use, in one sentence that says where to look.  Pure: from aiohttp's errors to text."""
 
 from __future__ import annotations
 
 import os
 import re
 import ssl
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 from yarl import URL
@@ -14,6 +15,12 @@ _OPENSSL = re.compile(r"\[[A-Z: _]*\] | \(_ssl\.c:\d+\)")
 
 _UNKNOWN_ISSUERS = (18, 19, 20, 21)
 """Codes of OpenSSL (X509_STORE_CTX_get_error(3)) for a certificate that may be right, but comes from nobody we know."""
+
+_TOO_MUCH = ("Got more than", "Too many headers")
+"""How aiohttp begins to tell of a header that it does not read to its end."""
+
+LONGEST_PLACE = 200
+"""Characters of an address that a server names."""
 
 
 def in_words(error: Exception, url: URL, seconds: float) -> str:
@@ -36,7 +43,36 @@ def in_words(error: Exception, url: URL, seconds: float) -> str:
         case TimeoutError():
             return f"no answer within {seconds:g} s"
         case _:
-            return str(error) or type(error).__name__
+            return _of_no_use(error, url)
+
+
+def _of_no_use(error: Exception, url: URL) -> str:
+    """There is a server, and what it said was no answer."""
+    match error:
+        case aiohttp.ServerDisconnectedError():
+            return f"{url.authority} hung up without an answer"
+        case aiohttp.ClientResponseError() if error.message.startswith(_TOO_MUCH):
+            return f"{url.authority} answered with a header that is too large: look at the server, and at any proxy"
+        case aiohttp.ClientResponseError():  # its status, 400, is aiohttp's own
+            return f"{url.authority} does not answer as HTTP wants it: does --base-url name the Mobius server?"
+        case aiohttp.ClientPayloadError():
+            return f"the answer of {url.authority} broke off, or is garbled: look at the server, and at any proxy"
+        case _:
+            return f"no answer of use from {url.authority}: {error or type(error).__name__}"
+
+
+def redirected(status: int, location: str) -> str:
+    """What to do when a call is answered by a redirect; it is not followed: the key would travel to another host."""
+    return f"{status}: redirects to {_place(location)}, which is not followed; correct --base-url"
+
+
+def _place(location: str) -> str:
+    """An address without what may be secret: a user, a password, a query."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return "no address"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))[:LONGEST_PLACE]
 
 
 def _reason(error: OSError) -> str:

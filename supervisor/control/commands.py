@@ -12,7 +12,7 @@ from urllib.parse import quote
 import click
 
 from supervisor import config, kinds
-from supervisor.asking import asked, fail, reads, values_of
+from supervisor.asking import asked, fail, home, reads, values_of
 from supervisor.config import ConfigError
 from supervisor.exit_code import ExitCode
 from supervisor.printable import escaped
@@ -41,7 +41,7 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
             click.echo(escaped(call(path, "GET", "/status.json").decode()))  # it is JSON still
             return
 
-        def look() -> str:
+        def look(room: os.terminal_size | None = None) -> str:
             import msgspec
 
             from supervisor.control.caller import Denied
@@ -49,7 +49,7 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
             from supervisor.status import Status
 
             try:
-                return table_of(msgspec.json.decode(call(path, "GET", "/status.json"), type=Status))
+                return table_of(msgspec.json.decode(call(path, "GET", "/status.json"), type=Status), room)
             except msgspec.DecodeError as error:
                 raise Denied(
                     f"the supervisor at {path} is of another version than this command, {__version__}: what it says is "
@@ -136,7 +136,7 @@ def _socket(answers: dict[str, Any]) -> Path:
     if given["socket"] is not None:
         path: Path = given["socket"]
         return path
-    state_dir = given["state_dir"] or config.default_state_dir(os.environ, Path("~").expanduser())
+    state_dir = given["state_dir"] or config.default_state_dir(os.environ, home())
     return find(os.environ, state_dir, given["worker_id"])
 
 
@@ -152,7 +152,7 @@ def _one_sentence() -> Iterator[None]:
         fail(str(error), ExitCode.INTERNAL_ERROR)
 
 
-def _watch(look: Callable[[], str]) -> None:
+def _watch(look: Callable[[os.terminal_size], str]) -> None:
     try:
         from supervisor.control.watching import watch
     except ImportError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from pathlib import Path
 
 import structlog
 
@@ -16,14 +15,12 @@ from supervisor.control.listener import tcp_socket, unix_socket
 from supervisor.control.place import folder, socket_path
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
+from supervisor.control.token import read_token
 from supervisor.ledger import Ledger
 from supervisor.settings import Settings
 from supervisor.steering import Steering
 
 log = structlog.get_logger("control")
-
-SHORTEST_TOKEN = 16
-"""Characters; what is shorter can be guessed."""
 
 
 @asynccontextmanager
@@ -60,19 +57,8 @@ async def controlled(
             if settings.listen is not None:
                 host, port = settings.listen
                 listening = tcp_socket(host, port)
-                door = TcpDoor(host, _token(settings.listen_token_file))
+                file = settings.listen_token_file
+                door = TcpDoor(host, None if file is None else read_token(file))
                 await receptions.enter_async_context(receiving(listening, site(door)))
                 log.info("listening", page=f"http://{authority(*listening.getsockname()[:2])}/")
             yield
-
-
-def _token(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--listen-token-file: {path} cannot be read: {error}") from error
-    if len(token) < SHORTEST_TOKEN:
-        raise ConfigError(f"--listen-token-file: {path} must hold a token of at least {SHORTEST_TOKEN} characters")
-    return token

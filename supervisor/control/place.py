@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from supervisor.config import ConfigError
@@ -51,14 +51,9 @@ def too_long(path: Path) -> str | None:
 def find(environment: Mapping[str, str], state_dir: Path, worker_id: str | None) -> Path:
     """The socket of the one program that runs here, or of the one with this id; raise `ConfigError`."""
     folders = [*_folders(environment, state_dir), *of_services(RUN)]
-    if worker_id is not None:
-        candidates: Iterable[Path] = (socket_path(each, worker_id) for each in folders)
-    else:
-        candidates = (path for each in folders for path in _sockets_in(each))
-    found = _answered(candidates)
+    found = _all_in(folders) if worker_id is None else _answered(socket_path(each, worker_id) for each in folders)
     if not found:
-        who = "no supervisor" if worker_id is None else f"no supervisor with the worker id {worker_id!r}"
-        raise NotRunning(f"{who} runs here: nobody listens in {_listed(folders)}")
+        raise NotRunning(_nobody(folders, worker_id))
     if len(found) > 1:
         raise ConfigError(f"several supervisors run here, name one by --worker-id or --socket: {_listed(found)}")
     return found[0]
@@ -97,6 +92,20 @@ def _answered(paths: Iterable[Path]) -> list[Path]:
             if os.access(path, os.F_OK):  # in a folder that is not ours, either, there may be nothing
                 others.append(path)
     return ours or others
+
+
+def _all_in(folders: Iterable[Path]) -> list[Path]:
+    return _answered(path for each in folders for path in _sockets_in(each))
+
+
+def _nobody(folders: Sequence[Path], worker_id: str | None) -> str:
+    """That nobody listens; to whom asks for one worker, which others do."""
+    if worker_id is None:
+        return f"no supervisor runs here: nobody listens in {_listed(folders)}"
+    who = f"no supervisor with the worker id {worker_id!r} runs here"
+    if others := _all_in(folders):
+        return f"{who}: in {_listed(folders)} there is only {_listed(others)}"
+    return f"{who}: nobody listens in {_listed(folders)}"
 
 
 def _listens_to_us(path: Path) -> bool:

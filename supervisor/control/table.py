@@ -2,61 +2,122 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
+from os import terminal_size
 
 import msgspec
 
-from supervisor.columns import aligned
+from supervisor.columns import Narrowing, aligned, fitted
 from supervisor.duration import format_duration
-from supervisor.printable import escaped
+from supervisor.printable import escaped, shortened, shown_name
 from supervisor.size import format_size
-from supervisor.status import JobStatus, Recent, SlotStatus, SpoolStatus, Status
+from supervisor.status import ClaimStatus, JobStatus, Recent, SlotStatus, SpoolStatus, Status
 
 WIDEST = 60
 """Characters of a text that others wrote."""
 SHOWN = 10
 """Jobs that have ended."""
+MOST_LINES = 3
+"""Lines of what is wrong, each, where there is not all the room."""
 
 _SLOTS = ("SLOT", "PID", "STATE", "JOBS", "JOB", "HANDLER", "TIME", "PROGRESS", "CPU", "MEMORY", "LEASE", "LAST LINE")
 _RECENT = ("ENDED", "JOB", "HANDLER", "OUTCOME", "TOOK", "MESSAGE")
 
+# What is missed least goes first; what a job is and how long it takes stays.
+_NARROWER_SLOTS: Narrowing = (
+    *(("LAST LINE", 24), ("JOBS", 0), ("PID", 0), ("CPU", 0), ("PROGRESS", 24), ("MEMORY", 0), ("LAST LINE", 0)),
+    *(("PROGRESS", 12), ("HANDLER", 16), ("STATE", 0), ("JOB", 0), ("SLOT", 0), ("HANDLER", 10), ("PROGRESS", 9)),
+    *(("LEASE", 0), ("PROGRESS", 0)),
+)
+_NARROWER_RECENT: Narrowing = (
+    *(("MESSAGE", 30), ("TOOK", 0), ("HANDLER", 16), ("JOB", 0), ("MESSAGE", 10), ("HANDLER", 10), ("MESSAGE", 0)),
+    ("ENDED", 0),
+)
+_INDENT = " " * 10
 
-def table_of(status: Status) -> str:
-    """All of it, ending with a newline."""
-    return "".join(f"{line}\n" for line in _lines(status))
+
+def table_of(status: Status, room: terminal_size | None = None) -> str:
+    """All of it, ending with a newline; or what is most important of it, where there is only so much `room`."""
+    lines = _all(status) if room is None else _in(room, status)
+    return "".join(f"{line}\n" for line in lines)
 
 
-def _lines(status: Status) -> Iterator[str]:
-    yield f"{escaped(status.worker_id)}  {status.state}  since {_ago(status.now - status.started_at)}"
-    yield f"{escaped(status.base_url)}  project {status.project}  version {status.version}  pid {status.pid}"
+def _all(status: Status) -> Iterator[str]:
+    yield from _head(status)
+    yield ""
+    yield from _outlook(status)
+    yield _handlers(status)
     yield ""
     yield aligned([_SLOTS, *map(_slot, status.slots)])
     if status.recent:
         yield ""
         yield aligned([_RECENT, *(_recent(status, ended) for ended in status.recent[:SHOWN])])
-    yield ""
-    yield from _rest(status)
 
 
-def _rest(status: Status) -> Iterator[str]:
-    claims, code = status.claims, status.code
-    answer = "no answer yet" if claims.last_answer_age is None else f"last answer {_ago(claims.last_answer_age)} ago"
-    job = "" if claims.last_job_age is None else f", last job {_ago(claims.last_job_age)} ago"
-    yield f"claims    {claims.open_polls} open, {answer}{job}{_because(claims.reason)}"
-    actions = ", ".join(map(escaped, code.actions)) or "none"
-    yield f"handlers  {actions} (generation {code.generation}, {_ago(status.now - code.loaded_at)} old)"
-    for problem in code.problems:
-        yield f"          not served: {escaped(problem)}"
-    if code.error is not None:
-        yield f"reload    failed: {escaped(code.error)}"
+def _in(room: terminal_size, status: Status) -> list[str]:
+    """What is wrong comes first, and whole if that can be: whoever looks on must not miss it."""
+    lines = [shortened(line, room.columns) for line in _head(status)]
+    lines += [part for line in _outlook(status) for part in _folded(line, room.columns)]
+    lines += [shortened(_handlers(status), room.columns)]
+    lines += ["", *_slots_in(status, room.columns, room.lines - len(lines) - 1)]
+    if status.recent and room.lines - len(lines) > 2:
+        recent = [_RECENT, *(_recent(status, ended) for ended in status.recent[:SHOWN])]
+        lines += ["", *fitted(recent, room.columns, _NARROWER_RECENT).split("\n")]
+    return lines[: room.lines]
+
+
+def _slots_in(status: Status, width: int, height: int) -> list[str]:
+    """The slots, those with a job first if there is no room for all."""
+    slots = list(status.slots)
+    hidden = max(0, len(slots) + 1 - height)
+    if hidden:
+        slots = sorted(slots, key=lambda slot: slot.job is None)[: max(0, height - 2)]
+    lines = fitted([_SLOTS, *map(_slot, slots)], width, _NARROWER_SLOTS).split("\n")
+    return [*lines, f"and {len(status.slots) - len(slots)} more"] if hidden else lines
+
+
+def _folded(line: str, width: int) -> list[str]:
+    width = max(width, 2 * len(_INDENT))  # in less nothing can be read anyhow
+    return textwrap.wrap(line, width, subsequent_indent=_INDENT, max_lines=MOST_LINES, placeholder="…")
+
+
+def _head(status: Status) -> Iterator[str]:
+    yield f"{escaped(status.worker_id)}  {status.state}  since {_ago(status.now - status.started_at)}"
+    yield f"{escaped(status.base_url)}  project {status.project}  version {status.version}  pid {status.pid}"
+
+
+def _outlook(status: Status) -> Iterator[str]:
+    """Whether jobs are asked for, and what is wrong."""
+    code = status.code
     if status.standstill is not None:
         yield f"stuck     {escaped(status.standstill)}"
     if status.spool.trouble is not None:
         yield f"disk      outcomes wait in memory only, until their lease is over: {escaped(status.spool.trouble)}"
+    yield f"claims    {_claims(status.claims)}"
+    if code.outage is not None:
+        yield f"children  none can be born: {escaped(code.outage)}"
+    if code.error is not None:
+        yield f"reload    failed: {escaped(code.error)}"
+    for problem in code.problems:
+        yield f"handlers  not served: {escaped(problem)}"
+    if status.quarantined:
+        yield f"refused   {', '.join(map(shown_name, status.quarantined))}"
     if status.spool.items:
         yield f"spool     {_spool(status.spool)}"
-    if status.quarantined:
-        yield f"refused   {', '.join(map(escaped, status.quarantined))}"
+
+
+def _handlers(status: Status) -> str:
+    code = status.code
+    actions = ", ".join(map(shown_name, code.actions)) or "none"
+    return f"handlers  {actions} (generation {code.generation}, {_ago(status.now - code.loaded_at)} old)"
+
+
+def _claims(claims: ClaimStatus) -> str:
+    because = "" if claims.reason is None else f": {escaped(claims.reason)}"
+    answer = "no answer yet" if claims.last_answer_age is None else f"last answer {_ago(claims.last_answer_age)} ago"
+    job = "" if claims.last_job_age is None else f", last job {_ago(claims.last_job_age)} ago"
+    return f"{claims.open_polls} open{because}{',' if claims.reason is None else ';'} {answer}{job}"
 
 
 def _slot(slot: SlotStatus) -> Sequence[str]:
@@ -66,8 +127,8 @@ def _slot(slot: SlotStatus) -> Sequence[str]:
         return (*here, "-", "-", "-", "-", "-", _size(slot.memory), "-", "-")
     return (
         *here,
-        f"{escaped(job.job_id)}#{job.attempt}",
-        escaped(job.action),
+        f"{shown_name(job.job_id)}#{job.attempt}",
+        shown_name(job.action),
         f"{_length(job.elapsed)} of {_length(job.timeout)}" if job.timeout is not None else _length(job.elapsed),
         _progress(job),
         "-" if job.cpu_seconds is None else f"{job.cpu_seconds:.1f} s",
@@ -80,8 +141,8 @@ def _slot(slot: SlotStatus) -> Sequence[str]:
 def _recent(status: Status, ended: Recent) -> Sequence[str]:
     return (
         f"{_ago(status.now - ended.ended_at)} ago",
-        f"{escaped(ended.job_id)}#{ended.attempt}",
-        escaped(ended.action),
+        f"{shown_name(ended.job_id)}#{ended.attempt}",
+        shown_name(ended.action),
         ended.outcome,
         _length(ended.seconds),
         _cut(ended.message or ""),
@@ -109,10 +170,6 @@ def _spool(spool: SpoolStatus) -> str:
     return f"{spool.items} outcomes wait for the server, {format_size(spool.bytes)}{oldest}"
 
 
-def _because(reason: str | None) -> str:
-    return "" if reason is None else f": {escaped(reason)}"
-
-
 def _length(seconds: float) -> str:
     return f"{seconds:.1f}s" if seconds < 60 else format_duration(round(seconds))
 
@@ -130,5 +187,4 @@ def _or_dash(value: int | None) -> str:
 
 
 def _cut(text: str) -> str:
-    shown = escaped(text)
-    return shown if len(shown) <= WIDEST else shown[: WIDEST - 1] + "…"
+    return shortened(escaped(text), WIDEST)

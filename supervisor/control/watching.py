@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from os import terminal_size
 
+from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
@@ -13,12 +15,14 @@ INTERVAL = 1.0
 """Seconds between two looks."""
 
 
-def watch(look: Callable[[], str]) -> None:
-    """Show what `look` returns until Ctrl-C; what it raises ends this too."""
-    with suppress(KeyboardInterrupt), Live(_shown(look()), auto_refresh=False, screen=True) as live:
+def watch(look: Callable[[terminal_size], str]) -> None:
+    """Show what `look` returns for the room that there is, until Ctrl-C; what it raises ends this too."""
+    console = Console()
+    shown = _shown(look(terminal_size(console.size)))  # before the screen is cleared: it may fail
+    with suppress(KeyboardInterrupt), Live(shown, console=console, auto_refresh=False, screen=True) as live:
         while True:
             time.sleep(INTERVAL)
-            live.update(_shown(look()), refresh=True)
+            live.update(_shown(look(terminal_size(console.size))), refresh=True)
 
 
 def _shown(text: str) -> Text:

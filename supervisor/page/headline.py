@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from supervisor.page.figures import Mood, counted, length
-from supervisor.page.markup import Markup, element, joined, lines, shortened
+from supervisor.page.markup import Markup, element, joined, lines
+from supervisor.printable import shortened
 from supervisor.size import format_size
 from supervisor.status import ClaimStatus, CodeStatus, ServiceState, SpoolStatus, Status
 

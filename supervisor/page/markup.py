@@ -33,10 +33,5 @@ def lines(text: str) -> Markup:
     return Markup("\n".join(map(_safe, text.splitlines())))
 
 
-def shortened(text: str, limit: int) -> str:
-    """The first `limit` characters: what a job says may be 64 KiB long, and goes to every viewer every second."""
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
 def _safe(text: str) -> str:
     return html.escape(escaped(text))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from supervisor.page.figures import Mood, length, moment
-from supervisor.page.markup import Markup, element, lines, shortened
+from supervisor.page.markup import Markup, element, lines
+from supervisor.printable import shortened
 from supervisor.status import Recent
 
 _LONGEST_NAME = 200

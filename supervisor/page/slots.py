@@ -9,8 +9,9 @@ import msgspec
 
 from supervisor.duration import format_duration
 from supervisor.page.figures import Mood, bar, clock, counted, length, mood_of, share_of
-from supervisor.page.markup import Markup, element, joined, shortened
+from supervisor.page.markup import Markup, element, joined
 from supervisor.page.progress import read_progress
+from supervisor.printable import shortened
 from supervisor.size import format_size
 from supervisor.status import JobStatus, SlotStatus
 

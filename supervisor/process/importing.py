@@ -69,13 +69,24 @@ def _check_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
     present: dict[Path, None] = {}
     problems = []
     for folder in folders:
-        if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK):
+        if (why := _closed(folder)) is None:
             present[folder.resolve()] = None
         else:
-            problems.append(
-                Problem("", str(folder), 0, f"the handlers folder {folder} does not exist or cannot be read")
-            )
+            problems.append(Problem("", str(folder), 0, f"the handlers folder {folder} {why}"))
     return list(present), problems
+
+
+def _closed(folder: Path) -> str | None:
+    """Why a folder cannot be looked into; None when it can."""
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not stat.S_ISDIR(status.st_mode):
+        return "is no folder"
+    return None if os.access(folder, os.R_OK | os.X_OK) else "cannot be read: Permission denied"
 
 
 def _modules_in(folder: Path) -> Iterator[_Module]:

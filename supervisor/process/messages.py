@@ -27,13 +27,21 @@ class HandlerInfo(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Why a handler module, or one of its handlers, is not served; `message` is one sentence."""
+    """Why a handler module, or one of its handlers, is not served; `message` is one sentence.
+
+    `line` is 0 where a whole folder cannot be looked into, which the message then names.
+    """
 
     module: str
     file: str
     line: int
     message: str
     traceback: str = ""
+
+    @property
+    def told(self) -> str:
+        """`file:line: message`, as compilers write it so that editors find the place."""
+        return f"{self.file}:{self.line}: {self.message}" if self.line else self.message
 
 
 class Fork(msgspec.Struct, tag=True, frozen=True):

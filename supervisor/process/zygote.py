@@ -76,8 +76,9 @@ class Zygote:
                 self._process = _spawn(nursery, family.mark, theirs, writing)
                 opened.pop_all()
         except OSError as error:
+            program = f"{error.filename}: " if error.filename else ""  # where it is the program that is to blame
             raise StartFailed(
-                f"the process that imports the handlers could not be started: {error.strerror}"
+                f"the process that imports the handlers could not be started: {program}{error.strerror}"
             ) from error
         self.pid = self._process.pid
         self._crash = CrashReport()

@@ -769,6 +769,22 @@ def limit_processes(pid: int, most: int) -> None:
     subprocess.run([*UNPRIVILEGED, "prlimit", f"--pid={pid}", f"--nproc={most}:4096"], check=True)
 
 
+async def test_a_supervisor_that_cannot_start_a_process_says_so_and_ends_without_a_traceback(
+    server: DevServer, state: Path
+) -> None:
+    if subprocess.run([*UNPRIVILEGED, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("another user's processes are not permitted here")
+    state.mkdir()
+    os.chown(state, SOMEBODY, SOMEBODY)
+
+    async with program(server.url, state, (*UNPRIVILEGED, "prlimit", "--nproc=6")) as process:
+        code = await process.wait()
+
+    assert code == ExitCode.NO_HANDLER
+    assert "could not be started: Resource temporarily unavailable" in logged(state)
+    assert "Traceback" not in logged(state)
+
+
 async def test_a_supervisor_that_may_not_fork_claims_nothing_and_goes_on_once_it_may(
     server: DevServer, state: Path
 ) -> None:

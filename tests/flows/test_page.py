@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_factories=["uvloop"]),  # what the program runs on
 ]
 
-TOKEN = "a token of the tests"
+TOKEN = "a-token-of-the-tests"
 
 
 @pytest.fixture

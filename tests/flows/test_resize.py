@@ -32,7 +32,7 @@ async def test_one_child_less_ends_its_job_first_and_there_is_always_one(server:
         for _ in range(3):
             process.send_signal(signal.SIGTTOU)
             await asyncio.sleep(0.05)  # signals of one kind that are pending at once are one signal
-        await logged(state, '"children":1,"before":1')
+        await logged(state, '"not resized: one child is the least"')
 
         assert [(await finished_job(server, run)).status for run in runs] == ["completed"] * 2
         assert (await finished_job(server, await start_job(server, "nothing"))).status == "completed"

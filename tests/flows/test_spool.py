@@ -430,6 +430,21 @@ async def test_the_spool_is_listed_and_sent_by_hand(server: DevServer, state: Pa
     assert spooled(state) == []
 
 
+async def test_where_nothing_is_to_be_sent_that_is_said_and_what_waits_for_others(
+    server: DevServer, state: Path
+) -> None:
+    account = {"MOBIUS_BASE_URL": server.url, "PROJECT": PROJECT, "MOBIUS_API_KEY": "mbx_any"}
+
+    empty = await asyncio.to_thread(spool_command, state, "replay", **account)
+    leave(state, "http://127.0.0.1:9", "foreign", "other")
+    foreign = await asyncio.to_thread(spool_command, state, "replay", **account)
+
+    told = f"nothing waits for the project '{PROJECT}' of {server.url}"
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", f"{told}\n")
+    assert (foreign.returncode, foreign.stdout) == (0, "")
+    assert foreign.stderr == f"{told}; outcomes wait for '{PROJECT}' of http://127.0.0.1:9\n"
+
+
 @pytest.mark.parametrize("result", [b"", b"1", b'{"a":1}', b'"done"', b"[\n1\n]"])
 async def test_of_a_result_nothing_else_is_shown(state: Path, result: bytes) -> None:
     encoded = Succeeded(base64.b64encode(result))  # with and without padding at its end
@@ -440,13 +455,26 @@ async def test_of_a_result_nothing_else_is_shown(state: Path, result: bytes) -> 
     assert spool_command(state, "show", "j").stdout.endswith(f"status   completed\n\n{result.decode()}\n")
 
 
+@pytest.mark.parametrize("command", [["show", "job-1"], ["drop", "job-1", "--yes"]])
+async def test_a_damaged_outcome_is_told_to_be_damaged(state: Path, command: list[str]) -> None:
+    leave(state, "https://x.example", "job-1")
+    (path,) = (state / "spool").glob("*.outcome")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])  # the checksum; its note can still be read
+
+    ended = spool_command(state, *command)
+
+    assert ended.returncode == 2
+    assert f"Error: {path.name} is damaged: nothing in it can be trusted\n" in ended.stderr
+
+
 async def test_an_outcome_is_shown_and_dropped_by_any_of_its_names(state: Path) -> None:
     spool = Spool(state)
     entry = spool.keep(
         Destination("https://x.example", "acme"), Fence("w", "job/1", 2), "render", Succeeded(b"eyJhIjoxfQ==")
     )
     assert entry is not None
-    held = spool_command(state, "drop", "job/1", "--yes")
+    held, seen = spool_command(state, "drop", "job/1", "--yes"), spool_command(state, "show", "job/1").stdout
     entry.close()
 
     shown = [spool_command(state, "show", name).stdout for name in ("job/1", "job/1#2", entry.path.name)]
@@ -455,7 +483,8 @@ async def test_an_outcome_is_shown_and_dropped_by_any_of_its_names(state: Path) 
     unknown = spool_command(state, "show", "job/1")
 
     assert (held.returncode, asked.returncode, dropped.returncode, unknown.returncode) == (2, 2, 0, 2)
-    assert shown[0] == shown[1] == shown[2]
+    assert held.stderr == f"Error: {entry.path.name} is being sent at this moment: try again later\n"
+    assert shown[0] == shown[1] == shown[2] == seen.replace("state    in hands\n", "state    waiting\n") != seen
     assert "worker   w\n" in shown[0]
     assert shown[0].endswith('\n{"a":1}\n')
     assert "add --yes" in asked.stderr

@@ -1,0 +1,47 @@
+"""The token in the file of `--listen-token-file`, which allows commands at `--listen`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from supervisor.config import ConfigError
+
+SHORTEST = 16
+"""Characters; what is shorter can be guessed."""
+LONGEST = 1024
+"""Bytes of the file; what is longer is no token, and fits into no header."""
+
+
+def read_token(path: Path) -> str:
+    """The token in a file, without the white space around it; raise `ConfigError`."""
+    try:
+        token = _content(path).decode().strip()
+    except OSError as error:
+        raise _refused(path, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _refused(path, "is not UTF-8 text") from error
+    if len(token) < SHORTEST:
+        raise _refused(path, f"must hold a token of at least {SHORTEST} characters")
+    if not token.isprintable() or " " in token:
+        raise _refused(path, "must hold one token, without white space in it")
+    return token
+
+
+def _content(path: Path) -> bytes:
+    # We are on the event loop: a pipe must not keep us waiting until somebody writes, nor a device read for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _refused(path, "must be a regular file")
+        content = os.read(descriptor, LONGEST + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > LONGEST:
+        raise _refused(path, f"is longer than {LONGEST} bytes: is it the right file?")
+    return content
+
+
+def _refused(path: Path, why: str) -> ConfigError:
+    return ConfigError(f"--listen-token-file: {path} {why}")
