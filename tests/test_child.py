@@ -460,6 +460,24 @@ async def test_a_job_whose_parameters_are_never_sent_has_failed_and_not_killed_i
     assert child.ending.exit.signal == signal.SIGKILL
 
 
+async def test_a_big_result_that_the_kernel_refuses_to_send_arrives_when_it_does() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "hoards-then-much", seconds=0.2)
+
+        assert blob_of(told).size > 5_000_000
+        blob_of(told).close()
+
+
+async def test_a_big_result_that_is_never_sent_is_a_failure_that_says_why() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "hoards-then-much", seconds=None)
+
+    assert isinstance(told.outcome, Failed)
+    why = "the result of 4.77 MiB could not be handed over: Too many references"
+    assert (told.outcome.error_type, told.outcome.message[: len(why)]) == ("SupervisorError", why)
+    assert "(LimitNOFILE=)" in told.outcome.message
+
+
 @pytest.mark.parametrize("moment", [0.0, 0.001, 0.01, 0.1])
 async def test_big_parameters_of_a_child_that_is_killed_are_not_kept(moment: float) -> None:
     async with world() as here:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from supervisor.job import Event, Job
-from supervisor.process import pipe
+from supervisor.process import pipe, pipe_main
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Logged, OrderToChild, Ready, Run
 from supervisor.process.pipe import MOST_DESCRIPTORS, Pipe, socket_pair
 from supervisor.process.pipe_main import BlockingPipe
@@ -434,6 +434,35 @@ def test_the_blocking_end_tells_the_end_of_file_as_none() -> None:
 
     assert [child.receive(), child.receive(), child.receive()] == [Run(NO_JOB, "w", ""), None, None]
     theirs.close()
+
+
+def test_the_blocking_end_waits_for_a_kernel_that_refuses_to_send() -> None:
+    ours, theirs = socket_pair()
+    child: BlockingPipe[OrderToChild] = BlockingPipe(theirs, OrderToChild)
+    parent: BlockingPipe[ChildMessage] = BlockingPipe(ours, ChildMessage)
+    with ours, theirs, hoard() as relent, open(memory_file(b"content"), "rb") as file:
+        threading.Timer(0.05, relent).start()
+        child.send(Finished(attached=True), file.fileno())
+
+        assert parent.receive() == Finished(attached=True)
+        taken = parent.take_descriptor()
+        assert os.pread(taken, 100, 0) == b"content"
+        os.close(taken)
+
+
+def test_what_the_kernel_never_sends_for_the_blocking_end_is_an_error_and_leaves_no_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipe_main, "PAUSES", (0.0, 0.01))
+    ours, theirs = socket_pair()
+    child: BlockingPipe[OrderToChild] = BlockingPipe(theirs, OrderToChild)
+    parent: BlockingPipe[ChildMessage] = BlockingPipe(ours, ChildMessage)
+    with ours, theirs, hoard(), open(memory_file(b""), "rb") as file:
+        with pytest.raises(OSError, match="Too many references"):
+            child.send(Finished(attached=True), file.fileno())
+        child.send(Finished(b"MQ=="))
+
+        assert parent.receive() == Finished(b"MQ==")
 
 
 def test_threads_do_not_mix_their_frames() -> None:
