@@ -68,26 +68,41 @@ _NEXT: dict[State, dict[Told, State | None]] = {
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """How often a lease wants to be renewed, and how much silence it survives; in seconds.
-
-    A `time_to_live` of infinity is that of a handler that may run twice at once: it computes on through any silence.
-    """
+    """How often a lease wants to be renewed, and how long a renewal is presumed to last at the server; in seconds."""
 
     interval: float
     time_to_live: float
     is_guessed: bool = False
     """Whether nobody has told the time-to-live: the server may, when the job is looked up."""
+    endures_silence: bool = False
+    """Whether the lease counts as ours until the server says otherwise: its handler may run twice at once."""
 
     @staticmethod
     @lru_cache(maxsize=256)  # mostly the same ones again
-    def of(server_interval: float, *, time_to_live: float | None, longest_interval: float | None) -> Terms:
+    def of(
+        server_interval: float,
+        *,
+        time_to_live: float | None,
+        longest_interval: float | None,
+        endures_silence: bool = False,
+    ) -> Terms:
         """The server's interval, tightened to `longest_interval`; a time-to-live of three of the server's own.
 
         Three beats fit in a time-to-live that is given, too: otherwise a lease would be over before its first one.
         """
         lives = time_to_live or 3 * server_interval
         interval = min(server_interval, longest_interval or math.inf, lives / 3)
-        return Terms(interval, lives, is_guessed=time_to_live is None)
+        return Terms(interval, lives, is_guessed=time_to_live is None, endures_silence=endures_silence)
+
+    def told(self, time_to_live: float | None) -> Terms:
+        """These, once the server has told how long a lease lives, or that it does not tell."""
+        lives = self.time_to_live if time_to_live is None else time_to_live
+        return Terms(min(self.interval, lives / 3), lives, endures_silence=self.endures_silence)
+
+    @property
+    def longest_silence(self) -> float:
+        """The seconds without an accepted heartbeat after which the lease is lost."""
+        return math.inf if self.endures_silence else self.time_to_live
 
 
 class Lease:
@@ -109,8 +124,8 @@ class Lease:
 
     @property
     def expires_at(self) -> float:
-        """When silence will have lasted for the time-to-live."""
-        return self._renewed_at + self._terms.time_to_live
+        """When it is lost by silence: never, when it endures that."""
+        return self._renewed_at + self._terms.longest_silence
 
     @property
     def renewed_at(self) -> float:
@@ -120,7 +135,7 @@ class Lease:
     @property
     def length(self) -> float:
         """The seconds that a renewal gives."""
-        return self._terms.time_to_live
+        return self._terms.longest_silence
 
     def is_overdue(self, now: float) -> bool:
         """Whether a heartbeat should have been sent long ago; one that is under way is given up within an interval."""
@@ -154,8 +169,7 @@ class Lease:
 
     def learn(self, time_to_live: float | None) -> None:
         """The server has told how long a lease lives, or that it does not tell."""
-        lives = self._terms.time_to_live if time_to_live is None else time_to_live
-        self._terms = Terms(min(self._terms.interval, lives / 3), lives)
+        self._terms = self._terms.told(time_to_live)
         self._next_beat_at = min(self._next_beat_at, self._renewed_at + self._terms.interval)
 
     def beat_timeout(self, now: float) -> float:
@@ -184,8 +198,17 @@ class Lease:
         """A heartbeat failed, which tells nothing of the lease; `wait` is the server's own wish (429)."""
         if self._retry is None:  # it is repeated soon, while the lease still lives
             self._retry = Backoff(self._terms.interval / 8, self._terms.interval / 4)
-        pause = self._retry.next() if wait is None else min(wait, (self.expires_at - now) / 2)
+        pause = self._retry.next() if wait is None else min(wait, self._longest_wait(now))
         self._next_beat_at = now + max(pause, 0.01)
+
+    def _longest_wait(self, now: float) -> float:
+        """How long a beat may be put off: until half of what is left, also where silence is endured.
+
+        For the server gives the job away nevertheless, or wants it stopped.  When it may have done so already there is
+        nothing to be in time for, and beats come as they do while all is well.
+        """
+        left = self._renewed_at + self._terms.time_to_live - now
+        return left / 2 if left > 0 or not self._terms.endures_silence else self._terms.interval
 
     def refused(self, why: str) -> None:
         """The server says that the fence is stale; raise `LeaseLost` unless a report is under way."""

@@ -277,8 +277,9 @@ class Slot:
         rules = self._around.rules
         terms = Terms.of(
             job.heartbeat_interval,
-            time_to_live=math.inf if limits.idempotent else rules.lease_ttl,
+            time_to_live=rules.lease_ttl,
             longest_interval=rules.max_heartbeat_interval,
+            endures_silence=limits.idempotent,
         )
         lease = Lease(terms, claimed_at=self._claiming.granted_at, head_start=self._head_start)
         claimed_at = self._claiming.answered_at

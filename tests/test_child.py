@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from supervisor.job import Blob, Event, Failed, Succeeded
-from supervisor.process import receipt
+from supervisor.process import pipe, receipt
 from supervisor.process.child import Child, ChildDied, ChildLost, State
 from supervisor.process.child_main import OOM_SCORE
 from supervisor.process.cord import Cord
@@ -30,6 +31,7 @@ from supervisor.process.wire import encode
 from supervisor.process.zygote import StartFailed
 from tests.freezer import frozen, needs_a_freezer
 from tests.harness import GENEROUS, is_alive
+from tests.hoard import hoard
 from tests.process_world import Heard, a_job, descriptors_left, module, run, world
 
 
@@ -440,6 +442,58 @@ async def test_a_child_that_dies_while_its_result_finds_no_room_has_died() -> No
             with pytest.raises(ChildDied, match="SIGKILL"):
                 await running
         blob_of(first).close()
+
+
+async def test_big_parameters_that_the_kernel_refuses_to_send_arrive_when_it_does() -> None:
+    async with world() as here:
+        child = await here.child()
+        with hoard() as relent, capture_logs() as logged:
+            running = asyncio.create_task(run(child, "digest", text="x" * 2_000_000))
+            await until(lambda: bool(logged))
+
+            relent()
+            told = await running
+
+    assert value_of(told) == hashlib.sha256(b"x" * 2_000_000).hexdigest()
+    assert told.reusable
+
+
+async def test_a_job_whose_parameters_are_never_sent_has_failed_and_not_killed_its_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipe, "PAUSES", (0.0, 0.01))
+    async with world() as here:
+        child = await here.child()
+        with hoard():
+            told = await run(child, "digest", text="x" * 2_000_000)
+        async with asyncio.timeout(GENEROUS):
+            await child.wait()
+
+    assert isinstance(told.outcome, Failed)
+    assert told.outcome.error_type == "SupervisorError"
+    assert told.outcome.message.startswith("the process could not be told what to do: Too many references")
+    assert "(LimitNOFILE=)" in told.outcome.message
+    assert not told.reusable
+    assert child.ending is not None
+    assert child.ending.exit.signal == signal.SIGKILL
+
+
+async def test_a_big_result_that_the_kernel_refuses_to_send_arrives_when_it_does() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "hoards-then-much", seconds=0.2)
+
+        assert blob_of(told).size > 5_000_000
+        blob_of(told).close()
+
+
+async def test_a_big_result_that_is_never_sent_is_a_failure_that_says_why() -> None:
+    async with world() as here:
+        told = await run(await here.child(), "hoards-then-much", seconds=None)
+
+    assert isinstance(told.outcome, Failed)
+    why = "the result of 4.77 MiB could not be handed over: Too many references"
+    assert (told.outcome.error_type, told.outcome.message[: len(why)]) == ("SupervisorError", why)
+    assert "(LimitNOFILE=)" in told.outcome.message
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.001, 0.01, 0.1])

@@ -157,6 +157,19 @@ async def test_whoever_waits_learns_that_the_talk_was_broken_off() -> None:
             await running
 
 
+async def test_whoever_waits_learns_that_the_job_has_failed_through_no_fault_of_its_own() -> None:
+    async with talking() as talk:
+        running = talk.run()
+        await asyncio.sleep(0)
+
+        talk.dialogue.fail("the process is of no use")
+        talk.dialogue.fail("too late")
+        talk.dialogue.break_off(EOFError("it died"))
+
+        failed = Failed("SupervisorError", "the process is of no use")
+        assert await running == Told(failed, reusable=False, has_workdir=True)
+
+
 async def test_nothing_more_is_heard_of_a_job_that_nobody_waits_for() -> None:
     async with talking() as talk:
         running = talk.run()

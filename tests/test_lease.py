@@ -222,18 +222,64 @@ def test_a_beat_waits_for_less_than_the_interval_and_never_beyond_the_lease(now:
     assert lease().beat_timeout(CLAIMED_AT + now) == timeout
 
 
-def test_a_lease_without_end_survives_any_silence_but_no_refusal() -> None:
-    held = lease(Terms(interval=10.0, time_to_live=math.inf))
+ENDURING = Terms(interval=10.0, time_to_live=30.0, endures_silence=True)
+
+
+def test_a_lease_that_endures_silence_survives_any_but_no_refusal() -> None:
+    held = lease(ENDURING)
 
     held.check(CLAIMED_AT + 10**9)
-    held.unanswered(CLAIMED_AT + 10**9, wait=600.0)
 
-    assert held.next_beat_at == CLAIMED_AT + 10**9 + 600
+    assert held.expires_at == math.inf
     assert held.beat_timeout(CLAIMED_AT + 10**9) == 9.0
     with pytest.raises(LeaseLost, match="stale"):
         held.refused("stale")
 
 
+def test_the_servers_wish_to_wait_leaves_time_for_another_beat_whatever_silence_is_endured() -> None:
+    held = lease(ENDURING)
+
+    held.unanswered(CLAIMED_AT + 10, wait=600.0)
+
+    assert held.next_beat_at == CLAIMED_AT + 20
+    assert held.is_overdue(CLAIMED_AT + 45)
+
+
+@pytest.mark.parametrize("now", [30, 10**9])
+def test_a_lease_that_may_be_given_away_already_is_asked_after_at_its_interval(now: float) -> None:
+    held = lease(ENDURING)
+
+    held.unanswered(CLAIMED_AT + now, wait=600.0)
+
+    assert held.next_beat_at == CLAIMED_AT + now + 10
+
+
+@given(st.floats(0, 200), st.floats(0.1, 60), st.floats(0.0, math.inf), st.booleans())
+def test_no_wish_to_wait_outlasts_a_lease_that_lives(
+    now: float, interval: float, wait: float, endures_silence: bool
+) -> None:
+    held = lease(Terms.of(interval, time_to_live=None, longest_interval=None, endures_silence=endures_silence))
+    presumed_end = CLAIMED_AT + 3 * interval
+
+    held.unanswered(CLAIMED_AT + now, wait=wait)
+
+    assert held.next_beat_at <= max(presumed_end, CLAIMED_AT + now + interval)
+
+
+@pytest.mark.parametrize("endures_silence", [False, True])
+def test_a_length_that_the_server_tells_takes_the_place_of_the_guess(*, endures_silence: bool) -> None:
+    held = lease(Terms.of(10.0, time_to_live=None, longest_interval=None, endures_silence=endures_silence))
+    assert held.length_is_guessed
+
+    held.learn(6.0)
+    held.unanswered(CLAIMED_AT + 1, wait=600.0)
+
+    assert not held.length_is_guessed
+    assert held.expires_at == (math.inf if endures_silence else CLAIMED_AT + 6)
+    assert held.next_beat_at == CLAIMED_AT + 3.5
+
+
+@pytest.mark.parametrize("endures_silence", [False, True])
 @pytest.mark.parametrize(
     ("server", "ttl", "longest", "interval", "time_to_live"),
     [
@@ -241,17 +287,21 @@ def test_a_lease_without_end_survives_any_silence_but_no_refusal() -> None:
         (30.0, None, 5.0, 5.0, 90.0),
         (30.0, None, 60.0, 30.0, 90.0),
         (30.0, 120.0, None, 30.0, 120.0),
-        (30.0, math.inf, 5.0, 5.0, math.inf),
-        (30.0, math.inf, None, 30.0, math.inf),
         (30.0, 15.0, None, 5.0, 15.0),  # or the lease would be over before its first beat
     ],
 )
 def test_the_terms_are_the_servers_unless_the_settings_are_stricter(
-    server: float, ttl: float | None, longest: float | None, interval: float, time_to_live: float
+    server: float,
+    ttl: float | None,
+    longest: float | None,
+    interval: float,
+    time_to_live: float,
+    *,
+    endures_silence: bool,
 ) -> None:
-    assert Terms.of(server, time_to_live=ttl, longest_interval=longest) == Terms(
-        interval, time_to_live, is_guessed=ttl is None
-    )
+    terms = Terms.of(server, time_to_live=ttl, longest_interval=longest, endures_silence=endures_silence)
+
+    assert terms == Terms(interval, time_to_live, is_guessed=ttl is None, endures_silence=endures_silence)
 
 
 def test_its_repr_tells_state_and_end() -> None:

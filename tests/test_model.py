@@ -73,7 +73,7 @@ class World:
             has_room=not story.disk_is_full,
         )
         if story.is_idempotent:
-            self.witness.saw_length(math.inf)  # nobody asks for another one
+            self.witness.saw_length(math.inf)  # whatever the server tells
         self.server = ModelServer(story.server, story.child.refused_events, self.clock, self.witness)
         if story.disk_is_full:
             (state / "spool").touch()  # there is no folder to be had
@@ -158,8 +158,12 @@ class World:
             self.witness.attempt_runs = False
 
     def _new_attempt(self, reporter: Reporter, child: Any) -> Attempt:
-        endless = math.inf if self.story.is_idempotent else None
-        terms = Terms.of(JOB.heartbeat_interval, time_to_live=endless, longest_interval=None)
+        terms = Terms.of(
+            JOB.heartbeat_interval,
+            time_to_live=None,
+            longest_interval=None,
+            endures_silence=self.story.is_idempotent,
+        )
         return Attempt(
             JOB,
             Workplace(1, self.state, reporter, Alarms()),

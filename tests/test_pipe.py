@@ -13,10 +13,12 @@ from contextlib import contextmanager
 import pytest
 
 from supervisor.job import Event, Job
+from supervisor.process import pipe, pipe_main
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Logged, OrderToChild, Ready, Run
 from supervisor.process.pipe import MOST_DESCRIPTORS, Pipe, socket_pair
 from supervisor.process.pipe_main import BlockingPipe
-from supervisor.process.wire import ATTACH_ABOVE, WireError, encode
+from supervisor.process.wire import ATTACH_ABOVE, Unsent, WireError, encode
+from tests.hoard import hoard
 from tests.process_world import open_descriptors
 
 NO_JOB = Job("j", "r", "w", "s", "a", 1, "q", b"{}", 10.0)
@@ -25,12 +27,14 @@ NO_JOB = Job("j", "r", "w", "s", "a", 1, "q", b"{}", 10.0)
 class Heard:
     """The parent's end of a pipe, what came out of it, and the raw other end."""
 
+    gives_up = False
+
     def __init__(self) -> None:
         ours, self.theirs = socket_pair()
         self.messages: list[ChildMessage] = []
         self.ends: list[WireError | None] = []
         self.changed = asyncio.Event()
-        self.pipe: Pipe[ChildMessage] = Pipe(ours, ChildMessage, self.on_message, self.on_end)
+        self.pipe: Pipe[ChildMessage] = Pipe(ours, ChildMessage, self.on_message, self.on_end, gives_up=self.gives_up)
 
     def on_message(self, message: ChildMessage) -> None:
         self.messages.append(message)
@@ -48,6 +52,12 @@ class Heard:
 
     def blocking(self) -> BlockingPipe[Run]:
         return BlockingPipe(self.theirs, OrderToChild)
+
+
+class GivingUp(Heard):
+    """One whose pipe drops what cannot be sent."""
+
+    gives_up = True
 
 
 @contextmanager
@@ -318,6 +328,104 @@ async def test_what_still_waits_to_be_sent_is_dropped_with_its_descriptors_at_th
     # and `hearing` counts what is left
 
 
+async def test_what_the_kernel_refuses_to_send_is_sent_when_it_does_and_nothing_overtakes_it() -> None:
+    with hearing() as heard, hoard() as relent:
+        descriptor = memory_file(b"content")
+        orders = [Run(NO_JOB, str(number), "") for number in range(3)]
+        heard.pipe.send(orders[0], descriptor)
+        heard.pipe.send(orders[1])
+        heard.pipe.send(orders[2])
+        assert not heard.pipe.is_heard
+
+        relent()
+        child = heard.blocking()
+        received = await asyncio.to_thread(lambda: [child.receive() for _ in range(3)])
+        taken = child.take_descriptor()
+
+        assert received == orders
+        assert heard.pipe.is_heard
+        assert not is_open(descriptor)
+        assert os.pread(taken, 100, 0) == b"content"
+        os.close(taken)
+
+
+async def test_what_the_kernel_never_sends_ends_the_pipe_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe, "PAUSES", (0.0, 0.01))
+    with hearing() as heard, hoard():
+        descriptors = [memory_file(b""), memory_file(b"")]
+        for descriptor in descriptors:
+            heard.pipe.send(Run(NO_JOB, "w", ""), descriptor)
+
+        await heard.until(ends=1)
+        heard.pipe.send(Run(NO_JOB, "w", ""))
+
+        (end,) = heard.ends
+        assert isinstance(end, Unsent)
+        assert str(end).startswith("could not be told what to do: Too many references")
+        assert "raise the supervisor's limit of open files (LimitNOFILE=)" in str(end)
+        assert heard.pipe.is_heard
+        assert not any(map(is_open, descriptors))
+
+
+async def test_the_patience_with_the_kernel_begins_anew_with_each_message_that_it_sends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipe, "PAUSES", (0.01,))
+    with hearing() as heard:
+        for _ in range(3):
+            with hoard() as relent:
+                heard.pipe.send(Run(NO_JOB, "w", ""), memory_file(b""))
+                assert not heard.pipe.is_heard
+                relent()
+            child = heard.blocking()
+            await asyncio.to_thread(child.receive)
+            os.close(child.take_descriptor())
+
+        assert heard.ends == []
+
+
+async def test_a_pipe_that_is_closed_does_not_go_on_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe, "PAUSES", (0.0, 0.0))
+    with hearing() as heard, hoard():
+        descriptor = memory_file(b"")
+        heard.pipe.send(Run(NO_JOB, "w", ""), descriptor)
+
+        heard.pipe.close()
+        await asyncio.sleep(0.01)
+
+        assert not is_open(descriptor)
+        assert heard.ends == []
+
+
+async def test_a_pipe_that_gives_up_drops_what_has_descriptors_when_it_is_refused() -> None:
+    with hearing(GivingUp) as heard, hoard():
+        descriptor = memory_file(b"")
+        heard.pipe.send(Run(NO_JOB, "lost", ""), descriptor)
+        heard.pipe.send(Run(NO_JOB, "kept", ""))
+
+        assert not is_open(descriptor)
+        assert heard.blocking().receive() == Run(NO_JOB, "kept", "")
+        assert heard.ends == []
+
+
+async def test_the_descriptor_of_a_message_that_is_sent_in_pieces_is_closed_once() -> None:
+    big = Run(NO_JOB, "w" * ATTACH_ABOVE, "")
+    with hearing() as heard:
+        for _ in range(3):
+            heard.pipe.send(big)
+        descriptor = memory_file(b"content")
+        heard.pipe.send(big, descriptor)
+        child = heard.blocking()
+
+        received = [await asyncio.to_thread(child.receive) for _ in range(4)]
+        taken = child.take_descriptor()  # which may have the number of ours
+
+        assert received == [big] * 4
+        assert os.pread(taken, 100, 0) == b"content"
+        assert taken == descriptor or not is_open(descriptor)
+        os.close(taken)
+
+
 def test_the_blocking_end_tells_the_end_of_file_as_none() -> None:
     ours, theirs = socket_pair()
     child: BlockingPipe[Run] = BlockingPipe(theirs, OrderToChild)
@@ -326,6 +434,35 @@ def test_the_blocking_end_tells_the_end_of_file_as_none() -> None:
 
     assert [child.receive(), child.receive(), child.receive()] == [Run(NO_JOB, "w", ""), None, None]
     theirs.close()
+
+
+def test_the_blocking_end_waits_for_a_kernel_that_refuses_to_send() -> None:
+    ours, theirs = socket_pair()
+    child: BlockingPipe[OrderToChild] = BlockingPipe(theirs, OrderToChild)
+    parent: BlockingPipe[ChildMessage] = BlockingPipe(ours, ChildMessage)
+    with ours, theirs, hoard() as relent, open(memory_file(b"content"), "rb") as file:
+        threading.Timer(0.05, relent).start()
+        child.send(Finished(attached=True), file.fileno())
+
+        assert parent.receive() == Finished(attached=True)
+        taken = parent.take_descriptor()
+        assert os.pread(taken, 100, 0) == b"content"
+        os.close(taken)
+
+
+def test_what_the_kernel_never_sends_for_the_blocking_end_is_an_error_and_leaves_no_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipe_main, "PAUSES", (0.0, 0.01))
+    ours, theirs = socket_pair()
+    child: BlockingPipe[OrderToChild] = BlockingPipe(theirs, OrderToChild)
+    parent: BlockingPipe[ChildMessage] = BlockingPipe(ours, ChildMessage)
+    with ours, theirs, hoard(), open(memory_file(b""), "rb") as file:
+        with pytest.raises(OSError, match="Too many references"):
+            child.send(Finished(attached=True), file.fileno())
+        child.send(Finished(b"MQ=="))
+
+        assert parent.receive() == Finished(b"MQ==")
 
 
 def test_threads_do_not_mix_their_frames() -> None:

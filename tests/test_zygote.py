@@ -17,6 +17,7 @@ from supervisor.process.child import Child
 from supervisor.process.family import Family
 from supervisor.process.zygote import Nursery, StartFailed, Zygote, import_once
 from tests.harness import GENEROUS, HANDLERS, is_alive, timed
+from tests.hoard import hoard
 from tests.process_world import Heard, module, nursery, open_descriptors, run, world
 
 
@@ -273,6 +274,18 @@ async def test_a_zygote_that_is_gone_forks_nothing(buried: bool) -> None:
 
         with pytest.raises(StartFailed, match="zygote is gone"):
             await Child.start(here.zygote, here.family)
+
+
+async def test_a_fork_that_the_kernel_refuses_to_send_fails_at_once_and_the_zygote_lives() -> None:
+    async with world() as here:
+        with hoard(), capture_logs() as logged:
+            for _ in range(2):
+                with pytest.raises(StartFailed, match="could not be forked"):
+                    await Child.start(here.zygote, here.family)
+
+        assert (await here.child()).is_idle
+    assert [line["log_level"] for line in logged] == ["warning"] * 2
+    assert "(LimitNOFILE=)" in logged[0]["error"]
 
 
 async def test_a_zygote_that_died_on_the_way_can_be_killed_and_retired() -> None:

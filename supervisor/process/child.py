@@ -27,7 +27,7 @@ from supervisor.process.kernel import cpu_seconds, kill_group, weigh_session
 from supervisor.process.messages import ChildMessage, Finished, Forked, Ready, Run
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
-from supervisor.process.wire import WireError
+from supervisor.process.wire import Unsent, WireError
 from supervisor.process.zygote import StartFailed, Zygote
 from supervisor.tasks import whole
 
@@ -346,6 +346,9 @@ class Child:
         if isinstance(error, Misheard):  # what it said next, its outcome for one, would never be heard
             log.error("what a child said could not be taken in", pid=self.pid, exc_info=error.__cause__)
             self._fault = self._fault or str(error)
+        elif isinstance(error, Unsent):
+            self._fault = self._fault or str(error)
+            self._dialogue.fail(f"the process {error}")  # not a death of this job, which has not killed it
         elif error is not None:
             self._fault = self._fault or f"broke the protocol: it {error}"
         if self.pid is None:

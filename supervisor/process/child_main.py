@@ -34,6 +34,7 @@ from supervisor.process.kernel import become_subreaper, bytes_waiting, die_with_
 from supervisor.process.landlock import Ruleset
 from supervisor.process.messages import Again, Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
+from supervisor.process.refusal import is_gone, reason
 from supervisor.process.reserve import Reserve
 from supervisor.process.termination import Termination
 from supervisor.process.wire import ATTACH_ABOVE
@@ -321,18 +322,22 @@ class Worker:
     def _tell_beside(self, result: bytes, finished: Finished) -> Finished:
         with self._reserve.spent():
             try:
-                descriptor = attachment("result", _base64_of(result))
+                self._hand_over(result, replace(finished, attached=True))
             except OSError as error:
-                why = f"the result of {format_size(len(result))} could not be handed over: {error.strerror}"
+                if is_gone(error):
+                    raise
+                why = f"the result of {format_size(len(result))} could not be handed over: {reason(error)}"
                 return self._tell(Failed("SupervisorError", why), finished)
-            try:
-                finished = replace(finished, attached=True)
-                self._pipe.send(finished, descriptor)
-                while isinstance(self._pipe.receive(), Again):
-                    self._pipe.send(finished, descriptor)
-            finally:
-                os.close(descriptor)
         return finished
+
+    def _hand_over(self, result: bytes, finished: Finished) -> None:
+        descriptor = attachment("result", _base64_of(result))
+        try:
+            self._pipe.send(finished, descriptor)
+            while isinstance(self._pipe.receive(), Again):
+                self._pipe.send(finished, descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _working_directory() -> str:

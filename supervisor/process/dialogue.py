@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from supervisor.job import Blob, Event, Outcome, Succeeded, is_valid
+from supervisor.job import Blob, Event, Failed, Outcome, Succeeded, is_valid
 from supervisor.process.messages import ChildMessage, Emitted, Finished, Logged, Run
 from supervisor.process.pipe import Pipe
 from supervisor.process.receipt import Receipt
@@ -74,6 +74,12 @@ class Dialogue:
         """Nothing more is said of the job that runs, if any: raise this where it is waited for."""
         if self._told is not None and not self._told.done():
             self._told.set_exception(why)
+
+    def fail(self, why: str) -> None:
+        """The job that runs, if any, has failed through no fault of its own: the child is of no use any more."""
+        if self._told is not None and not self._told.done():
+            # Nobody knows how far it came, nor whether it has made its folder.
+            self._told.set_result(Told(Failed("SupervisorError", why), reusable=False, has_workdir=True))
 
     def hear(self, message: ChildMessage) -> None:
         """Take in what the child says while a job runs; raise `WireError` when it cannot be."""

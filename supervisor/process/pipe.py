@@ -15,10 +15,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 import msgspec
+import structlog
 
 from supervisor.process.kernel import MOST_DESCRIPTORS, bytes_unread, bytes_waiting, receive
+from supervisor.process.refusal import PAUSES, is_gone, reason
 from supervisor.process.reserve import Reserve
-from supervisor.process.wire import Decoder, Message, WireError, encode
+from supervisor.process.wire import Decoder, Message, Unsent, WireError, encode
+
+log = structlog.get_logger("pipe")
 
 READ_SIZE = 64 * 1024
 """Bytes taken per turn of the loop and pipe, so that one child's flood cannot keep the others waiting."""
@@ -37,7 +41,8 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
 class Pipe(Generic[Message]):
     """Calls `on_message` once per message, in order, and `on_end` once, at the end of file or at a broken frame.
 
-    `on_end` receives None at an end of file and the `WireError` otherwise; after it nothing is read any more.
+    `on_end` receives None at an end of file and the `WireError` otherwise, an `Unsent` when the kernel goes on refusing
+    what we send; after it nothing is read any more.
     """
 
     def __init__(
@@ -46,14 +51,19 @@ class Pipe(Generic[Message]):
         message_type: Any,  # a union is not a `type` to the type checker
         on_message: Callable[[Message], None],
         on_end: Callable[[WireError | None], None],
+        *,
+        gives_up: bool = False,
     ) -> None:
+        """With `gives_up`, a refused message that has descriptors is dropped: who has their other ends sees that."""
         end.setblocking(False)
         self._socket = end
         self._decoder: Decoder[Message] = Decoder(message_type)
         self._on_message = on_message
         self._on_end = on_end
+        self._gives_up = gives_up
         self._loop = asyncio.get_running_loop()
         self._unsent: deque[tuple[bytes | memoryview, Sequence[int]]] = deque()
+        """While there is anything in it, room for it is awaited, or the time to try again."""
         self.spare: Reserve | None = None
         """What makes room for a descriptor that is to come, when there is no other room."""
         self._descriptors: deque[int] = deque()
@@ -61,17 +71,21 @@ class Pipe(Generic[Message]):
         self._ended = False
         self._reading = False
         self._writing = False
+        self._refusals = 0  # in a row
+        self._retry: asyncio.TimerHandle | None = None
         self.resume()
 
     def send(self, message: msgspec.Struct, *descriptors: int) -> None:
-        """Send `message`, now or as soon as there is room; `descriptors` are taken over and closed once sent."""
+        """Send `message`, now or as soon as there is room; `descriptors` are taken over and closed once sent.
+
+        What the kernel refuses is sent again for some seconds; then the pipe is at its end.
+        """
         if self._ended:
             _close_all(descriptors)
             return
         self._unsent.append((encode(message), descriptors))
-        if not self._writing and not self._write():
-            self._loop.add_writer(self._socket, self._write)
-            self._writing = True
+        if len(self._unsent) == 1:  # otherwise those before it wait for something
+            self._write()
 
     @property
     def is_heard(self) -> bool:
@@ -153,8 +167,8 @@ class Pipe(Generic[Message]):
             self._has_lost_one |= are_lost
         return data
 
-    def _write(self) -> bool:
-        """Send what there is room for; true when nothing is left to send."""
+    def _write(self) -> None:
+        """Send what there is room for, and see that the rest is sent later."""
         try:
             while self._unsent:
                 frame, descriptors = self._unsent[0]
@@ -167,19 +181,55 @@ class Pipe(Generic[Message]):
                     self._unsent.popleft()
                 else:
                     self._unsent[0] = (memoryview(frame)[sent:], ())
+                self._refusals = 0
         except BlockingIOError:
-            return False
-        except OSError:
-            # The peer is gone: its exit is told elsewhere, what we wanted to say has no reader.
-            self._stop_writing()
-        if self._writing:
-            self._stop_writing()
-        return True
+            self._await_room()
+        except OSError as error:
+            if is_gone(error):  # its exit is told elsewhere, what we wanted to say has no reader
+                self._stop_writing()
+            else:
+                self._was_refused(error)
+        else:
+            if self._writing:
+                self._stop_awaiting_room()
 
-    def _stop_writing(self) -> None:
+    def _await_room(self) -> None:
+        if not self._writing:
+            self._loop.add_writer(self._socket, self._write)
+            self._writing = True
+
+    def _stop_awaiting_room(self) -> None:
         if self._writing:
             self._loop.remove_writer(self._socket)
             self._writing = False
+
+    def _was_refused(self, error: OSError) -> None:
+        self._stop_awaiting_room()  # there is some, and it does not help
+        _, descriptors = self._unsent[0]
+        if descriptors and self._gives_up:
+            self._drop_first(error)
+        elif self._refusals < len(PAUSES):
+            self._send_again_after(PAUSES[self._refusals], error)
+        else:
+            self._stop_writing()
+            self._end(Unsent(f"could not be told what to do: {reason(error)}"))
+
+    def _drop_first(self, error: OSError) -> None:
+        _, descriptors = self._unsent.popleft()
+        _close_all(descriptors)
+        log.warning("the kernel refuses to send an order, which is dropped", error=reason(error))
+        if self._unsent:
+            self._retry = self._loop.call_later(0.0, self._write)
+
+    def _send_again_after(self, pause: float, error: OSError) -> None:
+        log.warning("the kernel refuses to send an order, which is sent again", error=error.strerror, in_seconds=pause)
+        self._refusals += 1
+        self._retry = self._loop.call_later(pause, self._write)
+
+    def _stop_writing(self) -> None:
+        self._stop_awaiting_room()
+        if self._retry is not None:
+            self._retry.cancel()
         for _, descriptors in self._unsent:
             _close_all(descriptors)
         self._unsent.clear()

@@ -7,11 +7,14 @@ import os
 import select
 import socket
 import threading
+import time
+from collections.abc import Sequence
 from typing import Any, Generic
 
 import msgspec
 
 from supervisor.process.kernel import receive
+from supervisor.process.refusal import PAUSES, is_gone, reason
 from supervisor.process.wire import Decoder, Message, encode
 
 READ_SIZE = 64 * 1024
@@ -35,12 +38,41 @@ class BlockingPipe(Generic[Message]):
         return self._socket.fileno()
 
     def send(self, message: msgspec.Struct, *descriptors: int) -> None:
-        """Send one message, waiting for room; raise OSError when the peer, or our own descriptor, is gone."""
-        frame = memoryview(encode(message))
+        """Send one message, waiting for room; raise OSError when the peer, or our own descriptor, is gone.
+
+        Also when the kernel goes on refusing it for some seconds, as a `ConnectionAbortedError` if it has taken a part.
+        """
+        frame = encode(message)
         with self._sending:
-            if descriptors:
-                frame = frame[socket.send_fds(self._socket, [frame], list(descriptors)) :]
-            self._socket.sendall(frame)
+            sent = self._send_some(frame, descriptors)
+            if sent < len(frame):
+                self._send_rest(memoryview(frame)[sent:])
+
+    def _send_some(self, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> int:
+        """Send what the kernel takes; return how much that is."""
+        for pause in PAUSES:
+            try:
+                return self._send_once(data, descriptors)
+            except OSError as error:
+                if is_gone(error):
+                    raise
+            time.sleep(pause)
+        return self._send_once(data, descriptors)
+
+    def _send_once(self, data: bytes | memoryview, descriptors: Sequence[int]) -> int:
+        if descriptors:
+            return socket.send_fds(self._socket, [data], list(descriptors))
+        return self._socket.send(data)
+
+    def _send_rest(self, rest: memoryview) -> None:
+        while rest:
+            try:
+                rest = rest[self._send_some(rest) :]
+            except OSError as error:
+                if is_gone(error):
+                    raise
+                # Whatever is said next would be taken for the rest of this.
+                raise ConnectionAbortedError(errno.ECONNABORTED, f"half a message was sent: {reason(error)}") from error
 
     def receive(self) -> Message | None:
         """The next message; None at the end of file."""

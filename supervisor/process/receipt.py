@@ -34,6 +34,8 @@ class Receipt:
 
     def prepare(self) -> None:
         """A job begins, which may have a result."""
+        self._asked_again = 0  # a child that was asked again may have failed to send it
+        self._pipe.spare = None
         self._reserve.fill()
 
     def outcome(self) -> Succeeded | Failed | None:

@@ -26,6 +26,10 @@ class WireError(Exception):
     """The peer broke the protocol of the pipe.  Caught by the pipe, which ends the peer."""
 
 
+class Unsent(WireError):
+    """The kernel went on refusing to send what the peer was to be told.  Not the peer's fault, but its end as well."""
+
+
 def encode(message: msgspec.Struct) -> bytes:
     """`message` as one frame."""
     body = _encode(message)

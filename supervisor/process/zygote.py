@@ -83,7 +83,8 @@ class Zygote:
         self.pid = self._process.pid
         self._crash = CrashReport()
         self._output = Output(reading, self._on_line)
-        self._pipe: Pipe[ZygoteMessage] = Pipe(ours, ZygoteMessage, self._on_message, self._on_end)
+        # A fork that is refused is not worth waiting for, with others behind it: whoever wanted it tries again.
+        self._pipe: Pipe[ZygoteMessage] = Pipe(ours, ZygoteMessage, self._on_message, self._on_end, gives_up=True)
         family.join(self)
 
     @classmethod
@@ -122,7 +123,8 @@ class Zygote:
     def fork(self, pipe_end: socket.socket, output_end: int, stack_file: int, cgroup: str = "") -> None:
         """Have a child forked that holds these three descriptors; ours are closed once they are sent.
 
-        When the zygote is gone they are closed as well: whoever holds the other ends sees their end of file.
+        When the zygote is gone, or the kernel refuses to send them, they are closed as well: whoever holds the other
+        ends sees their end of file.
         """
         self._pipe.send(Fork(cgroup), pipe_end.detach(), output_end, stack_file)
 
@@ -208,7 +210,7 @@ class Zygote:
     def _on_end(self, error: WireError | None) -> None:
         self.is_gone = True
         if error is not None:
-            log.warning("zygote broke the protocol: %s", error, pid=self.pid)
+            log.warning("the zygote is ended: it %s", error, pid=self.pid)
             self._process.kill()
         # Usually its exit follows at once; but an import may have left a thread that closes descriptors.
         asyncio.get_running_loop().call_later(LINGER, self.give_up)

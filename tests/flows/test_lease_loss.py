@@ -13,7 +13,7 @@ import pytest
 import structlog.testing
 from aiohttp import web
 
-from supervisor.devserver.app import DevServer
+from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.journal import Call, HangUp
 from supervisor.process.readiness import readable
 from tests.harness import calls, event, finished_job, logged, program, reports, result_of, start_job, supervising
@@ -186,6 +186,27 @@ async def test_an_idempotent_handler_computes_on_through_silence(server: DevServ
         job_id = server.jobs(run)[0].id
 
     assert [call.body["status"] for call in reports(server, job_id)] == ["completed"]
+
+
+@pytest.mark.parametrize("action", ["sleeps", "sleeps-idempotently"])
+async def test_a_server_that_wants_no_heartbeat_for_a_minute_gets_the_next_one_in_time(
+    state: Path, action: str
+) -> None:
+    async with DevServer(DevServerSettings(heartbeat_interval=0.3, lease_ttl=2, journal=True)) as server:
+        limited: list[Call] = []
+
+        async def limit(call: Call) -> web.Response | None:
+            if call.name != "heartbeat" or limited:
+                return None
+            limited.append(call)
+            return web.Response(status=429, headers={"Retry-After": "60"})
+
+        server.intercept = limit
+        async with supervising(server, state, workers="1", lease_ttl="2s"):
+            job = await finished_job(server, await start_job(server, action, {"seconds": 2.5}))
+
+    assert limited
+    assert (job.status, job.attempt) == ("completed", 1)
 
 
 async def test_a_refused_report_is_dropped(server: DevServer, state: Path) -> None:

@@ -107,3 +107,20 @@ async def test_big_parameters_of_an_action_that_is_refused_are_not_kept(server: 
 
         assert job.error_type == "Quarantined"
         await nothing_is_left()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave its capabilities behind")
+async def test_big_parameters_arrive_though_a_handler_keeps_the_kernel_from_sending_them(
+    server: DevServer, state: Path
+) -> None:
+    text = a_text(2 * MEBI)
+    as_in_a_unit = ("setpriv", "--bounding-set=-sys_resource,-sys_admin", "prlimit", "--nofile=1024:1024")
+
+    async with program(server.url, state, as_in_a_unit, workers="2", lease_ttl="5s"):
+        hoarding = await start_job(server, "hoards", {"seconds": 1.0})
+        await event(server, hoarding, "hoarding")
+        run = await start_job(server, "digest", {"text": text})
+
+        assert await reported(server, run) == digest_of(text)
+        assert (await finished_job(server, hoarding)).status == "completed"
+    assert "the kernel refuses to send an order, which is sent again" in (state / "log").read_text()

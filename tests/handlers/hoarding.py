@@ -1,0 +1,61 @@
+"""Handlers that send descriptors which nobody receives: the kernel counts them against all processes of the user."""
+
+import ctypes
+import os
+import resource
+import socket
+import threading
+import time
+
+from supervisor import Context, handler
+from supervisor.process import pipe_main
+
+FEW = 256
+AT_ONCE = 250
+KEPT: list[socket.socket] = []
+
+
+@handler("hoards")
+def hoards(context: Context, seconds: float) -> None:
+    """As many as a process may have open, and some more, for so long."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = hoard(limit)
+    context.emit("hoarding", {})
+    time.sleep(seconds)
+    for end in kept:
+        end.close()
+
+
+@handler("hoards-then-much")
+def hoards_then_much(seconds: float | None) -> str:
+    """A result that cannot be handed over for so many seconds, or never within the patience of its process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW, hard))
+    become_subject_to_limits()
+    kept = hoard(FEW)
+    if seconds is None:
+        pipe_main.PAUSES = (0.0, 0.01)
+        KEPT.extend(kept)
+    else:
+        threading.Timer(seconds, lambda: [end.close() for end in kept]).start()
+    return "x" * 5_000_000
+
+
+def become_subject_to_limits() -> None:
+    """Have no capability (capset(2)): with some, no limit counts."""
+    ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+
+
+def hoard(limit: int) -> list[socket.socket]:
+    """The ends of sockets on which as many descriptors as the kernel lets us send are on their way."""
+    kept: list[socket.socket] = []
+    null = os.open("/dev/null", os.O_RDONLY)
+    try:
+        for _ in range(limit // AT_ONCE + 2):
+            kept += socket.socketpair()
+            socket.send_fds(kept[-1], [b"x"], [null] * AT_ONCE)
+    except OSError:
+        pass  # it has noticed
+    finally:
+        os.close(null)
+    return kept
