@@ -29,15 +29,21 @@ def hoards(context: Context, seconds: float) -> None:
 @handler("hoards-then-much")
 def hoards_then_much(seconds: float | None) -> str:
     """A result that cannot be handed over for so many seconds, or never within the patience of its process."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = hoard(FEW)  # before it is held to that: other tests may hoard as well, and end before we do
     resource.setrlimit(resource.RLIMIT_NOFILE, (FEW, hard))
     become_subject_to_limits()
-    kept = hoard(FEW)
+
+    def relent() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for end in kept:
+            end.close()
+
     if seconds is None:
         pipe_main.PAUSES = (0.0, 0.01)
         KEPT.extend(kept)
     else:
-        threading.Timer(seconds, lambda: [end.close() for end in kept]).start()
+        threading.Timer(seconds, relent).start()
     return "x" * 5_000_000
 
 
