@@ -241,6 +241,20 @@ async def test_its_death_is_told_to_everybody_who_waits(number: signal.Signals, 
             assert await here.zygote.exited() == code
 
 
+async def test_it_is_gone_when_it_has_exited_though_something_holds_its_end_of_the_pipe(tmp_path: Path) -> None:
+    forking = """
+        import os, time
+        if os.fork() == 0:
+            time.sleep(3600)
+    """
+    async with world(module(tmp_path, forking)) as here:
+        os.kill(here.zygote.pid, signal.SIGKILL)
+
+        await here.zygote.exited()
+
+        assert here.zygote.is_gone
+
+
 async def test_its_death_harms_no_job() -> None:
     async with world() as here:
         child = await here.child()

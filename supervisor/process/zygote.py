@@ -182,6 +182,7 @@ class Zygote:
         self._hang_up()
 
     def _hang_up(self) -> None:
+        self.is_gone = True  # nobody else says so while what it had just forked holds the other end of the pipe
         self._pipe.close()
         self._output.close()
         self._family.leave(self)
