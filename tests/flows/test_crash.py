@@ -18,6 +18,8 @@ from supervisor.process.mark import bearers
 from tests.flows.test_lease_loss import ended
 from tests.harness import event, finished_job, program, reports, result_of, start_job, supervising, zygote_of
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
+
 STUBBORN = ["python-loop", "c-call", "ignores-sigterm", "with-subprocess", "with-own-session", "with-daemon"]
 
 

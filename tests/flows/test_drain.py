@@ -25,6 +25,8 @@ from tests.harness import (
     supervising,
 )
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
+
 
 async def test_sigterm_finishes_what_runs_and_exits_with_0(server: DevServer, state: Path) -> None:
     async with supervising(server, state) as supervisor:

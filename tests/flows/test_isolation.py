@@ -14,6 +14,8 @@ from supervisor.devserver.app import DevServer
 from supervisor.redaction import Mask
 from tests.harness import KEY, finished_job, reports, result_of, start_job, supervising
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
+
 
 async def result(server: DevServer, state: Path, action: str, parameters: dict[str, Any] | None = None) -> Any:
     async with supervising(server, state, pass_env="WANTED"):

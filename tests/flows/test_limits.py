@@ -31,6 +31,8 @@ from tests.harness import (
     supervising,
 )
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
+
 
 async def results(server: DevServer, state: Path, action: str, count: int, **parameters: Any) -> list[Any]:
     """The results of `count` jobs, one after the other in one slot."""
