@@ -11,6 +11,8 @@ import pytest
 from supervisor.devserver.app import DevServer
 from tests.harness import calls, event, finished_job, is_alive, reports, result_of, start_job, supervising
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on; children are tested on both
+
 STOPS_ON_SIGTERM = ["python-loop", "with-subprocess", "with-own-session", "with-daemon"]
 MUST_BE_KILLED = ["c-call", "ignores-sigterm", "swallows-the-cancel"]
 GRACE = 0.3
