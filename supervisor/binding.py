@@ -67,8 +67,8 @@ class Binding:
                 named[parameter.name] = prepared
         return cls(context, named, rest)
 
-    def bind(self, raw: bytes, context: Context) -> dict[str, Any]:
-        """Return the arguments by name, for `function(**arguments)`; raise `InvalidParameters`."""
+    def bind(self, raw: bytes) -> dict[str, Any]:
+        """Return the arguments by name, all but the context, for `function(**arguments)`; raise `InvalidParameters`."""
         given = _decode_object(raw, dict[str, msgspec.Raw])
         arguments: dict[str, Any] = {}
         faults = [f"parameter {name!r} is missing" for name in self._required() if name not in given]
@@ -83,8 +83,6 @@ class Binding:
                 faults.append(_fault(name, error))
         if faults:
             raise InvalidParameters("; ".join(faults))
-        if self.context is not None:
-            arguments[self.context] = context
         return arguments
 
     def _required(self) -> Iterator[str]:

@@ -24,7 +24,10 @@ CONTEXT: Any = object()
 
 
 def bind(function, parameters):
-    return Binding.of(function).bind(parameters.encode(), CONTEXT)
+    """All arguments of a call, as the child puts them together."""
+    binding = Binding.of(function)
+    arguments = binding.bind(parameters.encode())
+    return arguments if binding.context is None else {binding.context: CONTEXT, **arguments}
 
 
 @dataclasses.dataclass
@@ -125,7 +128,7 @@ def test_whatever_is_an_object_fits_a_handler_that_takes_anything(parameters):
 
     raw = msgspec.json.encode(parameters)
 
-    assert Binding.of(function).bind(raw, CONTEXT) == decode_parameters(raw) == parameters
+    assert Binding.of(function).bind(raw) == decode_parameters(raw) == parameters
 
 
 # What does not fit
@@ -190,7 +193,7 @@ def test_parameters_that_cannot_be_read_are_refused(raw):
     def function(**parameters): ...
 
     with pytest.raises(InvalidParameters):
-        Binding.of(function).bind(raw, CONTEXT)
+        Binding.of(function).bind(raw)
     with pytest.raises(InvalidParameters):
         decode_parameters(raw)
 

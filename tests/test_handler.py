@@ -80,7 +80,7 @@ def test_a_wrapped_function_is_known_by_the_place_and_parameters_of_the_inner_on
 
     known = registry.get("resize")
     assert known.line == resize.__code__.co_firstlineno
-    assert known.parameters.bind(b'{"width": 1}', None) == {"width": 1, "context": None}
+    assert known.parameters.bind(b'{"width": 1}') == {"width": 1}
 
 
 @pytest.mark.parametrize("name", ["", " ", " resize", "re\nsize", "resize\x00"])

@@ -253,9 +253,10 @@ class Worker:
         if handler is None:
             return Failed("ActionNotRegistered", f"no handler is registered for the action {job.action!r}")
         try:
-            decoded = decode_parameters(parameters)
-            context = self._context(job, decoded, order)
-            arguments = handler.parameters.bind(parameters, context)
+            arguments = handler.parameters.bind(parameters)
+            context = None
+            if handler.parameters.context is not None:
+                context = arguments[handler.parameters.context] = self._context(job, parameters, order)
         except InvalidParameters as error:
             return Failed("InvalidParameters", str(error))
         try:
@@ -273,7 +274,7 @@ class Worker:
             return Failed("fatal_error", _describe(error))
         return Failed(type(error).__name__[:TYPE_LIMIT], _describe(error))
 
-    def _interruptible(self, handler: Handler, arguments: dict[str, Any], context: Context) -> Any:
+    def _interruptible(self, handler: Handler, arguments: dict[str, Any], context: Context | None) -> Any:
         try:
             self._interruption.arm()
             if handler.is_async:
@@ -285,7 +286,8 @@ class Worker:
             try:
                 self._interruption.disarm()
             finally:  # a `Cancelled` that comes at the last moment escapes from disarm
-                context.close()
+                if context is not None:
+                    context.close()
 
     def _run_coroutine(self, handler: Handler, arguments: dict[str, Any]) -> Any:
         import asyncio  # only a child that has such a handler pays for it
@@ -298,12 +300,12 @@ class Worker:
 
         return asyncio.run(run())
 
-    def _context(self, job: Job, parameters: dict[str, Any], order: Run) -> Context:
+    def _context(self, job: Job, parameters: bytes, order: Run) -> Context:
         return Context(
             job,
             worker_id=order.worker_id,
             workdir=order.workdir,
-            parameters=parameters,
+            parameters=decode_parameters(parameters),
             tell=self._pipe.send,
             interruption=self._interruption,
         )
