@@ -88,3 +88,36 @@ def test_a_tree_that_nobody_may_read_or_write_is_removed_by_its_owner(tmp_path: 
 
     assert told.stdout == "removed\n"
     assert not top.exists()
+
+
+REMOVED = """
+import sys
+from pathlib import Path
+from supervisor.removal import remove
+try:
+    remove(Path(sys.argv[1]))
+except PermissionError as error:
+    print(error.strerror)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root makes folders of somebody else")
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, is_empty: bool) -> None:
+    top = tmp_path / "top"
+    for number in range(50):
+        (top / str(number) / "below").mkdir(parents=True)
+        (top / f"file {number}").touch()
+    others = top / "of somebody else"
+    others.mkdir()
+    if not is_empty:
+        (others / "file").touch()
+    os.chown(others, 65534, 65534)
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", REMOVED, str(top)]
+
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    left = [] if is_empty else [others, others / "file"]
+    assert sorted(top.rglob("*")) == left
+    assert top.exists() == bool(left)
+    assert told.stdout == ("" if is_empty else "Operation not permitted\n")
