@@ -71,7 +71,7 @@ class StackFile:
 
     def settle(self) -> bool:
         """Whether the stack that was asked for is there; what is written after it, until `renew`, does not count."""
-        self._is_settled = bool(self.read())
+        self._is_settled = self._size > 0 and bool(self.read())
         return self._is_settled
 
     def forget(self) -> None:
