@@ -184,7 +184,8 @@ class Worker:
             os.write(2, f"[killed {ended.killed} processes that the handler left behind]\n".encode())
         if ended.spared:
             os.write(2, f"[{ended.spared} processes that the handler left behind cannot be killed]\n".encode())
-        return ended.killed + ended.spared
+        # What the handler keeps may count on its tracker, and is unlinked by now.
+        return ended.killed + ended.spared + (kept is not None)
 
     def _mind_threads(self) -> int:
         """Say how many threads the handler has left running, and return that."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import threading
 
 # That of `signal` makes an enum of its answer, which takes longer than the call.
 from _signal import getsignal  # type: ignore[import-not-found]
 
 from supervisor.interruption import Interruption
+from supervisor.process.kernel import SignalMask
 
 
 class Termination:
@@ -23,8 +23,10 @@ class Termination:
         """`stack` is the descriptor that a stack is written to."""
         self._stack = stack
         self._on_signal = lambda *_: interruption.request()
-        self._blocked = threading.local()  # before a fork, by the thread that forks
-        os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._let_go)
+        # What comes while a process is not its own master yet would be lost on it; and a `Cancelled` in whoever forks
+        # would be lost in a hook, for Python only prints what hooks raise.  So no code of Python is run in these.
+        self._mask = SignalMask(signal.SIGTERM)
+        os.register_at_fork(before=self._mask.hold, after_in_parent=self._mask.restore, after_in_child=self._let_go)
 
     def expect(self) -> None:
         """A job begins; the one before may have taken the signal for itself.
@@ -37,16 +39,9 @@ class Termination:
             signal.signal(signal.SIGTERM, self._on_signal)
             faulthandler.register(signal.SIGTERM, self._stack, all_threads=True, chain=True)
 
-    def _hold(self) -> None:
-        # What comes while a process is not its own master yet would be lost on it.
-        self._blocked.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-    def _release(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked.before)
-
     def _let_go(self) -> None:
         """In the forked process: no job of ours is run here, whatever its handler does."""
         if getsignal(signal.SIGTERM) is self._on_signal:
             faulthandler.unregister(signal.SIGTERM)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self._release()
+        self._mask.restore()

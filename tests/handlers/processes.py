@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from multiprocessing import shared_memory
+from typing import NoReturn
 
 from supervisor import Context, handler
 from supervisor.process.messages import Finished
@@ -173,3 +174,18 @@ def waits_in_c(context: Context, seconds: int) -> str:
     context.emit("working", {"pids": [os.getpid()]})
     ctypes.CDLL(None).sleep(seconds)
     return "waited to the end"
+
+
+BALLAST = []
+"""What makes a fork take long."""
+
+
+@handler("forks-without-end")
+def forks_without_end(context: Context) -> NoReturn:
+    BALLAST.append(os.urandom(1) * (64 * 2**20))
+    context.emit("working", {"pids": [os.getpid()]})
+    while True:
+        forked = os.fork()
+        if forked == 0:
+            os._exit(0)
+        os.waitpid(forked, 0)
