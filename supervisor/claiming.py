@@ -43,16 +43,14 @@ class Claiming:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._backoff = Backoff(0.2, 15.0)
-        self._pause = 0.0  # before the next claim
+        self.pause = 0.0
+        """Seconds before the next claim, which whoever claims waits before it is that one's turn."""
 
     async def claim(self) -> Job | None:
         """Ask for a job of any action that is open, once; None when there is none, after a pause where one is due.
 
         When no action is open nothing is `asked`.
         """
-        if self._pause:
-            pause, self._pause = self._pause, 0.0
-            await asyncio.sleep(pause)
         self.asked = self._around.open_actions()
         if not self.asked:
             return None
@@ -83,11 +81,16 @@ class Claiming:
             return None
         elif fault is not None:  # the job is told so at once, and the next one comes later
             self._polls.found_nothing()
-            self._pause = self._backoff.next()
+            self.pause = self._backoff.next()
         else:
             self._polls.found()
             self._backoff.reset()
         return job
+
+    async def rest(self) -> None:
+        """Wait for as long as the last answer makes advisable."""
+        pause, self.pause = self.pause, 0.0
+        await asyncio.sleep(pause)
 
     def _pause_all(self, limited: RateLimited) -> None:
         """The server asks for it: no slot opens a claim for a while."""

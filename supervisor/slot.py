@@ -40,6 +40,7 @@ from supervisor.report import Reporter
 from supervisor.server import AuthRevoked, ClaimRefused, JobServer, ServerError
 from supervisor.status import SlotState, SlotStatus
 from supervisor.surroundings import Surroundings, Workplace
+from supervisor.tasks import to_the_end
 
 DRAIN_POLL = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""
@@ -185,6 +186,8 @@ class Slot:
             try:
                 if not self._berth.is_warm:
                     await self._berth.warm()
+                if self._claiming.pause:
+                    await self._claiming.rest()
                 if not self._polls.has_room:
                     await self._polls.room()
                 with self._polls:
@@ -301,7 +304,7 @@ class Slot:
 
     async def _remove(self, workdir: str) -> None:
         try:
-            await asyncio.to_thread(remove, Path(workdir))
+            await to_the_end(remove, Path(workdir))  # or it would go on beside the removal of everything at our end
         except OSError as error:
             self._place = replace(self._place, workdir=f"{workdir}+")
             self._log.warning(
