@@ -29,6 +29,10 @@ PR_GET_NO_NEW_PRIVS = 39
 _CPUCLOCK_SCHED = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# Made here, so that children share them.  It keeps the GIL: no other thread of Python comes between.
+_set_mask = ctypes.PyDLL(None).pthread_sigmask
+_SignalSet = ctypes.c_uint64 * 16
+"""A sigset_t of glibc."""
 
 
 boottime: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
@@ -206,8 +210,6 @@ class SignalMask:
     """
 
     def __init__(self, number: int) -> None:
-        libc = ctypes.PyDLL(None)  # which keeps the GIL: no other thread comes between
-        room = ctypes.c_uint64 * 16  # a sigset_t of glibc
-        blocked, before = room(1 << (number - 1)), room()
-        self.hold: Callable[[], object] = partial(libc.pthread_sigmask, int(signal.SIG_BLOCK), blocked, before)
-        self.restore: Callable[[], object] = partial(libc.pthread_sigmask, int(signal.SIG_SETMASK), before, None)
+        blocked, before = _SignalSet(1 << (number - 1)), _SignalSet()
+        self.hold: Callable[[], object] = partial(_set_mask, int(signal.SIG_BLOCK), blocked, before)
+        self.restore: Callable[[], object] = partial(_set_mask, int(signal.SIG_SETMASK), before, None)
