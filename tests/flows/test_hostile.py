@@ -764,6 +764,14 @@ UNPRIVILEGED = [
 """The command that runs a program as a user whose processes are counted, as those of root are not."""
 
 
+def give_to_somebody(state: Path) -> None:
+    """Make the state directory one for a program of another user; skip the test where there can be none."""
+    if subprocess.run([*UNPRIVILEGED, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("another user's processes are not permitted here")
+    state.mkdir()
+    os.chown(state, SOMEBODY, SOMEBODY)
+
+
 def limit_processes(pid: int, most: int) -> None:
     """How many processes there may be of a user for this process to start another one; it need not be our own."""
     subprocess.run([*UNPRIVILEGED, "prlimit", f"--pid={pid}", f"--nproc={most}:4096"], check=True)
@@ -772,10 +780,7 @@ def limit_processes(pid: int, most: int) -> None:
 async def test_a_supervisor_that_cannot_start_a_process_says_so_and_ends_without_a_traceback(
     server: DevServer, state: Path
 ) -> None:
-    if subprocess.run([*UNPRIVILEGED, "true"], check=False, capture_output=True).returncode != 0:
-        pytest.skip("another user's processes are not permitted here")
-    state.mkdir()
-    os.chown(state, SOMEBODY, SOMEBODY)
+    give_to_somebody(state)
 
     async with program(server.url, state, (*UNPRIVILEGED, "prlimit", "--nproc=6")) as process:
         code = await process.wait()
@@ -788,10 +793,7 @@ async def test_a_supervisor_that_cannot_start_a_process_says_so_and_ends_without
 async def test_a_supervisor_that_may_not_fork_claims_nothing_and_goes_on_once_it_may(
     server: DevServer, state: Path
 ) -> None:
-    if subprocess.run([*UNPRIVILEGED, "true"], check=False, capture_output=True).returncode != 0:
-        pytest.skip("another user's processes are not permitted here")
-    state.mkdir()
-    os.chown(state, SOMEBODY, SOMEBODY)
+    give_to_somebody(state)
 
     async with program(server.url, state, UNPRIVILEGED, workers="1", spool_after="0s") as process:
         await finished_job(server, await start_job(server, "echo"))

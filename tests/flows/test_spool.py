@@ -25,6 +25,7 @@ from supervisor.spoolfile import Destination
 from tests.harness import (
     GENEROUS,
     PROJECT,
+    Supervisor,
     calls,
     events,
     finished_job,
@@ -247,6 +248,14 @@ async def test_a_drain_during_an_outage_leaves_the_outcome_soon_and_says_so(serv
     assert "stopping the jobs" not in log
 
 
+async def end_of_a_drain_that_waits(server: DevServer, supervisor: Supervisor) -> ExitCode:
+    """The exit code of a supervisor that is told to drain a second before the server takes anything again."""
+    supervisor.signal(signal.SIGTERM)
+    await asyncio.sleep(1.0)  # several looks
+    server.intercept = None
+    return await supervisor.exit_code()
+
+
 async def test_a_drain_does_not_leave_an_outcome_that_is_not_on_disk(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,10 +266,7 @@ async def test_a_drain_does_not_leave_an_outcome_that_is_not_on_disk(
     async with supervising(server, state, workers="1") as supervisor:
         run = await start_job(server, "nothing")
         await server.until(lambda: calls(server, "complete") or None)
-        supervisor.signal(signal.SIGTERM)
-        await asyncio.sleep(1.0)  # several looks
-        server.intercept = None
-        code = await supervisor.exit_code()
+        code = await end_of_a_drain_that_waits(server, supervisor)
 
     assert (code, server.jobs(run)[0].status) == (ExitCode.DRAINED, "completed")
 
@@ -273,10 +279,7 @@ async def test_a_drain_waits_for_events_whose_outcome_is_on_disk(
     async with supervising(server, state, workers="1", spool_after="0s") as supervisor:
         run = await start_job(server, "emits", {"count": 1})
         await until(lambda: spooled(state) == ["completed"])
-        supervisor.signal(signal.SIGTERM)
-        await asyncio.sleep(1.0)  # several looks
-        server.intercept = None
-        code = await supervisor.exit_code()
+        code = await end_of_a_drain_that_waits(server, supervisor)
 
     assert (code, server.jobs(run)[0].status) == (ExitCode.DRAINED, "completed")
     assert len(events(server, run, "tick")) == 1
