@@ -169,7 +169,6 @@ class Pool:
 
     def leave(self, job: Job) -> None:
         self._taken.discard((job.job_id, job.attempt))
-        self.made_room()
 
     def made_room(self) -> None:
         if self._room is not None:
