@@ -538,7 +538,7 @@ async def test_a_heartbeat_waits_no_longer_than_its_timeout(behaviour: Behaviour
         with pytest.raises(Unavailable, match=r"^no answer within 0\.1 s$"):
             await client.heartbeat(FENCE, timeout=0.1)
 
-        assert asyncio.get_running_loop().time() - began < 2.0
+        assert asyncio.get_running_loop().time() - began < GENEROUS
 
 
 async def test_a_heartbeat_whose_time_is_over_does_not_wait_at_all() -> None:

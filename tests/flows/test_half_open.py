@@ -58,7 +58,7 @@ async def test_a_long_silence_of_the_network_ends_the_job_and_work_goes_on_after
         await server.until(lambda: is_claimed_again(server.jobs(run)[0]), timeout=GENEROUS)
 
     # The last accepted beat was sent at most one interval (200 ms) before the cable was cut.
-    assert 0.7 < died_at - cut_at < 3.0
+    assert 0.7 < died_at - cut_at < GENEROUS
     assert calls(server, "complete") == []
 
 

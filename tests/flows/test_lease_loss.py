@@ -16,7 +16,19 @@ from aiohttp import web
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.journal import Call, HangUp
 from supervisor.process.readiness import readable
-from tests.harness import calls, event, finished_job, logged, program, reports, result_of, start_job, supervising
+from tests.harness import (
+    GENEROUS,
+    best,
+    calls,
+    event,
+    finished_job,
+    logged,
+    program,
+    reports,
+    result_of,
+    start_job,
+    supervising,
+)
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
 
@@ -72,10 +84,7 @@ async def seconds_from_refusal_to_death(server: DevServer, state: Path, action: 
 async def test_a_refused_heartbeat_kills_everything_within_100_ms_and_nothing_more_is_said(
     server: DevServer, state: Path, action: str, status: int
 ) -> None:
-    # The best of three: the machine may be busy with other things.
-    taken = [await seconds_from_refusal_to_death(server, state, action, status) for _ in range(3)]
-
-    assert min(taken) < 0.1
+    assert await best(lambda: seconds_from_refusal_to_death(server, state, action, status), below=0.1) < 0.1
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 413, 422])
@@ -150,7 +159,7 @@ async def test_a_silent_server_loses_the_lease_at_its_time_to_live(server: DevSe
         server.intercept = None
 
     # The last accepted beat was sent at most one interval (200 ms) before the silence began.
-    assert 0.4 < died_at - silent_since < 2.0
+    assert 0.4 < died_at - silent_since < GENEROUS
     assert all(call.status in (None, 499) for call in reports(server, job.id))
 
 

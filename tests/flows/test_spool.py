@@ -27,6 +27,7 @@ from tests.harness import (
     PROJECT,
     Supervisor,
     calls,
+    event,
     events,
     finished_job,
     program,
@@ -291,9 +292,8 @@ async def test_a_job_that_is_cut_says_so_though_its_outcome_is_on_disk(
     monkeypatch.setattr(service, "LAST_SPOOLED", 0.0)
     answer(server, 503, "complete")
     async with supervising(server, state, workers="1", drain_timeout="100ms") as supervisor:
-        run = await start_job(server, "sleeps", {"seconds": 60})
-        await server.until(lambda: server.jobs(run)[0].status == "claimed" or None)
-        await asyncio.sleep(0.2)  # it has begun
+        run = await start_job(server, "python-loop")
+        await event(server, run, "working")
         supervisor.signal(signal.SIGTERM)
         code = await supervisor.exit_code()
 
