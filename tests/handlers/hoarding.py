@@ -6,6 +6,7 @@ import resource
 import socket
 import threading
 import time
+from pathlib import Path
 
 from supervisor import Context, handler
 from supervisor.process import pipe_main
@@ -16,12 +17,13 @@ KEPT: list[socket.socket] = []
 
 
 @handler("hoards")
-def hoards(context: Context, seconds: float) -> None:
-    """As many as a process may have open, and some more, for so long."""
+def hoards(context: Context, until: str) -> None:
+    """As many as a process may have open, and some more, until this file is there."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     kept = hoard(limit)
     context.emit("hoarding", {})
-    time.sleep(seconds)
+    while not Path(until).exists():
+        time.sleep(0.01)
     for end in kept:
         end.close()
 
