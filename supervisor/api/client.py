@@ -24,6 +24,7 @@ from yarl import URL
 
 from supervisor.alarms import Alarms
 from supervisor.api import schema
+from supervisor.api.request import Request
 from supervisor.api.resolver import Resolver
 from supervisor.api.spill import Spill
 from supervisor.api.trouble import in_words, redirected
@@ -101,9 +102,9 @@ class Client:
         self._below_jobs = f"{self._jobs_url.raw_path}/"
         self._claim_url = self._url_of("claim")
         self._alarms = Alarms()
-        self._claims = _session()
-        self._beats = _session()
-        self._rest = _session()
+        self._claims = _session(self._jobs_url)
+        self._beats = _session(self._jobs_url)
+        self._rest = _session(self._jobs_url)
         self._sessions = (self._claims, self._beats, self._rest)
         self._reserve = Reserve()
         self._use(token)
@@ -232,15 +233,22 @@ class Client:
     def _use(self, token: str) -> None:
         self._token = token
         for session in self._sessions:
-            session.headers["Authorization"] = f"Bearer {token}"
+            session.headers[hdrs.AUTHORIZATION] = f"Bearer {token}"
 
 
-def _session() -> aiohttp.ClientSession:
+def _session(url: URL) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
+        request_class=Request,
         # No limit: there are never more calls than slots, and a heartbeat must not queue behind anything.
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, resolver=Resolver(), socket_factory=_socket),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Content-Type": "application/json"},
+        headers={
+            hdrs.HOST: url.host_port_subcomponent or "",
+            hdrs.ACCEPT: "application/json",
+            hdrs.ACCEPT_ENCODING: "gzip, deflate",
+            hdrs.CONTENT_TYPE: "application/json",
+            hdrs.USER_AGENT: f"mobius-supervisor/{__version__}",
+        },
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=LONGEST_CONNECT),  # each call has a limit of its own
         auto_decompress=True,
     )
