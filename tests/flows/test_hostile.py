@@ -733,15 +733,17 @@ def first_free_descriptor(pid: int) -> int:
 
 
 async def test_a_big_result_passes_a_supervisor_that_has_no_descriptor_left(server: DevServer, state: Path) -> None:
+    jobs = []
     async with program(server.url, state, workers="1") as process:
         await finished_job(server, await start_job(server, "sleeps", {"seconds": 0.5}))  # all connections are there
-        limit_descriptors(process, first_free_descriptor(process.pid))
-        job = await finished_job(server, await start_job(server, "big-result", {"size": 3 * MEBI}))
+        while "no room for a result" not in logged(state):  # there was, once what was open for a moment was closed
+            limit_descriptors(process, first_free_descriptor(process.pid))
+            jobs.append(await finished_job(server, await start_job(server, "big-result", {"size": 3 * MEBI})))
 
-    (report,) = reports(server, job.id)
-    assert (job.status, job.attempt) == ("completed", 1)
-    assert len(base64.b64decode(report.body["result_b64"])) == 3 * MEBI
-    assert "no room for a result" in logged(state)
+    for job in jobs:
+        (report,) = reports(server, job.id)
+        assert (job.status, job.attempt) == ("completed", 1)
+        assert len(base64.b64decode(report.body["result_b64"])) == 3 * MEBI
 
 
 async def test_a_zygote_without_descriptors_leaves_with_a_word_and_is_replaced(server: DevServer, state: Path) -> None:
@@ -749,10 +751,11 @@ async def test_a_zygote_without_descriptors_leaves_with_a_word_and_is_replaced(s
         await finished_job(server, await start_job(server, "echo"))
         resource.prlimit(zygote_of(process.pid), resource.RLIMIT_NOFILE, (5, 4096))
         dead = await finished_job(server, await start_job(server, "die-by-exit", {"code": 1}))
+        # There may be a child in reserve: that its successor cannot be forked is seen later.
+        await until(lambda: "no more children can be forked from here: Too many open files" in logged(state))
         after = await finished_job(server, await start_job(server, "echo"))
 
     assert (dead.error_type, after.status) == ("ChildDied", "completed")
-    assert "no more children can be forked from here: Too many open files" in logged(state)
     assert "Traceback" not in logged(state)
 
 
