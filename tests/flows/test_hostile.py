@@ -26,7 +26,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from supervisor.devserver.app import DevServer
+from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
 from supervisor.process import family
@@ -707,10 +707,9 @@ def limit_descriptors(process: asyncio.subprocess.Process, most: int) -> None:
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, 4096))
 
 
-async def test_a_supervisor_without_descriptors_backs_off_and_goes_on_once_there_are_some(
-    server: DevServer, state: Path
-) -> None:
-    async with program(server.url, state, workers="1") as process:
+async def test_a_supervisor_without_descriptors_backs_off_and_goes_on_once_there_are_some(state: Path) -> None:
+    settings = DevServerSettings(heartbeat_interval=0.2, lease_ttl=60, journal=True)  # nobody's lease is the matter
+    async with DevServer(settings) as server, program(server.url, state, workers="1", lease_ttl="60s") as process:
         await finished_job(server, await start_job(server, "echo"))
         run = await start_job(server, "die-slowly", {"seconds": 0.5})
         (pid,) = (await event(server, run, "working"))["pids"]
