@@ -41,7 +41,7 @@ from benchmarks.soak_accounts import Accounts, settle
 from benchmarks.soak_load import fault_script, next_job
 from benchmarks.soak_programs import PROJECT, Server, Supervisor
 from supervisor.process.mark import bearers
-from supervisor.tasks import whole
+from supervisor.timing.tasks import whole
 
 MOST_GROWTH = 5 * 1024 * 1024
 BACKLOG = 40

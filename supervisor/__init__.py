@@ -17,10 +17,24 @@ killed.
     cli ── service ── pool ── slot ── attempt ═══HTTP═══ Mobius
                                          ║ pipe
                  zygote ═══fork═══▶ child_main ──▶ handlers/*
+
+The rooms, from the top; each imports from those below it.
+
+    cli, commands, demo    what people type
+    program                one run as a whole: opened, steered, reloaded, shut down
+    control, page          seen and steered from outside
+    work                   pool, slots, attempts, leases
+    reporting, api         outcomes on their way; the server's protocol over HTTP
+    devserver              the same protocol served, for authors and tests
+    settings, logs         what a run goes by; what it writes about itself
+    process                children and the zygote, and what runs inside them
+    handling               what a handler is made of and knows
+    timing, text           small things for all of them
+    job, server, status …  the nouns that everybody shares
 """
 
-from supervisor.context import Cancelled, Context, PermanentError
-from supervisor.handler import handler
+from supervisor.handling.context import Cancelled, Context, PermanentError
+from supervisor.handling.handler import handler
 from supervisor.version import __version__
 
 __all__ = ["Cancelled", "Context", "PermanentError", "__version__", "handler"]

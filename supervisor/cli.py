@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from supervisor import config, kinds
-from supervisor.asking import asked, fail, give_up_output, given_by, home, reads, values_of
-from supervisor.config import ConfigError, Machine
-from supervisor.configuration import Configuration, require_folders
 from supervisor.control.commands import COMMANDS
-from supervisor.credential import Credential, CredentialSource
 from supervisor.exit_code import ExitCode
-from supervisor.settings import OPTIONS
+from supervisor.settings import config, kinds
+from supervisor.settings.asking import asked, fail, give_up_output, given_by, home, reads, values_of
+from supervisor.settings.config import ConfigError, Machine
+from supervisor.settings.configuration import Configuration, require_folders
+from supervisor.settings.credential import Credential, CredentialSource
+from supervisor.settings.settings import OPTIONS
 from supervisor.version import __version__
 
 if TYPE_CHECKING:
-    from supervisor.spool import Spool
+    from supervisor.reporting.spool import Spool
 
 _CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
 _DEV_OPTIONS = ("workers", "handlers", "import_timeout", "pass_env", "job_memory", "listen", "log_level", "log_format")
@@ -91,8 +91,9 @@ def run(**answers: Any) -> None:
 
     import structlog
 
-    from supervisor import log, service
-    from supervisor.redaction import Mask
+    from supervisor.logs import log
+    from supervisor.logs.redaction import Mask
+    from supervisor.program import service
 
     credential = configuration.source.read()
     mask = Mask([credential.token])
@@ -109,8 +110,8 @@ def check(**answers: Any) -> None:
     values = values_of(_CHECK_OPTIONS, answers)
     require_folders(values["handlers"])
 
-    from supervisor import log
-    from supervisor.check import check_handlers
+    from supervisor.commands.check import check_handlers
+    from supervisor.logs import log
 
     log.configure("info", "auto")  # what the modules print while they are imported
     sys.exit(check_handlers(values["handlers"], values["import_timeout"], values["pass_env"]))
@@ -147,8 +148,8 @@ def server(api_key_file: Path | None, faults: Path | None, **limits: Any) -> Non
     """Run the local development server alone, until told to stop."""
     import asyncio
 
+    from supervisor.commands.serve import read_faults, serve
     from supervisor.devserver.app import DevServerSettings
-    from supervisor.serve import read_faults, serve
 
     script = read_faults(faults) if faults else None
     source = CredentialSource(api_key_file, {})
@@ -170,7 +171,7 @@ def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
 
     It reloads when a handler's file changes, where the package watchfiles is installed.
     """
-    from supervisor import dev as development
+    from supervisor.commands import dev as development
 
     sys.exit(development.main(given_by(answers), _machine(), host=host, port=port, database=database))
 
@@ -188,8 +189,8 @@ def submit(action: str, params: str, queue: str | None, *, follow: bool, **answe
     """
     import asyncio
 
-    from supervisor.submit import SubmitError, Target, read_parameters
-    from supervisor.submit import submit as start
+    from supervisor.commands.submit import SubmitError, Target, read_parameters
+    from supervisor.commands.submit import submit as start
 
     parameters = read_parameters(params)
     values, credential = _account(_SUBMIT_OPTIONS, answers)
@@ -213,7 +214,7 @@ def spool() -> None:
 @asked("state_dir")
 def spool_ls(**answers: Any) -> None:
     """List them, undeliverable and damaged ones too."""
-    from supervisor import inventory
+    from supervisor.commands import inventory
 
     inventory.list_all(_spool(answers))
 
@@ -223,7 +224,7 @@ def spool_ls(**answers: Any) -> None:
 @asked("state_dir")
 def spool_show(name: str, **answers: Any) -> None:
     """Show whose outcome it is, and how it begins."""
-    from supervisor import inventory
+    from supervisor.commands import inventory
 
     inventory.show(_spool(answers), name)
 
@@ -234,7 +235,7 @@ def spool_show(name: str, **answers: Any) -> None:
 @asked("state_dir")
 def spool_drop(name: str, *, is_sure: bool, **answers: Any) -> None:
     """Delete one for ever; the server will not hear of it."""
-    from supervisor import inventory
+    from supervisor.commands import inventory
 
     inventory.drop(_spool(answers), name, is_sure=is_sure)
 
@@ -248,8 +249,8 @@ def spool_replay(**answers: Any) -> None:
     """
     import asyncio
 
-    from supervisor import resending
-    from supervisor.spoolfile import Destination
+    from supervisor.commands import resending
+    from supervisor.reporting.spoolfile import Destination
 
     values, credential = _account(_REPLAY_OPTIONS, answers)
     destination = Destination(values["base_url"], values["project"])
@@ -266,7 +267,7 @@ def unit(directory: Path, *, is_template: bool, is_drop_in: bool) -> None:
     Its place is /etc/systemd/system/mobius-supervisor.service; with --template it is mobius-supervisor@.service there,
     with --delegate mobius-supervisor.service.d/delegate.conf.
     """
-    from supervisor import unit as units
+    from supervisor.commands import unit as units
 
     if is_template and is_drop_in:
         raise ConfigError("--template and --delegate exclude each other: print one after the other")
@@ -312,8 +313,8 @@ def _account(names: Iterable[str], answers: Mapping[str, Any]) -> tuple[dict[str
 
 
 def _spool(answers: Mapping[str, Any]) -> Spool:
-    from supervisor import log
-    from supervisor.inventory import spool_in, state_dir_of
+    from supervisor.commands.inventory import spool_in, state_dir_of
+    from supervisor.logs import log
 
     log.configure("error", "auto")  # what is found damaged on the way
     given: Path | None = values_of(["state_dir"], answers)["state_dir"]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from supervisor import Context
-from supervisor.interruption import Interruption
+from supervisor.handling.interruption import Interruption
 from supervisor.job import Job
 from supervisor.process.messages import Emitted, Logged
 

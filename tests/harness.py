@@ -16,15 +16,15 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from supervisor.config import Machine, resolve
-from supervisor.credential import CredentialSource
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
 from supervisor.process import family
 from supervisor.process.kernel import children_of
-from supervisor.service import serve
-from supervisor.settings import Settings
+from supervisor.program.service import serve
+from supervisor.settings.config import Machine, resolve
+from supervisor.settings.credential import CredentialSource
+from supervisor.settings.settings import Settings
 
 HANDLERS = Path(__file__).parent / "handlers"
 PROJECT = "acme"
@@ -166,6 +166,11 @@ def events(server: DevServer, run_id: str, type_: str) -> list[dict[str, Any]]:
 def calls(server: DevServer, name: str, job_id: str | None = None) -> list[Call]:
     """The calls of one kind, as the server saw them."""
     return [call for call in server.calls if call.name == name and job_id in (None, call.job_id)]
+
+
+def field_of(call: Call, name: str) -> Any:
+    """A field of what a call sends; None as long as that is on its way."""
+    return call.body[name] if call.body else None
 
 
 def reports(server: DevServer, job_id: str) -> list[Call]:

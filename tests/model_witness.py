@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from supervisor.job import Directive, Event, Failed, Outcome, Succeeded
-from supervisor.report import SUBSTITUTES
+from supervisor.reporting.report import SUBSTITUTES
 from tests.model_loop import Clock, VirtualLoop
 
 TOLERANCE = 0.1

@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from supervisor.control.steering import Refused
 from supervisor.status import ClaimStatus, CodeStatus, JobStatus, Recent, SlotStatus, SpoolStatus, Status
-from supervisor.steering import Refused
 
 JOB = JobStatus(
     job_id="job_1",

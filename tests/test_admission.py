@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.admission import Admission, Room
-from supervisor.kinds import SHARE, Share
-from supervisor.memory import look
+from supervisor.settings.kinds import SHARE, Share
+from supervisor.work.admission import Admission, Room
+from supervisor.work.memory import look
 
 GIB = 1 << 30
 A_TENTH = Share(part=0.1)

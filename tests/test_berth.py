@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import structlog
 
-from supervisor.berth import Berth
-from supervisor.births import Births
 from supervisor.ledger import ExitReason, Ledger
 from supervisor.limits import Limits
 from supervisor.process.cgroup import Cgroup
 from supervisor.process.family import Family
 from supervisor.process.zygote import Zygote
+from supervisor.work.berth import Berth
+from supervisor.work.births import Births
 from tests.process_world import run, world
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import Context
-from supervisor.binding import Binding, InvalidParameters, decode_parameters
+from supervisor.handling.binding import Binding, InvalidParameters, decode_parameters
 
 if TYPE_CHECKING:
     from nowhere import Unknown

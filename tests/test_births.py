@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import structlog.testing
 
-from supervisor import births as births_module
-from supervisor.births import Births
 from supervisor.ledger import Ledger
 from supervisor.process.child import Child
 from supervisor.process.zygote import StartFailed, Zygote
+from supervisor.work import births as births_module
+from supervisor.work.births import Births
 from tests.harness import GENEROUS, is_alive
 from tests.process_world import World, module, nursery, world
 

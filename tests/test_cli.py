@@ -16,12 +16,12 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner, Result
 
-import supervisor
+from supervisor import program
 from supervisor.cli import main
-from supervisor.config import ConfigError
-from supervisor.credential import CredentialSource
-from supervisor.redaction import Mask
-from supervisor.settings import OPTIONS, Settings
+from supervisor.logs.redaction import Mask
+from supervisor.settings.config import ConfigError
+from supervisor.settings.credential import CredentialSource
+from supervisor.settings.settings import OPTIONS, Settings
 from supervisor.version import __version__
 from tests.harness import is_alive
 
@@ -65,9 +65,9 @@ class Service:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Service:
     fake = Service()
-    monkeypatch.setattr(supervisor, "service", SimpleNamespace(main=fake.main), raising=False)
+    monkeypatch.setattr(program, "service", SimpleNamespace(main=fake.main), raising=False)
     monkeypatch.setattr("supervisor.process.kernel.set_dumpable", fake.become_undumpable)
-    monkeypatch.setattr("supervisor.log.configure", fake.configure_logging)
+    monkeypatch.setattr("supervisor.logs.log.configure", fake.configure_logging)
     monkeypatch.setenv("MOBIUS_API_KEY", "mbx_secret")
     monkeypatch.setenv("MOBIUS_BASE_URL", "https://api.example.com")
     monkeypatch.setenv("PROJECT", "acme")

@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from supervisor.code import Code
 from supervisor.process.family import Family
+from supervisor.program.code import Code
 from tests.harness import GENEROUS
 from tests.process_world import module, nursery
 

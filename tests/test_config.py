@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given as cases
 from hypothesis import strategies as st
 
-from supervisor.config import ConfigError, Machine, read_values, resolve
-from supervisor.kinds import Share
-from supervisor.settings import OPTIONS, Settings
+from supervisor.settings.config import ConfigError, Machine, read_values, resolve
+from supervisor.settings.kinds import Share
+from supervisor.settings.settings import OPTIONS, Settings
 
 MACHINE = Machine(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))
 NEEDED = {"MOBIUS_BASE_URL": "https://api.example.com", "PROJECT": "acme"}

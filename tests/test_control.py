@@ -16,7 +16,6 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from supervisor.config import ConfigError
 from supervisor.control import feed, reception, stream
 from supervisor.control.door import Door, NotAdmitted, TcpDoor, UnixDoor
 from supervisor.control.feed import Feed
@@ -24,6 +23,7 @@ from supervisor.control.listener import tcp_socket, unix_socket
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
 from supervisor.ledger import Ledger
+from supervisor.settings.config import ConfigError
 from supervisor.status import Status
 from tests.status_world import BUSY, STATUS, Steered
 

@@ -9,13 +9,13 @@ from typing import Any
 import structlog
 import structlog.testing
 
-from supervisor.courier import Courier
 from supervisor.job import Event, Fence
-from supervisor.lease import Lease, Terms
 from supervisor.ledger import Ledger
-from supervisor.outbox import LIMIT, OVERFULL
 from supervisor.server import RateLimited, Rejected
-from supervisor.tasks import Alongside
+from supervisor.timing.tasks import Alongside
+from supervisor.work.courier import Courier
+from supervisor.work.lease import Lease, Terms
+from supervisor.work.outbox import LIMIT, OVERFULL
 from tests.harness import GENEROUS
 
 BIG = Event("page", b"x" * 10_000)

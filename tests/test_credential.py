@@ -11,8 +11,8 @@ from typing import IO, Any
 
 import pytest
 
-from supervisor.config import ConfigError
-from supervisor.credential import CredentialSource, project_of
+from supervisor.settings.config import ConfigError
+from supervisor.settings.credential import CredentialSource, project_of
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_a_pipe_is_read_once_and_remembered(tmp_path: Path) -> None:
 READ_STANDARD_INPUT = """
 import json, os, sys
 from pathlib import Path
-from supervisor.config import ConfigError
-from supervisor.credential import CredentialSource
+from supervisor.settings.config import ConfigError
+from supervisor.settings.credential import CredentialSource
 
 source = CredentialSource(Path("-"), {})
 try:

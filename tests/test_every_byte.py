@@ -15,10 +15,10 @@ from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.faults import parse_faults
 from supervisor.job import Directive, Fence, Job, Succeeded
 from supervisor.ledger import Ledger
-from supervisor.report import Accepted, Reporter
+from supervisor.reporting.report import Accepted, Reporter
+from supervisor.reporting.spool import Spool
+from supervisor.reporting.spoolfile import Destination
 from supervisor.server import Unavailable
-from supervisor.spool import Spool
-from supervisor.spoolfile import Destination
 from tests.harness import GENEROUS, KEY, PROJECT, calls, start_job
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import json
 
-from supervisor.forwarding import BURST, RATE, Forwarding
 from supervisor.job import Event, is_valid
+from supervisor.work.forwarding import BURST, RATE, Forwarding
 
 
 def lines(events: list[Event]) -> list[str]:

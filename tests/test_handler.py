@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from supervisor import Context, handler
-from supervisor.handler import Registry
+from supervisor.handling.handler import Registry
 from supervisor.limits import Limits
 
 
@@ -15,7 +15,7 @@ def registry(monkeypatch):
     """A registry of this test's own."""
     registry = Registry()
     # Not by import: the attribute `supervisor.handler` is the decorator.
-    monkeypatch.setattr(sys.modules["supervisor.handler"], "registry", registry)
+    monkeypatch.setattr(sys.modules["supervisor.handling.handler"], "registry", registry)
     return registry
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from supervisor.health import illness, unreadiness
+from supervisor.control.health import illness, unreadiness
 from tests.status_world import BUSY, CLAIMS, IDLE, status
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import ConfigError
-from supervisor.instance import claimed_instance
+from supervisor.program.instance import claimed_instance
+from supervisor.settings.config import ConfigError
 
 HOLD = """
 import sys
 from pathlib import Path
-from supervisor.instance import claimed_instance
+from supervisor.program.instance import claimed_instance
 with claimed_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
     scratch.mkdir()
     (scratch / "file").write_text("half done")
@@ -27,7 +27,7 @@ with claimed_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
 RACE = """
 import sys
 from pathlib import Path
-from supervisor.instance import claimed_instance
+from supervisor.program.instance import claimed_instance
 for _ in range(300):
     with claimed_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
         scratch.mkdir()

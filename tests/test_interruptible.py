@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from supervisor.alarms import Alarms
-from supervisor.interruptible import Interruptible
+from supervisor.timing.alarms import Alarms
+from supervisor.timing.interruptible import Interruptible
 
 GENEROUS = 20.0
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from supervisor.interruption import Cancelled, Interruption
+from supervisor.handling.interruption import Cancelled, Interruption
 
 
 @pytest.fixture

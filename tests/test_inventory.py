@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import inventory
-from supervisor.config import ConfigError
-from supervisor.inventory import state_dir_of
+from supervisor.commands import inventory
+from supervisor.commands.inventory import state_dir_of
 from supervisor.job import Fence, Succeeded
-from supervisor.spool import Spool
-from supervisor.spoolfile import Destination
+from supervisor.reporting.spool import Spool
+from supervisor.reporting.spoolfile import Destination
+from supervisor.settings.config import ConfigError
 
 DESTINATION = Destination("http://nowhere", "acme")
 

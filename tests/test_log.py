@@ -11,8 +11,8 @@ import sys
 import pytest
 import structlog
 
-from supervisor import log
-from supervisor.redaction import Mask
+from supervisor.logs import log
+from supervisor.logs.redaction import Mask
 
 
 class Log:

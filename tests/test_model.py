@@ -18,18 +18,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from structlog.testing import capture_logs
 
-from supervisor.alarms import Alarms
-from supervisor.attempt import Attempt
 from supervisor.job import Fence, Job
-from supervisor.lease import Lease, LeaseLost, Terms
 from supervisor.ledger import Ledger
 from supervisor.limits import Limits
-from supervisor.outcome import SHUTDOWN
-from supervisor.replay import Replay
-from supervisor.report import Reporter
-from supervisor.spool import Shelf, Spool, file_name
-from supervisor.spoolfile import Destination
-from supervisor.surroundings import Rules, Workplace
+from supervisor.reporting.replay import Replay
+from supervisor.reporting.report import Reporter
+from supervisor.reporting.spool import Shelf, Spool, file_name
+from supervisor.reporting.spoolfile import Destination
+from supervisor.timing.alarms import Alarms
+from supervisor.work.attempt import Attempt
+from supervisor.work.lease import Lease, LeaseLost, Terms
+from supervisor.work.outcome import SHUTDOWN
+from supervisor.work.surroundings import Rules, Workplace
 from tests.model_child import ScriptedChild
 from tests.model_loop import Clock, VirtualLoop
 from tests.model_server import ModelServer

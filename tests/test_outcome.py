@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.job import Failed, Outcome, Succeeded
-from supervisor.outcome import (
+from supervisor.process.exit import Ending, Exit, Starvation
+from supervisor.work.outcome import (
     CANCELLED,
     MESSAGE_LIMIT,
     SHUTDOWN,
@@ -21,7 +22,6 @@ from supervisor.outcome import (
     over_memory,
     timed_out,
 )
-from supervisor.process.exit import Ending, Exit, Starvation
 
 DONE = Succeeded(b"e30=")
 BROKEN = Failed("ValueError", "no such page")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import outlet
-from supervisor.outlet import Outlet
+from supervisor.logs import outlet
+from supervisor.logs.outlet import Outlet
 from tests.harness import GENEROUS
 
 SAYS = """
 import structlog
-from supervisor import log
+from supervisor.logs import log
 log.configure("info", "json")
 for number in range(2000):
     structlog.get_logger("x").info(f"line {number}")

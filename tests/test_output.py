@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.bucket import TokenBucket
 from supervisor.process.output import BURST, LONGEST_LINE, RATE, READ_SIZE, TAIL, Output
+from supervisor.timing.bucket import TokenBucket
 from tests.harness import timed
 
 

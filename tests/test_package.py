@@ -1,16 +1,36 @@
-"""What is installed is all that there is: packages and files are named one by one in `pyproject.toml`."""
+"""What is installed is all that there is, and rooms know of each other in one direction only."""
 
 from __future__ import annotations
 
+import ast
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+OURS = ROOT / "supervisor"
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+LEVELS = [
+    {"__main__"},
+    {"cli"},
+    {"commands", "demo"},
+    {"program"},
+    {"control"},
+    {"work", "page"},
+    {"reporting", "devserver", "api", "settings", "logs"},
+    {"process"},
+    {"handling"},
+    {"timing", "text", "ledger"},
+    {"server", "limits", "status"},
+    {"job", "exit_code", "version"},
+]
+"""The rooms, and the files that are in none: each imports from those below it."""
+UPWARD = {("handling", "process")}  # what a child says of its job has the form that the parent expects
 
 
 def test_every_package_is_installed() -> None:
-    found = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "supervisor").rglob("__init__.py")}
+    found = {".".join(file.parent.relative_to(ROOT).parts) for file in OURS.rglob("__init__.py")}
 
     assert set(SETUPTOOLS["packages"]) == found
 
@@ -18,10 +38,41 @@ def test_every_package_is_installed() -> None:
 def test_every_file_that_is_no_module_is_installed() -> None:
     patterns = SETUPTOOLS["package-data"]
     installed = {file for package, names in patterns.items() for name in names for file in folder(package).glob(name)}
-    found = {file for file in (ROOT / "supervisor").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    found = {file for file in OURS.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
 
     assert {file for file in found if file.suffix != ".py"} == installed
 
 
 def folder(package: str) -> Path:
     return ROOT.joinpath(*package.split("."))
+
+
+def test_a_room_imports_from_those_below_it() -> None:
+    files = [file for file in OURS.rglob("*.py") if file != OURS / "__init__.py"]  # that one is for authors of handlers
+    found = {(room_of(file), other) for file in files for other in imported_by(file)}
+
+    assert {(room, other) for room, other in found if not may_import(room, other)} == set()
+
+
+def may_import(room: str, other: str) -> bool:
+    return room == other or level(room) < level(other) or (room, other) in UPWARD
+
+
+def level(room: str) -> int:
+    return next(number for number, rooms in enumerate(LEVELS) if room in rooms)
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(OURS).with_suffix("").parts[0]
+
+
+def imported_by(file: Path) -> Iterator[str]:
+    """The rooms of what a file imports from us."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        match node:
+            case ast.ImportFrom(module="supervisor"):
+                yield from (name.name for name in node.names if (OURS / name.name).is_dir())
+            case ast.ImportFrom(module=str(module)) if module.startswith("supervisor."):
+                yield module.split(".")[1]
+            case ast.Import():
+                yield from (name.name.split(".")[1] for name in node.names if name.name.startswith("supervisor."))

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from supervisor.config import ConfigError
 from supervisor.control import place
 from supervisor.control.listener import unix_socket
 from supervisor.control.place import LONGEST, NotRunning, find, folder, socket_path, too_long
+from supervisor.settings.config import ConfigError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from supervisor.polling import Appetite, Polls
+from supervisor.work.polling import Appetite, Polls
 
 
 def test_a_cold_queue_is_asked_by_one_poll() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.pulse import ASLEEP, SETTLING, Pulse
+from supervisor.work.pulse import ASLEEP, SETTLING, Pulse
 
 
 class Clock:

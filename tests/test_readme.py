@@ -12,14 +12,14 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from supervisor.cli import main
+from supervisor.control.health import LONGEST_SILENCE
 from supervisor.control.metrics import PREFIX, exposition
 from supervisor.exit_code import ExitCode
-from supervisor.health import LONGEST_SILENCE
+from supervisor.handling.stated import Stated
 from supervisor.ledger import Ledger
 from supervisor.process import environment
-from supervisor.service import LAST_SPOOLED
-from supervisor.settings import OPTIONS
-from supervisor.stated import Stated
+from supervisor.program.service import LAST_SPOOLED
+from supervisor.settings.settings import OPTIONS
 from tests.handler_world import World
 from tests.status_world import STATUS
 
@@ -143,7 +143,7 @@ def test_every_argument_of_the_decorator_is_named() -> None:
 
 
 def test_every_failure_of_our_own_is_named() -> None:
-    sources = "".join(file.read_text() for file in (ROOT / "supervisor").glob("[!_]*.py"))
+    sources = "".join(file.read_text() for file in (ROOT / "supervisor").rglob("*.py"))
     types = set(re.findall(r'(?:Failed|Stop)\(\s*"(\w+)"', sources))
 
     assert {"Cancelled", "Timeout", "ChildDied"} <= types

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.removal import remove
+from supervisor.work.removal import remove
 
 DEEP = 3000
 
@@ -62,7 +62,7 @@ def test_a_tree_of_any_depth_is_removed_and_its_links_are_not_followed(tmp_path:
 LOCKED = """
 import os, sys
 from pathlib import Path
-from supervisor.removal import remove
+from supervisor.work.removal import remove
 top = sys.argv[1]
 for names in ("a", "a/b", "a/b/c"):
     os.mkdir(os.path.join(top, names))
@@ -93,7 +93,7 @@ def test_a_tree_that_nobody_may_read_or_write_is_removed_by_its_owner(tmp_path: 
 REMOVED = """
 import sys
 from pathlib import Path
-from supervisor.removal import remove
+from supervisor.work.removal import remove
 try:
     remove(Path(sys.argv[1]))
 except PermissionError as error:

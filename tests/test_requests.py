@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from supervisor.requests import Requests
-from supervisor.tasks import Alongside
+from supervisor.program.requests import Requests
+from supervisor.timing.tasks import Alongside
 
 
 class Work:

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.encoding import NotJson, encode_json
-from supervisor.result import InvalidResult, encode_result
+from supervisor.handling.encoding import NotJson, encode_json
+from supervisor.handling.result import InvalidResult, encode_result
 
 
 class Point(msgspec.Struct):

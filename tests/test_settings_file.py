@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import ConfigError, Machine, keep_fixed, resolve
-from supervisor.settings import Settings
-from supervisor.settings_file import parse_settings, read_settings_file
+from supervisor.settings.config import ConfigError, Machine, keep_fixed, resolve
+from supervisor.settings.settings import Settings
+from supervisor.settings.settings_file import parse_settings, read_settings_file
 
 MACHINE = Machine(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))
 NEEDED = {"MOBIUS_BASE_URL": "https://api.example.com", "PROJECT": "acme"}

@@ -16,23 +16,23 @@ import pytest
 import structlog.testing
 from msgspec.structs import replace
 
-from supervisor import slot
-from supervisor.attempt import QUICK
-from supervisor.berth import Berth
-from supervisor.claiming import Claiming
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.ledger import Ledger
 from supervisor.limits import Limits
-from supervisor.outcome import SHUTDOWN
-from supervisor.pool import Pool
 from supervisor.process.child import Child
 from supervisor.process.kernel import boottime
-from supervisor.removal import remove
-from supervisor.report import Reporter
+from supervisor.reporting.report import Reporter
+from supervisor.reporting.spool import Spool
+from supervisor.reporting.spoolfile import Destination
 from supervisor.server import JobServer, StaleFence
-from supervisor.spool import Spool
-from supervisor.spoolfile import Destination
-from supervisor.surroundings import Rules
+from supervisor.work import slot
+from supervisor.work.attempt import QUICK
+from supervisor.work.berth import Berth
+from supervisor.work.claiming import Claiming
+from supervisor.work.outcome import SHUTDOWN
+from supervisor.work.pool import Pool
+from supervisor.work.removal import remove
+from supervisor.work.surroundings import Rules
 from tests.harness import GENEROUS, zygote_of
 from tests.process_world import World, a_job, module, world
 

@@ -14,10 +14,10 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from supervisor import spoolfile
 from supervisor.job import Blob, Failed, Fence, Outcome, Succeeded
-from supervisor.spool import ABANDONED_AFTER, ENDING, UNFINISHED, Entry, Shelf, Spool, file_name
-from supervisor.spoolfile import Damaged, Destination
+from supervisor.reporting import spoolfile
+from supervisor.reporting.spool import ABANDONED_AFTER, ENDING, UNFINISHED, Entry, Shelf, Spool, file_name
+from supervisor.reporting.spoolfile import Damaged, Destination
 
 HERE = Destination("https://api.example.com", "acme")
 FENCE = Fence("box-7", "job-1", 2)
@@ -349,8 +349,8 @@ KILLED_AT_A_STEP = """
 import fcntl, os, signal, sys
 from pathlib import Path
 from supervisor.job import Fence, Succeeded
-from supervisor.spool import Spool
-from supervisor.spoolfile import Destination
+from supervisor.reporting.spool import Spool
+from supervisor.reporting.spoolfile import Destination
 
 step, after = int(sys.argv[2]), sys.argv[3] == "after"
 steps = 0
@@ -405,8 +405,8 @@ import sys
 from pathlib import Path
 import structlog
 from supervisor.job import Fence, Succeeded
-from supervisor.spool import Spool
-from supervisor.spoolfile import Destination
+from supervisor.reporting.spool import Spool
+from supervisor.reporting.spoolfile import Destination
 
 spool = Spool(Path("/mnt"))
 here = Destination("https://api.example.com", "acme")

@@ -9,11 +9,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from supervisor.config import ConfigError
+from supervisor.commands.event_stream import RunEvent
+from supervisor.commands.submit import SubmitError, Target, describe, read_parameters, show_result, submit
 from supervisor.devserver.app import Call, DevServer, DevServerSettings
-from supervisor.event_stream import RunEvent
 from supervisor.exit_code import ExitCode
-from supervisor.submit import SubmitError, Target, describe, read_parameters, show_result, submit
+from supervisor.settings.config import ConfigError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.systemd import Notifier
+from supervisor.program.systemd import Notifier
 
 
 @pytest.fixture

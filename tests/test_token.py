@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import ConfigError
 from supervisor.control.token import read_token
+from supervisor.settings.config import ConfigError
 
 TOKEN = "a-token-of-the-tests"
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from supervisor import unit
 from supervisor.cli import main
-from supervisor.config import ConfigError
-from supervisor.duration import parse_duration
+from supervisor.commands import unit
+from supervisor.commands.unit import Installation
 from supervisor.exit_code import ExitCode
-from supervisor.settings import OPTIONS
-from supervisor.unit import Installation
+from supervisor.settings.config import ConfigError
+from supervisor.settings.settings import OPTIONS
+from supervisor.text.duration import parse_duration
 
 SHIPPED = Path(__file__).parents[1] / "systemd"
 OPT = Path("/opt/mobius-supervisor")

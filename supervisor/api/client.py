@@ -22,16 +22,16 @@ import msgspec
 from aiohttp import hdrs
 from yarl import URL
 
-from supervisor.alarms import Alarms
 from supervisor.api import schema
 from supervisor.api.request import Request
 from supervisor.api.resolver import Resolver
 from supervisor.api.spill import Spill
 from supervisor.api.trouble import in_words, redirected
-from supervisor.interruptible import Interruptible
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.process.reserve import Reserve
 from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
+from supervisor.timing.alarms import Alarms
+from supervisor.timing.interruptible import Interruptible
 from supervisor.version import __version__
 
 LONGEST_CONNECT = 5.0

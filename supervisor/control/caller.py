@@ -10,8 +10,8 @@ import os
 import socket
 from pathlib import Path
 
-from supervisor.config import ConfigError
 from supervisor.control.place import NotRunning, too_long
+from supervisor.settings.config import ConfigError
 
 PATIENCE = 10.0
 """Seconds until an answer."""

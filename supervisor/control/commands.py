@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import click
 
-from supervisor import config, kinds
-from supervisor.asking import asked, fail, home, reads, values_of
-from supervisor.config import ConfigError
 from supervisor.exit_code import ExitCode
-from supervisor.printable import escaped
+from supervisor.settings import config, kinds
+from supervisor.settings.asking import asked, fail, home, reads, values_of
+from supervisor.settings.config import ConfigError
+from supervisor.text.printable import escaped
 from supervisor.version import __version__
 
 RELOAD_PATIENCE = 300.0

@@ -9,9 +9,9 @@ from functools import cached_property
 import msgspec
 from msgspec.structs import replace
 
+from supervisor.control.steering import Steering
 from supervisor.page.document import render_body
 from supervisor.status import SlotStatus, Status
-from supervisor.steering import Steering
 
 SHORTEST = 0.25
 """Seconds between two looks.  To look costs less than to have every job tell of each of its steps."""

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from supervisor.authority import authority
-from supervisor.config import ConfigError
 from supervisor.control.place import is_answered, too_long
+from supervisor.settings.config import ConfigError
+from supervisor.text.authority import authority
 
 BACKLOG = 64
 

@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from supervisor.gate import Bar
 from supervisor.ledger import Histogram, Ledger
-from supervisor.outcome import Label
 from supervisor.status import Status
+from supervisor.work.gate import Bar
+from supervisor.work.outcome import Label
 
 PREFIX = "mobius_supervisor_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

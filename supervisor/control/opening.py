@@ -7,18 +7,18 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import structlog
 
-from supervisor.authority import authority
-from supervisor.config import ConfigError
 from supervisor.control.door import Door, TcpDoor, UnixDoor
 from supervisor.control.feed import Feed
 from supervisor.control.listener import tcp_socket, unix_socket
 from supervisor.control.place import folder, socket_path
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
+from supervisor.control.steering import Steering
 from supervisor.control.token import read_token
 from supervisor.ledger import Ledger
-from supervisor.settings import Settings
-from supervisor.steering import Steering
+from supervisor.settings.config import ConfigError
+from supervisor.settings.settings import Settings
+from supervisor.text.authority import authority
 
 log = structlog.get_logger("control")
 

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from supervisor.config import ConfigError
+from supervisor.settings.config import ConfigError
 
 LONGEST = 107
 """Bytes of a socket's path (unix(7): `sun_path`, with its last zero)."""

@@ -11,14 +11,13 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from supervisor import health
-from supervisor.control import metrics
+from supervisor.control import health, metrics
 from supervisor.control.door import Door, NotAdmitted
 from supervisor.control.feed import Feed
+from supervisor.control.steering import Refused, Steering
 from supervisor.control.stream import Stream
 from supervisor.ledger import Ledger
 from supervisor.page.document import CONTENT_SECURITY_POLICY, render
-from supervisor.steering import Refused, Steering
 
 LARGEST_BODY = 64 * 1024
 """Bytes; no body is read, and what claims to be longer is no command."""

@@ -10,7 +10,7 @@ from operator import attrgetter
 from aiohttp import web
 
 from supervisor.control.feed import SHORTEST, Edition, Feed
-from supervisor.steering import Refused
+from supervisor.control.steering import Refused
 
 MOST = 8
 """Watchers at once."""

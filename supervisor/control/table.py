@@ -8,11 +8,11 @@ from os import terminal_size
 
 import msgspec
 
-from supervisor.columns import Narrowing, aligned, fitted
-from supervisor.duration import format_duration
-from supervisor.printable import escaped, shortened, shown_name
-from supervisor.size import format_size
 from supervisor.status import ClaimStatus, JobStatus, Recent, SlotStatus, SpoolStatus, Status
+from supervisor.text.columns import Narrowing, aligned, fitted
+from supervisor.text.duration import format_duration
+from supervisor.text.printable import escaped, shortened, shown_name
+from supervisor.text.size import format_size
 
 WIDEST = 60
 """Characters of a text that others wrote."""

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from supervisor.config import ConfigError
+from supervisor.settings.config import ConfigError
 
 SHORTEST = 16
 """Characters; what is shorter can be guessed."""

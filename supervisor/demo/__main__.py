@@ -23,7 +23,7 @@ from supervisor.demo.program import HANDLERS, WORKERS, log_of, program
 from supervisor.demo.standing import Standing, look
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.process.kernel import become_subreaper, children_of
-from supervisor.tasks import Alongside
+from supervisor.timing.tasks import Alongside
 
 PROJECT = "demo"
 HEARTBEAT_INTERVAL = 0.5

@@ -15,7 +15,7 @@ from typing import Protocol, TextIO
 import click
 
 from supervisor.demo.standing import Standing
-from supervisor.printable import escaped
+from supervisor.text.printable import escaped
 
 _COLOURS = {"completed": "green", "cancelled": "yellow", "failed": "red", "running": "cyan", "stopping": "yellow"}
 _LONGEST_BAR = 40

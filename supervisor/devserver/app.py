@@ -19,7 +19,6 @@ from typing import Any, Self, TypeVar
 import msgspec
 from aiohttp import web
 
-from supervisor.authority import authority
 from supervisor.devserver.answers import answer_errors, demand_key, demand_project
 from supervisor.devserver.changes import Changes
 from supervisor.devserver.dispatch import Dispatch
@@ -32,6 +31,7 @@ from supervisor.devserver.settings import DevServerSettings
 from supervisor.devserver.sse import EventStreams
 from supervisor.devserver.store import Store
 from supervisor.devserver.worker_views import WorkerViews
+from supervisor.text.authority import authority
 
 __all__ = ["Call", "DevServer", "DevServerSettings", "HangUp", "LoseAnswer"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from supervisor.page.figures import Mood, counted, length
 from supervisor.page.markup import Markup, element, joined, lines
-from supervisor.printable import shortened
-from supervisor.size import format_size
 from supervisor.status import ClaimStatus, CodeStatus, ServiceState, SpoolStatus, Status
+from supervisor.text.printable import shortened
+from supervisor.text.size import format_size
 
 _MOODS: dict[ServiceState, Mood] = {
     "starting": "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from supervisor.printable import escaped
+from supervisor.text.printable import escaped
 
 
 class Markup(str):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from supervisor.page.figures import Mood, length, moment
 from supervisor.page.markup import Markup, element, lines
-from supervisor.printable import shortened
 from supervisor.status import Recent
+from supervisor.text.printable import shortened
 
 _LONGEST_NAME = 200
 _LONGEST_SUMMARY = 300

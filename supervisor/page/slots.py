@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from supervisor.duration import format_duration
 from supervisor.page.figures import Mood, bar, clock, counted, length, mood_of, share_of
 from supervisor.page.markup import Markup, element, joined
 from supervisor.page.progress import read_progress
-from supervisor.printable import shortened
-from supervisor.size import format_size
 from supervisor.status import JobStatus, SlotStatus
+from supervisor.text.duration import format_duration
+from supervisor.text.printable import shortened
+from supervisor.text.size import format_size
 
 # A heading for each cell of a busy row; on a narrow screen each cell bears its own.
 _HEADINGS = ("Slot", "Job", "Elapsed", "Progress", "CPU", "Memory", "Lease left", "Last output", "Actions")

@@ -29,7 +29,7 @@ from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
 from supervisor.process.wire import Unsent, WireError
 from supervisor.process.zygote import StartFailed, Zygote
-from supervisor.tasks import whole
+from supervisor.timing.tasks import whole
 
 log = structlog.get_logger("child")
 

@@ -22,10 +22,11 @@ from typing import Any, NoReturn
 
 from msgspec.structs import replace
 
-from supervisor.binding import InvalidParameters, decode_parameters
-from supervisor.context import Cancelled, Context, PermanentError
-from supervisor.handler import Handler, registry
-from supervisor.interruption import Interruption
+from supervisor.handling.binding import InvalidParameters, decode_parameters
+from supervisor.handling.context import Cancelled, Context, PermanentError
+from supervisor.handling.handler import Handler, registry
+from supervisor.handling.interruption import Interruption
+from supervisor.handling.result import InvalidResult, encode_result
 from supervisor.job import Blob, Failed, Job
 from supervisor.process import descendants, threads, tracker
 from supervisor.process.attachment import attachment, take
@@ -38,8 +39,7 @@ from supervisor.process.refusal import is_gone, reason
 from supervisor.process.reserve import Reserve
 from supervisor.process.termination import Termination
 from supervisor.process.wire import ATTACH_ABOVE
-from supervisor.result import InvalidResult, encode_result
-from supervisor.size import format_size
+from supervisor.text.size import format_size
 
 MESSAGE_LIMIT = 8 * 1024
 """Bytes of an error message, text and traceback together."""

@@ -7,7 +7,7 @@ import resource
 import signal
 from dataclasses import dataclass
 
-from supervisor.size import format_size
+from supervisor.text.size import format_size
 
 STACK_LIMIT = 3 * 1024
 """Bytes of a stack that are shown."""

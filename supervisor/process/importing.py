@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.handler import Conflict, Handler, registry
+from supervisor.handling.handler import Conflict, Handler, registry
 from supervisor.process.messages import HandlerInfo, Imported, Importing, Problem
 
 

@@ -9,8 +9,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from supervisor.bucket import TokenBucket
 from supervisor.process.kernel import bytes_waiting
+from supervisor.timing.bucket import TokenBucket
 
 READ_SIZE = 64 * 1024
 LONGEST_LINE = 4096

@@ -12,7 +12,7 @@ import signal
 # That of `signal` makes an enum of its answer, which takes longer than the call.
 from _signal import getsignal  # type: ignore[import-not-found]
 
-from supervisor.interruption import Interruption
+from supervisor.handling.interruption import Interruption
 from supervisor.process.kernel import SignalMask
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from supervisor.unit import NAME
+from supervisor.commands.unit import NAME
 from tests.box.box import LONGEST, Box, booted
 from tests.harness import HANDLERS, KEY, PROJECT
 

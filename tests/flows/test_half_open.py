@@ -17,7 +17,18 @@ from tests.cable import Cable
 from tests.flows.test_chaos import AGAIN
 from tests.flows.test_hostile import logged, until
 from tests.flows.test_lease_loss import ended
-from tests.harness import GENEROUS, calls, event, finished_job, program, reports, start_job, supervising, timed
+from tests.harness import (
+    GENEROUS,
+    calls,
+    event,
+    field_of,
+    finished_job,
+    program,
+    reports,
+    start_job,
+    supervising,
+    timed,
+)
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # the program runs in a process of its own
 
@@ -79,7 +90,7 @@ async def test_a_poll_that_leads_nowhere_is_given_up_long_before_its_end(
     monkeypatch.setattr("supervisor.api.client.SILENCE", 5)
 
     def is_open(poll: Call) -> bool:
-        return poll.status is None and poll.body["wait_seconds"] == 30
+        return poll.status is None and field_of(poll, "wait_seconds") == 30
 
     async with (
         Cable(server.url) as cable,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from supervisor import log
 from supervisor.devserver.app import DevServer
-from supervisor.redaction import Mask
+from supervisor.logs import log
+from supervisor.logs.redaction import Mask
 from tests.harness import KEY, finished_job, reports, result_of, start_job, supervising
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on

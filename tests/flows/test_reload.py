@@ -16,16 +16,17 @@ import pytest
 import structlog.testing
 from aiohttp import ClientSession
 
-from supervisor import operations
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
-from supervisor.pool import Pool
 from supervisor.process.kernel import children_of
 from supervisor.process.zygote import Zygote
+from supervisor.program import operations
+from supervisor.work.pool import Pool
 from tests.harness import (
     GENEROUS,
     calls,
     event,
+    field_of,
     finished_job,
     logged,
     program,
@@ -225,7 +226,7 @@ async def test_a_handler_that_is_taken_away_is_not_claimed_any_more(
         (handlers / "other.py").unlink()
         process.send_signal(signal.SIGHUP)
         await logged(state, '"reloaded"')
-        await server.until(lambda: calls(server, "claim")[-1].body["actions"] == ["tells"] or None)
+        await server.until(lambda: field_of(calls(server, "claim")[-1], "actions") == ["tells"] or None)
         run = await start_job(server, "other")
 
         assert await told(server, await start_job(server, "tells")) == "old"
@@ -309,7 +310,7 @@ async def test_settings_are_read_again_and_what_cannot_change_is_named(
         process.send_signal(signal.SIGHUP)
         await logged(state, '"reloaded"')
 
-        await server.until(lambda: calls(server, "claim")[-1].body["queues"] == ["first", "second"] or None)
+        await server.until(lambda: field_of(calls(server, "claim")[-1], "queues") == ["first", "second"] or None)
         assert "--worker-id cannot change while the program runs: it needs a restart" in (state / "log").read_text()
         assert calls(server, "claim")[-1].body["worker_id"] != "another"
 

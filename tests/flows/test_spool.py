@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from supervisor import service
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.journal import Call, HangUp
 from supervisor.exit_code import ExitCode
 from supervisor.job import Failed, Fence, Succeeded
-from supervisor.spool import Shelf, Spool
-from supervisor.spoolfile import Destination
+from supervisor.program import service
+from supervisor.reporting.spool import Shelf, Spool
+from supervisor.reporting.spoolfile import Destination
 from tests.harness import (
     GENEROUS,
     PROJECT,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from supervisor import herald
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
+from supervisor.program import herald
 from tests.harness import GENEROUS, supervising
 
 SLOW = """

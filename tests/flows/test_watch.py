@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 import aiohttp
 import pytest
 
-from supervisor import dev
-from supervisor.config import ConfigError
-from supervisor.configuration import require_watchfiles
+from supervisor.commands import dev
 from supervisor.devserver.app import DevServer
+from supervisor.settings.config import ConfigError
+from supervisor.settings.configuration import require_watchfiles
 from tests.harness import finished_job, is_alive, logged, program, reports, result_of, start_job, started
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on

@@ -10,12 +10,13 @@ import pytest
 import structlog.testing
 from aiohttp import ClientSession
 
-from supervisor import claiming, helm, herald
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
-from supervisor.heart import Heart
-from supervisor.pool import Pool
 from supervisor.process.kernel import boottime
+from supervisor.program import helm, herald
+from supervisor.work import claiming
+from supervisor.work.heart import Heart
+from supervisor.work.pool import Pool
 from tests.harness import GENEROUS, calls, start_job, supervising
 
 

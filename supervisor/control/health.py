@@ -1,0 +1,46 @@
+"""Whether the program is well, and whether it takes jobs, judged by what it says of itself.  Pure.
+
+Each question is answered with the reason why not, or None.
+"""
+
+from __future__ import annotations
+
+from supervisor.status import Status
+from supervisor.text.duration import format_duration
+
+MOST_LAG = 2.0
+"""Seconds that the loop may be late."""
+LONGEST_SILENCE = 60.0
+"""Seconds within which one of the claims is answered: the longest poll and the longest backoff."""
+
+
+def illness(status: Status) -> str | None:
+    """Why the program should be restarted."""
+    if status.loop_lag > MOST_LAG:
+        return f"the event loop was {status.loop_lag:.1f} s late"
+    return status.standstill  # for which systemd's watchdog is not fed, either
+
+
+def unreadiness(status: Status) -> str | None:
+    """Why no job can be expected to be taken."""
+    if status.state != "serving":
+        return status.state
+    if status.code.outage is not None:
+        return f"no child can be born: {status.code.outage}"
+    if all(slot.state in ("none", "starting") for slot in status.slots):
+        return "no child is up"
+    if status.claims.blocked_by:
+        return status.claims.reason
+    return _silence(status) or illness(status)
+
+
+def _silence(status: Status) -> str | None:
+    age = status.claims.last_answer_age
+    if not _wants_jobs(status) or (age is not None and age <= LONGEST_SILENCE):
+        return None
+    since = "yet" if age is None else f"for {format_duration(round(age))}"
+    return f"no claim was answered {since}: {status.claims.reason or 'no reason is known'}"
+
+
+def _wants_jobs(status: Status) -> bool:
+    return not status.claims.is_full and any(slot.state == "idle" and slot.job is None for slot in status.slots)

@@ -1,0 +1,213 @@
+"""Where the program's log lines go and what they look like.  Runs in the parent.
+
+Lines go to standard error: for people on a terminal, with priorities under systemd, as JSON otherwise.  Logging never
+raises, whatever the values and whatever became of the stream (a format string that does not fit its arguments does,
+so that tests find it), and never shows an API key.  Loggers come from
+`structlog.get_logger(__name__)`, with ids (`get_logger(name, job_id=…)`), and cost little until they are used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor
+
+from supervisor.job import Job
+from supervisor.logs.outlet import Outlet
+from supervisor.logs.redaction import Mask, redact
+from supervisor.text.printable import LONGEST_NAME, escaped, shortened
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+_NAMES = frozenset({"job_id", "run_id", "action"})
+"""What a server says at any length it likes."""
+_FIRST = ("ts", "level", "event", "logger")
+_PLAIN_VALUE = re.compile(r"[^\s\"'=\\]+")
+
+
+class Line:
+    """One logger's end of the outlet: what finished lines are handed to."""
+
+    def __init__(self, name: str, outlet: Outlet) -> None:
+        self.name = name
+        self.msg = outlet.write
+        self.debug = self.info = self.warning = self.error = self.critical = outlet.write
+
+
+class JobLog(msgspec.Struct, eq=False):
+    """The logger of a job in a slot, with the pid of its child.
+
+    It is made with each use: a job that goes well mostly has nothing to say.
+    """
+
+    slot: int
+    job: Job
+    pid: int | None
+
+    def __getattr__(self, method: str) -> Any:
+        job = self.job
+        logger = structlog.get_logger(
+            "slot",
+            slot=self.slot,
+            job_id=job.job_id,
+            run_id=job.run_id,
+            action=job.action,
+            attempt=job.attempt,
+            pid=self.pid,
+        )
+        return getattr(logger, method)
+
+
+class _FromLogging(logging.Handler):
+    """Hands what libraries log with `logging` on to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - a library's wrong format string must not end the caller
+            text = str(record.msg)
+        structlog.get_logger(record.name).log(known_level(record.levelno), text, exc_info=record.exc_info)
+
+
+def known_level(number: int) -> int:
+    """The highest level that structlog knows and that is not above `number`: `logging` has any, 25 for one."""
+    return max(10, min(50, number // 10 * 10))
+
+
+def configure(level: str, line_format: str, *, mask: Mask | None = None, stream: TextIO | None = None) -> None:
+    """Set up logging for the whole process; calling again replaces what was set up.
+
+    `level` and `line_format` are `Settings.log_level` and `Settings.log_format`; what `mask` knows never shows.
+    """
+    least = _LEVELS[choose_level(level, os.environ)]
+    target: TextIO | None = stream or sys.stderr
+    outlet = _outlet_of(target)
+    chosen = choose_format(line_format, target, os.environ)
+    is_colored = _is_terminal(target) and not os.environ.get("NO_COLOR")  # https://no-color.org
+    structlog.configure(
+        processors=_processors(chosen, mask or Mask(), is_colored=is_colored),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=lambda name="supervisor": Line(name, outlet),
+        # A cached logger would keep the secrets and the stream of its first use.
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_FromLogging()], level=least, force=True)
+
+
+@lru_cache(maxsize=1)  # a reload sets up logging anew, and must not write beside a thread that still writes
+def _outlet_of(stream: TextIO | None) -> Outlet:
+    return Outlet(stream)
+
+
+def tells(level: str) -> bool:
+    """Whether lines of this level are written: for where even to make one would cost too much."""
+    return logging.root.level <= _LEVELS[level]
+
+
+def choose_level(level: str, environment: Mapping[str, str]) -> str:
+    """`level`, or `debug` when the service manager starts us to be debugged (systemd.exec(5), DEBUG_INVOCATION)."""
+    return "debug" if environment.get("DEBUG_INVOCATION") == "1" else level
+
+
+def choose_format(line_format: str, stream: TextIO | None, environment: Mapping[str, str]) -> str:
+    """Return `console`, `json` or `journal`: what `auto` means for this stream."""
+    if line_format != "auto":
+        return line_format
+    if _is_terminal(stream):
+        return "console"
+    return "journal" if environment.get("JOURNAL_STREAM", "-") == _identity(stream) else "json"
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False
+
+
+def _identity(stream: TextIO | None) -> str:
+    """What systemd.exec(5) says of `$JOURNAL_STREAM`: device and inode; empty without a descriptor."""
+    try:
+        status = os.fstat(stream.fileno()) if stream else None
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_dev}:{status.st_ino}" if status else ""
+
+
+def _processors(line_format: str, mask: Mask, *, is_colored: bool) -> list[Processor]:
+    renderers: dict[str, list[Processor]] = {
+        "console": [_escape, _console(is_colored=is_colored)],
+        "journal": [render_journal],
+        "json": [render_json],
+    }
+    return [
+        structlog.contextvars.merge_contextvars,
+        _add_logger,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.format_exc_info,
+        redact(mask),
+        _shorten_names,  # not before: of a key that is cut not all is masked
+        *renderers[line_format],
+    ]
+
+
+def _add_logger(logger: Any, _method: str, event: EventDict) -> EventDict:
+    event.setdefault("logger", logger.name)  # what a handler says goes through the log of its slot
+    return event
+
+
+def _shorten_names(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    for key in _NAMES & event.keys():
+        event[key] = shortened(str(event[key]), LONGEST_NAME)
+    return event
+
+
+def _console(*, is_colored: bool) -> Processor:
+    return structlog.dev.ConsoleRenderer(
+        colors=is_colored,
+        sort_keys=False,
+        timestamp_key="ts",
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+
+def render_json(_logger: Any, _method: str, event: EventDict) -> str:
+    """One line of JSON; `ts level event logger` first."""
+    ordered = {key: event[key] for key in _FIRST if key in event} | dict(event)
+    return escaped(json.dumps(ordered, ensure_ascii=False, separators=(",", ":")))
+
+
+def render_journal(_logger: Any, _method: str, event: EventDict) -> str:
+    """`<priority>event key=value …`; each line of a traceback is a line of its own with the same priority."""
+    priority = f"<{_PRIORITIES[event.pop('level')]}>"
+    event.pop("ts", None)  # the journal keeps the time itself
+    traceback = event.pop("exception", "")
+    first = " ".join([event.pop("event", ""), *(f"{key}={_value(value)}" for key, value in event.items())])
+    return "\n".join(priority + escaped(line) for line in [first, *traceback.splitlines()])
+
+
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if _PLAIN_VALUE.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def _escape(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {escaped(key): _escape_value(key, value) for key, value in event.items()}
+
+
+def _escape_value(key: str, value: object) -> object:
+    if key == "exception" and isinstance(value, str):
+        return "\n".join(escaped(line) for line in value.split("\n"))
+    if isinstance(value, dict | list):
+        return escaped(json.dumps(value, ensure_ascii=False))
+    return escaped(value) if isinstance(value, str) else value

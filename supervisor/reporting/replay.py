@@ -1,0 +1,116 @@
+"""Sends again what lies in the spool: left behind by attempts that have ended, or by processes that have.
+
+Runs in the parent, beside the slots, which it never holds up.  Each outcome goes out with the fence it was written
+with, so the server decides whether it still counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from supervisor.reporting.report import Accepted, Answer, NotYet, Refused, Reporter
+from supervisor.reporting.spool import Entry, Shelf
+from supervisor.server import AuthRevoked
+from supervisor.timing.backoff import Backoff
+from supervisor.timing.tasks import to_the_end
+
+GIVE_UP_AFTER = 7 * 86400.0
+"""Seconds after which an outcome is left to the operator."""
+LOOK_AGAIN = 60.0
+"""Seconds; nobody tells us of what other processes leave behind."""
+
+log = structlog.get_logger("spool")
+
+
+class Replay:
+    """The outcomes that wait for one server and project, one after the other, oldest first."""
+
+    def __init__(self, reporter: Reporter, now: Callable[[], float] = time.time) -> None:
+        self._reporter = reporter
+        self._spool = reporter.spool
+        self._now = now
+        # One for all of them: it is the server that is away, hardly ever one outcome that it cannot take.
+        self._backoff = Backoff(0.5, LOOK_AGAIN)
+
+    async def run(self) -> None:
+        """Send what is there, and what is left there later, until cancelled; raise `AuthRevoked`."""
+        await self._announce()
+        while True:
+            self._reporter.left_behind.clear()
+            told = frozenset(self._reporter.told)
+            waiting = await self.waiting()
+            self._reporter.told.difference_update(told.difference(waiting))  # others have sent or dropped these
+            for path in waiting:
+                await self._turn(path)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN):
+                    await self._reporter.left_behind.wait()
+
+    async def waiting(self) -> list[Path]:
+        """What is to be sent."""
+        return await to_the_end(self._spool.waiting, self._reporter.destination)
+
+    async def send(self, path: Path) -> Answer | None:
+        """Send one outcome; None when it was not there to be sent: gone, damaged, too old, or in other hands."""
+        entry = await to_the_end(self._spool.take, path, discard=_close)
+        if entry is None:
+            return None
+        note = entry.note
+        bound = log.bind(job_id=note.fence.job_id, attempt=note.fence.attempt, action=note.action)
+        if self._now() - note.written_at > GIVE_UP_AFTER:
+            bound.error("the outcome is too old to be sent, it is kept as undeliverable", file=path.name)
+            await to_the_end(self._spool.shelve, entry)
+            return None
+        report = self._reporter.report_of(entry, bound)
+        try:
+            answer = await report.send()
+        finally:
+            await report.end()
+        _tell(bound, answer, waited=round(self._now() - note.written_at, 1))
+        return answer
+
+    async def tell_what_waits(self) -> None:
+        """Say in the log how many outcomes are left, at the end of the program."""
+        if paths := await self.waiting():
+            log.warning("outcomes that the server does not have wait in the spool", count=len(paths))
+
+    async def _announce(self) -> None:
+        await to_the_end(self._spool.sweep)
+        ours = len(await self.waiting())
+        others = len(await to_the_end(self._spool.find, Shelf.WAITING)) - ours
+        if ours:
+            log.info("outcomes of an earlier run are sent again", count=ours)
+        if others:
+            log.info("outcomes for other servers or projects are left alone", count=others)
+
+    async def _turn(self, path: Path) -> None:
+        try:
+            answer = await self.send(path)
+        except AuthRevoked:
+            raise
+        except Exception as error:  # what is wrong with one outcome must not end the jobs, nor keep back the others
+            log.exception("an outcome could not be sent again", file=path.name)
+            answer = NotYet(str(error))
+        if isinstance(answer, NotYet):
+            await asyncio.sleep(max(answer.wait, self._backoff.next()))
+        elif answer is not None:
+            self._backoff.reset()
+
+
+def _tell(bound: structlog.typing.FilteringBoundLogger, answer: Answer, waited: float) -> None:
+    match answer:
+        case Accepted():
+            bound.info("delivered from the spool", waited=waited)
+        case Refused(why):
+            bound.warning("dropped from the spool: the server does not want it", waited=waited, reason=why)
+
+
+def _close(entry: Entry | None) -> None:
+    if entry is not None:
+        entry.close()

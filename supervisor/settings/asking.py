@@ -1,0 +1,87 @@
+"""How commands ask for settings: options made from `settings.OPTIONS`, and the values that were given for them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from supervisor.exit_code import ExitCode
+from supervisor.settings import config
+from supervisor.settings.kinds import Kind
+from supervisor.settings.option import Option
+from supervisor.settings.settings import OPTIONS
+from supervisor.text.printable import escaped
+
+
+def fail(message: str, code: ExitCode) -> NoReturn:
+    """End the command with one sentence."""
+    click.echo(f"Error: {escaped(message)}", err=True)
+    sys.exit(code)
+
+
+def give_up_output() -> None:
+    """Write nothing more: at the end of the program what still waits would be tried again, with a traceback."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def home() -> Path | None:
+    """Where this user is at home; None when neither the environment nor the list of users says."""
+    try:
+        return Path("~").expanduser()
+    except RuntimeError:
+        return None
+
+
+def reads(kind: Kind) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Return what reads an option that belongs to one command only and has no environment name."""
+
+    def callback(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else kind.read(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, parameter) from error
+
+    return callback
+
+
+def asked(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of the settings `names`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(names):
+            command = _click_option(OPTIONS[name])(command)
+        return command
+
+    return decorate
+
+
+def _click_option(option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    # click passes on what was typed and no more: `config` reads the environment, to say which of them was wrong.
+    if option.kind.is_switch:
+        return click.option(option.flag, option.key, is_flag=True, default=None, help=_help(option))
+    return click.option(
+        option.flag, option.key, multiple=option.kind.is_repeatable, metavar=option.kind.metavar, help=_help(option)
+    )
+
+
+def _help(option: Option) -> str:
+    default = "required" if option.is_required else f"default: {option.shown_default or option.default}"
+    return f"{option.help}  [{default}; env: {', '.join(option.variables)}]"
+
+
+def values_of(names: Iterable[str], answers: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given for the settings `names`, on the command line or in the environment; raise `ConfigError`."""
+    return config.read_values(names, given_by(answers), os.environ)
+
+
+def given_by(answers: Mapping[str, Any]) -> config.Given:
+    """Put click's answers into one form: a switch is "1", a single text a tuple of one, None and () are left out."""
+    texts = {key: "1" if answer is True else answer for key, answer in answers.items()}
+    return {key: (text,) if isinstance(text, str) else text for key, text in texts.items() if text is not None}

@@ -1,0 +1,54 @@
+"""The file of settings: TOML, a key per option of `run`, named as on the command line.
+
+It is read at the start and at each reload; command line and environment win over it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from supervisor.settings.config import ConfigError, Written
+from supervisor.settings.option import Option
+from supervisor.settings.settings import CONFIG, OPTIONS
+
+_BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS.values() if option is not CONFIG}
+
+
+def read_settings_file(path: Path) -> Written:
+    """What the file says; raises `ConfigError` when it cannot be read or says what is no setting."""
+    try:
+        return parse_settings(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the settings file {path} is not UTF-8 text") from error
+
+
+def parse_settings(text: str, path: str) -> Written:
+    """As `read_settings_file`, for text that was read from `path`."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    return Written(path, {_option(name, path).key: _texts(name, value, path) for name, value in table.items()})
+
+
+def _option(name: str, path: str) -> Option:
+    option = _BY_NAME.get(name)
+    if option is None:
+        close = difflib.get_close_matches(name.replace("_", "-"), _BY_NAME, n=1)
+        raise ConfigError(f"{path}: there is no setting {name!r}" + (f"; is it {close[0]!r}?" if close else ""))
+    return option
+
+
+def _texts(name: str, value: object, path: str) -> tuple[str, ...]:
+    """`value` as it would be typed."""
+    is_repeatable = _BY_NAME[name].kind.is_repeatable
+    values = value if isinstance(value, list) and is_repeatable else [value]
+    if not values or not all(isinstance(each, str | int | float) for each in values):
+        forms = "a text or a list of texts" if is_repeatable else "a text, a number, true or false"
+        raise ConfigError(f"{path}: {name}: must be {forms}")
+    return tuple(str(each).lower() if isinstance(each, bool) else str(each) for each in values)

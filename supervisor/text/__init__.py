@@ -1,0 +1,1 @@
+"""How things are written for people, and read when people have written them.  Pure."""

@@ -1,0 +1,1 @@
+"""How often, how long, and beside what: the few things that the event loop does not bring."""

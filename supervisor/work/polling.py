@@ -1,0 +1,121 @@
+"""How many claims may be open at once.  Pure rules and a gate for the slots.
+
+One open poll is enough to learn that a cold queue has got a job; while claims come back with jobs, every free slot may
+ask.  So 64 idle slots cost the server one connection, and 1,000 new jobs reach them in six round trips.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from types import TracebackType
+
+from supervisor.work.gate import Bar, Gate
+
+
+class Appetite:
+    """The number of polls that may be open, learned from how the last ones ended."""
+
+    def __init__(self) -> None:
+        self.allowed = 1
+
+    def found(self, most: int) -> None:
+        """A claim brought a job: ask twice as much, up to `most`."""
+        self.allowed = min(most, 2 * self.allowed)
+
+    def found_nothing(self) -> None:
+        """A claim came back empty, or failed: one poll less."""
+        self.allowed = max(1, self.allowed - 1)
+
+
+class Polls:
+    """Lets slots in, one for each poll that may be open: wait for `room`, and then, with nothing in between, `with`."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        """How many may want to poll; never more polls than that are open."""
+        self.gate = Gate(self._admit)
+        """Whether any poll may be opened."""
+        self._appetite = Appetite()
+        self._open = 0
+        self._paused_until = 0.0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._called: set[asyncio.Future[None]] = set()  # whose turn it is, and who have not come yet
+
+    @property
+    def open(self) -> int:
+        """How many polls are open now."""
+        return self._open
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether somebody waits though a poll may be opened."""
+        waits = any(not waiter.done() for waiter in self._waiting)
+        return waits and self.gate.is_open and self._open + len(self._called) < self._appetite.allowed
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more poll may be opened."""
+        return self._open < self._appetite.allowed and self.gate.is_open
+
+    async def room(self) -> None:
+        """Wait until one more poll may be opened."""
+        while not self.has_room:
+            await self._change()
+
+    def __enter__(self) -> None:
+        """A poll is open inside the block."""
+        self._open += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open -= 1
+        if self._waiting:
+            self._admit()
+
+    def pause(self, seconds: float) -> None:
+        """Open no further poll for so long: the server has asked for it (429)."""
+        loop = asyncio.get_running_loop()
+        self._paused_until = max(self._paused_until, loop.time() + seconds)
+        self.gate.shut(Bar.SERVER, "the server asks for a pause")
+        loop.call_at(self._paused_until, self._end_pause, self._paused_until)
+
+    def found(self) -> None:
+        """The caller's poll brought a job."""
+        if self._appetite.allowed != self.slots:
+            self._appetite.found(self.slots)
+            self._admit()
+
+    def found_nothing(self) -> None:
+        """The caller's poll came back empty, or failed."""
+        self._appetite.found_nothing()
+
+    def _end_pause(self, until: float) -> None:
+        # Not by comparing times again: a loop may call a little early.
+        if until == self._paused_until:
+            self._paused_until = 0.0
+            self.gate.lift(Bar.SERVER)
+
+    async def _change(self) -> None:
+        """Wait until there may be room for the caller's poll."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self._admit()  # the turn that was ours may be another's
+            raise
+        finally:
+            self._called.discard(waiter)
+
+    def _admit(self) -> None:
+        if not self.gate.is_open:
+            return
+        room = self._appetite.allowed - self._open
+        while room > 0 and self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                self._called.add(waiter)
+                room -= 1

@@ -1,0 +1,85 @@
+"""What a slot goes by and what it asks of its pool: settings, code, and what concerns the other slots as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from supervisor.job import Job
+from supervisor.ledger import Ledger
+from supervisor.limits import Limits
+from supervisor.reporting.report import Reporter
+from supervisor.timing.alarms import Alarms
+from supervisor.work.berth import Source
+from supervisor.work.pulse import Pulse
+from supervisor.work.quarantine import Quarantine
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings a slot goes by; lengths in seconds, None for what the server says.
+
+    `limits` hold for what a handler does not say itself.
+    """
+
+    worker_id: str
+    wait: float
+    limits: Limits
+    lease_ttl: float | None
+    max_heartbeat_interval: float | None
+    scratch: Path
+    mask: Callable[[str], str] = str
+    """Hides secrets in what handlers print."""
+    forwards_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What a slot lends to its attempts, one after the other."""
+
+    number: int
+    """The slot's."""
+    workdir: str
+    """A folder for what a job wants to keep while it runs; not there before it is asked for."""
+    reporter: Reporter
+    alarms: Alarms
+
+
+class Surroundings(Source, Protocol):
+    """What a slot asks of its pool."""
+
+    @property
+    def rules(self) -> Rules:
+        """The settings of now; an attempt goes by those of its beginning."""
+
+    @property
+    def pulse(self) -> Pulse:
+        """Since when the program is awake."""
+
+    def answered(self) -> None:
+        """A claim was answered: the server knows us."""
+
+    def open_actions(self) -> tuple[str, ...]:
+        """The actions that may be claimed now."""
+
+    def take(self, job: Job) -> bool:
+        """Have this very attempt for oneself until `leave`; false when a slot has it already."""
+
+    def leave(self, job: Job) -> None:
+        """The attempt has ended here."""
+
+    def made_room(self) -> None:
+        """Of some action one more job may run, perhaps: a job has ended, or a claim has."""
+
+    async def room(self) -> None:
+        """Wait until there are `open_actions`."""
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Which jobs are not to be run."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where what happens is written down."""
