@@ -192,7 +192,7 @@ def test_a_terminal_gets_colours_unless_it_asks_for_none(
 
 @pytest.mark.parametrize("device", ["/dev/full", "closed pipe", "closed stream", "no stream"])
 def test_logging_goes_on_when_its_stream_is_gone(device: str) -> None:
-    script = "from supervisor import log; import structlog, sys, os\n"
+    script = "from supervisor.logs import log; import structlog, sys, os\n"
     if device == "closed pipe":
         script += "r, w = os.pipe(); os.dup2(w, 2); os.close(r)\n"
     elif device == "closed stream":
