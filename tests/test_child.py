@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import signal
 import struct
 from collections.abc import Callable
@@ -688,6 +689,15 @@ async def test_a_process_that_a_handler_forks_and_lets_return_says_nothing_for_i
     assert "".join(heard.lines[-1:]) == printed
 
 
+async def test_a_process_that_a_coroutine_forks_and_lets_return_takes_nothing_from_its_loop() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+
+        told = await run(child, "forks-in-a-coroutine", heard)
+
+    assert value_of(told) == "a thread has woken it up"
+
+
 async def test_a_process_that_a_handler_forks_is_ended_by_sigterm_also_in_its_cleanup() -> None:
     async with world() as here:
         child, heard = await here.child(), Heard()
@@ -821,6 +831,63 @@ async def test_a_death_is_told_with_the_processor_time_of_its_own_job() -> None:
         died = await death_of(child, "die-by-exit", code=3)
 
     assert died.exit.cpu < 0.25
+
+
+async def test_one_that_stops_when_it_is_asked_to_is_told_with_the_processor_time_of_its_job() -> None:
+    async with world() as here:
+        child = await here.child()
+        await run(child, "echo", said="a job before")
+        running = asyncio.create_task(run(child, "computes", seconds=3600.0))
+        await until(lambda: child.is_busy and (child.cpu_seconds or 0.0) > 0.1)
+
+        child.terminate()
+        told = await running
+        await child.kill()
+
+    assert told.outcome == Failed("Cancelled", "the handler stopped when it was asked to")
+    assert child.ending is not None
+    assert 0.1 < child.ending.exit.cpu < GENEROUS
+
+
+async def test_the_stack_of_a_coroutine_that_waits_shows_for_what() -> None:
+    async with world() as here:
+        child, heard = await here.child(), Heard()
+        running = asyncio.create_task(run(child, "async-waits", heard))
+        await heard.pids()
+
+        # It may not have come to its wait yet, or have written a part only.
+        while not _shows_the_wait(await child.stack()):
+            pass
+        child.terminate()
+        await running
+        await child.kill()
+
+    assert child.ending is not None
+    assert _shows_the_wait(child.ending.stack)
+    assert "child_main" not in child.ending.stack
+
+
+def _shows_the_wait(stack: str) -> bool:
+    """Whether both tasks of the handler are there, in the form of `faulthandler`."""
+    inner = re.search(r"\n\S+ \(most recent call first\):\n.* in sleep\n.* in waits_for_another\n?", stack)
+    outer = re.search(r"\n\S+ \(most recent call first\):\n(.*\n)+?.* in async_waits\n", stack)
+    return inner is not None and outer is not None
+
+
+async def test_a_job_after_a_coroutine_that_wrote_its_stack_has_one_of_its_own() -> None:
+    async with world() as here:
+        child = await here.child()
+        await run(child, "async-echo", text="a job before")
+        running = asyncio.create_task(run(child, "computes", seconds=3600.0))
+        await until(lambda: child.is_busy and (child.cpu_seconds or 0.0) > 0.01)
+
+        stack = await child.stack()
+        await child.kill()
+        with pytest.raises(ChildDied):
+            await running
+
+    assert "in computes" in stack
+    assert "Task-" not in stack
 
 
 async def test_a_child_that_dies_between_two_jobs_is_not_idle_any_more() -> None:

@@ -72,6 +72,13 @@ class Interruption:
         """The handler is this task: while it waits, a request cancels the task instead of breaking the loop's code."""
         self._coroutine = _Coroutine(loop, task)
 
+    @property
+    def waits_in(self) -> asyncio.AbstractEventLoop | None:
+        """The loop of the handler's task, as long as that waits; None when there is none, or when it runs."""
+        if self._coroutine is None or self._is_running(self._coroutine):
+            return None
+        return self._coroutine.loop
+
     def request(self) -> None:
         """Ask the running job to stop; without one, do nothing.  Called by the signal handler.
 

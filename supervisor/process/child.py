@@ -78,6 +78,7 @@ class Child:
         self._pidfd = cord.reserved
         """Becomes the child's pidfd once its pid is known; until then it keeps the place."""
         self._cpu_before = 0.0  # before its job
+        self._cpu_then = 0.0  # when its last job had ended
         self._fault = ""
         self._is_set_up = False  # which it may say before somebody else has said its pid
         self._ready: asyncio.Future[None] = loop.create_future()
@@ -154,6 +155,7 @@ class Child:
         assert self.state is State.IDLE, self
         self.state = State.BUSY
         self.jobs += 1
+        self._cpu_before = self._cpu_then
         self._output.forget()
         self._stack.forget()
         return self._dialogue.run(order, listener)
@@ -194,8 +196,11 @@ class Child:
 
     async def settle_stack(self, within: float) -> None:
         """Have the stack at which it was asked to stop, also when its handler has taken SIGTERM for itself."""
-        if not self._stack.settle() and await self.write_stack(within):
-            self._stack.settle()
+        if self._stack.is_begun:
+            await self._stack.is_written(within)
+        else:
+            await self.write_stack(within)
+        self._stack.settle()
 
     def _hurry(self) -> None:
         """Give it its full share of the CPU: also to end, a process must be scheduled."""
@@ -315,7 +320,7 @@ class Child:
         self._loop.add_reader(self._pidfd, self._on_exit)
 
     def _begin(self, pid: int) -> None:
-        self._cpu_before = cpu_seconds(pid) or 0.0
+        self._cpu_then = cpu_seconds(pid) or 0.0
         self.state = State.IDLE
         if not self._ready.done():  # whoever wanted it may have gone
             self._ready.set_result(None)
@@ -327,7 +332,7 @@ class Child:
         else:
             self._output.end_line()
         self._cgroup.lift_memory_bound()
-        self._cpu_before = message.cpu
+        self._cpu_then = message.cpu
         self.state = State.IDLE
 
     def _on_line(self, line: str) -> None:

@@ -38,6 +38,7 @@ from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.refusal import is_gone, reason
 from supervisor.process.reserve import Reserve
 from supervisor.process.termination import Termination
+from supervisor.process.whereabouts import Whereabouts
 from supervisor.process.wire import ATTACH_ABOVE
 from supervisor.text.size import format_size
 
@@ -101,7 +102,6 @@ def _become_child(birth: Birth) -> None:
     _raise_oom_score()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the parent decides
     faulthandler.enable(birth.stack)
-    faulthandler.register(signal.SIGUSR1, birth.stack, all_threads=True)
     _reseed()
     if birth.ruleset is not None:  # each child by itself: so one cannot signal another
         birth.ruleset.enforce()
@@ -135,7 +135,8 @@ class Worker:
         self._reserve = Reserve()
         self._reserve.fill()
         self._interruption = Interruption()
-        self._termination = Termination(self._interruption, birth.stack)
+        self._whereabouts = Whereabouts(self._interruption, birth.stack)
+        self._termination = Termination(self._interruption, self._whereabouts, birth.stack)
         self._home = _working_directory()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
         self._session_niceness = 0
@@ -282,13 +283,17 @@ class Worker:
                 return self._run_coroutine(handler, arguments)
             return handler.function(**arguments)
         finally:
-            if os.getpid() != self._pid:  # the handler has forked, and this is the other process
-                descendants.leave(sys.exception())
+            self._leave_if_forked()
             try:
                 self._interruption.disarm()
             finally:  # a `Cancelled` that comes at the last moment escapes from disarm
                 if context is not None:
                     context.close()
+
+    def _leave_if_forked(self) -> None:
+        """End this process if the handler has forked it: what comes after the handler is for the one that it was."""
+        if os.getpid() != self._pid:
+            descendants.leave(sys.exception())
 
     def _run_coroutine(self, handler: Handler, arguments: dict[str, Any]) -> Any:
         import asyncio  # only a child that has such a handler pays for it
@@ -297,9 +302,13 @@ class Worker:
             task = asyncio.current_task()
             assert task is not None
             self._interruption.attach(asyncio.get_running_loop(), task)
-            return await handler.function(**arguments)
+            try:
+                return await handler.function(**arguments)
+            finally:
+                self._leave_if_forked()  # before the loop is closed, whose descriptors it shares
 
-        return asyncio.run(run())
+        with self._whereabouts.of_coroutines():
+            return asyncio.run(run())
 
     def _context(self, job: Job, parameters: bytes, order: Run) -> Context:
         return Context(

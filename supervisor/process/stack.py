@@ -13,8 +13,8 @@ from pathlib import Path
 
 LONGEST = 16 * 1024
 """Bytes that are read; a child may write what it likes."""
-MOMENT = 0.001
-"""Seconds until one looks again whether a stack is there, which nothing tells."""
+MOMENT = 0.005
+"""Seconds until one looks again whether a stack is there, all of it, which nothing tells."""
 
 _HERE = Path(__file__).parent
 _OUR_FRAMES = (f'File "{_HERE}', 'File "<frozen runpy>"')
@@ -57,6 +57,11 @@ class StackFile:
         return True
 
     @property
+    def is_begun(self) -> bool:
+        """Whether something of the stack that was asked for is there."""
+        return self._size > 0
+
+    @property
     def _size(self) -> int:
         """Bytes that were written since `renew`."""
         return os.fstat(self._descriptor).st_size if self._descriptor >= 0 else 0
@@ -71,7 +76,7 @@ class StackFile:
 
     def settle(self) -> bool:
         """Whether the stack that was asked for is there; what is written after it, until `renew`, does not count."""
-        self._is_settled = self._size > 0 and bool(self.read())
+        self._is_settled = self.is_begun and bool(self.read())
         return self._is_settled
 
     def forget(self) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import structlog
 
+from supervisor.timing.waiting import frames_of
 from supervisor.work.attempt import Attempt
 
 log = structlog.get_logger("dump")
@@ -38,17 +38,7 @@ def _dump_tasks() -> None:
 
 def _where(task: asyncio.Task[object]) -> str:
     """The coroutines that wait for each other, the innermost last."""
-    return " > ".join(islice(map(_say, _frames(task.get_coro())), MOST_FRAMES)) or "done"
-
-
-def _frames(coroutine: Any) -> Iterator[FrameType]:
-    # Not `Task.get_stack`: of a task that waits it knows the outermost frame only.
-    while coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)
-        if frame is None:
-            return
-        yield frame
-        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "ag_await", None)
+    return " > ".join(islice(map(_say, frames_of(task.get_coro())), MOST_FRAMES)) or "done"
 
 
 def _say(frame: FrameType) -> str:

@@ -112,7 +112,8 @@ class Helm:
         except TimeoutError:
             _refuse_when_reporting(attempt)
             raise Refused(
-                f"the process of {job_id} does not write its stack: it is stopped, or waits for a disk"
+                f"the process of {job_id} does not write its stack: it is stopped, waits for a disk, or has "
+                "taken SIGUSR1, by which it is asked, for itself"
             ) from None
 
     def cancel(self, job_id: str, by: str) -> None:

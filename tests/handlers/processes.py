@@ -142,6 +142,18 @@ def forks_and_goes_on(how: str) -> str:
     return f"the real one, and the other has ended with {os.waitstatus_to_exitcode(status)}"
 
 
+@handler("forks-in-a-coroutine")
+async def forks_in_a_coroutine() -> str:
+    """The process that it forks comes back from the handler, whose loop goes on here."""
+    import asyncio
+
+    forked = os.fork()
+    if forked == 0:
+        return "the other one"
+    os.waitpid(forked, 0)
+    return await asyncio.to_thread(lambda: "a thread has woken it up")
+
+
 @handler("ends-a-process-in-its-cleanup", cancel_grace="10s")
 def ends_a_process_in_its_cleanup(context: Context) -> None:
     try:

@@ -145,3 +145,15 @@ def daemon() -> int:
     os.wait()
     os.close(writing)
     return int(os.read(reading, 20))
+
+
+@handler("async-waits")
+async def async_waits(context: Context) -> None:
+    import asyncio
+
+    async def waits_for_another() -> None:
+        await asyncio.sleep(3600)
+
+    tell(context)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(waits_for_another())
