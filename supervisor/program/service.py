@@ -140,7 +140,7 @@ class Service:
         self._shutdown = Shutdown()
         self._code = Code(nursery_of(settings, sources.environment, sources.confinement), self._family)
         self._operations: Operations | None = None
-        self._has_killed = False  # jobs that did not end by themselves, nor when they were told to
+        self._has_killed = False  # jobs that did not end when they were told to, or outcomes
 
     async def run(self) -> ExitCode:
         """Serve until told to stop."""
@@ -296,7 +296,7 @@ class Service:
 
     def _end(self, pool: Pool, serving: asyncio.Task[None]) -> None:
         """End the pool at once, whatever it waits for."""
-        self._has_killed = not pool.can_be_left
+        self._has_killed = pool.would_lose
         serving.cancel()
 
 

@@ -140,8 +140,12 @@ class Attempt:
     @property
     def owes_report(self) -> bool:
         """Whether it ended without one, though the job is ours: not that of an outcome that waits in the spool."""
-        is_kept = self._report is not None and self._report.is_kept
-        return not (is_kept or self._lease.is_lost or self._lease.is_released)
+        return not (self.is_kept or self._lease.is_lost or self._lease.is_released)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its outcome is on disk, from where the next program sends it as well."""
+        return self._report is not None and self._report.is_kept
 
     @property
     def renewed_at(self) -> float:
@@ -156,8 +160,7 @@ class Attempt:
     @property
     def can_be_left(self) -> bool:
         """Whether nothing is lost when it ends now: the server has its events, and its outcome is on disk."""
-        is_told = self._courier is None or self._courier.is_idle
-        return is_told and self._report is not None and self._report.is_kept
+        return self.is_kept and (self._courier is None or self._courier.is_idle)
 
     def is_beating(self, now: float) -> bool:
         """Whether its heartbeats are sent when they are due, answered or not, as long as any are to be sent."""

@@ -43,8 +43,6 @@ class Claiming:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._backoff = Backoff(0.2, 15.0)
-        self.pause = 0.0
-        """Seconds before the next claim, which whoever claims waits before it is that one's turn."""
 
     async def claim(self) -> Job | None:
         """Ask for a job of any action that is open, once; None when there is none, after a pause where one is due.
@@ -80,17 +78,11 @@ class Claiming:
             await self._ignore(job)
             return None
         elif fault is not None:  # the job is told so at once, and the next one comes later
-            self._polls.found_nothing()
-            self.pause = self._backoff.next()
+            self._polls.found_useless(fault)
         else:
             self._polls.found()
             self._backoff.reset()
         return job
-
-    async def rest(self) -> None:
-        """Wait for as long as the last answer makes advisable."""
-        pause, self.pause = self.pause, 0.0
-        await asyncio.sleep(pause)
 
     def _pause_all(self, limited: RateLimited) -> None:
         """The server asks for it: no slot opens a claim for a while."""
@@ -98,7 +90,7 @@ class Claiming:
         pause = max(limited.retry_after, self._backoff.next())
         self._log.warning("claims pause: the server asks for it", seconds=round(pause, 1))
         self._polls.found_nothing()
-        self._polls.pause(pause)
+        self._polls.pause(pause, "the server asks for a pause")
         self._around.answered()
 
     async def _back_off(self, error: Unavailable | Rejected) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from types import TracebackType
 
+from supervisor.timing.backoff import Backoff
 from supervisor.work.gate import Bar, Gate
 
 
@@ -39,6 +40,7 @@ class Polls:
         self._appetite = Appetite()
         self._open = 0
         self._paused_until = 0.0
+        self._backoff = Backoff(0.2, 15.0)  # after polls that brought what is of no use
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._called: set[asyncio.Future[None]] = set()  # whose turn it is, and who have not come yet
 
@@ -74,15 +76,17 @@ class Polls:
         if self._waiting:
             self._admit()
 
-    def pause(self, seconds: float) -> None:
-        """Open no further poll for so long: the server has asked for it (429)."""
+    def pause(self, seconds: float, why: str) -> None:
+        """Open no further poll for so long."""
         loop = asyncio.get_running_loop()
         self._paused_until = max(self._paused_until, loop.time() + seconds)
-        self.gate.shut(Bar.SERVER, "the server asks for a pause")
+        self.gate.shut(Bar.SERVER, why)
         loop.call_at(self._paused_until, self._end_pause, self._paused_until)
 
     def found(self) -> None:
         """The caller's poll brought a job."""
+        if self._backoff.failures:
+            self._backoff.reset()
         if self._appetite.allowed != self.slots:
             self._appetite.found(self.slots)
             self._admit()
@@ -90,6 +94,11 @@ class Polls:
     def found_nothing(self) -> None:
         """The caller's poll came back empty, or failed."""
         self._appetite.found_nothing()
+
+    def found_useless(self, why: str) -> None:
+        """The caller's poll brought a job that we cannot run: the next one is opened later each time, by whomever."""
+        self.found_nothing()
+        self.pause(self._backoff.next(), why)
 
     def _end_pause(self, until: float) -> None:
         # Not by comparing times again: a loop may call a little early.

@@ -98,9 +98,14 @@ class Pool:
 
     @property
     def can_be_left(self) -> bool:
-        """Whether there is nothing but outcomes on disk, which the next program can send as well."""
+        """Whether there is nothing but outcomes on disk, of jobs whose events the server has."""
         attempts = self.attempts
         return bool(attempts) and all(attempt.can_be_left for attempt in attempts)
+
+    @property
+    def would_lose(self) -> bool:
+        """Whether a job runs, or has an outcome that is not on disk: an end now would be the end of that."""
+        return not all(attempt.is_kept for attempt in self.attempts)
 
     @property
     def open_polls(self) -> int:

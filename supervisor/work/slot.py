@@ -186,8 +186,6 @@ class Slot:
             try:
                 if not self._berth.is_warm:
                     await self._berth.warm()
-                if self._claiming.pause:
-                    await self._claiming.rest()
                 if not self._polls.has_room:
                     await self._polls.room()
                 with self._polls:

@@ -412,7 +412,7 @@ async def test_a_flood_of_events_delays_no_other_jobs_heartbeats(state: Path) ->
 async def test_jobs_that_were_not_asked_for_are_not_claimed_without_a_pause_and_told_once(state: Path) -> None:
     unknown = [claim("unknown", job_id=f"unknown-{number}") for number in range(1000)]
 
-    async with dispensing(*unknown) as dispenser, program(dispenser.url, state):
+    async with dispensing(*unknown) as dispenser, program(dispenser.url, state, workers="16"):
         reports = await dispenser.until_told(4)
         await asyncio.sleep(1.0)
         burned = len(dispenser.reports)

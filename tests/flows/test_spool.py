@@ -286,6 +286,20 @@ async def test_a_drain_waits_for_events_whose_outcome_is_on_disk(
     assert len(events(server, run, "tick")) == 1
 
 
+async def test_a_job_whose_outcome_is_on_disk_was_not_cut_though_its_events_were_never_taken(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LAST_REPORTS", 0.1)
+    answer(server, 503, "events")
+    async with supervising(server, state, workers="1", spool_after="0s", drain_timeout="100ms") as supervisor:
+        await start_job(server, "emits", {"count": 1})
+        await until(lambda: spooled(state) == ["completed"])
+        supervisor.signal(signal.SIGTERM)
+        code = await supervisor.exit_code()
+
+    assert code is ExitCode.DRAINED
+
+
 async def test_a_job_that_is_cut_says_so_though_its_outcome_is_on_disk(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
