@@ -5,12 +5,12 @@ It is read at the start and at each reload; command line and environment win ove
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 from supervisor.settings.config import ConfigError, Written
+from supervisor.settings.misspelling import nearest
 from supervisor.settings.option import Option
 from supervisor.settings.settings import CONFIG, OPTIONS
 
@@ -39,8 +39,8 @@ def parse_settings(text: str, path: str) -> Written:
 def _option(name: str, path: str) -> Option:
     option = _BY_NAME.get(name)
     if option is None:
-        close = difflib.get_close_matches(name.replace("_", "-"), _BY_NAME, n=1)
-        raise ConfigError(f"{path}: there is no setting {name!r}" + (f"; is it {close[0]!r}?" if close else ""))
+        meant = nearest(name, _BY_NAME)
+        raise ConfigError(f"{path}: there is no setting {name!r}" + (f"; is it {meant!r}?" if meant else ""))
     return option
 
 
