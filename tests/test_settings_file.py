@@ -54,6 +54,9 @@ def test_queues_that_are_named_nearer_to_the_user_win_over_all_queues_in_the_fil
         ("workers = 99999999", "settings.toml: workers: must be at most 1,024, not '99999999'"),
         ("workers = [1]", "settings.toml: workers: must be a text, a number, true or false"),
         ("queue = []", "settings.toml: queue: must be a text or a list of texts"),
+        ("queue = [1]", "settings.toml: queue: must be a text or a list of texts"),
+        ("queue = ['a', 1]", "settings.toml: queue: must be a text or a list of texts"),
+        ("queue = true", "settings.toml: queue: must be a text or a list of texts"),
         ("[workers]\nn = 1", "settings.toml: workers: must be"),
         ("workers = = 3", "settings.toml: not TOML: "),
         ("all-queues = true\nqueue = 'a'", "settings.toml: queue and settings.toml: all-queues exclude each other"),
@@ -65,6 +68,24 @@ def test_what_is_wrong_is_one_sentence_with_the_files_name(text: str, complaint:
 
     assert str(caught.value).startswith(complaint)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("workers = 'x'", "settings.toml: workers: must be a whole number or 'auto', not 'x'"),
+        ("drain-timeout = '1 parsec'", "settings.toml: drain-timeout: '1 parsec' is not a duration: "),
+        ("queue = ''", "settings.toml: queue: must not be empty"),
+    ],
+)
+def test_a_wrong_value_is_told_of_also_where_another_wins_over_it(text: str, complaint: str) -> None:
+    for environment, given in (
+        ({}, {"workers": "1", "drain_timeout": "1s", "queue": "a"}),
+        ({f"MOBIUS_SUPERVISOR_{name}": "1" for name in ("WORKERS", "DRAIN_TIMEOUT", "QUEUE")}, {}),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            settle(text, environment, **given)
+        assert str(caught.value).startswith(complaint)
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:

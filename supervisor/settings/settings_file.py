@@ -46,9 +46,11 @@ def _option(name: str, path: str) -> Option:
 
 def _texts(name: str, value: object, path: str) -> tuple[str, ...]:
     """`value` as it would be typed."""
-    is_repeatable = _BY_NAME[name].kind.is_repeatable
-    values = value if isinstance(value, list) and is_repeatable else [value]
-    if not values or not all(isinstance(each, str | int | float) for each in values):
-        forms = "a text or a list of texts" if is_repeatable else "a text, a number, true or false"
-        raise ConfigError(f"{path}: {name}: must be {forms}")
-    return tuple(str(each).lower() if isinstance(each, bool) else str(each) for each in values)
+    if _BY_NAME[name].kind.is_repeatable:
+        values = value if isinstance(value, list) else [value]
+        if values and all(isinstance(each, str) for each in values):
+            return tuple(values)
+        raise ConfigError(f"{path}: {name}: must be a text or a list of texts")
+    if not isinstance(value, str | int | float):
+        raise ConfigError(f"{path}: {name}: must be a text, a number, true or false")
+    return (str(value).lower() if isinstance(value, bool) else str(value),)
