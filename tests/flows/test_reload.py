@@ -191,6 +191,21 @@ async def test_a_refused_reload_is_one_line(
     assert reason in refused["error"]
 
 
+async def test_a_settings_file_that_has_become_a_pipe_is_refused_and_jobs_go_on(
+    server: DevServer, state: Path, handlers: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.touch()
+    async with serving(server, state, handlers, config=str(file)) as process:
+        file.unlink()
+        os.mkfifo(file)
+        process.send_signal(signal.SIGHUP)
+        await logged(state, "not reloaded")
+
+        assert await told(server, await start_job(server, "tells")) == "old"
+    assert f"the settings file {file} must be a regular file" in (state / "log").read_text()
+
+
 async def test_a_misspelt_variable_is_one_warning_at_the_start_and_at_a_reload(
     server: DevServer, state: Path, handlers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
