@@ -86,12 +86,19 @@ def state_dir_of(environment: Mapping[str, str], home: Path | None) -> Path:
 
 
 def spool_in(state_dir: Path) -> Spool:
-    """The spool of a state directory; raise `ConfigError` when it cannot be looked into."""
+    """The spool of a state directory; raise `ConfigError` when that is not there, or cannot be looked into.
+
+    A slip in its name must not read as if all outcomes were with the server.
+    """
     spool = Spool(state_dir)
     try:
         list(spool.folder.iterdir())
     except FileNotFoundError:
-        pass  # nothing was ever kept there
+        if not state_dir.is_dir():
+            raise ConfigError(
+                f"there is no folder {state_dir}: check --state-dir, which must be that of the supervisor"
+            ) from None
+        # nothing was ever kept there
     except OSError as error:
         raise ConfigError(f"the spool {spool.folder} cannot be read: {error.strerror}") from error
     return spool

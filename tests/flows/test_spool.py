@@ -430,10 +430,31 @@ async def test_the_spool_is_listed_and_sent_by_hand(server: DevServer, state: Pa
     assert spooled(state) == []
 
 
+@pytest.mark.parametrize("command", [["ls"], ["show", "j"], ["drop", "j", "--yes"], ["replay"]])
+async def test_a_state_directory_that_is_not_there_is_told_and_is_no_empty_one(state: Path, command: list[str]) -> None:
+    account = {"MOBIUS_BASE_URL": "http://127.0.0.1:9", "PROJECT": PROJECT, "MOBIUS_API_KEY": "mbx_any"}
+
+    ended = spool_command(state / "typo", *command, **account)
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"Error: there is no folder {state}/typo: check --state-dir, which must be that of the supervisor\n"
+    )
+
+
+async def test_a_state_directory_that_has_kept_nothing_yet_is_an_empty_one(state: Path) -> None:
+    state.mkdir()
+
+    ended = spool_command(state, "ls")
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", f"nothing in {state}/spool\n")
+
+
 async def test_where_nothing_is_to_be_sent_that_is_said_and_what_waits_for_others(
     server: DevServer, state: Path
 ) -> None:
     account = {"MOBIUS_BASE_URL": server.url, "PROJECT": PROJECT, "MOBIUS_API_KEY": "mbx_any"}
+    state.mkdir()
 
     empty = await asyncio.to_thread(spool_command, state, "replay", **account)
     leave(state, "http://127.0.0.1:9", "foreign", "other")
