@@ -164,8 +164,7 @@ def _taken(spool: Spool, found: Found) -> Entry:
         return entry
     if spool.is_in_hands(found.path):
         raise ConfigError(f"{found.path.name} is being sent at this moment: try again later")
-    is_set_aside = any(each.path.name == found.path.name for each in spool.find(Shelf.DAMAGED))
-    raise _damaged(found) if is_set_aside else _gone(found)
+    raise _damaged(found) if spool.is_damaged(found.path) else _gone(found)
 
 
 def _damaged(found: Found) -> ConfigError:
