@@ -196,6 +196,21 @@ def test_a_wrong_type_is_told_with_its_place(annotation, json, fault):
     assert str(caught.value) == fault
 
 
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    width: int
+
+
+def test_unknown_fields_inside_a_parameter_are_ignored_unless_its_class_forbids_them():
+    def lenient(x: Size): ...
+
+    def strict(x: Strict): ...
+
+    parameters = '{"x": {"width": 1, "colour": "red"}}'
+    assert bind(lenient, parameters) == {"x": Size(1)}
+    with pytest.raises(InvalidParameters, match=r"^parameter 'x' is wrong: object contains unknown field colour$"):
+        bind(strict, parameters)
+
+
 def test_of_many_allowed_values_only_the_first_are_told():
     def function(x): ...
 
