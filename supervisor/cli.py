@@ -245,7 +245,7 @@ def spool_drop(name: str, *, is_sure: bool, **answers: Any) -> None:
 def spool_replay(**answers: Any) -> None:
     """Send now what waits.
 
-    It is what waits for this server and project; exit 0 when nothing is left to be sent again.
+    It is what waits for this server and project; exit 0 when nothing of it is left.
     """
     import asyncio
 

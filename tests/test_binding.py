@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import enum
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -39,6 +40,19 @@ class Size:
 class Tree(msgspec.Struct):
     name: str
     children: list[Tree] = []
+
+
+class Unit(enum.Enum):
+    MILLIMETRE = "mm"
+    INCH = "in"
+
+
+@dataclasses.dataclass
+class Length:
+    unit: Unit
+
+
+WRONG_UNIT = """is wrong: must be one of "mm", "in", not 'ft'"""
 
 
 # What fits
@@ -158,7 +172,14 @@ def test_all_faults_are_told_at_once():
         (int, "null", "parameter 'x' is wrong: expected int, got null"),
         (list[int], '[1, "a"]', "parameter 'x[1]' is wrong: expected int, got str"),
         (dict[str, int], '{"a": "b"}', "parameter 'x[...]' is wrong: expected int, got str"),
-        (Literal["a", "b"], '"c"', "parameter 'x' is wrong: invalid enum value 'c'"),
+        (Literal["a", "b"], '"c"', """parameter 'x' is wrong: must be one of "a", "b", not 'c'"""),
+        (Literal["a", 1, None], '"c"', """parameter 'x' is wrong: must be one of null, 1, "a", not 'c'"""),
+        (Unit | None, '"ft"', """parameter 'x' is wrong: must be one of "mm", "in", not 'ft'"""),
+        (Annotated[Unit, msgspec.Meta(title="unit")], "3", "parameter 'x' is wrong: expected str, got int"),
+        (list[Length], '[{"unit": "in"}, {"unit": "ft"}]', f"parameter 'x[1].unit' {WRONG_UNIT}"),
+        (dict[str, tuple[int, Unit]], '{"a": [1, "ft"]}', f"parameter 'x[...][1]' {WRONG_UNIT}"),
+        (set[Annotated[Unit, msgspec.Meta(title="unit")]], '["ft"]', f"parameter 'x[0]' {WRONG_UNIT}"),
+        (dict[Unit, int], '{"ft": 1}', "parameter 'x' is wrong: invalid enum value 'ft' - at key in $"),
         (Size, "{}", "parameter 'x' is wrong: object missing required field width"),
         (Annotated[int, msgspec.Meta(gt=0)], "0", "parameter 'x' is wrong: expected int >= 1"),
         (datetime.date, '"soon"', "parameter 'x' is wrong: invalid RFC3339 encoded date"),
@@ -173,6 +194,34 @@ def test_a_wrong_type_is_told_with_its_place(annotation, json, fault):
         bind(function, f'{{"x": {json}}}')
 
     assert str(caught.value) == fault
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    width: int
+
+
+def test_unknown_fields_inside_a_parameter_are_ignored_unless_its_class_forbids_them():
+    def lenient(x: Size): ...
+
+    def strict(x: Strict): ...
+
+    parameters = '{"x": {"width": 1, "colour": "red"}}'
+    assert bind(lenient, parameters) == {"x": Size(1)}
+    with pytest.raises(InvalidParameters, match=r"^parameter 'x' is wrong: object contains unknown field colour$"):
+        bind(strict, parameters)
+
+
+def test_of_many_allowed_values_only_the_first_are_told():
+    def function(x): ...
+
+    function.__annotations__["x"] = Literal[tuple(range(1000, 3000))]
+
+    with pytest.raises(InvalidParameters) as caught:
+        bind(function, '{"x": 1}')
+
+    assert str(caught.value).startswith("parameter 'x' is wrong: must be one of 1000, 1001, ")
+    assert str(caught.value).endswith("…, not 1")
+    assert len(str(caught.value)) < 300
 
 
 def test_the_context_cannot_be_given_even_to_a_handler_that_takes_anything():

@@ -18,6 +18,10 @@ from supervisor.text.duration import format_duration, parse_duration
         ("1d", 86400.0),
         ("1m0.5s", 60.5),
         (" 2s ", 2.0),
+        ("1 h", 3600.0),
+        ("1h 30m", 5400.0),
+        ("1 h 30 m", 5400.0),
+        ("500 ms", 0.5),
         ("90", 90.0),
         ("0", 0.0),
         (90, 90.0),
@@ -29,7 +33,27 @@ def test_a_duration_is_seconds_or_numbers_with_units(text, seconds):
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "s", "ms", "10x", "-1s", "1s-", "30m1h", "1m1m", "1 h", "1e3", "nan", "inf", "٣s", "9" * 400]
+    "text",
+    [
+        "",
+        " ",
+        "s",
+        "ms",
+        "10x",
+        "-1s",
+        "1s-",
+        "30m1h",
+        "1m1m",
+        "1  h",
+        "1 0s",
+        "5 m s",
+        "1 h 30",
+        "1e3",
+        "nan",
+        "inf",
+        "٣s",
+        "9" * 400,
+    ],
 )
 def test_anything_else_is_refused_with_one_sentence_that_shows_it(text):
     with pytest.raises(ValueError, match="is not a duration") as caught:

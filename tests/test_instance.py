@@ -48,9 +48,12 @@ def another_process(state: Path, worker_id: str) -> Iterator[tuple[subprocess.Po
 
 
 def test_a_second_process_with_the_same_worker_id_is_refused(state: Path) -> None:
+    told = (
+        "the worker id 'worker 1' is in use by another process on this host: give another --worker-id, or none, which"
+    )
     with (
         another_process(state, "worker 1"),
-        pytest.raises(ConfigError, match=r"^the worker id 'worker 1' is in use by another process on this host$"),
+        pytest.raises(ConfigError, match=f"^{told} makes a new one$"),
         claimed_instance(state, "worker 1"),
     ):
         pass

@@ -56,6 +56,18 @@ def test_how_long_a_drain_waits_for_what_is_on_disk_is_told() -> None:
     assert f"is left after {LAST_SPOOLED:g} s, once all of them are on disk" in TEXT
 
 
+def test_how_long_a_claim_waits_at_most_is_told() -> None:
+    (row,) = [row for name, row in rows("### Options").items() if name.startswith("--wait-seconds")]
+
+    longest = OPTIONS["wait_seconds"].kind.read("1h")
+
+    assert f"more than {longest:g} is taken as {longest:g}" in row[3]
+
+
+def test_no_example_looks_as_if_the_beginning_of_an_id_were_enough() -> None:
+    assert not re.findall(r"\bjob_[0-9a-f]+\b", TEXT)
+
+
 def test_the_table_of_options_is_that_of_the_program() -> None:
     named = {row.split()[0] for row in rows("### Options")}
 

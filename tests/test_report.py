@@ -14,7 +14,7 @@ import structlog.testing
 
 from supervisor.job import Blob, Failed, Fence, Outcome, Succeeded
 from supervisor.ledger import Ledger
-from supervisor.reporting.replay import GIVE_UP_AFTER, Replay
+from supervisor.reporting.replay import GIVE_UP_AFTER, Replay, TooOld
 from supervisor.reporting.report import CUT_SHORT, Accepted, Answer, NotYet, Refused, Report, Reporter
 from supervisor.reporting.spool import Shelf, Spool
 from supervisor.reporting.spoolfile import Destination
@@ -363,7 +363,7 @@ async def test_a_replay_that_is_not_accepted_waits_on(world: World) -> None:
     path = await world.left_behind()
     world.answers(AWAY, BUSY)
 
-    answers: list[Answer | None] = [await world.replay.send(path) for _ in range(3)]
+    answers: list[Answer | TooOld | None] = [await world.replay.send(path) for _ in range(3)]
 
     assert answers == [NotYet("503"), NotYet("429", 0.01), Accepted()]
     assert world.on_disk() == []
@@ -386,7 +386,7 @@ async def test_an_outcome_of_last_week_is_undeliverable(world: World) -> None:
 
     answer = await world.replay.send(path)
 
-    assert (answer, world.server.received) == (None, [])
+    assert (answer, world.server.received) == (TooOld(), [])
     assert (world.on_disk(), world.on_disk(Shelf.UNDELIVERABLE)) == ([], ["completed"])
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from supervisor.settings.config import ConfigError, Machine, keep_fixed, resolve
 from supervisor.settings.settings import Settings
-from supervisor.settings.settings_file import parse_settings, read_settings_file
+from supervisor.settings.settings_file import LONGEST, parse_settings, read_settings_file
 
 MACHINE = Machine(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))
 NEEDED = {"MOBIUS_BASE_URL": "https://api.example.com", "PROJECT": "acme"}
@@ -54,8 +55,14 @@ def test_queues_that_are_named_nearer_to_the_user_win_over_all_queues_in_the_fil
         ("workers = 99999999", "settings.toml: workers: must be at most 1,024, not '99999999'"),
         ("workers = [1]", "settings.toml: workers: must be a text, a number, true or false"),
         ("queue = []", "settings.toml: queue: must be a text or a list of texts"),
+        ("queue = [1]", "settings.toml: queue: must be a text or a list of texts"),
+        ("queue = ['a', 1]", "settings.toml: queue: must be a text or a list of texts"),
+        ("queue = true", "settings.toml: queue: must be a text or a list of texts"),
         ("[workers]\nn = 1", "settings.toml: workers: must be"),
         ("workers = = 3", "settings.toml: not TOML: "),
+        (f"workers = {'9' * 5000}", "settings.toml: not TOML: "),
+        (f"workers = 0x{'f' * 5000}", "settings.toml: not TOML: "),
+        (f"workers = {'[' * 100_000}", "settings.toml: not TOML: nested too deeply"),
         ("all-queues = true\nqueue = 'a'", "settings.toml: queue and settings.toml: all-queues exclude each other"),
     ],
 )
@@ -67,6 +74,24 @@ def test_what_is_wrong_is_one_sentence_with_the_files_name(text: str, complaint:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("workers = 'x'", "settings.toml: workers: must be a whole number or 'auto', not 'x'"),
+        ("drain-timeout = '1 parsec'", "settings.toml: drain-timeout: '1 parsec' is not a duration: "),
+        ("queue = ''", "settings.toml: queue: must not be empty"),
+    ],
+)
+def test_a_wrong_value_is_told_of_also_where_another_wins_over_it(text: str, complaint: str) -> None:
+    for environment, given in (
+        ({}, {"workers": "1", "drain_timeout": "1s", "queue": "a"}),
+        ({f"MOBIUS_SUPERVISOR_{name}": "1" for name in ("WORKERS", "DRAIN_TIMEOUT", "QUEUE")}, {}),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            settle(text, environment, **given)
+        assert str(caught.value).startswith(complaint)
+
+
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
 
@@ -74,6 +99,25 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         read_settings_file(tmp_path / "missing")
     with pytest.raises(ConfigError, match="is not UTF-8"):
         read_settings_file(tmp_path / "binary")
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ConfigError, match=f"^the settings file {path} must be a regular file$"):
+            read_settings_file(path)
+
+
+def test_a_file_of_any_length_is_not_read_to_its_end(tmp_path: Path) -> None:
+    longest = tmp_path / "longest"
+    longest.write_text("workers = 3\n".ljust(LONGEST, "\n"))
+    with (tmp_path / "longer").open("w") as file:
+        file.truncate(2**40)  # it has no blocks, and would not fit into memory
+
+    assert read_settings_file(longest).texts == {"workers": ("3",)}
+    with pytest.raises(ConfigError, match=r"longer is longer than 1 MiB: is it the right file\?$"):
+        read_settings_file(tmp_path / "longer")
 
 
 def test_what_cannot_change_while_the_program_runs_is_kept_and_named() -> None:

@@ -86,12 +86,19 @@ def state_dir_of(environment: Mapping[str, str], home: Path | None) -> Path:
 
 
 def spool_in(state_dir: Path) -> Spool:
-    """The spool of a state directory; raise `ConfigError` when it cannot be looked into."""
+    """The spool of a state directory; raise `ConfigError` when that is not there, or cannot be looked into.
+
+    A slip in its name must not read as if all outcomes were with the server.
+    """
     spool = Spool(state_dir)
     try:
         list(spool.folder.iterdir())
     except FileNotFoundError:
-        pass  # nothing was ever kept there
+        if not state_dir.is_dir():
+            raise ConfigError(
+                f"there is no folder {state_dir}: check --state-dir, which must be that of the supervisor"
+            ) from None
+        # nothing was ever kept there
     except OSError as error:
         raise ConfigError(f"the spool {spool.folder} cannot be read: {error.strerror}") from error
     return spool
@@ -157,8 +164,7 @@ def _taken(spool: Spool, found: Found) -> Entry:
         return entry
     if spool.is_in_hands(found.path):
         raise ConfigError(f"{found.path.name} is being sent at this moment: try again later")
-    is_set_aside = any(each.path.name == found.path.name for each in spool.find(Shelf.DAMAGED))
-    raise _damaged(found) if is_set_aside else _gone(found)
+    raise _damaged(found) if spool.is_damaged(found.path) else _gone(found)
 
 
 def _damaged(found: Found) -> ConfigError:

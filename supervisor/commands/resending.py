@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import click
 
 from supervisor.api.client import Account, Client
 from supervisor.exit_code import ExitCode
 from supervisor.ledger import Ledger
-from supervisor.reporting.replay import Replay
+from supervisor.reporting.replay import GIVE_UP_AFTER, Replay, TooOld
 from supervisor.reporting.report import Accepted, Answer, NotYet, Refused, Reporter
 from supervisor.reporting.spool import Shelf, Spool
 from supervisor.reporting.spoolfile import Destination
 from supervisor.server import AuthRevoked
+from supervisor.text.duration import format_duration
 from supervisor.text.printable import escaped
 
 
 async def replay(spool: Spool, destination: Destination, token: str) -> ExitCode:
-    """Send once all that waits for a server and project, and print what became of each."""
+    """Send once all that waits for a server and project, and print what became of each.
+
+    The exit code says whether anything is left that the server should have.
+    """
     account = Account(destination.base_url, destination.project, worker_id="", queues=())
     code = ExitCode.DRAINED
     async with Client(account, token) as client:
@@ -26,12 +33,12 @@ async def replay(spool: Spool, destination: Destination, token: str) -> ExitCode
             click.echo(_nothing(spool, destination), err=True)
         for path in waiting:
             try:
-                answer = await again.send(path)
+                said, is_left = await _sent(again, spool, path)
             except AuthRevoked as revoked:
                 click.echo(f"the server refuses the API key: {escaped(str(revoked))}", err=True)
                 return ExitCode.CREDENTIAL_REFUSED
-            click.echo(f"{path.name}: {escaped(_said(answer))}")
-            if isinstance(answer, NotYet):
+            click.echo(f"{path.name}: {escaped(said)}")
+            if is_left:
                 code = ExitCode.INTERNAL_ERROR
     return code
 
@@ -44,13 +51,34 @@ def _nothing(spool: Spool, destination: Destination) -> str:
     return f"{told}; outcomes wait for {escaped(', '.join(sorted(others)))}" if others else told
 
 
-def _said(answer: Answer | None) -> str:
+async def _sent(again: Replay, spool: Spool, path: Path) -> tuple[str, bool]:
+    """What became of an outcome, and whether it is left; raise `AuthRevoked`."""
+    try:
+        answer = await again.send(path)
+    except OSError as error:  # a link, somebody else's file, a disk that is broken
+        return f"not sent: it cannot be read: {error.strerror or error}", True
+    return _unsent(spool, path) if answer is None else _said(answer)
+
+
+def _said(answer: Answer | TooOld) -> tuple[str, bool]:
     match answer:
         case Accepted():
-            return "delivered"
+            return "delivered", False
         case Refused(why):
-            return f"dropped, the server does not want it: {why}"
+            return f"dropped, the server does not want it: {why}", False
         case NotYet(why):
-            return f"still waiting: {why}"
-        case None:
-            return "not sent: in other hands, damaged, or too old"
+            return f"still waiting: {why}", True
+        case TooOld():
+            age = format_duration(GIVE_UP_AFTER)
+            return f"not sent: it is older than {age}, and is left to you in spool/{Shelf.UNDELIVERABLE.value}", True
+
+
+def _unsent(spool: Spool, path: Path) -> tuple[str, bool]:
+    """Why there was nothing to be sent, as far as it can be seen afterwards."""
+    if spool.is_in_hands(path):
+        return "not sent: another process has it in hands, such as the service, which sends it itself", True
+    if spool.is_damaged(path):
+        return f"not sent: it is damaged, and was set aside in spool/{Shelf.DAMAGED.value}", True
+    if os.path.lexists(path):  # damaged, where nothing can be moved, or let go by those other hands in this instant
+        return "not sent: it is still there, and can be tried again", True
+    return "not sent: it is there no more, and may have been sent meanwhile", False

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 import msgspec.inspect
 
+from supervisor.handling.choices import choices_at
 from supervisor.handling.context import Context
 
 Item = TypeVar("Item")
@@ -80,7 +81,7 @@ class Binding:
             try:
                 arguments[name] = parameter.decoder.decode(value)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                faults.append(_fault(name, error))
+                faults.append(_fault(name, error, parameter.decoder.type))
         if faults:
             raise InvalidParameters("; ".join(faults))
         return arguments
@@ -190,7 +191,10 @@ def _reason(raw: bytes, error: Exception) -> str:
     return str(error)
 
 
-def _fault(name: str, error: Exception) -> str:
+def _fault(name: str, error: Exception, annotation: Any) -> str:
     """Turn msgspec's "Expected `int`, got `str` - at `$.width`" into our words, with the whole path."""
     what, _, path = str(error).replace("`", "").partition(" - at $")
-    return f"parameter {name + path!r} is wrong: {what[:1].lower()}{what[1:]}"
+    wrong = what.removeprefix("Invalid enum value ")
+    allowed = choices_at(annotation, path) if wrong != what else None
+    said = f"must be one of {allowed}, not {wrong}" if allowed else f"{what[:1].lower()}{what[1:]}"
+    return f"parameter {name + path!r} is wrong: {said}"

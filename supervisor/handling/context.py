@@ -102,7 +102,8 @@ class Context:
         """Publish an event of this run.
 
         `type` is 1 to 64 of `[a-zA-Z0-9_.-]`, not beginning with `mobius.`; `payload` is a dict, dataclass or struct
-        of at most 16 KiB as JSON.  Raises `ValueError` for anything else, `RuntimeError` once the job is over.
+        of at most 16 KiB as JSON.  Raises `ValueError` for anything else, `RuntimeError` once the job is over and
+        in a process that the handler forked.
         """
         self._voice.say(Emitted(Event(_checked_type(type), _checked_payload(type, payload))))
 

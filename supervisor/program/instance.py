@@ -40,7 +40,10 @@ def claimed_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
     except OSError as error:
         raise ConfigError(f"the state directory {state_dir} cannot be used: {error.strerror or error}") from error
     if lock is None:
-        raise ConfigError(f"the worker id {worker_id!r} is in use by another process on this host")
+        raise ConfigError(
+            f"the worker id {worker_id!r} is in use by another process on this host: "
+            "give another --worker-id, or none, which makes a new one"
+        )
     try:
         yield _free_place(folder / "scratch")
     finally:

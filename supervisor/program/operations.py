@@ -27,6 +27,7 @@ from supervisor.program.watch import Watch
 from supervisor.reporting.report import Reporter
 from supervisor.settings.config import ConfigError, keep_fixed
 from supervisor.settings.credential import CredentialSource
+from supervisor.settings.misspelling import misspelt_variables
 from supervisor.settings.settings import Settings
 from supervisor.status import CodeStatus, ServiceState
 from supervisor.work.gate import Bar
@@ -56,6 +57,11 @@ class Sources:
         token = self.key.read().token
         self.mask.add(token)
         return token
+
+    def tell_what_is_misspelt(self, settings: Settings) -> None:
+        """Say in the log what in the environment looks like a setting and is none."""
+        for sentence in misspelt_variables(self.environment, settings.pass_env):
+            log.warning(sentence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,7 @@ class Operations:
     async def _take_over(self) -> None:
         """All of it or nothing: what can fail comes first."""
         settings, fixed = keep_fixed(self.settings, self._sources.settings())
+        self._sources.tell_what_is_misspelt(settings)
         token = self._sources.read_key()
         rules = rules_of(settings, self._sources.scratch, self._sources.mask)
 

@@ -144,6 +144,7 @@ class Service:
 
     async def run(self) -> ExitCode:
         """Serve until told to stop."""
+        self._sources.tell_what_is_misspelt(self._settings)
         with self._shutdown.signals(), steering(lambda: self._operations, self._shutdown.hang_up):
             if self._delegation is not None:
                 await self._delegation.sweep()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -26,6 +27,11 @@ LOOK_AGAIN = 60.0
 """Seconds; nobody tells us of what other processes leave behind."""
 
 log = structlog.get_logger("spool")
+
+
+@dataclass(frozen=True, slots=True)
+class TooOld:
+    """It was not sent: the server has long forgotten it, and it is the operator's now."""
 
 
 class Replay:
@@ -56,8 +62,8 @@ class Replay:
         """What is to be sent."""
         return await to_the_end(self._spool.waiting, self._reporter.destination)
 
-    async def send(self, path: Path) -> Answer | None:
-        """Send one outcome; None when it was not there to be sent: gone, damaged, too old, or in other hands."""
+    async def send(self, path: Path) -> Answer | TooOld | None:
+        """Send one outcome; None when it was not there to be sent: gone, damaged, or in other hands."""
         entry = await to_the_end(self._spool.take, path, discard=_close)
         if entry is None:
             return None
@@ -66,7 +72,7 @@ class Replay:
         if self._now() - note.written_at > GIVE_UP_AFTER:
             bound.error("the outcome is too old to be sent, it is kept as undeliverable", file=path.name)
             await to_the_end(self._spool.shelve, entry)
-            return None
+            return TooOld()
         report = self._reporter.report_of(entry, bound)
         try:
             answer = await report.send()
@@ -97,10 +103,11 @@ class Replay:
         except Exception as error:  # what is wrong with one outcome must not end the jobs, nor keep back the others
             log.exception("an outcome could not be sent again", file=path.name)
             answer = NotYet(str(error))
-        if isinstance(answer, NotYet):
-            await asyncio.sleep(max(answer.wait, self._backoff.next()))
-        elif answer is not None:
-            self._backoff.reset()
+        match answer:
+            case NotYet(wait=wait):
+                await asyncio.sleep(max(wait, self._backoff.next()))
+            case Accepted() | Refused():
+                self._backoff.reset()
 
 
 def _tell(bound: structlog.typing.FilteringBoundLogger, answer: Answer, waited: float) -> None:

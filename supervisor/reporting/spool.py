@@ -157,6 +157,10 @@ class Spool:
             return isinstance(error, BlockingIOError)
         return False
 
+    def is_damaged(self, path: Path) -> bool:
+        """Whether what was there has been set aside."""
+        return any(each.name == path.name for each in self._files(Shelf.DAMAGED))
+
     def shelve(self, entry: Entry) -> None:
         """Close an entry that is not to be sent any more, and leave it to the operator."""
         self._move(entry.path, Shelf.UNDELIVERABLE)

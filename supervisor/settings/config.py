@@ -70,8 +70,10 @@ def resolve(
 ) -> Settings:
     """Return the settings: the command line wins over the environment, that over the file, that over the defaults.
 
-    `key_project` is the project that the API key names.  Raises `ConfigError` as `read_values` and `complete` do.
+    `key_project` is the project that the API key names.  Raises `ConfigError` as `read_values` and `complete` do, and
+    for a wrong value in the file also where something wins over it: it would come to light when that is taken away.
     """
+    _check(written)
     answers = {name: _answer(option, given, environment, written) for name, option in OPTIONS.items()}
     values = {name: _read(OPTIONS[name], answer) for name, answer in answers.items()}
     complete(values, has_key=has_key, key_project=key_project)
@@ -120,9 +122,17 @@ def _answer(option: Option, given: Given, environment: Mapping[str, str], writte
         # Set but empty is how a unit's environment file or a shell script says "not set".
         if environment.get(variable):
             return Answer((environment[variable],), variable, rank)
-    if option.key in written.texts:
-        return Answer(written.texts[option.key], f"{written.path}: {option.name}", 50)
-    return Answer((option.default,), option.flag, 99) if option.default else None
+    return _answer_in(written, option) or (Answer((option.default,), option.flag, 99) if option.default else None)
+
+
+def _answer_in(written: Written, option: Option) -> Answer | None:
+    texts = written.texts.get(option.key)
+    return None if texts is None else Answer(texts, f"{written.path}: {option.name}", 50)
+
+
+def _check(written: Written) -> None:
+    for option in OPTIONS.values():
+        _read(option, _answer_in(written, option))
 
 
 def _read(option: Option, answer: Answer | None) -> Any:

@@ -5,14 +5,19 @@ It is read at the start and at each reload; command line and environment win ove
 
 from __future__ import annotations
 
-import difflib
+import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 from supervisor.settings.config import ConfigError, Written
+from supervisor.settings.misspelling import nearest
 from supervisor.settings.option import Option
 from supervisor.settings.settings import CONFIG, OPTIONS
+
+LONGEST = 1024 * 1024
+"""Bytes of the file; what is longer is something else."""
 
 _BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS.values() if option is not CONFIG}
 
@@ -20,7 +25,7 @@ _BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS.valu
 def read_settings_file(path: Path) -> Written:
     """What the file says; raises `ConfigError` when it cannot be read or says what is no setting."""
     try:
-        return parse_settings(path.read_text(encoding="utf-8"), str(path))
+        return parse_settings(_content(path).decode("utf-8"), str(path))
     except OSError as error:
         raise ConfigError(f"the settings file {path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -31,24 +36,43 @@ def parse_settings(text: str, path: str) -> Written:
     """As `read_settings_file`, for text that was read from `path`."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return Written(path, {_option(name, path).key: _texts(name, value, path) for name, value in table.items()})
+    except ValueError as error:  # also what Python says of a number with thousands of digits
         raise ConfigError(f"{path}: not TOML: {error}") from error
-    return Written(path, {_option(name, path).key: _texts(name, value, path) for name, value in table.items()})
+    except RecursionError:
+        raise ConfigError(f"{path}: not TOML: nested too deeply") from None
+
+
+def _content(path: Path) -> bytes:
+    # At a reload we are on the event loop: a pipe must not keep us waiting until somebody writes, nor a device be read
+    # for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ConfigError(f"the settings file {path} must be a regular file")
+        content = os.read(descriptor, LONGEST + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > LONGEST:
+        raise ConfigError(f"the settings file {path} is longer than 1 MiB: is it the right file?")
+    return content
 
 
 def _option(name: str, path: str) -> Option:
     option = _BY_NAME.get(name)
     if option is None:
-        close = difflib.get_close_matches(name.replace("_", "-"), _BY_NAME, n=1)
-        raise ConfigError(f"{path}: there is no setting {name!r}" + (f"; is it {close[0]!r}?" if close else ""))
+        meant = nearest(name, _BY_NAME)
+        raise ConfigError(f"{path}: there is no setting {name!r}" + (f"; is it {meant!r}?" if meant else ""))
     return option
 
 
 def _texts(name: str, value: object, path: str) -> tuple[str, ...]:
     """`value` as it would be typed."""
-    is_repeatable = _BY_NAME[name].kind.is_repeatable
-    values = value if isinstance(value, list) and is_repeatable else [value]
-    if not values or not all(isinstance(each, str | int | float) for each in values):
-        forms = "a text or a list of texts" if is_repeatable else "a text, a number, true or false"
-        raise ConfigError(f"{path}: {name}: must be {forms}")
-    return tuple(str(each).lower() if isinstance(each, bool) else str(each) for each in values)
+    if _BY_NAME[name].kind.is_repeatable:
+        values = value if isinstance(value, list) else [value]
+        if values and all(isinstance(each, str) for each in values):
+            return tuple(values)
+        raise ConfigError(f"{path}: {name}: must be a text or a list of texts")
+    if not isinstance(value, str | int | float):
+        raise ConfigError(f"{path}: {name}: must be a text, a number, true or false")
+    return (str(value).lower() if isinstance(value, bool) else str(value),)

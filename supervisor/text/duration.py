@@ -11,13 +11,14 @@ import re
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 # Each unit at most once and from large to small: "30m1h" or "1m1m" is more likely a slip than an intention.
-_WHOLE = re.compile("".join(rf"(?:(?P<{unit}>{_NUMBER.pattern}){unit})?" for unit in _SECONDS))
+# A space is taken as it is in sizes, but one only: with any number of them a long text would take for ever to refuse.
+_WHOLE = re.compile("".join(rf"(?: ?(?P<{unit}>{_NUMBER.pattern}) ?{unit})?" for unit in _SECONDS))
 
 
 def parse_duration(text: str | float) -> float:
     """Return the seconds that `text` stands for.
 
-    Takes numbers of seconds (`90`, `1.5`, `"90"`) and numbers with units, from large to small (`"1h30m"`, `"2.5s"`).
+    Takes numbers of seconds (`90`, `1.5`, `"90"`) and numbers with units, from large to small (`"1h30m"`, `"2.5 s"`).
     Raises `ValueError`, one sentence, for anything else: negative, not finite, empty, an unknown unit.
     """
     seconds = _of_text(text.strip()) if isinstance(text, str) else _of_number(text)

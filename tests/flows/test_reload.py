@@ -191,6 +191,41 @@ async def test_a_refused_reload_is_one_line(
     assert reason in refused["error"]
 
 
+async def test_a_settings_file_that_has_become_a_pipe_is_refused_and_jobs_go_on(
+    server: DevServer, state: Path, handlers: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.touch()
+    async with serving(server, state, handlers, config=str(file)) as process:
+        file.unlink()
+        os.mkfifo(file)
+        process.send_signal(signal.SIGHUP)
+        await logged(state, "not reloaded")
+
+        assert await told(server, await start_job(server, "tells")) == "old"
+    assert f"the settings file {file} must be a regular file" in (state / "log").read_text()
+
+
+async def test_a_misspelt_variable_is_one_warning_at_the_start_and_at_a_reload(
+    server: DevServer, state: Path, handlers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOBIUS_SUPERVISOR_JOB_TIMOUT", "5s")
+    async with serving(server, state, handlers) as process:
+        at_the_start = warnings(state)
+        process.send_signal(signal.SIGHUP)
+        await logged(state, '"reloaded"')
+
+    told = "ignored: there is no setting 'MOBIUS_SUPERVISOR_JOB_TIMOUT'; is it 'MOBIUS_SUPERVISOR_JOB_TIMEOUT'?"
+    assert at_the_start == [told]
+    assert warnings(state) == [told, told]
+
+
+def warnings(state: Path) -> list[str]:
+    """What of settings the program has warned of."""
+    lines = map(json.loads, (state / "log").read_text().splitlines())
+    return [line["event"] for line in lines if line["level"] == "warning" and "setting" in line["event"]]
+
+
 async def test_a_module_that_was_broken_before_does_not_stand_in_the_way(
     server: DevServer, state: Path, handlers: Path
 ) -> None:

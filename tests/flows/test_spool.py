@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -20,6 +22,8 @@ from supervisor.devserver.journal import Call, HangUp
 from supervisor.exit_code import ExitCode
 from supervisor.job import Failed, Fence, Succeeded
 from supervisor.program import service
+from supervisor.reporting import spoolfile
+from supervisor.reporting.replay import GIVE_UP_AFTER
 from supervisor.reporting.spool import Shelf, Spool
 from supervisor.reporting.spoolfile import Destination
 from tests.harness import (
@@ -444,10 +448,79 @@ async def test_the_spool_is_listed_and_sent_by_hand(server: DevServer, state: Pa
     assert spooled(state) == []
 
 
+def held(path: Path, stack: ExitStack) -> None:
+    entry = Spool(path.parents[1]).take(path)
+    assert entry is not None
+    stack.callback(entry.close)
+
+
+def damaged(path: Path, _: ExitStack) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+def linked(path: Path, _: ExitStack) -> None:
+    path.rename(path.with_suffix(".other"))
+    path.symlink_to(path.with_suffix(".other"))
+
+
+def aged(path: Path, _: ExitStack) -> None:
+    with path.open("r+b") as file:
+        note = spoolfile.peek(file.fileno())
+        file.truncate(0)
+        old = msgspec.structs.replace(note, written_at=note.written_at - GIVE_UP_AFTER - 1)
+        spoolfile.write(file.fileno(), old, Failed("E", "m"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (held, "another process has it in hands, such as the service, which sends it itself"),
+        (damaged, "it is damaged, and was set aside in spool/damaged"),
+        (linked, "it cannot be read: Too many levels of symbolic links"),
+        (aged, "it is older than 7d, and is left to you in spool/undeliverable"),
+    ],
+)
+async def test_what_is_left_unsent_says_why_and_is_no_success(
+    server: DevServer, state: Path, spoil: Callable[[Path, ExitStack], None], told: str
+) -> None:
+    leave(state, server.url, "job-1", "job-2")
+    account = {"MOBIUS_BASE_URL": server.url, "PROJECT": PROJECT, "MOBIUS_API_KEY": "mbx_any"}
+    (path,) = (state / "spool").glob("job-1-*")
+
+    with ExitStack() as stack:
+        spoil(path, stack)
+        ended = await asyncio.to_thread(spool_command, state, "replay", **account)
+
+    assert ended.returncode == 1
+    assert f"{path.name}: not sent: {told}\n" in ended.stdout
+    assert ended.stdout.count(": dropped, the server does not want it: ") == 1  # the other one is not kept back
+
+
+@pytest.mark.parametrize("command", [["ls"], ["show", "j"], ["drop", "j", "--yes"], ["replay"]])
+async def test_a_state_directory_that_is_not_there_is_told_and_is_no_empty_one(state: Path, command: list[str]) -> None:
+    account = {"MOBIUS_BASE_URL": "http://127.0.0.1:9", "PROJECT": PROJECT, "MOBIUS_API_KEY": "mbx_any"}
+
+    ended = spool_command(state / "typo", *command, **account)
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"Error: there is no folder {state}/typo: check --state-dir, which must be that of the supervisor\n"
+    )
+
+
+async def test_a_state_directory_that_has_kept_nothing_yet_is_an_empty_one(state: Path) -> None:
+    state.mkdir()
+
+    ended = spool_command(state, "ls")
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", f"nothing in {state}/spool\n")
+
+
 async def test_where_nothing_is_to_be_sent_that_is_said_and_what_waits_for_others(
     server: DevServer, state: Path
 ) -> None:
     account = {"MOBIUS_BASE_URL": server.url, "PROJECT": PROJECT, "MOBIUS_API_KEY": "mbx_any"}
+    state.mkdir()
 
     empty = await asyncio.to_thread(spool_command, state, "replay", **account)
     leave(state, "http://127.0.0.1:9", "foreign", "other")
