@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
 _DEV_OPTIONS = ("workers", "handlers", "import_timeout", "pass_env", "job_memory", "listen", "log_level", "log_format")
 _SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http")
+_STANDARD_ERROR = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What becomes of a command's output on a disk that is full, or broken; a reader that is gone is `click`'s to see."""
 _REPLAY_OPTIONS = (*_SUBMIT_OPTIONS, "state_dir")
@@ -70,6 +71,17 @@ def main() -> None:
     Without a command it is `run`: `mobius-supervisor --workers 8` serves jobs with eight children, and
     `mobius-supervisor run --help` lists its options.
     """
+    _fill_standard_streams()
+
+
+def _fill_standard_streams() -> None:
+    """Have /dev/null where one is closed.
+
+    The event loop would be given its number, and with that what C code prints; and libuv would abort at the end.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 @main.command()

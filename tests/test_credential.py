@@ -87,6 +87,16 @@ def test_a_pipe_is_read_once_and_remembered(tmp_path: Path) -> None:
     assert first.token == second.token == "mbx_piped"
 
 
+def test_a_file_that_has_become_a_pipe_is_not_waited_for(key_file: Path) -> None:
+    source = CredentialSource(key_file, {})
+    source.read()
+    key_file.unlink()
+    os.mkfifo(key_file)
+
+    with pytest.raises(ConfigError, match=rf"^the API key file {key_file} must be a regular file, to be read again$"):
+        source.read()
+
+
 READ_STANDARD_INPUT = """
 import json, os, sys
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.program import instance
 from supervisor.program.instance import claimed_instance
 from supervisor.settings.config import ConfigError
 
@@ -155,3 +157,16 @@ def test_the_lock_is_not_inherited_by_programs_we_start(state: Path) -> None:
         holders = [link for link in Path("/proc/self/fd").iterdir() if link.exists() and link.resolve() == lock]
 
         assert [os.get_inheritable(int(link.name)) for link in holders] == [False]
+
+
+def test_where_what_is_left_cannot_be_removed_there_is_another_place(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(errno.ENAMETOOLONG, "File name too long")
+
+    monkeypatch.setattr(instance, "remove", refuse)
+
+    with claimed_instance(state, "one") as scratch:
+        assert scratch.name.startswith("scratch-")
+        assert not scratch.exists()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
+from uuid import uuid4
 
 import structlog
 
@@ -75,9 +76,7 @@ def _remove_the_dead(instances: Path, ours: Path) -> None:
 
 def _free_place(path: Path) -> Path:
     """Nothing is there; somewhere beside `path` when what a dead instance has left there cannot be removed."""
-    while not _is_removed(path):
-        path = path.with_name(f"{path.name}+")
-    return path
+    return path if _is_removed(path) else path.with_name(f"{path.name}-{uuid4().hex}")
 
 
 def _is_removed(path: Path) -> bool:

@@ -6,6 +6,7 @@ environment, where it is removed.  It never reaches a log, a `repr`, the command
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import MutableMapping
@@ -47,6 +48,7 @@ class CredentialSource:
         self._key_file = key_file
         self._systemd_file = _systemd_file(environment)
         self._kept: bytes | None = None
+        self._was_read = False
         self._seen_file: Path | None = None  # behind standard input
 
     @property
@@ -91,11 +93,17 @@ class CredentialSource:
         if self._is_standard_input:
             self._kept = self._take_standard_input()
             return self._kept
+        # A pipe, as in `--api-key-file <(pass mobius)`, can be read once only, at the start: later we are on the event
+        # loop, which must not wait until somebody writes.
+        flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if self._was_read else 0)
         try:
-            with path.open("rb") as file:
+            with open(os.open(path, flags), "rb") as file:
+                is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+                if self._was_read and not is_file:
+                    raise ConfigError(f"the API key file {path} must be a regular file, to be read again")
                 content = file.read(_LONGEST + 1)
-                # A pipe, as in `--api-key-file <(pass mobius)`, can be read once only.
-                if not path.is_file():
+                self._was_read = True
+                if not is_file:
                     self._kept = content
         except OSError as error:
             raise ConfigError(f"the API key file {path} cannot be read: {error.strerror}") from error

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import structlog
 
@@ -304,7 +305,8 @@ class Slot:
         try:
             await to_the_end(remove, Path(workdir))  # or it would go on beside the removal of everything at our end
         except OSError as error:
-            self._place = replace(self._place, workdir=f"{workdir}+")
+            another = self._around.rules.scratch / f"{self.number}-{uuid4().hex}"
+            self._place = replace(self._place, workdir=str(another))
             self._log.warning(
                 "a job's folder cannot be removed: it stays, and the next job gets another one",
                 folder=workdir,

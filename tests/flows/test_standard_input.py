@@ -85,6 +85,21 @@ async def test_a_handler_finds_the_key_nowhere(state: Path, key_file: Path) -> N
     assert came["tracing the parent"] == "PermissionError"
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_where_a_standard_stream_is_closed_the_program_ends_as_it_does_elsewhere(
+    server: DevServer, state: Path, closed: str
+) -> None:
+    without = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    async with program(server.url, state, without, workers="1") as process:
+        job = await finished_job(server, await start_job(server, "nothing"))
+        streams = [str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in range(3)]
+        process.send_signal(signal.SIGTERM)
+        code = await asyncio.wait_for(process.wait(), GENEROUS)
+
+    assert (job.status, code) == ("completed", ExitCode.DRAINED)
+    assert set(streams) <= {"/dev/null", str(state / "log")}
+
+
 async def test_a_reload_goes_on_with_the_same_key(state: Path, key_file: Path) -> None:
     async with demanding(KEY) as server, given_the_key(server, state, key_file) as process:
         await logged(state, '"serving"')
