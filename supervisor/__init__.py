@@ -18,7 +18,7 @@ killed.
                                          ║ pipe
                  zygote ═══fork═══▶ child_main ──▶ handlers/*
 
-The rooms, from the top; each imports from those below it.
+The rooms, from the top; each imports from those below it (and handling the form of what a child says, from process).
 
     cli, commands, demo    what people type
     program                one run as a whole: opened, steered, reloaded, shut down

@@ -151,8 +151,10 @@ def _seen(spool: Spool, found: Found) -> Entry:
         return spool.look(found.path)
     except FileNotFoundError:
         raise _gone(found) from None
-    except (Damaged, OSError):
+    except Damaged:
         raise _damaged(found) from None
+    except OSError as error:
+        raise ConfigError(f"{found.path.name} cannot be read: {error.strerror or error}") from error
 
 
 def _taken(spool: Spool, found: Found) -> Entry:

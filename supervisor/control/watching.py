@@ -18,11 +18,12 @@ INTERVAL = 1.0
 def watch(look: Callable[[terminal_size], str]) -> None:
     """Show what `look` returns for the room that there is, until Ctrl-C; what it raises ends this too."""
     console = Console()
-    shown = _shown(look(terminal_size(console.size)))  # before the screen is cleared: it may fail
-    with suppress(KeyboardInterrupt), Live(shown, console=console, auto_refresh=False, screen=True) as live:
-        while True:
-            time.sleep(INTERVAL)
-            live.update(_shown(look(terminal_size(console.size))), refresh=True)
+    with suppress(KeyboardInterrupt):
+        shown = _shown(look(terminal_size(console.size)))  # before the screen is cleared: it may fail
+        with Live(shown, console=console, auto_refresh=False, screen=True) as live:
+            while True:
+                time.sleep(INTERVAL)
+                live.update(_shown(look(terminal_size(console.size))), refresh=True)
 
 
 def _shown(text: str) -> Text:
