@@ -47,7 +47,7 @@ async def test_nobody_polls_while_it_is_shut_and_somebody_does_as_soon_as_it_ope
 async def test_the_servers_pause_ends_no_other() -> None:
     polls = Polls(1)
     polls.gate.shut(Bar.PAUSED, "paused")
-    polls.pause(0.01)
+    polls.pause(0.01, "the server asks for it")
 
     async with asyncio.timeout(5):
         while polls.gate.has(Bar.SERVER):

@@ -22,6 +22,7 @@ from tests.harness import (
     GENEROUS,
     calls,
     event,
+    field_of,
     finished_job,
     is_alive,
     program,
@@ -199,10 +200,14 @@ async def test_a_rotated_key_is_taken_without_anybody_noticing(state: Path, tmp_
 
 
 async def test_a_job_granted_to_a_supervisor_that_is_stopped_does_not_run_on_its_dead_lease(state: Path) -> None:
+    def is_open(poll: Call) -> bool:
+        """And stays so for longer than it takes to stop whoever has opened it."""
+        return poll.status is None and field_of(poll, "wait_seconds") == 30
+
     settings = DevServerSettings(heartbeat_interval=0.5, lease_ttl=1.5, journal=True)
-    async with DevServer(settings) as server, program(server.url, state, workers="1") as process:
+    async with DevServer(settings) as server, program(server.url, state, workers="1", wait_seconds="30") as process:
         await finished_job(server, await start_job(server, "nothing"))
-        await server.until(lambda: any(call.status is None for call in calls(server, "claim")) or None)
+        await server.until(lambda: any(map(is_open, calls(server, "claim"))) or None)
         process.send_signal(signal.SIGSTOP)
         run = await start_job(server, "nothing", retry=[{"max_retries": 1, "base_delay": "0s"}])
         await server.until(lambda: server.jobs(run)[-1].attempt == 2 or None, timeout=GENEROUS)
