@@ -71,5 +71,7 @@ def _tasks(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
 def _where(task: asyncio.Task[Any]) -> str:
     """In the form of `faulthandler`."""
     frames = list(islice(frames_of(task.get_coro()), MOST_FRAMES))
-    places = (f'  File "{each.f_code.co_filename}", line {each.f_lineno} in {each.f_code.co_name}\n' for each in frames)
-    return f"{task.get_name()} (most recent call first):\n{''.join(reversed(list(places)))}"
+    places = (
+        f'  File "{each.f_code.co_filename}", line {each.f_lineno} in {each.f_code.co_name}\n' for each in frames[::-1]
+    )
+    return f"{task.get_name()} (most recent call first):\n{''.join(places)}"
