@@ -29,6 +29,7 @@ from tests.harness import (
     GENEROUS,
     HANDLERS,
     KEY,
+    best,
     calls,
     event,
     events,
@@ -413,16 +414,16 @@ async def test_a_command_loads_nothing_heavy_and_answers_at_once(server: DevServ
             )  # its log, and what that loads
             answer = await run(*arguments, state=state, python=("-X", "importtime"))
             loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in answer.err.splitlines()}
-            taken = []
-            for _ in range(2):
+
+            async def cpu_of_it(arguments: list[str] = arguments) -> float:
                 before = cpu_of_children()
                 await run(*arguments, state=state)
-                taken.append(cpu_of_children() - before)
+                return cpu_of_children() - before
 
             assert answer.code == 0, answer.err
             assert "supervisor" in loaded
             assert loaded & HEAVY <= allowed, command
-            assert min(taken) < 0.4, command  # seconds, also on a machine that is busy with other things
+            assert await best(cpu_of_it, below=0.4) < 0.4, command  # seconds
 
 
 def cpu_of_children() -> float:
