@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 from supervisor.settings.config import ConfigError
+from supervisor.settings.regular_file import read_regular
 
 SHORTEST = 16
 """Characters; what is shorter can be guessed."""
@@ -30,14 +29,9 @@ def read_token(path: Path) -> str:
 
 
 def _content(path: Path) -> bytes:
-    # We are on the event loop: a pipe must not keep us waiting until somebody writes, nor a device read for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _refused(path, "must be a regular file")
-        content = os.read(descriptor, LONGEST + 1)
-    finally:
-        os.close(descriptor)
+    content = read_regular(path, LONGEST + 1)
+    if content is None:
+        raise _refused(path, "must be a regular file")
     if len(content) > LONGEST:
         raise _refused(path, f"is longer than {LONGEST} bytes: is it the right file?")
     return content

@@ -17,6 +17,7 @@ from typing import Any
 from supervisor.settings import standard_input
 from supervisor.settings.config import ConfigError
 from supervisor.settings.kinds import PROJECT_HANDLE
+from supervisor.settings.regular_file import read_regular
 
 VARIABLE = "MOBIUS_API_KEY"
 SYSTEMD_NAME = "mobius-api-key"
@@ -93,20 +94,21 @@ class CredentialSource:
         if self._is_standard_input:
             self._kept = self._take_standard_input()
             return self._kept
-        # A pipe, as in `--api-key-file <(pass mobius)`, can be read once only, at the start: later we are on the event
-        # loop, which must not wait until somebody writes.
-        flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if self._was_read else 0)
         try:
-            with open(os.open(path, flags), "rb") as file:
-                is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-                if self._was_read and not is_file:
-                    raise ConfigError(f"the API key file {path} must be a regular file, to be read again")
-                content = file.read(_LONGEST + 1)
-                self._was_read = True
-                if not is_file:
-                    self._kept = content
+            content = read_regular(path, _LONGEST + 1) if self._was_read else self._read_first(path)
         except OSError as error:
             raise ConfigError(f"the API key file {path} cannot be read: {error.strerror}") from error
+        if content is None:
+            raise ConfigError(f"the API key file {path} must be a regular file, to be read again")
+        return content
+
+    def _read_first(self, path: Path) -> bytes:
+        """A pipe, as in `--api-key-file <(pass mobius)`, can be read once only, at the start, and is waited for."""
+        with path.open("rb") as file:
+            content = file.read(_LONGEST + 1)
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                self._kept = content
+        self._was_read = True
         return content
 
     def _take_standard_input(self) -> bytes:

@@ -5,8 +5,6 @@ It is read at the start and at each reload; command line and environment win ove
 
 from __future__ import annotations
 
-import os
-import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 from supervisor.settings.config import ConfigError, Written
 from supervisor.settings.misspelling import nearest
 from supervisor.settings.option import Option
+from supervisor.settings.regular_file import read_regular
 from supervisor.settings.settings import CONFIG, OPTIONS
 
 LONGEST = 1024 * 1024
@@ -44,15 +43,9 @@ def parse_settings(text: str, path: str) -> Written:
 
 
 def _content(path: Path) -> bytes:
-    # At a reload we are on the event loop: a pipe must not keep us waiting until somebody writes, nor a device be read
-    # for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ConfigError(f"the settings file {path} must be a regular file")
-        content = os.read(descriptor, LONGEST + 1)
-    finally:
-        os.close(descriptor)
+    content = read_regular(path, LONGEST + 1)
+    if content is None:
+        raise ConfigError(f"the settings file {path} must be a regular file")
     if len(content) > LONGEST:
         raise ConfigError(f"the settings file {path} is longer than 1 MiB: is it the right file?")
     return content
