@@ -66,7 +66,7 @@ async def test_a_followed_run_shows_its_events_and_ends_with_its_result(
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
     assert code == 0
-    assert printed.out == '{\n  "width": 8\n}\n'
+    assert printed.out == '{"width": 8}'
     assert [line.split(" ")[2].rstrip(",") for line in lines if line.startswith("job")] == [
         "pending",
         "claimed",
@@ -147,7 +147,7 @@ async def test_a_stream_that_is_cut_is_taken_up_where_it_ended(capsys: pytest.Ca
         code = await submit(cutting, "resize-image", {}, queue=None, follow=True)
 
     printed = capsys.readouterr()
-    assert (code, printed.out) == (0, "2 bytes\n")
+    assert (code, printed.out) == (0, "\0\1")
     assert server.since == ["0", "1", "1"]
     assert printed.err.splitlines() == [
         "run run_1",
@@ -222,9 +222,11 @@ def test_a_job_that_failed_is_described_with_its_error() -> None:
     [
         (b'{"a":1}', '{\n  "a": 1\n}'),
         ('"ü\x9b"'.encode(), '"ü\\u009b"'),
-        (b"\xff\x00\x01", "3 bytes"),
-        (b"{", "1 bytes"),
+        (b"\xff\x00\x01", "3 B of binary data: add > FILE to the command to save it"),
+        (b"\x00\x01", "2 B of binary data: add > FILE to the command to save it"),
+        (b"{", "1 B of text that is not JSON: add > FILE to the command to save it"),
+        (b"[" * 100_000, "97.7 KiB of text that is not JSON: add > FILE to the command to save it"),
     ],
 )
-def test_a_result_is_shown_as_json_or_by_its_size(result: bytes, shown: str) -> None:
+def test_a_terminal_shows_a_result_as_json_or_by_its_size_and_kind(result: bytes, shown: str) -> None:
     assert show_result(result) == shown

@@ -159,7 +159,7 @@ def _described(name: str, function: Callable[..., Any], limits: Stated) -> Handl
 def _innermost(function: Callable[..., Any]) -> FunctionType:
     """The function as it was written, however often it is wrapped."""
     inner = inspect.unwrap(function)
-    if not isinstance(inner, FunctionType):
+    if not callable(function) or not isinstance(inner, FunctionType):
         raise TypeError(f"@handler belongs above a function, not {value_repr(function)}")
     return inner
 
