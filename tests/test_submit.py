@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -111,6 +113,7 @@ class CuttingServer:
 
     def __init__(self) -> None:
         self.since: list[str | None] = []
+        self.result = "AAE="
         self._runner = web.AppRunner(self._application())
 
     async def __aenter__(self) -> Target:
@@ -129,7 +132,7 @@ class CuttingServer:
         return application
 
     async def _run(self, _request: web.Request) -> web.Response:
-        return web.json_response({"id": "run_1", "status": "completed", "result_b64": "AAE="})
+        return web.json_response({"id": "run_1", "status": "completed", "result_b64": self.result})
 
     async def _events(self, request: web.Request) -> web.Response:
         self.since.append(request.query.get("since"))
@@ -156,6 +159,27 @@ async def test_a_stream_that_is_cut_is_taken_up_where_it_ended(capsys: pytest.Ca
         "  second null",
         "run run_1 completed",
     ]
+
+
+async def test_a_terminal_is_shown_what_the_bytes_of_a_result_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb") as screen:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        async with CuttingServer() as cutting:
+            await submit(cutting, "resize-image", {}, queue=None, follow=True)
+
+        assert screen.readline() == b"2 B of binary data: add > FILE to the command to save it\r\n"
+
+
+async def test_a_result_that_is_no_base64_is_one_sentence() -> None:
+    server = CuttingServer()
+    server.result = "AAE"
+
+    async with server as cutting:
+        with pytest.raises(SubmitError, match="the result in the server's answer is no base64") as caught:
+            await submit(cutting, "resize-image", {}, queue=None, follow=True)
+
+    assert caught.value.code == ExitCode.INTERNAL_ERROR
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def _decoded_result(encoded: object) -> bytes:
 
 def _write_result(result: bytes) -> None:
     """Write the bytes themselves, for a file or another program; a terminal is shown what they are."""
-    if sys.stdout.isatty():
+    if sys.stdout and sys.stdout.isatty():  # Python has no stream where the descriptor was closed
         click.echo(show_result(result))
     else:
         click.echo(result, nl=False)
