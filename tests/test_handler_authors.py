@@ -102,7 +102,7 @@ SERVED: dict[str, tuple[str, set[str]]] = {
     "same_function": ("@handler('same')\n@handler('same')\ndef f(): ...", {"same"}),
     "odd_thread": (
         (
-            "import threading\nclass T(threading.Thread):\n name = property(lambda self: 1/0, lambda self, name: None)\n"
+            "import threading\nclass T(threading.Thread):\n name = property(lambda self: 1/0, lambda *_: None)\n"
             "T(target=threading.Event().wait, daemon=True).start()\n@handler('thread')\ndef f(): ..."
         ),
         {"thread"},

@@ -263,7 +263,6 @@ async def start_zygote(nursery: Nursery, family: Family) -> Zygote:
         except ImportEnded as ended:
             if ended.is_slow and is_late:
                 raise
-            log.error("import ended by a module, which is left out", reason=ended.problem.told)
             is_late = is_late or ended.is_slow
             nursery = replace(nursery, refused={**nursery.refused, ended.file: ended.problem})
 
