@@ -59,8 +59,9 @@ def import_handlers(
             announce(Importing(encodable(module.name, MAX_PATH), module.shown_file))
             if (warning := _open_door(module.file)) is not None:
                 warnings.append(warning)
-            with _kept_whole(module, modules, warnings):
-                problems += _import(module)
+            more, changes = _import(module, modules)
+            problems += more
+            warnings += changes
     problems += _dropped_problems(registry.keep(_is_loaded), problems)
     warnings += _merge_twice_imported(modules)
     problems += [_conflict_problem(conflict) for conflict in registry.conflicts()]
@@ -96,25 +97,28 @@ def _no_bytecode() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-@contextmanager
-def _kept_whole(module: HandlerFile, modules: Sequence[HandlerFile], warnings: list[str]) -> Iterator[None]:
-    """Put back what the module takes away from those that come after it, and warn of that and of its threads."""
+def _import(module: HandlerFile, modules: Sequence[HandlerFile]) -> tuple[list[Problem], list[str]]:
+    """Import a module; put back what it takes away from the others, and warn of that and of the threads it starts."""
     threads = set(threading.enumerate())
     state = InterpreterState(other.name for other in modules)
-    yield
-    if restored := state.restore():
+    error = _failure_of(module.name)
+    restored = state.restore()  # before all else, which needs the interpreter whole
+    warnings = [_thread_warning(module, thread) for thread in set(threading.enumerate()) - threads]
+    if restored:
         lost = ", ".join(restored)
         warnings.append(f"module {module.name!r} ({module.file}) changed {lost} when it was imported; it was put back")
-    warnings.extend(_thread_warning(module, thread) for thread in set(threading.enumerate()) - threads)
+    if error is None:
+        return [], warnings
+    _unload(module.name)
+    return [import_problem(module, error)], warnings
 
 
-def _import(module: HandlerFile) -> list[Problem]:
+def _failure_of(name: str) -> BaseException | None:
     try:
-        importlib.import_module(module.name)
+        importlib.import_module(name)
     except BaseException as error:  # noqa: BLE001 - users' code, which may even call sys.exit or raise a Ctrl-C
-        _unload(module.name)
-        return [import_problem(module, error)]
-    return []
+        return error
+    return None
 
 
 def _open_door(path: Path) -> str | None:
