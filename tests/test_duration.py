@@ -59,7 +59,7 @@ def test_anything_else_is_refused_with_one_sentence_that_shows_it(text):
     with pytest.raises(ValueError, match="is not a duration") as caught:
         parse_duration(text)
 
-    assert repr(text) in str(caught.value)
+    assert repr(text)[:100] in str(caught.value)
 
 
 @pytest.mark.parametrize("number", [-1, float("nan"), float("inf"), 10**400, True, None, b"2s"])

@@ -139,9 +139,10 @@ def test_one_failing_module_does_not_keep_the_others_from_serving(tmp_path):
         ("\n\ndef f(:\n    pass", 3, "SyntaxError: invalid syntax"),
         ("x = 1\n y = 2", 2, "IndentationError: unexpected indent"),
         ("import sys\nsys.exit(3)", 2, "it called sys.exit(3) when it was imported"),
+        ("raise KeyboardInterrupt", 1, "KeyboardInterrupt"),
         ("raise BaseException('odd')", 1, "BaseException: odd"),
         ("raise ValueError('one\\ntwo')", 1, "ValueError: one"),
-        ("class E(Exception):\n def __str__(self): 1/0\nraise E", 3, "failing.E: <exception str() failed>"),
+        ("class E(Exception):\n def __str__(self): 1/0\nraise E", 3, "failing.E: its text cannot be shown"),
         ("import json\njson.loads('{')", 2, None),
         ("compile('(', 'elsewhere', 'exec')", 1, None),
     ],
@@ -164,23 +165,6 @@ def test_the_line_is_the_deepest_one_inside_the_folder(tmp_path):
     [problem] = import_in_a_process(tmp_path).problems
 
     assert (problem.module, problem.file, problem.line) == ("words", str(tmp_path / "_common.py"), 3)
-
-
-def test_the_traceback_is_the_authors_not_ours(tmp_path):
-    source = """
-    try:
-        import nowhere
-    except ImportError as error:
-        raise RuntimeError("needs nowhere") from error
-    """
-    write(tmp_path, words=source)
-
-    [problem] = import_in_a_process(tmp_path).problems
-
-    assert problem.traceback.count("words.py") == 2
-    assert "direct cause" in problem.traceback
-    assert "importlib" not in problem.traceback
-    assert "importing.py" not in problem.traceback
 
 
 def test_bad_use_of_the_decorator_names_the_function_and_its_line(tmp_path):
@@ -375,20 +359,6 @@ def test_no_bytecode_is_left_that_an_edit_within_the_second_would_not_outdate(tm
     import_in_a_process(tmp_path, after="assert not sys.dont_write_bytecode or sys.flags.dont_write_bytecode")
 
     assert not (tmp_path / "__pycache__").exists()
-
-
-def test_keyboard_interrupt_is_the_operators_not_the_modules(tmp_path):
-    write(tmp_path, words="raise KeyboardInterrupt")
-
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(before="", after=""), str(tmp_path)],
-        check=False,
-        capture_output=True,
-        cwd=ROOT,
-    )
-
-    assert done.returncode != 0
-    assert b"KeyboardInterrupt" in done.stderr
 
 
 def test_what_handlers_import_is_small_and_safe_to_fork():

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -66,7 +68,7 @@ async def test_a_followed_run_shows_its_events_and_ends_with_its_result(
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
     assert code == 0
-    assert printed.out == '{\n  "width": 8\n}\n'
+    assert printed.out == '{"width": 8}'
     assert [line.split(" ")[2].rstrip(",") for line in lines if line.startswith("job")] == [
         "pending",
         "claimed",
@@ -111,6 +113,7 @@ class CuttingServer:
 
     def __init__(self) -> None:
         self.since: list[str | None] = []
+        self.result = "AAE="
         self._runner = web.AppRunner(self._application())
 
     async def __aenter__(self) -> Target:
@@ -129,7 +132,7 @@ class CuttingServer:
         return application
 
     async def _run(self, _request: web.Request) -> web.Response:
-        return web.json_response({"id": "run_1", "status": "completed", "result_b64": "AAE="})
+        return web.json_response({"id": "run_1", "status": "completed", "result_b64": self.result})
 
     async def _events(self, request: web.Request) -> web.Response:
         self.since.append(request.query.get("since"))
@@ -147,7 +150,7 @@ async def test_a_stream_that_is_cut_is_taken_up_where_it_ended(capsys: pytest.Ca
         code = await submit(cutting, "resize-image", {}, queue=None, follow=True)
 
     printed = capsys.readouterr()
-    assert (code, printed.out) == (0, "2 bytes\n")
+    assert (code, printed.out) == (0, "\0\1")
     assert server.since == ["0", "1", "1"]
     assert printed.err.splitlines() == [
         "run run_1",
@@ -156,6 +159,27 @@ async def test_a_stream_that_is_cut_is_taken_up_where_it_ended(capsys: pytest.Ca
         "  second null",
         "run run_1 completed",
     ]
+
+
+async def test_a_terminal_is_shown_what_the_bytes_of_a_result_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb") as screen:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        async with CuttingServer() as cutting:
+            await submit(cutting, "resize-image", {}, queue=None, follow=True)
+
+        assert screen.readline() == b"2 B of binary data: add > FILE to the command to save it\r\n"
+
+
+async def test_a_result_that_is_no_base64_is_one_sentence() -> None:
+    server = CuttingServer()
+    server.result = "AAE"
+
+    async with server as cutting:
+        with pytest.raises(SubmitError, match="the result in the server's answer is no base64") as caught:
+            await submit(cutting, "resize-image", {}, queue=None, follow=True)
+
+    assert caught.value.code == ExitCode.INTERNAL_ERROR
 
 
 @pytest.mark.parametrize(
@@ -222,9 +246,11 @@ def test_a_job_that_failed_is_described_with_its_error() -> None:
     [
         (b'{"a":1}', '{\n  "a": 1\n}'),
         ('"ü\x9b"'.encode(), '"ü\\u009b"'),
-        (b"\xff\x00\x01", "3 bytes"),
-        (b"{", "1 bytes"),
+        (b"\xff\x00\x01", "3 B of binary data: add > FILE to the command to save it"),
+        (b"\x00\x01", "2 B of binary data: add > FILE to the command to save it"),
+        (b"{", "1 B of text that is not JSON: add > FILE to the command to save it"),
+        (b"[" * 100_000, "97.7 KiB of text that is not JSON: add > FILE to the command to save it"),
     ],
 )
-def test_a_result_is_shown_as_json_or_by_its_size(result: bytes, shown: str) -> None:
+def test_a_terminal_shows_a_result_as_json_or_by_its_size_and_kind(result: bytes, shown: str) -> None:
     assert show_result(result) == shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from supervisor.exit_code import ExitCode
 from supervisor.server import Unavailable
 from supervisor.settings.config import ConfigError
 from supervisor.text.printable import escaped
+from supervisor.text.size import format_size
 from supervisor.version import __version__
 
 _TERMINAL = ("completed", "failed")
@@ -212,17 +214,42 @@ def _show_end(run: dict[str, Any]) -> int:
     if run.get("status") != "completed":
         return ExitCode.INTERNAL_ERROR
     if run.get("result_b64"):
-        click.echo(show_result(base64.b64decode(run["result_b64"])))
+        _write_result(_decoded_result(run["result_b64"]))
     return ExitCode.DRAINED
 
 
+def _decoded_result(encoded: object) -> bytes:
+    try:
+        return base64.b64decode(str(encoded), validate=True)
+    except ValueError as error:
+        raise SubmitError(
+            f"the result in the server's answer is no base64: {error}", ExitCode.INTERNAL_ERROR
+        ) from error
+
+
+def _write_result(result: bytes) -> None:
+    """Write the bytes themselves, for a file or another program; a terminal is shown what they are."""
+    if sys.stdout and sys.stdout.isatty():  # Python has no stream where the descriptor was closed
+        click.echo(show_result(result))
+    else:
+        click.echo(result, nl=False)
+
+
 def show_result(result: bytes) -> str:
-    """Return a result as a reader wants it: JSON indented, anything else by its size."""
+    """Return what a terminal shows of a result: JSON indented, anything else by its size and kind."""
     try:
         text = json.dumps(json.loads(result), indent=2, ensure_ascii=False)
-    except ValueError:
-        return f"{len(result)} bytes"
+    except (ValueError, RecursionError):
+        return f"{format_size(len(result))} of {_kind_of(result)}: add > FILE to the command to save it"
     return "\n".join(map(escaped, text.split("\n")))
+
+
+def _kind_of(result: bytes) -> str:
+    try:
+        result.decode()
+    except UnicodeDecodeError:
+        return "binary data"
+    return "binary data" if b"\0" in result else "text that is not JSON"
 
 
 def _tell(text: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType, SimpleNamespace
 from typing import Any, TypeVar, get_type_hints
@@ -17,6 +17,7 @@ import msgspec.inspect
 
 from supervisor.handling.choices import choices_at
 from supervisor.handling.context import Context
+from supervisor.text.value_repr import value_repr
 
 Item = TypeVar("Item")
 
@@ -54,8 +55,10 @@ class Binding:
         parameters = inspect.signature(function).parameters
         for parameter in parameters.values():
             _check_kind(parameter)
+        _check_first(next(iter(parameters), ""))
         hints = {name: _hint(parameter, function) for name, parameter in parameters.items()}
         context = _context_parameter(hints)
+        _check_context(context, parameters)
         named: dict[str, _Parameter] = {}
         rest = None
         for parameter in parameters.values():
@@ -117,6 +120,23 @@ def _check_kind(parameter: inspect.Parameter) -> None:
         raise TypeError(f"'*{parameter.name}' cannot be filled, for a job's parameters come by name")
 
 
+def _check_first(name: str) -> None:
+    if name in ("self", "cls"):
+        raise TypeError(
+            f"its first parameter {name!r} is that of a method, which no job can bring: "
+            "write a function outside of the class, or put @staticmethod above @handler"
+        )
+
+
+def _check_context(context: str | None, parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Refuse where `context` is written so that its author may expect the Context and would not be given it."""
+    if context is not None and parameters[context].kind is inspect.Parameter.VAR_KEYWORD:
+        raise TypeError(f"'**{context}' takes parameters of the job: add a first parameter 'context'")
+    later = parameters.get("context")
+    if later is not None and context != "context" and later.annotation is later.empty:
+        raise TypeError("the context comes first: move 'context', or annotate it if it is a parameter of the job")
+
+
 def _context_parameter(hints: dict[str, Any]) -> str | None:
     """Return the first parameter's name if it is called `context` or annotated so."""
     for name in list(hints)[1:]:
@@ -126,7 +146,7 @@ def _context_parameter(hints: dict[str, Any]) -> str | None:
     if first is None or hints[first] is Context:
         return first
     if first == "context" and hints[first] is not Any:
-        raise TypeError(f"the parameter 'context' takes the Context, but is annotated as {hints[first]!r}")
+        raise TypeError(f"the parameter 'context' takes the Context, but is annotated as {value_repr(hints[first])}")
     return first if first == "context" else None
 
 

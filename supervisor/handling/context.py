@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 from supervisor.handling.encoding import NotJson, encode_json
 from supervisor.handling.interruption import Cancelled, Interruption
-from supervisor.handling.type_name import type_name
 from supervisor.job import EVENT_TYPE, LARGEST_PAYLOAD, Event, Job
 from supervisor.process.messages import Emitted, Logged
+from supervisor.text.value_repr import type_name
 
 __all__ = ["Cancelled", "Context", "PermanentError"]
 

@@ -14,8 +14,8 @@ from decimal import Decimal
 
 import msgspec
 
-from supervisor.handling.type_name import type_name
-from supervisor.handling.walk import Walk, content_of, parts_of, shown_key, shown_step
+from supervisor.handling.walk import Walk, content_of, parts_of, shown_step
+from supervisor.text.value_repr import type_name, value_repr
 
 _NEVER_NAN: frozenset[type] = frozenset((type(None), bool, int, str, bytes, datetime.date, datetime.datetime))
 
@@ -76,7 +76,7 @@ def _first_fault(value: object) -> str | None:
     while (parts := parts_of(part)) is not None:
         for step, inner in parts:
             if isinstance(part, dict) and (fault := _fault_of(step, is_key=True)):
-                return f"the key {shown_key(step)} of {place} is {fault}"
+                return f"the key {value_repr(step)} of {place} is {fault}"
             if _fault_of(inner):
                 place, part = place + shown_step(part, step), content_of(inner)
                 break

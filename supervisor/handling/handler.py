@@ -7,13 +7,19 @@ It owns which function answers to which action; it calls none of them (`child_ma
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CodeType, FunctionType
 from typing import Any, TypeVar, Unpack
 
 from supervisor.handling.binding import Binding
 from supervisor.handling.stated import Stated, limits_of
 from supervisor.limits import Limits
+from supervisor.text.value_repr import value_repr
+
+MAX_NAME = 200
+"""Characters of an action's name: more are shown nowhere, and the name is part of every log line of its jobs."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,7 +41,22 @@ class Handler:
     @property
     def summary(self) -> str:
         """The first line of the function's docstring, or nothing."""
-        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+        text = inspect.getdoc(self.function)
+        return text.partition("\n")[0] if isinstance(text, str) else ""
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """File and line of the function."""
+        return self.file, self.line
+
+    def is_rival_of(self, other: Handler) -> bool:
+        """Whether both come from one execution of a module, so that neither replaces the other.
+
+        A module that is executed again compiles its functions anew; in a loop they share their code.
+        """
+        if self.function is other.function:
+            return False
+        return self.place != other.place or _code_of(self.function) is _code_of(other.function)
 
     def __str__(self) -> str:
         return f"{self.function.__qualname__} in {self.file}, line {self.line}"
@@ -62,7 +83,7 @@ class Registry:
         """
         claims = self._claims.setdefault(handler.name, [])
         for claim in claims:
-            if claim.module == handler.module and (claim.file, claim.line) != (handler.file, handler.line):
+            if claim.module == handler.module and claim.is_rival_of(handler):
                 raise ValueError(f"action {handler.name!r} is claimed twice: by {claim} and by {handler}")
         claims[:] = [claim for claim in claims if claim.module != handler.module]
         claims.append(handler)
@@ -80,10 +101,12 @@ class Registry:
         """Return the actions that several modules claim, by name."""
         return tuple(Conflict(name, tuple(claims)) for name, claims in sorted(self._claims.items()) if len(claims) > 1)
 
-    def keep(self, is_wanted: Callable[[Handler], bool]) -> None:
-        """Forget all other claims: those of modules that failed after they had made them."""
+    def keep(self, is_wanted: Callable[[Handler], bool]) -> list[Handler]:
+        """Remove all other claims, such as those of modules that failed after they had made them; return these."""
+        unwanted = [claim for claims in self._claims.values() for claim in claims if not is_wanted(claim)]
         for claims in self._claims.values():
-            claims[:] = [claim for claim in claims if is_wanted(claim)]
+            claims[:] = [claim for claim in claims if claim not in unwanted]
+        return unwanted
 
 
 registry = Registry()
@@ -102,35 +125,61 @@ def handler(name: str, **limits: Unpack[Stated]) -> Callable[[Function], Functio
     Raises `TypeError` or `ValueError`, one sentence that names the function.
     """
     if not isinstance(name, str):
-        raise TypeError(f'@handler needs the name of an action, as in @handler("resize"), not {name!r}')
+        raise TypeError(f'@handler needs the name of an action, as in @handler("resize"), not {value_repr(name)}')
+    plain = str.__str__(name)  # what a member of an enum, or another subclass, is to the parent
 
     def register(function: Function) -> Function:
-        registry.register(_described(name, function, limits))
+        registry.register(_described(plain, function, limits))
         return function
 
     return register
 
 
 def _described(name: str, function: Callable[..., Any], limits: Stated) -> Handler:
-    place = _place(function)
+    inner = _innermost(function)
+    code, module = inner.__code__, _module_of(function, inner)
     try:
         _check(name, function)
         is_async = inspect.iscoroutinefunction(function)
-        return Handler(name, function, limits_of(limits), Binding.of(function), *place, is_async=is_async)
+        binding = Binding.of(function)
+        return Handler(
+            name,
+            function,
+            limits_of(limits),
+            binding,
+            module,
+            code.co_filename,
+            code.co_firstlineno,
+            is_async=is_async,
+        )
     except (TypeError, ValueError) as error:
-        raise type(error)(f"handler {name!r} ({function.__qualname__}): {error}") from error
+        raise type(error)(f"handler {value_repr(name)} ({function.__qualname__}): {error}") from error
 
 
-def _place(function: Callable[..., Any]) -> tuple[str, str, int]:
-    """Return module, file and line of a function, however often it is wrapped."""
+def _innermost(function: Callable[..., Any]) -> FunctionType:
+    """The function as it was written, however often it is wrapped."""
     inner = inspect.unwrap(function)
-    if not inspect.isfunction(inner):
-        raise TypeError(f"@handler belongs above a function, not {function!r}")
-    return function.__module__, inner.__code__.co_filename, inner.__code__.co_firstlineno
+    if not callable(function) or not isinstance(inner, FunctionType):
+        raise TypeError(f"@handler belongs above a function, not {value_repr(function)}")
+    return inner
+
+
+def _code_of(function: Callable[..., Any]) -> CodeType:
+    return _innermost(function).__code__
+
+
+def _module_of(function: Callable[..., Any], inner: FunctionType) -> str:
+    """The module that is being imported; some set `__module__` or `__name__` to what is no module."""
+    spec = inner.__globals__.get("__spec__")
+    names = (getattr(function, "__module__", None), getattr(spec, "name", None), inner.__module__)
+    texts = [name for name in names if isinstance(name, str)]
+    return next((name for name in texts if name in sys.modules), texts[0] if texts else "")
 
 
 def _check(name: str, function: Callable[..., Any]) -> None:
     if not name or name != name.strip() or not name.isprintable():
         raise ValueError("the name of an action is printable text, not empty, without space around it")
+    if len(name) > MAX_NAME:
+        raise ValueError(f"the name of an action has {MAX_NAME} characters at most, not {len(name)}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError("it yields, but a handler returns its result; use context.emit for what comes before")

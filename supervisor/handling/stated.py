@@ -6,8 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 from supervisor.limits import Isolation, Limits
-from supervisor.text.duration import parse_duration
+from supervisor.text.duration import format_duration, parse_duration
 from supervisor.text.size import parse_size
+from supervisor.text.value_repr import value_repr
+
+MAX_LENGTH = 3650 * 86400.0
+"""Seconds.  A longer timeout is a slip, and the timers of the event loop count milliseconds in 64 bits."""
+MAX_COUNT = 2**31 - 1
+"""What a C library takes as a number of threads; and more than there can be of jobs or children."""
 
 Duration = str | float
 """Seconds, or text such as "500ms", "10m" or "1h30m"."""
@@ -62,9 +68,12 @@ def _length(what: str, value: Duration | None) -> float | None:
     if value is None:
         return None
     try:
-        return parse_duration(value)
+        length = parse_duration(value)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
+    if length > MAX_LENGTH:
+        raise ValueError(f"{what} is {format_duration(MAX_LENGTH)} at most, not {value_repr(value)}")
+    return length
 
 
 def _size(what: str, value: Size | None) -> int | None:
@@ -77,29 +86,34 @@ def _size(what: str, value: Size | None) -> int | None:
 
 
 def _count(what: str, value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{what} is a whole number from 1 on, not {value!r}")
-    return value
+    return None if value is None else _whole(what, value, "from 1 on", range(1, MAX_COUNT + 1))
 
 
 def _niceness(what: str, value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or not 0 <= value <= 19):
-        raise ValueError(f"{what} is a whole number from 0 to 19, not {value!r}")
-    return value
+    return None if value is None else _whole(what, value, "from 0 to 19", range(20))
+
+
+def _whole(what: str, value: object, span: str, allowed: range) -> int:
+    # int(): a subclass, such as a member of an IntEnum, is no number to the parent, and is looked for one by one.
+    if not isinstance(value, int) or isinstance(value, bool) or int(value) not in allowed:
+        raise ValueError(f"{what} is a whole number {span}, not {value_repr(value)}")
+    return int(value)
 
 
 def _isolation(what: str, value: Isolation) -> Isolation:
-    if value not in ("shared", "fresh"):
-        raise ValueError(f"{what} is 'shared' or 'fresh', not {value!r}")
-    return value
+    for known in _ISOLATIONS:  # the one that is known is returned: a subclass of str is no text to the parent
+        if isinstance(value, str) and value == known:
+            return known
+    raise ValueError(f"{what} is 'shared' or 'fresh', not {value_repr(value)}")
 
 
 def _flag(what: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{what} is True or False, not {value!r}")
+        raise TypeError(f"{what} is True or False, not {value_repr(value)}")
     return value
 
 
+_ISOLATIONS: tuple[Isolation, ...] = ("shared", "fresh")
 _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "timeout": _timeout,
     "cancel_grace": _length,

@@ -14,10 +14,9 @@ from itertools import chain
 
 import msgspec
 
-from supervisor.handling.type_name import type_name
+from supervisor.text.value_repr import value_repr
 
 _ROWS = (list, tuple, set, frozenset)
-_LONGEST_KEY = 100
 
 
 @dataclasses.dataclass(slots=True)
@@ -48,7 +47,7 @@ class Walk:
         """Where the part that was yielded last stands, as `value['pages'][3].size`."""
         if not self._is_at_key:
             return _path(self._levels)
-        return f"the key {shown_key(self._levels[-1].step)} of {_path(self._levels[:-2])}"
+        return f"the key {value_repr(self._levels[-1].step)} of {_path(self._levels[:-2])}"
 
     @property
     def _is_at_key(self) -> bool:
@@ -106,17 +105,7 @@ def parts_of(whole: object) -> Iterator[tuple[object, object]] | None:
 
 def shown_step(container: object, step: object) -> str:
     """Return how the way to a part goes on, from its container."""
-    return f"[{shown_key(step)}]" if isinstance(container, (dict, *_ROWS)) else f".{step}"
-
-
-def shown_key(key: object) -> str:
-    """Return how a key is written, if its author lets it and only as far as a sentence can hold it."""
-    try:
-        text = repr(key)
-    except Exception:  # noqa: BLE001 - users' keys may have a broken __repr__
-        return f"<{type_name(key)}>"
-    short = text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}…"
-    return short.encode("utf-8", "backslashreplace").decode()
+    return f"[{value_repr(step)}]" if isinstance(container, (dict, *_ROWS)) else f".{step}"
 
 
 def _attributes(whole: object, names: Iterable[str]) -> Iterator[tuple[str, object]]:

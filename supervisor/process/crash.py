@@ -6,6 +6,7 @@ Runs in the parent, which hands on what a zygote prints, line by line.  No I/O.
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 MOST_FRAMES = 3
@@ -13,6 +14,7 @@ MOST_FRAMES = 3
 
 _TITLE = "Fatal Python error: "
 _FRAME = '  File "'
+_PLACE = re.compile(r' *File "(.+)", line ([0-9]{1,9}) in ')
 # What lies below each module, and is no news to its author: importlib, runpy and our own.
 _MACHINERY = tuple(f"{_FRAME}{path}" for path in ("<frozen ", importlib.__file__, Path(__file__).parent))
 
@@ -23,17 +25,25 @@ class CrashReport:
     def __init__(self) -> None:
         self._title = ""
         self._frames: list[str] = []
+        self._places: list[tuple[str, int]] = []
         self._is_of_the_crash = False  # the thread whose frames come next
 
     def hear(self, line: str) -> None:
         """Take in a line, whatever it is."""
         _, title, error = line.partition(_TITLE)  # it may stand behind something that was printed without a newline
         if title:
-            self._title, self._frames, self._is_of_the_crash = title + error, [], False
+            self._title, self._frames, self._places, self._is_of_the_crash = title + error, [], [], False
         elif line.startswith(("Thread ", "Current thread ")):
             self._is_of_the_crash = line.startswith("Current")
         elif self._is_of_the_crash and line.startswith(_FRAME) and not line.startswith(_MACHINERY):
             self._frames = [*self._frames, line.strip()][:MOST_FRAMES]
+            if place := _PLACE.match(line):
+                self._places.append((place[1], int(place[2])))
+
+    def place_in(self, folder: Path) -> tuple[str, int]:
+        """Return file and line of the innermost frame below `folder`; "" and 1 when there was none."""
+        inside = [place for place in self._places if Path(place[0]).is_relative_to(folder)]
+        return inside[0] if inside else ("", 1)
 
     @property
     def sentence(self) -> str:

@@ -7,130 +7,83 @@ that fails never keeps the others from being served.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import stat
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.handling.handler import Conflict, Handler, registry
-from supervisor.process.messages import HandlerInfo, Imported, Importing, Problem
+from supervisor.process.handler_files import (
+    MAX_PATH,
+    HandlerFile,
+    check_folders,
+    choose,
+    files_in,
+    problem_at,
+)
+from supervisor.process.helper_twins import misled
+from supervisor.process.import_problem import import_problem
+from supervisor.process.interpreter_state import InterpreterState
+from supervisor.process.messages import MAX_MESSAGE, HandlerInfo, Imported, Importing, Problem
+from supervisor.process.static_source import imports_of
+from supervisor.process.unserved import unserved
+from supervisor.text.printable import encodable
+from supervisor.text.value_repr import value_repr
+
+MAX_SUMMARY = 200
+"""Characters of a docstring's first line: more is shown nowhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Module:
-    """A file `name.py`, or a package's `__init__.py`, in a folder of handlers."""
-
-    name: str
-    file: Path
-    folder: Path
-
-    def problem(self, message: str) -> Problem:
-        return Problem(self.name, str(self.file), 1, message)
-
-
-def import_handlers(folders: Sequence[Path], announce: Callable[[Importing], object]) -> Imported:
+def import_handlers(
+    folders: Sequence[Path], announce: Callable[[Importing], object], skipped: Collection[str] = ()
+) -> Imported:
     """Import every module of these folders and say what handlers there are and what went wrong.
 
     Modules are the `*.py` files and packages whose names do not begin with `_`, imported by their plain names in
     alphabetical order, with the folders in front of `sys.path`.  `announce` is called before each of them: when one
-    ends the process nobody else can tell which.  Lets `KeyboardInterrupt` through, and what `announce` raises, nothing
-    else.
+    ends the process nobody else can tell which.  The files in `skipped` have done that, and are left out.  Lets
+    through what `announce` raises, nothing else.
     """
-    present, missing = _check_folders(folders)
-    modules, unusable = _choose([module for folder in present for module in _modules_in(folder)])
-    problems = missing + unusable
+    present, problems = check_folders(folders)
+    modules, unusable = _modules_of(present)
+    problems += unusable
     sys.path[:0] = [str(folder) for folder in present if str(folder) not in sys.path]
     warnings = [warning for folder in present if (warning := _open_door(folder)) is not None]
     with _no_bytecode():
         for module in modules:
-            announce(Importing(module.name, str(module.file)))
-            threads = set(threading.enumerate())
+            if module.shown_file in skipped:
+                continue
+            announce(Importing(encodable(module.name, MAX_PATH), module.shown_file))
             if (warning := _open_door(module.file)) is not None:
                 warnings.append(warning)
-            problems.extend(_import(module))
-            warnings.extend(_thread_warning(module, thread) for thread in set(threading.enumerate()) - threads)
-    registry.keep(_is_loaded)
-    problems.extend(_conflict_problem(conflict) for conflict in registry.conflicts())
+            more, changes = _import(module, modules)
+            problems += more
+            warnings += changes
+    problems += _dropped_problems(registry.keep(_is_loaded), problems)
+    warnings += _merge_twice_imported(modules)
+    problems += [_conflict_problem(conflict) for conflict in registry.conflicts()]
+    failed = [Path(file).parent for file in [problem.file for problem in problems] + list(skipped)]
+    problems += [problem for folder in present for problem in unserved(folder, failed)]
     return Imported(
         handlers=tuple(_info(handler) for handler in registry.handlers()),
         problems=tuple(problems),
-        warnings=tuple(warnings),
+        warnings=tuple(encodable(warning, MAX_MESSAGE) for warning in warnings),
     )
 
 
-def _check_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
-    """Return the folders that exist, resolved and each once, and a problem for each of the others."""
-    present: dict[Path, None] = {}
-    problems = []
-    for folder in folders:
-        if (why := _closed(folder)) is None:
-            present[folder.resolve()] = None
-        else:
-            problems.append(Problem("", str(folder), 0, f"the handlers folder {folder} {why}"))
-    return list(present), problems
-
-
-def _closed(folder: Path) -> str | None:
-    """Why a folder cannot be looked into; None when it can."""
-    try:
-        status = folder.stat()
-    except FileNotFoundError:
-        return "does not exist"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    if not stat.S_ISDIR(status.st_mode):
-        return "is no folder"
-    return None if os.access(folder, os.R_OK | os.X_OK) else "cannot be read: Permission denied"
-
-
-def _modules_in(folder: Path) -> Iterator[_Module]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(("_", ".")):
-            continue
-        if path.suffix == ".py" and path.is_file():
-            yield _Module(path.stem, path, folder)
-        elif (path / "__init__.py").is_file():
-            yield _Module(path.name, path / "__init__.py", folder)
-
-
-def _choose(candidates: list[_Module]) -> tuple[list[_Module], list[Problem]]:
-    """Tell modules that can be imported from those whose names stand in the way.  Called before `sys.path` grows."""
-    chosen: dict[str, _Module] = {}
-    problems = []
-    for module in candidates:
-        twin = chosen.get(module.name)
-        if not module.name.isidentifier():
-            problems.append(module.problem(f"{module.name!r} is not a module name: use letters, digits and '_'"))
-        elif twin is not None:
-            problems.append(module.problem(f"module {module.name!r} is there twice: {twin.file} is imported instead"))
-        elif other := _namesake(module):
-            problems.append(module.problem(f"the name {module.name!r} belongs to {other}: rename the file"))
-        else:
-            chosen[module.name] = module
-    return list(chosen.values()), problems
-
-
-def _namesake(module: _Module) -> str | None:
-    """Name the other module of this name, and import it: our folder will stand in front of it."""
-    if module.name in sys.stdlib_module_names:
-        other = "Python's standard library"
-    else:
-        try:
-            spec = importlib.util.find_spec(module.name)
-        except ValueError:  # a module made by hand, without a spec
-            return f"a module that is loaded already ({sys.modules[module.name]!r})"
-        if spec is None or spec.origin is None or Path(spec.origin).resolve() == module.file.resolve():
-            return None
-        other = f"an installed module ({spec.origin})"
-    with suppress(Exception):  # one that cannot be imported cannot be missed
-        importlib.import_module(module.name)
-    return other
+def _modules_of(folders: Sequence[Path]) -> tuple[list[HandlerFile], list[Problem]]:
+    """Return the modules that can be imported, and a problem for each file that cannot."""
+    found = list(files_in(folders))
+    problems = [each for each in found if isinstance(each, Problem)]
+    candidates = [each for each in found if isinstance(each, HandlerFile)]
+    chosen, twins = choose(candidates)
+    astray = misled(candidates, chosen, twins)
+    unwanted = {problem.module for problem in astray}
+    modules = [module for module in chosen if not module.is_helper and module.name not in unwanted]
+    return modules, [*problems, *twins, *astray]
 
 
 @contextmanager
@@ -144,15 +97,28 @@ def _no_bytecode() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-def _import(module: _Module) -> list[Problem]:
+def _import(module: HandlerFile, modules: Sequence[HandlerFile]) -> tuple[list[Problem], list[str]]:
+    """Import a module; put back what it takes away from the others, and warn of that and of the threads it starts."""
+    threads = set(threading.enumerate())
+    state = InterpreterState(other.name for other in modules)
+    error = _failure_of(module.name)
+    restored = state.restore()  # before all else, which needs the interpreter whole
+    warnings = [_thread_warning(module, thread) for thread in set(threading.enumerate()) - threads]
+    if restored:
+        lost = ", ".join(restored)
+        warnings.append(f"module {module.name!r} ({module.file}) changed {lost} when it was imported; it was put back")
+    if error is None:
+        return [], warnings
+    _unload(module.name)
+    return [import_problem(module, error)], warnings
+
+
+def _failure_of(name: str) -> BaseException | None:
     try:
-        importlib.import_module(module.name)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001 - users' code, which may even call sys.exit
-        _unload(module.name)
-        return [_import_problem(module, error)]
-    return []
+        importlib.import_module(name)
+    except BaseException as error:  # noqa: BLE001 - users' code, which may even call sys.exit or raise a Ctrl-C
+        return error
+    return None
 
 
 def _open_door(path: Path) -> str | None:
@@ -163,9 +129,13 @@ def _open_door(path: Path) -> str | None:
     return None
 
 
-def _thread_warning(module: _Module, thread: threading.Thread) -> str:
+def _thread_warning(module: HandlerFile, thread: threading.Thread) -> str:
+    try:
+        name = value_repr(thread.name)
+    except Exception:  # noqa: BLE001 - a subclass may have made anything of it
+        name = value_repr(thread)
     return (
-        f"module {module.name!r} started the thread {thread.name!r} when it was imported; "
+        f"module {module.name!r} started the thread {name} when it was imported; "
         "it does not exist in the processes that run the handlers: start it in the handler"
     )
 
@@ -180,56 +150,54 @@ def _is_loaded(handler: Handler) -> bool:
     return handler.module in sys.modules
 
 
-def _import_problem(module: _Module, error: BaseException) -> Problem:
-    told = _without_machinery(traceback.TracebackException.from_exception(error))
-    file, line = _place(module, error, told)
-    return Problem(module.name, file, line, _sentence(error, told), "".join(told.format()))
+def _dropped_problems(dropped: Sequence[Handler], problems: Sequence[Problem]) -> Iterator[Problem]:
+    """The handlers of modules that are gone, other than those whose failure is a problem already."""
+    known = {problem.module.partition(".")[0] for problem in problems} | {problem.file for problem in problems}
+    for handler in dropped:
+        if not known & {handler.module.partition(".")[0], handler.file}:
+            why = f"action {handler.name!r} is not served: its module {handler.module!r} was not imported to its end"
+            yield problem_at(handler.file, why, handler.line, handler.module)
 
 
-def _without_machinery(told: traceback.TracebackException) -> traceback.TracebackException:
-    """Strip the frames of importlib and of this file, from this exception and those behind it."""
-    told.stack = traceback.StackSummary.from_list([frame for frame in told.stack if not _is_machinery(frame.filename)])
-    for other in (told.__cause__, told.__context__):
-        if other is not None:
-            _without_machinery(other)
-    return told
+def _merge_twice_imported(modules: Sequence[HandlerFile]) -> Iterator[str]:
+    """Serve a file once that was imported under two names, and warn of it; its claims are no conflict."""
+    plain = {module.name for module in modules}
+    for conflict in registry.conflicts():
+        if len({(os.path.realpath(claim.file), claim.line) for claim in conflict.claims}) > 1:
+            continue
+        kept = next((claim for claim in conflict.claims if claim.module in plain), conflict.claims[0])
+        others = [claim for claim in conflict.claims if claim is not kept]
+        registry.keep(lambda claim, others=others: claim not in others)  # type: ignore[misc]
+        for other in others:
+            yield (
+                f"{kept.file} is imported twice, as {kept.module!r} and as {other.module!r}: "
+                f"import {kept.module!r}{_importer_of(other.module, modules)}"
+            )
 
 
-def _is_machinery(filename: str) -> bool:
-    return filename.startswith("<frozen importlib") or filename in {importlib.__file__, __file__}
-
-
-def _place(module: _Module, error: BaseException, told: traceback.TracebackException) -> tuple[str, int]:
-    """Return the deepest line that the authors of the folder can mend."""
-    places = [(frame.filename, frame.lineno or 1) for frame in told.stack]
-    if isinstance(error, SyntaxError) and error.filename:
-        places.append((error.filename, error.lineno or 1))
-    inside = [place for place in places if Path(place[0]).is_relative_to(module.folder)]
-    return inside[-1] if inside else (str(module.file), 1)
-
-
-def _sentence(error: BaseException, told: traceback.TracebackException) -> str:
-    if isinstance(error, SystemExit):
-        return f"it called sys.exit({error.code!r}) when it was imported"
-    if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg}"
-    return next(iter(told.format_exception_only())).partition("\n")[0]
+def _importer_of(name: str, modules: Sequence[HandlerFile]) -> str:
+    """Where a module is imported by this name, as far as that is one of ours."""
+    for module in modules:
+        for imported, line in imports_of(module.file):
+            if imported == name:
+                return f" in {module.file}, line {line}"
+    return ""
 
 
 def _conflict_problem(conflict: Conflict) -> Problem:
     first = conflict.claims[0]
     places = " and by ".join(str(claim) for claim in conflict.claims)
-    return Problem(
-        first.module, first.file, first.line, f"action {conflict.name!r} is claimed by {places}: none serves"
+    return problem_at(
+        first.file, f"action {conflict.name!r} is claimed by {places}: none serves", first.line, first.module
     )
 
 
 def _info(handler: Handler) -> HandlerInfo:
     return HandlerInfo(
         action=handler.name,
-        module=handler.module,
-        file=handler.file,
+        module=encodable(handler.module, MAX_PATH),
+        file=encodable(handler.file, MAX_PATH),
         line=handler.line,
         limits=handler.limits,
-        summary=handler.summary,
+        summary=encodable(handler.summary, MAX_SUMMARY),
     )

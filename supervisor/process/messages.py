@@ -1,7 +1,7 @@
 """What parent, zygote and child say to each other.  Pure data; `wire` turns it into bytes.
 
 parent → zygote   `Fork` (with three descriptors: the child's ends of pipe and output, and its stack file), `Retire`
-zygote → parent   `Importing`, for each module before it is imported; then `Imported`, once, and nothing after it
+zygote → parent   `Importing`, for each module before it is imported; then `Imported`, in parts, and nothing after it
 parent → child    `Run`; after a result that came as a descriptor `Taken`, or `Again`; stopping is a signal, so that the
                   child needs no reader thread
 child  → parent   `Forked`, `Ready`, then per job: any number of `Emitted` and `Logged`, one `Finished`
@@ -9,10 +9,20 @@ child  → parent   `Forked`, `Ready`, then per job: any number of `Emitted` and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from supervisor.job import Event, Failed, Job
 from supervisor.limits import Limits
+from supervisor.text.printable import shortened
+
+MAX_MESSAGE = 1000
+"""Characters of a problem: it is one sentence, with at most a few paths in it."""
+
+
+PART = 64
+"""Handlers, and problems, in one message: each has less than 10 kB of text, and a frame holds 2 MiB."""
 
 
 class HandlerInfo(msgspec.Struct, frozen=True):
@@ -36,7 +46,6 @@ class Problem(msgspec.Struct, frozen=True):
     file: str
     line: int
     message: str
-    traceback: str = ""
 
     @property
     def told(self) -> str:
@@ -66,13 +75,38 @@ class Importing(msgspec.Struct, tag=True, frozen=True):
     def __str__(self) -> str:
         return f"module {self.module!r} ({self.file})"
 
+    def problem(self, message: str, file: str = "", line: int = 1) -> Problem:
+        """Return a problem of this module, at its first line unless another place is known."""
+        return Problem(self.module, file or self.file, line, shortened(message, MAX_MESSAGE))
+
 
 class Imported(msgspec.Struct, tag=True, frozen=True):
-    """All handler modules were tried: what they offer, what went wrong, and what will (one sentence each)."""
+    """All handler modules were tried: what they offer, what went wrong, and what will (one sentence each).
+
+    When it does not fit into one frame it comes in parts, of which all but the last one are `partial`.
+    """
 
     handlers: tuple[HandlerInfo, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...] = ()
+    partial: bool = False
+
+    def parts(self) -> Iterator[Imported]:
+        """Cut it into parts that fit into a frame each."""
+        longest = max(len(self.handlers), len(self.problems), len(self.warnings))
+        for start in range(0, longest, PART) or [0]:
+            here = slice(start, start + PART)
+            is_last = start + PART >= longest
+            yield Imported(self.handlers[here], self.problems[here], self.warnings[here], partial=not is_last)
+
+    def joined(self, later: Imported) -> Imported:
+        """Put a part behind this one."""
+        return Imported(
+            self.handlers + later.handlers,
+            self.problems + later.problems,
+            self.warnings + later.warnings,
+            later.partial,
+        )
 
 
 class Run(msgspec.Struct, tag=True, frozen=True):

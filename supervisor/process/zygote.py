@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -24,7 +25,7 @@ from supervisor.process.crash import CrashReport
 from supervisor.process.environment import child_environment
 from supervisor.process.exit import signal_name
 from supervisor.process.family import Family, ended
-from supervisor.process.messages import Fork, HandlerInfo, Imported, Importing, Retire, ZygoteMessage
+from supervisor.process.messages import Fork, HandlerInfo, Imported, Importing, Problem, Retire, ZygoteMessage
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
 from supervisor.process.threads import VARIABLES
@@ -32,6 +33,8 @@ from supervisor.process.wire import WireError
 
 log = structlog.get_logger("zygote")
 
+_SIGNALS_OF_OTHERS = frozenset({signal.SIGKILL, signal.SIGTERM})
+"""What ends the process is probably not the module then, but the kernel out of memory or an operator."""
 LINGER = 2.0
 """Seconds that a zygote may live on after it closed its pipe."""
 
@@ -40,14 +43,28 @@ class StartFailed(Exception):
     """A zygote or a child did not come up.  Caught by the slot, which backs off, and by the service at its start."""
 
 
+class ImportEnded(StartFailed):
+    """A module has ended, or held up, the process that imported it.  Caught by `start_zygote`, which leaves it out."""
+
+    def __init__(self, message: str, file: str, problem: Problem, *, is_slow: bool = False) -> None:
+        super().__init__(message)
+        self.file = file
+        self.problem = problem
+        self.is_slow = is_slow
+
+
 @dataclass(frozen=True, slots=True)
 class Nursery:
-    """What a zygote is started with: where the handlers are, and what is kept from them."""
+    """What a zygote is started with: where the handlers are, and what is kept from them.
+
+    The files in `refused` are not imported, each for a reason: they have ended such a process before.
+    """
 
     folders: Sequence[Path]
     environment: Mapping[str, str]
     import_timeout: float = 60.0
     confinement: Confinement = UNCONFINED
+    refused: Mapping[str, Problem] = field(default_factory=dict)
 
 
 class Zygote:
@@ -64,6 +81,8 @@ class Zygote:
         """Whether its pipe is at an end: it forks nothing any more, and soon ends."""
         self._importing: Importing | None = None
         """The module with which it has begun last."""
+        self._heard = Imported((), tuple(nursery.refused.values()))
+        """What it has said so far of what it imported, and what it was not let import."""
         self._imported: asyncio.Future[Imported] = asyncio.get_running_loop().create_future()
         try:
             with contextlib.ExitStack() as opened, contextlib.ExitStack() as given:
@@ -95,11 +114,10 @@ class Zygote:
             async with asyncio.timeout(nursery.import_timeout):
                 await zygote._imported
         except EOFError:
-            raise StartFailed(await zygote._last_words()) from None
+            raise await zygote._last_words() from None
         except TimeoutError:
             await zygote.kill()
-            taken = f"importing the handlers took longer than {nursery.import_timeout:g} s"
-            raise StartFailed(taken + zygote._at_module("; it had come to")) from None
+            raise zygote._overdue(nursery.import_timeout) from None
         except BaseException:
             await zygote.kill()
             raise
@@ -156,7 +174,14 @@ class Zygote:
             log.error("the zygote cannot be killed, and is let be", pid=self.pid)
             self._hang_up()
 
-    async def _last_words(self) -> str:
+    def _overdue(self, import_timeout: float) -> StartFailed:
+        message = f"importing the handlers took longer than {import_timeout:g} s" + self._at_module("; it had come to")
+        if self._importing is None:
+            return StartFailed(message)
+        why = f"its import took longer than {import_timeout:g} s"
+        return ImportEnded(message, self._importing.file, self._importing.problem(why), is_slow=True)
+
+    async def _last_words(self) -> StartFailed:
         """How it ended without having said what it imported."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
@@ -169,7 +194,12 @@ class Zygote:
             how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
         crash = self._crash.sentence if code is not None and code < 0 else ""
         last = crash or "; ".join(self._output.last_lines(3)) or "it said nothing"
-        return f"the process that imports the handlers {how}{self._at_module(' while it imported')}: {last}"
+        message = f"the process that imports the handlers {how}{self._at_module(' while it imported')}: {last}"
+        if self._importing is None or code is None or -code in _SIGNALS_OF_OTHERS:
+            return StartFailed(message)
+        file, line = self._crash.place_in(Path(self._importing.file).parent)
+        problem = self._importing.problem(f"its import {how}: {last}", file, line)
+        return ImportEnded(message, self._importing.file, problem)
 
     def _at_module(self, words: str) -> str:
         """`words`, and the module that it was importing; nothing before the first one."""
@@ -198,8 +228,10 @@ class Zygote:
             raise WireError(f"said {type(message).__name__} out of turn, after what it imported")
         if isinstance(message, Importing):
             self._importing = message
-        else:
-            self._on_imported(message)
+            return
+        self._heard = self._heard.joined(message)
+        if not message.partial:
+            self._on_imported(self._heard)
 
     def _on_imported(self, message: Imported) -> None:
         self._imported.set_result(message)
@@ -219,6 +251,22 @@ class Zygote:
             self._imported.set_exception(EOFError())
 
 
+async def start_zygote(nursery: Nursery, family: Family) -> Zygote:
+    """Start a zygote, and once more without each module that ends the process when it is imported.
+
+    A module that holds up the import is left out as well, but only one: each costs the whole timeout.
+    """
+    is_late = False
+    while True:
+        try:
+            return await Zygote.start(nursery, family)
+        except ImportEnded as ended:
+            if ended.is_slow and is_late:
+                raise
+            is_late = is_late or ended.is_slow
+            nursery = replace(nursery, refused={**nursery.refused, ended.file: ended.problem})
+
+
 def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence[str]) -> Imported:
     """Import the handlers as a zygote does and tell how that went; raise `StartFailed` when it does not come up.
 
@@ -229,7 +277,7 @@ def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence
     async def start_and_retire() -> Imported:
         family = Family()
         try:
-            zygote = await Zygote.start(nursery, family)
+            zygote = await start_zygote(nursery, family)
             await zygote.retire()
             return zygote.imported
         finally:
@@ -243,8 +291,9 @@ def _spawn(nursery: Nursery, mark: int, theirs: socket.socket, output: int) -> s
     # -P keeps the current directory off sys.path, where a file named like a module would be imported instead of it.
     program = [sys.executable, "-P", "-m", "supervisor.process.zygote_main"]
     confinement = msgspec.json.encode(nursery.confinement).decode()
+    folders = map(str, nursery.folders)
     return subprocess.Popen(
-        [*program, str(theirs.fileno()), str(os.getpid()), str(mark), confinement, *map(str, nursery.folders)],
+        [*program, str(theirs.fileno()), str(os.getpid()), str(mark), confinement, *folders, "--", *nursery.refused],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,

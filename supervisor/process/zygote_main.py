@@ -37,7 +37,7 @@ MOST_AT_ONCE = 16
 
 
 def main() -> None:
-    """`zygote_main PIPE_DESCRIPTOR SUPERVISOR_PID MARK CONFINEMENT FOLDER…`: started by `zygote.Zygote`."""
+    """`zygote_main PIPE_DESCRIPTOR SUPERVISOR_PID MARK CONFINEMENT FOLDER… -- SKIPPED_FILE…`: see `zygote.Zygote`."""
     descriptor, supervisor, mark = map(int, sys.argv[1:4])
     pipe: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=descriptor), OrderToZygote)
     wear(mark)
@@ -51,11 +51,13 @@ def main() -> None:
         sys.exit("the supervisor is gone")
     ruleset = msgspec.json.decode(sys.argv[4], type=Confinement).enter()
     tell = partial(_tell, pipe, os.getpid())
-    imported = import_handlers([Path(folder) for folder in sys.argv[5:]], tell)
+    end = sys.argv.index("--")
+    imported = import_handlers([Path(folder) for folder in sys.argv[5:end]], tell, sys.argv[end + 1 :])
     die_with_parent(armed=False)
     _settle()
     try:
-        tell(imported)
+        for part in imported.parts():
+            tell(part)
         _serve(pipe, mark, supervisor, ruleset)
     except (BrokenPipeError, ConnectionResetError):
         guard.sweep(mark)

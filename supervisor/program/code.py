@@ -14,7 +14,7 @@ import structlog
 from supervisor.process.child import Child
 from supervisor.process.family import Family
 from supervisor.process.messages import Imported
-from supervisor.process.zygote import Nursery, StartFailed, Zygote
+from supervisor.process.zygote import Nursery, StartFailed, Zygote, start_zygote
 from supervisor.status import CodeStatus
 from supervisor.timing.backoff import Backoff
 
@@ -118,7 +118,7 @@ class Code:
             use(self.zygote)
 
     async def _start(self, nursery: Nursery) -> Zygote:
-        zygote = await Zygote.start(nursery, self._family)
+        zygote = await start_zygote(nursery, self._family)
         if not zygote.imported.handlers:
             await zygote.kill()
             raise StartFailed(_nothing(nursery, zygote.imported))

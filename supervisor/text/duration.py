@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import re
 
+from supervisor.text.value_repr import value_repr
+
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 # Each unit at most once and from large to small: "30m1h" or "1m1m" is more likely a slip than an intention.
@@ -23,7 +25,8 @@ def parse_duration(text: str | float) -> float:
     """
     seconds = _of_text(text.strip()) if isinstance(text, str) else _of_number(text)
     if seconds is None or not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"{text!r} is not a duration: write seconds, or for example '500ms', '2s', '10m' or '1h30m'")
+        shown = value_repr(text)
+        raise ValueError(f"{shown} is not a duration: write seconds, or for example '500ms', '2s', '10m' or '1h30m'")
     return seconds
 
 

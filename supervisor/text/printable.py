@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 # Control characters, and those that change the direction or the end of a line: job data could draw on the terminal.
@@ -24,3 +25,19 @@ def shortened(text: str, limit: int) -> str:
 def shown_name(text: str) -> str:
     """An id, or the name of an action, for a table or a log line."""
     return shortened(escaped(text), LONGEST_NAME)
+
+
+def encodable(text: object, limit: int) -> str:
+    """`text` as a plain `str` that UTF-8 can hold, cut to `limit` characters; bytes of a file's name become `\\xe9`.
+
+    For what comes from the author of a handler, which may be a subclass of `str` or hold lone surrogates.
+    """
+    plain = str.__str__(text) if isinstance(text, str) else str(text)
+    return _decodable(shortened(plain, limit))
+
+
+def _decodable(text: str) -> str:
+    try:
+        return os.fsencode(text).decode("utf-8", "backslashreplace")  # what Python made of bytes that are no UTF-8
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text.encode("utf-8", "backslashreplace").decode()

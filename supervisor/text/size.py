@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import re
 
+from supervisor.text.value_repr import value_repr
+
+MAX_SIZE = 2**62
+"""Bytes: more than any machine has, and what fits into a whole number of the kernel."""
+
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _WHOLE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 
@@ -16,11 +21,19 @@ def parse_size(text: str | int) -> int:
 
     `K`, `M`, `G` and `T`, also as `KiB` or `KB`, are powers of 1024.
     """
-    match = _WHOLE.fullmatch(str(text).strip()) if not isinstance(text, bool) else None
-    size = round(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
-    if size <= 0:
-        raise ValueError(f"{text!r} is not a size: write bytes, or for example '512MiB' or '2GiB'")
+    size = _bytes_of(text)
+    if size is None or not 0 < size <= MAX_SIZE:
+        raise ValueError(f"{value_repr(text)} is not a size: write bytes, or for example '512MiB' or '2GiB'")
     return size
+
+
+def _bytes_of(text: str | int) -> int | None:
+    """The bytes, which may be none or too many; None for what is no size at all."""
+    try:
+        match = _WHOLE.fullmatch(str(text).strip()) if not isinstance(text, bool) else None
+        return round(float(match[1]) * _UNITS[match[2].lower()]) if match else None
+    except (ValueError, OverflowError):  # more digits than Python turns into text, or than a float can hold
+        return None
 
 
 def format_size(size: float) -> str:
