@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -79,6 +78,6 @@ def _unsent(spool: Spool, path: Path) -> tuple[str, bool]:
         return "not sent: another process has it in hands, such as the service, which sends it itself", True
     if spool.is_damaged(path):
         return f"not sent: it is damaged, and was set aside in spool/{Shelf.DAMAGED.value}", True
-    if os.path.lexists(path):  # damaged, where nothing can be moved, or let go by those other hands in this instant
+    if spool.is_there(path):  # damaged, where nothing can be moved, or let go by those other hands in this instant
         return "not sent: it is still there, and can be tried again", True
     return "not sent: it is there no more, and may have been sent meanwhile", False
