@@ -169,7 +169,7 @@ from supervisor.work.removal import remove
 top, elsewhere = map(Path, sys.argv[1:])
 
 def swap(event, arguments):
-    if event == "os.chmod" and arguments[0] != top and not os.path.islink(top / "folder"):
+    if event == "os.chmod" and str(arguments[0]) != str(top) and not os.path.islink(top / "folder"):
         os.rename(top / "folder", top / "moved")
         os.symlink(elsewhere, top / "folder")
 
