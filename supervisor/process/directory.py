@@ -14,6 +14,8 @@ from types import TracebackType
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC
 _SEARCH_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+MAX_LINKS = 40
+"""Links that are followed in one path, as by the kernel (path_resolution(7))."""
 
 
 class Directory:
@@ -27,8 +29,9 @@ class Directory:
 
     @classmethod
     def open(cls, path: Path) -> Directory:
-        """Open the folder of an operator, who may have named it by a link."""
-        return cls(path, os.open(path, _OPEN_FOLDER))
+        """Open the folder of an operator, who may have named it by a link; raise `OSError` for other users' links."""
+        with cls.open_without_links(resolved(path)) as found:
+            return cls(path, os.open(".", _OPEN_FOLDER, dir_fd=found.descriptor))
 
     @classmethod
     def open_without_links(cls, path: Path) -> Directory:
@@ -103,3 +106,27 @@ class Directory:
 
     def __repr__(self) -> str:
         return f"<Directory {self.path}>"
+
+
+def resolved(path: Path) -> Path:
+    """Follow the links of root and of this user in `path`; raise `OSError` at a link that another user could aim."""
+    found, parts, links = Path("/"), list(path.absolute().parts[:0:-1]), 0
+    while parts:
+        part = parts.pop()
+        if part == "..":
+            found = found.parent
+            continue
+        status = os.lstat(found / part)
+        if not stat.S_ISLNK(status.st_mode):
+            found /= part
+            continue
+        links += 1
+        if status.st_uid not in (0, os.geteuid()):
+            raise OSError(errno.ELOOP, f"{found / part} is a link of uid {status.st_uid}")
+        if links > MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        target = (found / part).readlink()
+        if target.is_absolute():
+            found = Path("/")
+        parts.extend(part for part in reversed(target.parts) if part != "/")
+    return found

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import structlog
 
-from supervisor.process.directory import Directory
+from supervisor.process.directory import Directory, resolved
 from supervisor.settings.config import ConfigError
 from supervisor.work.removal import remove
 
@@ -34,7 +34,7 @@ def claimed_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            state = stack.enter_context(Directory.open(state_dir.resolve()))
+            state = stack.enter_context(Directory.open(resolved(state_dir)))
             instances = stack.enter_context(state.make_folder("instances"))
             with _alone(instances):
                 _remove_the_dead(instances, name)

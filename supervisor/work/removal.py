@@ -120,7 +120,7 @@ def _writable(name: str, within: int, mount: int) -> int:
             raise OSError(errno.EBUSY, "something is mounted there, and is left", name)
         if os.fstat(descriptor).st_mode & 0o700 != 0o700:
             # By its descriptor: fchmod(2) refuses one of O_PATH, and a name may be a link by now.
-            os.chmod(f"/proc/self/fd/{descriptor}", 0o700)
+            Path(f"/proc/self/fd/{descriptor}").chmod(0o700)
     except BaseException:
         os.close(descriptor)
         raise
