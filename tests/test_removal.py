@@ -157,7 +157,7 @@ def test_what_a_job_mounted_is_left_and_all_beside_it_is_removed(tmp_path: Path)
 
     told = subprocess.run([*command, source, tmp_path / "place"], capture_output=True, text=True, check=True)
 
-    assert told.stdout == "something is mounted there, and is left\n" * 3 + "False\n"
+    assert told.stdout == "the mount there is left in place\n" * 3 + "False\n"
     assert (source / "below" / "file").read_text() == "precious"
     assert source.stat().st_mode & 0o777 == 0o500
 

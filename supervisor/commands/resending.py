@@ -69,7 +69,7 @@ def _said(answer: Answer | TooOld) -> tuple[str, bool]:
             return f"still waiting: {why}", True
         case TooOld():
             age = format_duration(GIVE_UP_AFTER)
-            return f"not sent: it is older than {age}, and is left to you in spool/{Shelf.UNDELIVERABLE.value}", True
+            return f"not accepted: it is older than {age}, and was set aside in spool/{Shelf.UNDELIVERABLE.value}", True
 
 
 def _unsent(spool: Spool, path: Path) -> tuple[str, bool]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -48,10 +49,8 @@ class Directory:
 
     def make_folder(self, name: str) -> Directory:
         """Open a folder in this one; make it, for this user alone, when nothing is there."""
-        try:
+        with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=self.descriptor)
-        except FileExistsError:
-            pass
         return self.folder(name)
 
     def open_file(self, name: str, flags: int) -> int:
@@ -61,7 +60,7 @@ class Directory:
 
     def names(self) -> list[str]:
         """Return what is in the folder, sorted."""
-        return sorted(os.listdir(self.descriptor))
+        return sorted(os.listdir(self.descriptor))  # noqa: PTH208 - a path could lead elsewhere by now
 
     def status(self, name: str) -> os.stat_result:
         """Return the status of what is there; that of a link itself."""

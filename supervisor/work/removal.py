@@ -117,7 +117,7 @@ def _writable(name: str, within: int, mount: int) -> int:
     descriptor = os.open(name, os.O_PATH | _NO_LINK, dir_fd=within)
     try:
         if kernel.mount_of(descriptor) != mount:
-            raise OSError(errno.EBUSY, "something is mounted there, and is left", name)
+            raise OSError(errno.EBUSY, "the mount there is left in place", name)
         if os.fstat(descriptor).st_mode & 0o700 != 0o700:
             # By its descriptor: fchmod(2) refuses one of O_PATH, and a name may be a link by now.
             Path(f"/proc/self/fd/{descriptor}").chmod(0o700)
