@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - for the server's name; root's folders are out of reach once the spool is open
 from pathlib import Path
 
 import click
