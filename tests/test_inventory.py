@@ -134,10 +134,10 @@ def test_root_is_the_owner_of_the_state_directory_before_anything_in_it_is_opene
     key = tmp_path / "private" / "key"
     key.write_text("mbx_root")
     account = ["--api-key-file", key, "--base-url", "http://127.0.0.1:9", "--project", "acme"]
+    account = account if command == ["replay"] else []
 
     ended = subprocess.run(
-        [sys.executable, "-c", AS_ROOT, "spool", *command, *(account if command == ["replay"] else [])]
-        + ["--state-dir", state],
+        [sys.executable, "-c", AS_ROOT, "spool", *command, "--state-dir", state, *account],
         capture_output=True,
         text=True,
         check=False,
