@@ -19,6 +19,7 @@ from supervisor.exit_code import ExitCode
 from supervisor.ledger import Ledger
 from supervisor.logs.redaction import Mask
 from supervisor.process import confinement
+from supervisor.process.ancestry import ancestors_with
 from supervisor.process.delegation import Delegation
 from supervisor.process.family import Family
 from supervisor.process.zygote import StartFailed
@@ -106,7 +107,12 @@ async def serve(
     try:
         with claimed_instance(settings.state_dir, settings.worker_id) as scratch:
             sources = Sources(
-                reread or (lambda: settings), source, environment, scratch, mask or Mask(), _confinement(source)
+                reread or (lambda: settings),
+                source,
+                environment,
+                scratch,
+                mask or Mask(),
+                _confinement(settings, source),
             )
             return await Service(settings, sources, _spare_the_collector if is_alone else _leave_it).run()
     except* StartFailed as failed:
@@ -320,9 +326,19 @@ def _leave_it() -> None:
     """The collector is somebody else's."""
 
 
-def _confinement(source: CredentialSource) -> confinement.Confinement:
+def _confinement(settings: Settings, source: CredentialSource) -> confinement.Confinement:
     """What handlers are kept from; what they cannot be kept from is said."""
-    seen = confinement.survey(source.file)
+    ancestors = ancestors_with(source.read().token)
+    for ancestor in ancestors:
+        log.warning(
+            "API key in the environment of a process above the supervisor",
+            pid=ancestor.pid,
+            name=ancestor.name,
+            advice="start the supervisor with `exec`, or give the key by --api-key-file",
+        )
+    token_file = settings.listen_token_file
+    files = [*source.secret_files, *([token_file] if token_file else [])]
+    seen = confinement.survey(files, has_exposed_key=bool(ancestors))
     for sentence in confinement.lacking(seen):
         log.info("handlers are confined in part", reason=sentence)
     return confinement.choose(seen)
