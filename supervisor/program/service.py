@@ -247,7 +247,7 @@ class Service:
         give_up_at = loop.time() + KEY_PATIENCE
         while True:
             try:
-                return self._sources.read_key()
+                return await self._sources.reread_key()
             except ConfigError as error:
                 if loop.time() >= give_up_at:
                     log.error("the API key cannot be read again", error=str(error))
