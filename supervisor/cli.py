@@ -113,7 +113,7 @@ def run(**answers: Any) -> None:
     log.configure(settings.log_level, settings.log_format, mask=mask)
     if credential.warning:
         structlog.get_logger(__name__).warning(credential.warning)
-    sys.exit(service.main(settings, configuration.source, mask, configuration.read))
+    sys.exit(service.main(settings, configuration.source, mask, configuration.read, configuration.settings_file))
 
 
 @main.command()

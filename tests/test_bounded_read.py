@@ -49,7 +49,7 @@ async def test_a_file_that_hangs_is_one_thread_and_one_sentence_until_it_answers
         with pytest.raises(ConfigError, match=r"^the settings cannot be read within 0\.1 s: look at the mount of"):
             await read()
         for _ in range(3):
-            with pytest.raises(ConfigError, match="an earlier read still waits for its file system$"):
+            with pytest.raises(ConfigError, match=r"an earlier read still waits for its file system$"):
                 await read()
         assert threading.active_count() == before + 1
     monkeypatch.setattr(bounded_read, "READ_TIMEOUT", 20.0)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from supervisor.handling.handler import Conflict, Handler, registry
 from supervisor.process.messages import HandlerInfo, Imported, Importing, Problem
+from supervisor.process.permissions import open_to_all, warning_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,12 @@ def import_handlers(folders: Sequence[Path], announce: Callable[[Importing], obj
     modules, unusable = _choose([module for folder in present for module in _modules_in(folder)])
     problems = missing + unusable
     sys.path[:0] = [str(folder) for folder in present if str(folder) not in sys.path]
-    warnings = [warning for folder in present if (warning := _open_door(folder)) is not None]
+    warnings = [warning for folder in present if (warning := warning_of(folder)) is not None]
     with _no_bytecode():
         for module in modules:
             announce(Importing(module.name, str(module.file)))
             threads = set(threading.enumerate())
-            if (warning := _open_door(module.file)) is not None:
+            if (warning := open_to_all(module.file)) is not None:
                 warnings.append(warning)
             problems.extend(_import(module))
             warnings.extend(_thread_warning(module, thread) for thread in set(threading.enumerate()) - threads)
@@ -153,14 +154,6 @@ def _import(module: _Module) -> list[Problem]:
         _unload(module.name)
         return [_import_problem(module, error)]
     return []
-
-
-def _open_door(path: Path) -> str | None:
-    """A warning if anybody may change what is to be imported.  It is served: some images have such modes everywhere."""
-    with suppress(OSError):
-        if path.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
-            return f"{path} can be changed by every user of this machine: chmod o-w is safer"
-    return None
 
 
 def _thread_warning(module: _Module, thread: threading.Thread) -> str:
