@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import secrets
 import socket
 import sys
@@ -112,7 +113,7 @@ def run(**answers: Any) -> None:
     log.configure(settings.log_level, settings.log_format, mask=mask)
     if credential.warning:
         structlog.get_logger(__name__).warning(credential.warning)
-    sys.exit(service.main(settings, configuration.source, mask, configuration.read))
+    sys.exit(service.main(settings, configuration.source, mask, configuration.read, configuration.settings_file))
 
 
 @main.command()
@@ -228,7 +229,9 @@ def spool_ls(**answers: Any) -> None:
     """List them, undeliverable and damaged ones too."""
     from supervisor.commands import inventory
 
-    inventory.list_all(_spool(answers))
+    path = _state_dir(answers)
+    others = inventory.other_spools(path, _homes())  # root can see them only before it becomes the owner of `path`
+    inventory.list_all(inventory.spool_in(path, os.environ), others)
 
 
 @spool.command("show")
@@ -266,6 +269,7 @@ def spool_replay(**answers: Any) -> None:
 
     values, credential = _account(_REPLAY_OPTIONS, answers)
     destination = Destination(values["base_url"], values["project"])
+    # The spool comes last: root becomes its owner there, who may neither read root's key nor import from root's home.
     sys.exit(asyncio.run(resending.replay(_spool(answers), destination, credential.token)))
 
 
@@ -325,12 +329,23 @@ def _account(names: Iterable[str], answers: Mapping[str, Any]) -> tuple[dict[str
 
 
 def _spool(answers: Mapping[str, Any]) -> Spool:
-    from supervisor.commands.inventory import spool_in, state_dir_of
+    from supervisor.commands.inventory import spool_in
+
+    return spool_in(_state_dir(answers), os.environ)
+
+
+def _state_dir(answers: Mapping[str, Any]) -> Path:
+    from supervisor.commands.inventory import state_dir_of
     from supervisor.logs import log
 
     log.configure("error", "auto")  # what is found damaged on the way
     given: Path | None = values_of(["state_dir"], answers)["state_dir"]
-    return spool_in(given or state_dir_of(os.environ, home()))
+    return given or state_dir_of(os.environ, home())
+
+
+def _homes() -> list[Path]:
+    """Homes of all users, for root, who alone can look into them."""
+    return [Path(account.pw_dir) for account in pwd.getpwall()] if os.geteuid() == 0 else []
 
 
 def _credential(answers: Mapping[str, Any]) -> tuple[CredentialSource, Credential | None]:

@@ -6,7 +6,8 @@ ServerError
 ├── StaleFence       404, 409 on a job    ends the attempt
 ├── Rejected         400, 413, 422        our request was wrong; not retried
 ├── RateLimited      429                  retried after `retry_after`
-└── Unavailable      5xx, no reply        retried with backoff
+└── Unavailable      5xx                  retried with backoff
+    └── Unreachable  no reply             the same
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class RateLimited(ServerError):
 
 class Unavailable(ServerError):
     """No answer, or none that can be used: the call may or may not have been carried out."""
+
+
+class Unreachable(Unavailable):
+    """No answer: the connection failed or broke, or the answer took too long."""
 
 
 class JobServer(Protocol):

@@ -48,7 +48,7 @@ class Service:
         self.key_was_unread: bool | None = None
         self.logging: tuple[object, ...] = ()
 
-    def main(self, settings: Settings, source: CredentialSource, _mask: Mask, _reread: object) -> int:
+    def main(self, settings: Settings, source: CredentialSource, _mask: Mask, _reread: object, _file: object) -> int:
         self.settings, self.token = settings, source.read().token
         if self.error:
             raise self.error

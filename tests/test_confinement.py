@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 
 from supervisor.process import landlock
-from supervisor.process.confinement import CONTROL_GROUPS, Confinement, Survey, choose, lacking, survey
+from supervisor.process.confinement import CONTROL_GROUPS, Confinement, Secret, Survey, choose, lacking, survey
 from supervisor.process.kernel import are_new_privileges_forbidden
 from supervisor.process.landlock import Ruleset
 
 KEY = Path("/etc/mobius/key")
-IN_THE_UNIT = Survey(key_file=KEY, open_folder=None, can_close_groups=True, is_bound=True, landlock=7)
+TOKEN = Path("/etc/mobius/token")
+IN_THE_UNIT = Survey((Secret(KEY),), has_exposed_key=False, can_close_groups=True, is_bound=True, landlock=7)
 needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_SIGNALS, reason="this kernel's Landlock is old")
 
 
@@ -32,25 +33,27 @@ def but(**changes: object) -> Survey:
 
 
 def test_in_the_unit_all_is_taken() -> None:
-    assert choose(IN_THE_UNIT) == Confinement(hidden=str(KEY), without_groups=True, without_signals=True)
+    assert choose(IN_THE_UNIT) == Confinement(hidden=(str(KEY),), without_groups=True, without_signals=True)
     assert lacking(IN_THE_UNIT) == []
 
 
 def test_a_developer_keeps_everything_and_is_told_nothing() -> None:
-    seen = but(key_file=None, is_bound=False)
+    seen = but(secrets=(), is_bound=False)
 
     assert choose(seen) == Confinement()
     assert lacking(seen) == []
 
 
 def test_without_a_key_file_there_is_nothing_to_hide_but_signals_are_taken() -> None:
-    assert choose(but(key_file=None)) == Confinement(None, without_groups=True, without_signals=True)
+    assert choose(but(secrets=())) == Confinement((), without_groups=True, without_signals=True)
 
 
 def test_a_key_in_a_folder_of_the_handlers_is_not_hidden_and_that_is_told() -> None:
-    seen = but(open_folder=Path("/home/ada"), is_bound=False)
+    open_key = Secret(KEY, Path("/home/ada"))
+    seen = but(secrets=(open_key,), is_bound=False)
 
     assert choose(seen) == Confinement()
+    assert choose(but(secrets=(open_key, Secret(TOKEN)), is_bound=False)).hidden == (str(TOKEN),)
     assert lacking(seen) == [
         "handlers can read /etc/mobius/key, for it is below /home/ada, where they may create files"
     ]
@@ -61,32 +64,37 @@ def test_without_landlock_nothing_is_taken_and_that_is_told(version: int) -> Non
     seen = but(landlock=version)
 
     assert choose(seen) == Confinement()
-    assert [sentence.partition(" (")[0] for sentence in lacking(seen)] == ["there is no Landlock"]
+    assert lacking(seen) == [
+        "there is no Landlock (Linux 5.19): handlers can read /etc/mobius/key, and signal the supervisor"
+    ]
 
 
 def test_a_landlock_that_knows_no_signals_hides_the_key_and_the_rest_is_told() -> None:
     seen = but(landlock=5)
 
-    assert choose(seen) == Confinement(str(KEY), without_groups=True, without_signals=False)
+    assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=False)
     assert lacking(seen) == ["Landlock is older than Linux 6.12: handlers can signal the supervisor"]
 
 
 def test_what_is_no_regular_file_need_not_be_hidden(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
-    assert survey(tmp_path / "pipe").key_file is None
-    assert survey(tmp_path / "missing").key_file is None
-    assert survey(None).key_file is None
+    assert survey([tmp_path / "pipe", tmp_path / "missing", tmp_path]).secrets == ()
+
+
+def test_a_key_in_the_environment_above_is_reason_enough_to_confine() -> None:
+    seen = but(secrets=(), is_bound=False, has_exposed_key=True)
+
+    assert choose(seen) == Confinement((), without_groups=True, without_signals=True)
 
 
 def test_a_link_to_a_key_leads_to_what_is_hidden_and_to_the_first_open_folder(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("mbx_secret")
     (tmp_path / "link").symlink_to("key")
 
-    seen = survey(tmp_path / "link")
+    seen = survey([tmp_path / "link", tmp_path / "key"])
 
-    assert seen.key_file == tmp_path / "key"
-    assert seen.open_folder == tmp_path
+    assert seen.secrets == (Secret(tmp_path / "key", tmp_path),)
 
 
 @pytest.fixture
@@ -95,6 +103,7 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "other").write_text("other")
     (folder / "key").write_text("mbx_secret")
+    (folder / "token").write_text("a token")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))  # /tmp itself is on the way to the key
     return folder / "key"
@@ -122,7 +131,9 @@ def confined(confinement: Confinement, act: Callable[[], object]) -> str:
 
 
 def everything(key: Path) -> Confinement:
-    return Confinement(str(key), without_groups=CONTROL_GROUPS.is_dir(), without_signals=True)
+    return Confinement(
+        (str(key), str(key.parent / "token")), without_groups=CONTROL_GROUPS.is_dir(), without_signals=True
+    )
 
 
 @needs_landlock
@@ -136,6 +147,7 @@ def test_the_key_cannot_be_read_nor_linked_nor_moved_to_where_it_could(key: Path
         return key.read_text()
 
     assert confined(everything(key), key.read_text) == "PermissionError"
+    assert confined(everything(key), (key.parent / "token").read_text) == "PermissionError"
     assert confined(everything(key), lambda: os.link(key, readable / "key")) == "OSError"
     assert confined(everything(key), lambda: key.rename(readable / "key")) == "OSError"
     assert confined(everything(key), rotated) == "PermissionError"
@@ -183,6 +195,14 @@ def test_the_memory_of_a_process_outside_cannot_be_read(key: Path) -> None:
 
     assert confined(everything(key), lambda: os.open(f"/proc/{tests}/mem", os.O_RDONLY)) == "PermissionError"
     assert confined(everything(key), lambda: os.close(os.open("/proc/self/mem", os.O_RDONLY))) == "None"
+
+
+@needs_landlock
+@pytest.mark.skipif(os.geteuid() == 0, reason="since Linux 6.15 root reads it all the same (CAP_PERFMON)")
+def test_the_environment_of_a_process_outside_cannot_be_read() -> None:
+    environment = Path(f"/proc/{os.getpid()}/environ")
+
+    assert confined(Confinement(without_signals=True), environment.read_bytes) == "PermissionError"
 
 
 def use_temporary_files() -> bool:
@@ -234,3 +254,24 @@ def test_what_handlers_do_goes_on_working(key: Path, act: Callable[[], bool]) ->
 def test_nothing_taken_leaves_sudo_alone() -> None:
     assert Confinement().enter() is None
     assert not are_new_privileges_forbidden()
+
+
+@needs_landlock
+def test_secrets_in_several_folders_are_hidden_and_all_beside_them_is_not(tmp_path: Path) -> None:
+    places = [tmp_path / "a" / "key", tmp_path / "a" / "b" / "token", tmp_path / "c" / "d" / "other"]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("secret")
+        (place.parent / "beside").write_text("beside")
+    confinement = Confinement(tuple(map(str, places)))
+
+    def read_all() -> list[str]:
+        told = []
+        for place in (*places, *(place.parent / "beside" for place in places)):
+            try:
+                told.append(place.read_text())
+            except PermissionError:
+                told.append("-")
+        return told
+
+    assert confined(confinement, read_all) == str(["-"] * 3 + ["beside"] * 3)

@@ -170,3 +170,38 @@ def test_where_what_is_left_cannot_be_removed_there_is_another_place(
     with claimed_instance(state, "one") as scratch:
         assert scratch.name.startswith("scratch-")
         assert not scratch.exists()
+
+
+@pytest.mark.parametrize("place", ["instances", "instances/w", "instances/w/lock", "instances/dead"])
+def test_a_link_that_a_job_left_in_the_state_directory_leads_nowhere(state: Path, tmp_path: Path, place: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "folder" / "below").mkdir(parents=True)
+    (state / place).parent.mkdir(parents=True)
+    (state / place).symlink_to(elsewhere / "lock" if place.endswith("lock") else elsewhere)
+
+    if place == "instances/dead":  # that of another worker, which is no reason not to start
+        with claimed_instance(state, "w"):
+            pass
+    else:
+        with pytest.raises(ConfigError, match="cannot be used: "), claimed_instance(state, "w"):
+            pass
+
+    assert sorted(path.name for path in elsewhere.rglob("*")) == ["below", "folder"]
+
+
+def test_a_state_directory_that_root_links_to_is_followed_and_its_scratch_has_no_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+
+    with claimed_instance(tmp_path / "link", "w") as scratch:
+        assert scratch == tmp_path / "real" / "instances" / "w" / "scratch"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root makes a link of another user")
+def test_a_link_of_another_user_is_no_state_directory(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    os.lchown(tmp_path / "link", 65534, 65534)
+
+    with pytest.raises(ConfigError, match="link is a link of uid 65534"), claimed_instance(tmp_path / "link", "w"):
+        pass

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from supervisor.commands import inventory
-from supervisor.commands.inventory import state_dir_of
+from supervisor.commands.inventory import IN_HOME, other_spools, state_dir_of
 from supervisor.job import Fence, Succeeded
 from supervisor.reporting.spool import Spool
 from supervisor.reporting.spoolfile import Destination
@@ -85,3 +88,61 @@ def test_one_that_may_not_be_read_is_named_and_does_not_stand_in_the_way(
         found(tmp_path)
     own.mkdir(parents=True)
     assert found(tmp_path) == own
+
+
+def test_an_empty_spool_names_the_others_that_keep_outcomes(tmp_path: Path, services: Path, own: Path) -> None:
+    of_user, of_service = tmp_path / "ada" / IN_HOME, services / "mobius-supervisor-render"
+    for state in (own, of_user, of_service):
+        keep_an_outcome(state)
+    (services / "mobius-supervisor").mkdir()
+    (services / "mobius-supervisor-link").symlink_to(of_service)
+
+    others = other_spools(own, [tmp_path / "home", tmp_path / "ada", tmp_path / "nobody"])
+
+    assert others == [(of_service, 1), (of_user, 1)]
+
+
+AS_ROOT = """
+import os, sys
+from pathlib import Path
+from supervisor.cli import main
+
+def noted(event, arguments):
+    if event in ("open", "os.link", "os.rename", "os.remove", "os.mkdir", "os.chown", "os.chmod", "os.listdir"):
+        if str(arguments[0]).endswith((".outcome", "/spool")) or arguments[0] == "spool":
+            assert os.getresuid() == (65534,) * 3 or os.geteuid() == 65534, (event, arguments)
+            assert os.getegid() == 65534 and os.getgroups() == [], (event, arguments)
+
+sys.addaudithook(noted)
+try:
+    main(sys.argv[1:])
+finally:
+    print(os.getresuid(), os.getresgid(), os.environ.get("HOME") != "/root", file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("command", [["ls"], ["show", "job"], ["drop", "job", "--yes"], ["replay"]])
+def test_root_is_the_owner_of_the_state_directory_before_anything_in_it_is_opened(
+    tmp_path: Path, command: list[str]
+) -> None:
+    state = tmp_path / "private" / "state"  # the owner cannot come there by its name, as with DynamicUser=
+    keep_an_outcome(state)
+    for path in (state, *state.rglob("*")):
+        os.chown(path, 65534, 65534)
+    (tmp_path / "private").chmod(0o700)
+    key = tmp_path / "private" / "key"
+    key.write_text("mbx_root")
+    account = ["--api-key-file", key, "--base-url", "http://127.0.0.1:9", "--project", "acme"]
+    account = account if command == ["replay"] else []
+
+    ended = subprocess.run(
+        [sys.executable, "-c", AS_ROOT, "spool", *command, "--state-dir", state, *account],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HOME": "/root"},
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.splitlines()[-1] == "(65534, 65534, 65534) (65534, 65534, 65534) True"

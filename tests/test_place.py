@@ -16,7 +16,7 @@ import pytest
 
 from supervisor.control import place
 from supervisor.control.listener import unix_socket
-from supervisor.control.place import LONGEST, NotRunning, find, folder, socket_path, too_long
+from supervisor.control.place import LONGEST, NotRunning, connect, find, folder, socket_path, too_long
 from supervisor.settings.config import ConfigError
 
 
@@ -181,3 +181,44 @@ def test_what_is_not_ours_does_not_stand_in_the_way_of_what_is(short: Path) -> N
         (ours / "one.sock").unlink()
         services.chmod(0o755)
         assert found("one") == str(services / "one.sock")  # whoever calls there is told that it is not theirs
+
+
+def test_a_link_to_a_socket_is_neither_found_nor_connected_to(short: Path) -> None:
+    other, folder = short / "other.sock", short / "run"
+    folder.mkdir()
+    (folder / "a.sock").symlink_to(other)
+    with unix_socket(other) as end, end, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        with pytest.raises(NotRunning):
+            find({"RUNTIME_DIRECTORY": str(folder)}, short / "state", None)
+        with pytest.raises(OSError, match="is a link, and must be a socket"):
+            connect(client, folder / "a.sock")
+        connect(client, other)
+
+
+LAST_MOMENT = """
+import os, sys
+from pathlib import Path
+from supervisor.control.listener import unix_socket
+folder, victim = map(Path, sys.argv[1:])
+
+def swap(event, arguments):
+    if event == "os.chmod":
+        for name in os.listdir(folder):
+            os.unlink(folder / name)
+            os.symlink(victim, folder / name)
+
+sys.addaudithook(swap)
+with unix_socket(folder / "a.sock") as end, end:
+    print(oct((folder / "a.sock").stat().st_mode & 0o777))
+"""
+
+
+def test_the_mode_of_a_socket_is_never_set_by_a_name(short: Path) -> None:
+    (victim := short / "victim").touch(0o644)
+
+    ended = subprocess.run(
+        [sys.executable, "-c", LAST_MOMENT, short / "run", victim], capture_output=True, text=True, check=True, umask=0
+    )
+
+    assert ended.stdout == "0o600\n"
+    assert victim.stat().st_mode & 0o777 == 0o644

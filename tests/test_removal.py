@@ -12,6 +12,7 @@ import pytest
 from supervisor.work.removal import remove
 
 DEEP = 3000
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts, in a namespace of its own")
 
 
 def test_nothing_is_removed_without_a_word(tmp_path: Path) -> None:
@@ -120,4 +121,82 @@ def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, is_empty: boo
     left = [] if is_empty else [others, others / "file"]
     assert sorted(top.rglob("*")) == left
     assert top.exists() == bool(left)
-    assert told.stdout == ("" if is_empty else "Operation not permitted\n")
+    assert told.stdout == ("" if is_empty else "Permission denied\n")
+
+
+MOUNTED = """
+import subprocess, sys
+from pathlib import Path
+from supervisor.work.removal import remove
+source, folder = map(Path, sys.argv[1:])
+for place in (folder, folder / "top", folder / "deep" / "a" / "b"):
+    place.mkdir(parents=True)
+    if place != folder:
+        (folder / "beside").touch()
+    subprocess.run(["mount", "--bind", source, place], check=True)
+    try:
+        remove(folder)
+    except OSError as error:
+        print(error.strerror)
+    if (folder / "beside").exists():
+        print("beside stays")
+    place = subprocess.run(["findmnt", "-rno", "TARGET"], capture_output=True, text=True).stdout.splitlines()[-1]
+    subprocess.run(["umount", place], check=True)
+    remove(folder)
+print(folder.exists())
+"""
+
+
+@needs_root
+def test_what_a_job_mounted_is_left_and_all_beside_it_is_removed(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "below").mkdir(parents=True)
+    (source / "below" / "file").write_text("precious")
+    source.chmod(0o500)
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", MOUNTED]
+
+    told = subprocess.run([*command, source, tmp_path / "place"], capture_output=True, text=True, check=True)
+
+    assert told.stdout == "the mount there is left in place\n" * 3 + "False\n"
+    assert (source / "below" / "file").read_text() == "precious"
+    assert source.stat().st_mode & 0o777 == 0o500
+
+
+SWAPPED = """
+import os, sys
+from pathlib import Path
+from supervisor.work.removal import remove
+top, elsewhere = map(Path, sys.argv[1:])
+
+def swap(event, arguments):
+    if event == "os.chmod" and str(arguments[0]) != str(top) and not os.path.islink(top / "folder"):
+        os.rename(top / "folder", top / "moved")
+        os.symlink(elsewhere, top / "folder")
+
+sys.addaudithook(swap)
+try:
+    remove(top)
+except OSError:
+    pass
+"""
+
+
+def test_a_folder_that_a_job_swaps_for_a_link_in_the_last_moment_is_not_followed(tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir(mode=0o500)
+    (tmp_path / "top" / "folder").mkdir(parents=True)
+    (tmp_path / "top" / "folder").chmod(0o300)
+
+    subprocess.run([sys.executable, "-c", SWAPPED, tmp_path / "top", elsewhere], check=True)
+
+    assert elsewhere.stat().st_mode & 0o777 == 0o500
+    assert elsewhere.exists()
+
+
+def test_a_link_on_the_way_to_the_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "real" / "job").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+
+    with pytest.raises(OSError, match="is a link"):
+        remove(tmp_path / "link" / "job")
+
+    assert (tmp_path / "real" / "job").exists()

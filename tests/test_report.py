@@ -18,7 +18,7 @@ from supervisor.reporting.replay import GIVE_UP_AFTER, Replay, TooOld
 from supervisor.reporting.report import CUT_SHORT, Accepted, Answer, NotYet, Refused, Report, Reporter
 from supervisor.reporting.spool import Shelf, Spool
 from supervisor.reporting.spoolfile import Destination
-from supervisor.server import AuthRevoked, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.server import AuthRevoked, RateLimited, Rejected, StaleFence, Unavailable, Unreachable
 from supervisor.timing.tasks import to_the_end
 
 HERE = Destination("https://api.example.com", "acme")
@@ -380,14 +380,24 @@ async def test_a_replayed_outcome_that_the_server_refuses_as_such_is_undeliverab
     assert (world.on_disk(), world.on_disk(Shelf.UNDELIVERABLE)) == ([], ["completed"])
 
 
-async def test_an_outcome_of_last_week_is_undeliverable(world: World) -> None:
+async def test_an_outcome_of_last_week_that_the_server_did_not_take_is_undeliverable(world: World) -> None:
     path = await world.left_behind()
     world.now += GIVE_UP_AFTER + 1
+    world.answers(AWAY)
 
-    answer = await world.replay.send(path)
-
-    assert (answer, world.server.received) == (TooOld(), [])
+    assert await world.replay.send(path) == TooOld()
     assert (world.on_disk(), world.on_disk(Shelf.UNDELIVERABLE)) == ([], ["completed"])
+
+
+async def test_an_outcome_whose_date_is_wrong_is_offered_until_the_server_is_there(world: World) -> None:
+    path = await world.left_behind()
+    world.now += 20 * 365 * 86400.0  # a machine without a battery for its clock, until it is corrected
+    world.answers(Unreachable("no connection"))
+
+    assert await world.replay.send(path) == NotYet("no connection", was_answered=False)
+    assert world.on_disk() == ["completed"]
+    assert await world.replay.send(path) == Accepted()
+    assert world.on_disk() == []
 
 
 async def test_an_outcome_that_is_being_reported_is_not_replayed_beside_that(world: World) -> None:

@@ -110,7 +110,7 @@ def test_a_settled_outcome_that_cannot_be_deleted_is_told_of_and_closed(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = taken(spool, kept(spool))
-    monkeypatch.setattr(Path, "unlink", _read_only)
+    monkeypatch.setattr(os, "unlink", _read_only)
 
     with structlog.testing.capture_logs() as logged:
         entry.remove()
@@ -136,7 +136,7 @@ def test_a_copy_is_kept_where_a_file_can_have_one_name_only(spool: Spool, monkey
 def test_a_copy_that_cannot_be_kept_is_not_said_to_be(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = taken(spool, kept(spool))
     monkeypatch.setattr(os, "link", _read_only)
-    monkeypatch.setattr("shutil.copyfile", _read_only)
+    monkeypatch.setattr(os, "write", _read_only)
 
     assert not spool.keep_copy(entry)
     entry.close()
@@ -146,20 +146,55 @@ def _read_only(*_: object, **__: object) -> None:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root works in a spool that is somebody else's")
-def test_what_root_makes_in_the_spool_of_a_service_is_the_service_s(spool: Spool, state: Path) -> None:
-    service = (65534, 65534)
-    state.mkdir(exist_ok=True)
-    os.chown(state, *service)
+def secret(tmp_path: Path) -> Path:
+    (tmp_path / "secret").write_text("the key")
+    return tmp_path / "secret"
 
+
+@pytest.mark.parametrize("is_one_disk", [True, False])
+def test_a_copy_is_of_the_open_file_and_not_of_what_a_job_put_in_its_place(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_one_disk: bool
+) -> None:
+    if not is_one_disk:
+        monkeypatch.setattr(os, "link", _read_only)
     entry = taken(spool, kept(spool))
-    spool.keep_copy(entry)
-    entry.close()
-    spool.shelve(taken(spool, kept(spool, Failed("ResultRejected", "no"))))
+    entry.path.unlink()
+    entry.path.symlink_to(secret(tmp_path))
 
-    made = [spool.folder, *spool.folder.rglob("*")]
-    assert len(made) == 3
-    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {service}
+    assert spool.keep_copy(entry)
+
+    [found] = spool.find(Shelf.UNDELIVERABLE)
+    assert content(taken(spool, found.path).outcome) == content(RESULT)
+    entry.remove()  # the link is a job's, and stays
+    assert entry.path.is_symlink()
+
+
+@pytest.mark.parametrize("place", ["", "undeliverable", "damaged"])
+def test_a_link_in_the_place_of_a_folder_is_refused(spool: Spool, tmp_path: Path, place: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path = kept(spool)
+    if place:
+        (spool.folder / place).symlink_to(elsewhere)
+    else:
+        spool.folder.rename(elsewhere / "spool")
+        spool.folder.symlink_to(elsewhere / "spool")
+
+    with structlog.testing.capture_logs() as lines:
+        match place:
+            case "":
+                assert spool.keep(HERE, FENCE, "render", RESULT) is None
+                assert spool.find(*Shelf) == []
+            case "undeliverable":
+                entry = taken(spool, path)
+                assert not spool.keep_copy(entry)
+                spool.shelve(entry)
+            case _:
+                path.write_text("damaged")
+                assert spool.take(path) is None
+
+    assert "is a link, and must be a folder" in lines[-1]["error"]
+    assert names(elsewhere) == ([] if place else ["spool"])
 
 
 def test_a_later_outcome_of_the_same_attempt_takes_the_place_of_the_earlier(spool: Spool) -> None:
@@ -358,6 +393,8 @@ steps = 0
 def counted(function):
     def call(*args, **more):
         global steps
+        if function.__name__ == "open" and not args[1] & os.O_CREAT:
+            return function(*args, **more)  # of a folder
         steps += 1
         if steps == step and not after:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -368,12 +405,12 @@ def counted(function):
     return call
 
 spool = Spool(Path(sys.argv[1]))
-for owner, name in ((os, "open"), (fcntl, "flock"), (os, "fsync"), (Path, "rename"), (os, "close")):
+for owner, name in ((os, "open"), (fcntl, "flock"), (os, "fsync"), (os, "rename")):
     setattr(owner, name, counted(getattr(owner, name)))
 spool.keep(Destination("https://api.example.com", "acme"), Fence("w", "job", 1), "a", Succeeded(b"QUJD" * 100_000))
 print(steps)
 """
-STEPS = 7
+STEPS = 5
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

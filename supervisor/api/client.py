@@ -29,7 +29,16 @@ from supervisor.api.spill import Spill
 from supervisor.api.trouble import in_words, redirected
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.process.reserve import Reserve
-from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
+from supervisor.server import (
+    AuthRevoked,
+    ClaimRefused,
+    RateLimited,
+    Rejected,
+    ServerError,
+    StaleFence,
+    Unavailable,
+    Unreachable,
+)
 from supervisor.timing.alarms import Alarms
 from supervisor.timing.interruptible import Interruptible
 from supervisor.version import __version__
@@ -220,7 +229,7 @@ class Client:
             if answer is None:
                 raise TimeoutError
         except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
-            raise Unavailable(in_words(error, url, seconds)) from error
+            raise Unreachable(in_words(error, url, seconds)) from error
         if answer.status == 401 and await self._is_renewed(used):
             return await self._send(session, method, url, body, seconds, read=read, headers=headers)
         return answer

@@ -7,15 +7,18 @@ for a client to be loaded who only looks.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 import click
 
 from supervisor.control.place import is_barred, of_services
 from supervisor.job import Blob, Failed, Succeeded
+from supervisor.process.directory import Directory
+from supervisor.process.identity import Identity
 from supervisor.reporting.spool import Entry, Found, Shelf, Spool
 from supervisor.reporting.spoolfile import Damaged, Note
 from supervisor.settings import config
@@ -27,19 +30,23 @@ from supervisor.text.size import format_size
 
 LIB = Path("/var/lib")
 """Where `StateDirectory=` of the units makes folders; an operator's shell does not know `$STATE_DIRECTORY`."""
+IN_HOME = Path(".local/state/mobius-supervisor")
+"""Where a user's supervisor keeps its state, below the home, unless its environment says otherwise."""
 HEAD = 1200
 """Bytes of a result that are shown."""
 
 _HEADINGS = ("JOB", "ATTEMPT", "ACTION", "STATUS", "SIZE", "AGE", "STATE", "FILE")
 
 
-def list_all(spool: Spool) -> None:
-    """Print everything as a table."""
+def list_all(spool: Spool, others: Sequence[tuple[Path, int]] = ()) -> None:
+    """Print everything as a table; of an empty spool, how many outcomes `others` hold."""
     found = spool.find(*Shelf)
     if found:
         click.echo(aligned([_HEADINGS, *(_row(spool, each) for each in found)]))
-    else:
-        click.echo(f"nothing in {spool.folder}", err=True)
+        return
+    click.echo(f"nothing in {spool.folder}", err=True)
+    for path, count in others:
+        click.echo(f"{count} in {escaped(str(path))}/spool: show them with --state-dir {escaped(str(path))}", err=True)
 
 
 def show(spool: Spool, name: str) -> None:
@@ -59,7 +66,7 @@ def drop(spool: Spool, name: str, *, is_sure: bool) -> None:
     if not is_sure:
         raise ConfigError(f"dropping {found.path.name} cannot be undone: add --yes")
     if found.shelf is Shelf.DAMAGED:
-        found.path.unlink(missing_ok=True)
+        spool.discard(found.path)
     else:
         _taken(spool, found).remove()
     click.echo(f"dropped {found.path.name}")
@@ -75,7 +82,7 @@ def state_dir_of(environment: Mapping[str, str], home: Path | None) -> Path:
         return own
     present = [path for path in (own, *of_services(LIB)) if os.path.lexists(path)]
     ours = [path for path in present if not is_barred(path)]
-    keeping = [path for path in ours if Spool(path).find(*Shelf)]
+    keeping = [path for path in ours if _count(path)]
     if len(keeping) > 1:
         raise ConfigError(f"several supervisors keep outcomes here, name one by --state-dir: {_listed(keeping)}")
     if ours:
@@ -85,23 +92,58 @@ def state_dir_of(environment: Mapping[str, str], home: Path | None) -> Path:
     return own
 
 
-def spool_in(state_dir: Path) -> Spool:
+def other_spools(state_dir: Path, accounts: Iterable[Path]) -> list[tuple[Path, int]]:
+    """State directories of this host, other than `state_dir`, that keep outcomes, and how many each keeps.
+
+    They are those of the services and of users, whose homes are `accounts`.
+    """
+    homes = (home / IN_HOME for home in dict.fromkeys(accounts))
+    found: dict[Path, int] = {}
+    for path in (*of_services(LIB), *homes):
+        with contextlib.suppress(OSError):
+            place = path.resolve()
+            if place != state_dir.resolve() and (count := _count(path)):
+                found.setdefault(place, count)
+    return list(found.items())
+
+
+def spool_in(state_dir: Path, environment: MutableMapping[str, str]) -> Spool:
     """The spool of a state directory; raise `ConfigError` when that is not there, or cannot be looked into.
 
-    A slip in its name must not read as if all outcomes were with the server.
+    A slip in its name must not read as if all outcomes were with the server.  Root becomes the directory's owner.
     """
-    spool = Spool(state_dir)
     try:
-        list(spool.folder.iterdir())
+        state = Directory.open(state_dir)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"there is no folder {state_dir}: check --state-dir, which must be that of the supervisor"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"the state directory {state_dir} cannot be read: {error.strerror}") from error
+    owner = Identity.owner(state)
+    try:
+        owner.adopt(environment)
+    except OSError as error:
+        raise ConfigError(
+            f"root cannot become the owner (uid {owner.uid}) of {state_dir}: run the command as that user"
+        ) from error
+    spool = Spool(state_dir, state=state)
+    try:
+        spool.require_readable()
     except FileNotFoundError:
-        if not state_dir.is_dir():
-            raise ConfigError(
-                f"there is no folder {state_dir}: check --state-dir, which must be that of the supervisor"
-            ) from None
-        # nothing was ever kept there
+        pass  # nothing was ever kept there
     except OSError as error:
         raise ConfigError(f"the spool {spool.folder} cannot be read: {error.strerror}") from error
     return spool
+
+
+def _count(state_dir: Path) -> int:
+    """How many outcomes a state directory keeps; 0 when it cannot be read."""
+    try:
+        with Directory.open(state_dir) as state, Identity.owner(state).borrowed():
+            return len(Spool(state_dir, state=state).find(*Shelf))
+    except OSError:
+        return 0
 
 
 def _listed(paths: Iterable[Path]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import encodings.idna  # noqa: F401 - for the server's name; root's folders are out of reach once the spool is open
 from pathlib import Path
 
 import click
@@ -70,7 +70,7 @@ def _said(answer: Answer | TooOld) -> tuple[str, bool]:
             return f"still waiting: {why}", True
         case TooOld():
             age = format_duration(GIVE_UP_AFTER)
-            return f"not sent: it is older than {age}, and is left to you in spool/{Shelf.UNDELIVERABLE.value}", True
+            return f"not accepted: it is older than {age}, and was set aside in spool/{Shelf.UNDELIVERABLE.value}", True
 
 
 def _unsent(spool: Spool, path: Path) -> tuple[str, bool]:
@@ -79,6 +79,6 @@ def _unsent(spool: Spool, path: Path) -> tuple[str, bool]:
         return "not sent: another process has it in hands, such as the service, which sends it itself", True
     if spool.is_damaged(path):
         return f"not sent: it is damaged, and was set aside in spool/{Shelf.DAMAGED.value}", True
-    if os.path.lexists(path):  # damaged, where nothing can be moved, or let go by those other hands in this instant
+    if spool.is_there(path):  # damaged, where nothing can be moved, or let go by those other hands in this instant
         return "not sent: it is still there, and can be tried again", True
     return "not sent: it is there no more, and may have been sent meanwhile", False

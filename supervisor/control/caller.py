@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 from pathlib import Path
 
-from supervisor.control.place import NotRunning, too_long
+from supervisor.control.place import NotRunning, connect, too_long
 from supervisor.settings.config import ConfigError
 
 PATIENCE = 10.0
@@ -61,4 +60,4 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(os.fspath(self._path))
+        connect(self.sock, self._path)

@@ -8,10 +8,11 @@ import secrets
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from supervisor.control.place import is_answered, too_long
+from supervisor.process.directory import Directory
 from supervisor.settings.config import ConfigError
 from supervisor.text.authority import authority
 
@@ -23,19 +24,21 @@ def unix_socket(path: Path) -> Iterator[socket.socket]:
     """Listen at `path`, for this user alone; raise `ConfigError`.  The socket is closed by whoever takes it."""
     if problem := too_long(path):
         raise ConfigError(problem)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_what_is_no_leftover(path)
-        end = _bound(path)
-    except OSError as error:
-        raise ConfigError(f"the control socket {path} cannot be made: {error.strerror or error}") from error
-    ours = path.stat()
-    try:
-        yield end
-    finally:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(path.stat(), ours):
-                path.unlink()
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = stack.enter_context(Directory.open(path.parent))
+            _refuse_what_is_no_leftover(path)
+            end = _bound(folder, path.name)
+        except OSError as error:
+            raise ConfigError(f"the control socket {path} cannot be made: {error.strerror or error}") from error
+        ours = folder.status(path.name)
+        try:
+            yield end
+        finally:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(folder.status(path.name), ours):
+                    folder.unlink(path.name)
 
 
 def tcp_socket(host: str, port: int) -> socket.socket:
@@ -56,15 +59,16 @@ def _refuse_what_is_no_leftover(path: Path) -> None:
             raise ConfigError(f"the control socket {path} cannot be made: another process listens there")
 
 
-def _bound(path: Path) -> socket.socket:
-    # Made under another name and renamed: whoever finds it under its own can connect, and never with the umask's mode.
-    unfinished = path.with_name(f".{secrets.token_hex(8)}"[: len(path.name)])
+def _bound(folder: Directory, name: str) -> socket.socket:
+    # Made under another name and renamed: a client that finds it under its own can connect.
+    unfinished = f".{secrets.token_hex(8)}"
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        end.bind(os.fspath(unfinished))
-        unfinished.chmod(0o600)
+        # The file gets the mode of the socket (unix(7)); chmod(2) by name could be led elsewhere by a link.
+        os.fchmod(end.fileno(), 0o600)
+        end.bind(f"/proc/self/fd/{folder.descriptor}/{unfinished}")
         end.listen(BACKLOG)
-        unfinished.rename(path)
+        folder.rename(unfinished, name)
     except BaseException:
         end.close()
         raise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -16,6 +18,7 @@ from supervisor.control.site import Site
 from supervisor.control.steering import Steering
 from supervisor.control.token import read_token
 from supervisor.ledger import Ledger
+from supervisor.settings.bounded_read import BoundedRead
 from supervisor.settings.config import ConfigError
 from supervisor.settings.settings import Settings
 from supervisor.text.authority import authority
@@ -58,7 +61,11 @@ async def controlled(
                 host, port = settings.listen
                 listening = tcp_socket(host, port)
                 file = settings.listen_token_file
-                door = TcpDoor(host, None if file is None else read_token(file))
+                door = TcpDoor(host, None if file is None else await _token_in(file))
                 await receptions.enter_async_context(receiving(listening, site(door)))
                 log.info("listening", page=f"http://{authority(*listening.getsockname()[:2])}/")
             yield
+
+
+async def _token_in(file: Path) -> str:
+    return await BoundedRead(f"--listen-token-file: {file}", partial(read_token, file))()

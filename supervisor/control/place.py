@@ -5,6 +5,7 @@ The commands are to answer at once, so nothing heavy is imported here.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -64,6 +65,20 @@ def of_services(base: Path) -> list[Path]:
     return [base / NAME, *sorted(base.glob(f"{NAME}-*"))]
 
 
+def connect(end: socket.socket, path: Path) -> None:
+    """Connect to the socket at `path`; raise `OSError`, also when a link is there.
+
+    A job can write to the folder of its supervisor's socket.  A link there could lead root to any other socket.
+    """
+    found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if stat.S_ISLNK(os.fstat(found).st_mode):
+            raise OSError(errno.ELOOP, f"{path} is a link, and must be a socket")
+        end.connect(f"/proc/self/fd/{found}")
+    finally:
+        os.close(found)
+
+
 def is_answered(path: Path) -> bool:
     """Whether somebody listens, perhaps not to us; what a dead process left behind is a file like any other."""
     try:
@@ -112,7 +127,7 @@ def _listens_to_us(path: Path) -> bool:
     """Raise `PermissionError` when that cannot be known."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
         try:
-            end.connect(os.fspath(path))
+            connect(end, path)
         except PermissionError:
             raise
         except (OSError, ValueError):
@@ -146,6 +161,6 @@ def _sockets_in(folder: Path) -> list[Path]:
 
 def _is_socket(path: Path) -> bool:
     try:
-        return stat.S_ISSOCK(path.stat().st_mode)
+        return stat.S_ISSOCK(path.lstat().st_mode)
     except OSError:  # gone by now
         return False

@@ -1,12 +1,13 @@
-"""What is taken from handlers, so that they can neither read the API key's file nor harm the supervisor.
+"""What is taken from handlers, so that they can neither read the files of secrets nor harm the supervisor.
 
 `survey` looks and `choose` decides, in the parent; `enter` does it, in the zygote, before any code of a handler runs.
-Nothing is taken that handlers may need: where the key's file cannot be hidden without that, `lacking` says so.
+Nothing is taken that handlers may need: where a file cannot be hidden without that, `lacking` says so.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,28 +20,46 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What there is to hide, and with what means.
+class Secret:
+    """A file that handlers must not read.
 
     The kernel can hide what is there by allowing the rest, but not allow what will be there: so nothing is hidden below
     an `open_folder`, one in which handlers may create files.
     """
 
-    key_file: Path | None
-    open_folder: Path | None
+    file: Path
+    open_folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What there is to hide, and with what means.
+
+    `has_exposed_key`: a process above the supervisor has the key in its environment, which any handler can read that
+    is not confined (ptrace(2), PTRACE_MODE_READ).
+    """
+
+    secrets: tuple[Secret, ...]
+    has_exposed_key: bool
     can_close_groups: bool
     is_bound: bool
     landlock: int
 
     @property
-    def can_hide_key(self) -> bool:
-        return bool(self.key_file) and not self.open_folder and self.landlock >= landlock.WITH_REFER
+    def hideable(self) -> tuple[Path, ...]:
+        """The files that can be hidden, where there is Landlock."""
+        return tuple(secret.file for secret in self.secrets if secret.open_folder is None)
+
+    @property
+    def wants_confinement(self) -> bool:
+        """True if new privileges are forbidden already, or are worth less than a secret that can be hidden."""
+        return self.is_bound or self.has_exposed_key or bool(self.hideable)
 
 
 class Confinement(msgspec.Struct, frozen=True):
-    """What is taken: reading one file, writing to control groups, signals to all that the job has not started."""
+    """What is taken: reading some files, writing to control groups, signals to all that the job has not started."""
 
-    hidden: str | None = None
+    hidden: tuple[str, ...] = ()
     without_groups: bool = False
     without_signals: bool = False
 
@@ -54,7 +73,7 @@ class Confinement(msgspec.Struct, frozen=True):
         kernel.forbid_new_privileges()
         if self.hidden:
             visible = Ruleset(Right.READ_FILE)
-            visible.allow_all_but(Path(self.hidden))
+            visible.allow_all_but(*map(Path, self.hidden))
             visible.enforce()
             visible.close()
         return self._for_children()
@@ -71,12 +90,12 @@ class Confinement(msgspec.Struct, frozen=True):
 UNCONFINED = Confinement()
 
 
-def survey(key_file: Path | None) -> Survey:
-    """Look at this machine and process; a key that is in no regular file need not be hidden."""
-    found = key_file.resolve() if key_file and key_file.is_file() else None
+def survey(files: Iterable[Path], *, has_exposed_key: bool = False) -> Survey:
+    """Look at this machine and process; what is no regular file need not be hidden."""
+    found = dict.fromkeys(file.resolve() for file in files if file.is_file())
     return Survey(
-        key_file=found,
-        open_folder=_open_folder(found) if found else None,
+        secrets=tuple(Secret(file, _open_folder(file)) for file in found),
+        has_exposed_key=has_exposed_key,
         can_close_groups=CONTROL_GROUPS.is_dir() and _open_folder(CONTROL_GROUPS) is None,
         is_bound=kernel.are_new_privileges_forbidden(),
         landlock=landlock.version(),
@@ -88,10 +107,10 @@ def choose(seen: Survey) -> Confinement:
 
     Where there is nothing to hide and programs such as sudo still work, as on a developer's machine, it is nothing.
     """
-    if seen.landlock < landlock.WITH_REFER or not (seen.can_hide_key or seen.is_bound):
+    if seen.landlock < landlock.WITH_REFER or not seen.wants_confinement:
         return UNCONFINED
     return Confinement(
-        hidden=str(seen.key_file) if seen.can_hide_key else None,
+        hidden=tuple(map(str, seen.hideable)),
         without_groups=seen.can_close_groups,
         without_signals=seen.landlock >= landlock.WITH_SIGNALS,
     )
@@ -99,14 +118,16 @@ def choose(seen: Survey) -> Confinement:
 
 def lacking(seen: Survey) -> list[str]:
     """Return a sentence for each thing that should be taken from handlers and cannot be."""
-    if not seen.key_file and not seen.is_bound:
+    if not seen.secrets and not seen.is_bound:
         return []
     if seen.landlock < landlock.WITH_REFER:
-        return ["there is no Landlock (Linux 5.19): handlers can read the API key's file, and signal the supervisor"]
-    sentences = []
-    if seen.open_folder:
-        place = f"it is below {seen.open_folder}, where they may create files"
-        sentences.append(f"handlers can read {seen.key_file}, for {place}")
+        files = "".join(f"read {secret.file}, and " for secret in seen.secrets)
+        return [f"there is no Landlock (Linux 5.19): handlers can {files}signal the supervisor"]
+    sentences = [
+        f"handlers can read {secret.file}, for it is below {secret.open_folder}, where they may create files"
+        for secret in seen.secrets
+        if secret.open_folder
+    ]
     if seen.is_bound and seen.landlock < landlock.WITH_SIGNALS:
         sentences.append("Landlock is older than Linux 6.12: handlers can signal the supervisor")
     return sentences

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import stat
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from supervisor.handling.handler import Conflict, Handler, registry
@@ -28,6 +27,7 @@ from supervisor.process.helper_twins import misled
 from supervisor.process.import_problem import import_problem
 from supervisor.process.interpreter_state import InterpreterState
 from supervisor.process.messages import MAX_MESSAGE, HandlerInfo, Imported, Importing, Problem
+from supervisor.process.permissions import open_to_all, warning_of
 from supervisor.process.static_source import imports_of
 from supervisor.process.unserved import unserved
 from supervisor.text.printable import encodable
@@ -51,13 +51,13 @@ def import_handlers(
     modules, unusable = _modules_of(present)
     problems += unusable
     sys.path[:0] = [str(folder) for folder in present if str(folder) not in sys.path]
-    warnings = [warning for folder in present if (warning := _open_door(folder)) is not None]
+    warnings = [warning for folder in present if (warning := warning_of(folder)) is not None]
     with _no_bytecode():
         for module in modules:
             if module.shown_file in skipped:
                 continue
             announce(Importing(encodable(module.name, MAX_PATH), module.shown_file))
-            if (warning := _open_door(module.file)) is not None:
+            if (warning := open_to_all(module.file)) is not None:
                 warnings.append(warning)
             more, changes = _import(module, modules)
             problems += more
@@ -118,14 +118,6 @@ def _failure_of(name: str) -> BaseException | None:
         importlib.import_module(name)
     except BaseException as error:  # noqa: BLE001 - users' code, which may even call sys.exit or raise a Ctrl-C
         return error
-    return None
-
-
-def _open_door(path: Path) -> str | None:
-    """A warning if anybody may change what is to be imported.  It is served: some images have such modes everywhere."""
-    with suppress(OSError):
-        if path.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
-            return f"{path} can be changed by every user of this machine: chmod o-w is safer"
     return None
 
 

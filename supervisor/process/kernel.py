@@ -142,6 +142,15 @@ def has_ended(pid: int) -> bool:
         return True
 
 
+def mount_of(descriptor: int) -> int:
+    """The id of the mount that an open file or folder was reached by (proc_pid_fdinfo(5), `mnt_id`, Linux 3.15).
+
+    A bind mount has the device number of its source (stat(2)), so that does not show it.  STATX_MNT_ID needs Linux 5.8.
+    """
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_bytes().splitlines()
+    return int(next(line for line in lines if line.startswith(b"mnt_id:")).split()[1])
+
+
 def bytes_waiting(descriptor: int) -> int:
     """How many bytes can be read from a pipe or stream socket now (FIONREAD(2const))."""
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -11,7 +11,7 @@ import enum
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from supervisor.process.kernel import system_call
@@ -64,10 +64,10 @@ class Ruleset:
         self._descriptor = system_call(_CREATE_RULESET, attributes, len(attributes), 0)
         self._allow(Path("/"), Right.REFER)
 
-    def allow_all_but(self, hidden: Path) -> None:
-        """Allow everything that exists beside the way from / to `hidden`, with all that is or will be below it.
+    def allow_all_but(self, *hidden: Path) -> None:
+        """Allow everything that exists beside the ways from / to `hidden`, with all that is or will be below it.
 
-        What appears later in one of the folders on that way is not allowed: rules are of existing files and folders.
+        What appears later in one of the folders on these ways is not allowed: rules are of existing files and folders.
         """
         for path in _beside(hidden):
             with contextlib.suppress(FileNotFoundError):  # gone meanwhile
@@ -91,9 +91,11 @@ class Ruleset:
             os.close(descriptor)
 
 
-def _beside(hidden: Path) -> Iterator[Path]:
-    """Everything that stands beside `hidden`, and beside each folder on the way to it."""
-    for place in (*hidden.parents[-2::-1], hidden):
+def _beside(hidden: Collection[Path]) -> Iterator[Path]:
+    """Everything that stands beside the hidden files, and beside each folder on the ways to them."""
+    folders = {folder for path in hidden for folder in path.parents}
+    closed = folders.union(hidden)
+    for folder in sorted(folders):
         with contextlib.suppress(PermissionError):  # what cannot be listed stays closed
             # A link is not followed: what it leads to is found in its own place.
-            yield from (entry for entry in place.parent.iterdir() if entry != place and not entry.is_symlink())
+            yield from (entry for entry in folder.iterdir() if entry not in closed and not entry.is_symlink())

@@ -6,17 +6,17 @@ same fences, and the server could not tell them apart.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
 
 import structlog
 
+from supervisor.process.directory import Directory, resolved
 from supervisor.settings.config import ConfigError
 from supervisor.work.removal import remove
 
@@ -27,50 +27,50 @@ log = structlog.get_logger("instance")
 def claimed_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
     """Yield the scratch folder of `worker_id`, which is ours inside the block; raise `ConfigError` if it is taken.
 
-    What dead instances left behind is removed first.
+    What dead instances left behind is removed first.  The path that is yielded has no links in it.
     """
-    instances = state_dir / "instances"
     # Dots too: an id such as ".." is no way out of here.
-    folder = instances / quote(worker_id, safe="").replace(".", "%2E")
-    try:
-        instances.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone(instances):
-            _remove_the_dead(instances, folder)
-            folder.mkdir(mode=0o700, exist_ok=True)
-            lock = _locked(folder)
-    except OSError as error:
-        raise ConfigError(f"the state directory {state_dir} cannot be used: {error.strerror or error}") from error
-    if lock is None:
-        raise ConfigError(
-            f"the worker id {worker_id!r} is in use by another process on this host: "
-            "give another --worker-id, or none, which makes a new one"
-        )
-    try:
-        yield _free_place(folder / "scratch")
-    finally:
-        with _alone(instances):
-            _is_removed(folder)
-            os.close(lock)
+    name = quote(worker_id, safe="").replace(".", "%2E")
+    with ExitStack() as stack:
+        try:
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            state = stack.enter_context(Directory.open(resolved(state_dir)))
+            instances = stack.enter_context(state.make_folder("instances"))
+            with _alone(instances):
+                _remove_the_dead(instances, name)
+                folder = stack.enter_context(instances.make_folder(name))
+                lock = _locked(folder)
+        except OSError as error:
+            raise ConfigError(f"the state directory {state_dir} cannot be used: {error.strerror or error}") from error
+        if lock is None:
+            raise ConfigError(
+                f"the worker id {worker_id!r} is in use by another process on this host: "
+                "give another --worker-id, or none, which makes a new one"
+            )
+        try:
+            yield _free_place(folder.path / "scratch")
+        finally:
+            with _alone(instances):
+                _is_removed(folder.path)
+                os.close(lock)
 
 
 @contextmanager
-def _alone(instances: Path) -> Iterator[None]:
+def _alone(instances: Directory) -> Iterator[None]:
     """Come and go one process at a time: a folder that is not locked yet would be taken for a dead one's."""
-    with contextlib.ExitStack() as stack:
-        descriptor = os.open(instances, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        stack.callback(os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with instances.folder(".") as opened:  # a lock belongs to one opening of the folder (flock(2))
+        fcntl.flock(opened.descriptor, fcntl.LOCK_EX)
         yield
 
 
-def _remove_the_dead(instances: Path, ours: Path) -> None:
-    for folder in instances.iterdir():
-        if folder == ours:
+def _remove_the_dead(instances: Directory, ours: str) -> None:
+    for name in instances.names():
+        if name == ours:
             continue
-        with contextlib.suppress(OSError):
+        with suppress(OSError), instances.folder(name) as folder:
             lock = _locked(folder)
             if lock is not None:
-                _is_removed(folder)
+                _is_removed(folder.path)
                 os.close(lock)
 
 
@@ -89,9 +89,9 @@ def _is_removed(path: Path) -> bool:
     return True
 
 
-def _locked(folder: Path) -> int | None:
+def _locked(folder: Directory) -> int | None:
     """A descriptor that holds the folder's lock; None when another process does (flock(2): it ends with its holder)."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = folder.open_file("lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from supervisor.program.shutdown import Shutdown, Stage
 from supervisor.program.systemd import Notifier
 from supervisor.program.watch import Watch
 from supervisor.reporting.report import Reporter
+from supervisor.settings.bounded_read import BoundedRead
 from supervisor.settings.config import ConfigError, keep_fixed
 from supervisor.settings.credential import CredentialSource
 from supervisor.settings.misspelling import misspelt_variables
@@ -41,7 +43,7 @@ log = structlog.get_logger("service")
 NOT_RELOADED = "not reloaded: the old handlers and settings stay"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sources:
     """Where what can be reloaded is read again, and what it is read with."""
 
@@ -57,6 +59,16 @@ class Sources:
         token = self.key.read().token
         self.mask.add(token)
         return token
+
+    @cached_property
+    def reread_settings(self) -> BoundedRead[Settings]:
+        """The settings as they are now, read off the loop; raises `ConfigError`."""
+        return BoundedRead("the settings, the API key or a handlers folder", self.settings)
+
+    @cached_property
+    def reread_key(self) -> BoundedRead[str]:
+        """As `read_key`, off the loop."""
+        return BoundedRead(f"the API key in {self.key.place}", self.read_key)
 
     def tell_what_is_misspelt(self, settings: Settings) -> None:
         """Say in the log what in the environment looks like a setting and is none."""
@@ -209,9 +221,9 @@ class Operations:
 
     async def _take_over(self) -> None:
         """All of it or nothing: what can fail comes first."""
-        settings, fixed = keep_fixed(self.settings, self._sources.settings())
+        settings, fixed = keep_fixed(self.settings, await self._sources.reread_settings())
         self._sources.tell_what_is_misspelt(settings)
-        token = self._sources.read_key()
+        token = await self._sources.reread_key()
         rules = rules_of(settings, self._sources.scratch, self._sources.mask)
 
         def use(zygote: Zygote) -> None:

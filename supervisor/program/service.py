@@ -10,6 +10,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,10 +19,10 @@ import uvloop
 from supervisor.exit_code import ExitCode
 from supervisor.ledger import Ledger
 from supervisor.logs.redaction import Mask
-from supervisor.process import confinement
 from supervisor.process.delegation import Delegation
 from supervisor.process.family import Family
 from supervisor.process.zygote import StartFailed
+from supervisor.program import trust
 from supervisor.program.code import Code
 from supervisor.program.helm import Helm
 from supervisor.program.herald import Herald, ask_for_time
@@ -71,13 +72,19 @@ LAST_WORDS = 5.0
 """Seconds in which all that is open is closed."""
 
 
-def main(settings: Settings, source: CredentialSource, mask: Mask, reread: Callable[[], Settings]) -> ExitCode:
+def main(
+    settings: Settings,
+    source: CredentialSource,
+    mask: Mask,
+    reread: Callable[[], Settings],
+    settings_file: Path | None,
+) -> ExitCode:
     """Serve until told to stop; return the exit code.  What goes wrong is one line in the log.
 
     `mask` learns each key that is read; `reread` returns the settings as they are at a reload, or raises `ConfigError`.
     """
     with loop_runner() as runner:
-        return runner.run(serve(settings, source, os.environ, mask, reread, is_alone=True))
+        return runner.run(serve(settings, source, os.environ, mask, reread, settings_file, is_alone=True))
 
 
 @contextmanager
@@ -98,6 +105,7 @@ async def serve(
     environment: Mapping[str, str],
     mask: Mask | None = None,
     reread: Callable[[], Settings] | None = None,
+    settings_file: Path | None = None,
     *,
     is_alone: bool = False,
 ) -> ExitCode:
@@ -105,9 +113,10 @@ async def serve(
     asyncio.get_running_loop().set_default_executor(ready_threads(THREADS))
     try:
         with claimed_instance(settings.state_dir, settings.worker_id) as scratch:
-            sources = Sources(
-                reread or (lambda: settings), source, environment, scratch, mask or Mask(), _confinement(source)
-            )
+            if is_alone:
+                trust.warn(settings, source, settings_file)
+            confinement = trust.confinement_of(settings, source, settings_file)
+            sources = Sources(reread or (lambda: settings), source, environment, scratch, mask or Mask(), confinement)
             return await Service(settings, sources, _spare_the_collector if is_alone else _leave_it).run()
     except* StartFailed as failed:
         log.error("cannot start", error=_first(failed))
@@ -241,7 +250,7 @@ class Service:
         give_up_at = loop.time() + KEY_PATIENCE
         while True:
             try:
-                return self._sources.read_key()
+                return await self._sources.reread_key()
             except ConfigError as error:
                 if loop.time() >= give_up_at:
                     log.error("the API key cannot be read again", error=str(error))
@@ -318,14 +327,6 @@ def _spare_the_collector() -> None:
 
 def _leave_it() -> None:
     """The collector is somebody else's."""
-
-
-def _confinement(source: CredentialSource) -> confinement.Confinement:
-    """What handlers are kept from; what they cannot be kept from is said."""
-    seen = confinement.survey(source.file)
-    for sentence in confinement.lacking(seen):
-        log.info("handlers are confined in part", reason=sentence)
-    return confinement.choose(seen)
 
 
 async def _mind_memory(pool: Pool, operations: Operations) -> None:

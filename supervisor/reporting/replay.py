@@ -22,7 +22,7 @@ from supervisor.timing.backoff import Backoff
 from supervisor.timing.tasks import to_the_end
 
 GIVE_UP_AFTER = 7 * 86400.0
-"""Seconds after which an outcome is left to the operator."""
+"""Age in seconds from which an outcome that the server was offered, and did not take, is left to the operator."""
 LOOK_AGAIN = 60.0
 """Seconds; nobody tells us of what other processes leave behind."""
 
@@ -31,7 +31,7 @@ log = structlog.get_logger("spool")
 
 @dataclass(frozen=True, slots=True)
 class TooOld:
-    """It was not sent: the server has long forgotten it, and it is the operator's now."""
+    """The server was asked and did not take it, which is older than `GIVE_UP_AFTER`: it is the operator's now."""
 
 
 class Replay:
@@ -69,17 +69,24 @@ class Replay:
             return None
         note = entry.note
         bound = log.bind(job_id=note.fence.job_id, attempt=note.fence.attempt, action=note.action)
-        if self._now() - note.written_at > GIVE_UP_AFTER:
-            bound.error("the outcome is too old to be sent, it is kept as undeliverable", file=path.name)
-            await to_the_end(self._spool.shelve, entry)
-            return TooOld()
         report = self._reporter.report_of(entry, bound)
         try:
             answer = await report.send()
         finally:
             await report.end()
-        _tell(bound, answer, waited=round(self._now() - note.written_at, 1))
+        waited = self._now() - note.written_at
+        # Only after an answer: the clock may have been wrong when the outcome was written, and is right now.
+        if isinstance(answer, NotYet) and answer.was_answered and waited > GIVE_UP_AFTER:
+            return await self._set_aside(path, bound, answer)
+        _tell(bound, answer, waited=round(waited, 1))
         return answer
+
+    async def _set_aside(self, path: Path, bound: structlog.typing.FilteringBoundLogger, answer: NotYet) -> TooOld:
+        bound.error("undeliverable outcome set aside for its age", file=path.name, reason=answer.why)
+        entry = await to_the_end(self._spool.take, path, discard=_close)
+        if entry is not None:  # else another process sends it
+            await to_the_end(self._spool.shelve, entry)
+        return TooOld()
 
     async def tell_what_waits(self) -> None:
         """Say in the log how many outcomes are left, at the end of the program."""

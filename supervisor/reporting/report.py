@@ -17,7 +17,7 @@ from supervisor.job import Failed, Fence, Outcome
 from supervisor.ledger import Ledger
 from supervisor.reporting.spool import Entry, Spool
 from supervisor.reporting.spoolfile import Destination
-from supervisor.server import AuthRevoked, JobServer, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.server import AuthRevoked, JobServer, RateLimited, Rejected, StaleFence, Unavailable, Unreachable
 from supervisor.timing.backoff import Backoff
 from supervisor.timing.tasks import to_the_end, whole
 
@@ -46,6 +46,8 @@ class NotYet:
 
     why: str
     wait: float = 0.0
+    was_answered: bool = True
+    """False if the server was not reached."""
 
 
 Answer = Accepted | Refused | NotYet
@@ -194,7 +196,7 @@ class Report:
             return NotYet(str(limited), limited.retry_after)
         except Unavailable as error:
             self._was_unanswered = True
-            return NotYet(str(error))
+            return NotYet(str(error), was_answered=not isinstance(error, Unreachable))
         except StaleFence as stale:
             return await self._meant_by(stale) if self._was_unanswered else _refused(stale)
         except Rejected as rejected:
@@ -210,7 +212,7 @@ class Report:
         except RateLimited as limited:
             return NotYet(str(limited), limited.retry_after)
         except Unavailable as error:
-            return NotYet(str(error))
+            return NotYet(str(error), was_answered=not isinstance(error, Unreachable))
         return Accepted() if is_settled else _refused(stale)
 
     async def _send_substitute(self, rejected: Rejected) -> Answer:

@@ -4,6 +4,8 @@ Runs in the parent, beside other processes with the same state directory.  Whoev
 lock for as long as the entry is open, so no outcome is on two ways to the server at once; a lock ends with its holder
 (flock(2)).  Everything here blocks on the disk and is called in threads; nothing here talks to a server.
 
+Jobs can write to these folders, so each is opened anew for each step, and a link in the place of one is refused.
+
     spool/                  what waits for the server
     spool/undeliverable/    what the server refused as such, and what waited for too long: for the operator
     spool/damaged/          files that are not what was written
@@ -13,16 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import fcntl
 import hashlib
 import os
 import re
-import secrets
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -30,12 +30,13 @@ import msgspec
 import structlog
 
 from supervisor.job import Fence, Outcome
-from supervisor.reporting import spoolfile
+from supervisor.process.directory import Directory
+from supervisor.reporting import atomic_file, spoolfile
+from supervisor.reporting.atomic_file import UNFINISHED
 from supervisor.reporting.spoolfile import Damaged, Destination, Note
 from supervisor.status import SpoolStatus
 
 ENDING = ".outcome"
-UNFINISHED = ".unfinished"
 ABANDONED_AFTER = 60.0
 """Seconds after which an unfinished file that nobody has locked has lost its writer, who locks it at once."""
 
@@ -59,6 +60,7 @@ class Entry:
     path: Path
     descriptor: int
     note: Note
+    folder: Callable[[], AbstractContextManager[Directory]] = field(repr=False)
 
     @property
     def outcome(self) -> Outcome:
@@ -67,8 +69,9 @@ class Entry:
     def remove(self) -> None:
         """It is settled: close it and delete the file, unless another has taken its place."""
         try:
-            if _is_at(self.path, self.descriptor):
-                self.path.unlink()
+            with self.folder() as folder:
+                if folder.holds(self.path.name, self.descriptor):
+                    folder.unlink(self.path.name)
         except FileNotFoundError:
             pass
         except OSError as error:  # the disk has become read-only, say; what is settled stays settled
@@ -95,8 +98,12 @@ class Found:
 class Spool:
     """The folder of one state directory.  What goes wrong in it is logged, and never ends a report."""
 
-    def __init__(self, state_dir: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, state_dir: Path, now: Callable[[], float] = time.time, *, state: Directory | None = None
+    ) -> None:
+        """`state` is the state directory, opened by root for a user that may not come there by its name."""
         self.folder = state_dir / "spool"
+        self._state = state
         self._now = now
         self._troubles: dict[Deed, str] = {}  # of what failed when it was last tried
 
@@ -111,7 +118,9 @@ class Spool:
         path = self.folder / file_name(destination, fence)
         try:
             self._prepare()
-            entry = Entry(path, _write(path, note, outcome), note)
+            with self._opened(Shelf.WAITING) as folder:
+                written = atomic_file.create(folder, path.name, lambda new: spoolfile.write(new, note, outcome))
+            entry = self._entry(path, written, note)
         except OSError as error:
             self._failed("write", error)
             return None
@@ -126,11 +135,11 @@ class Spool:
     def take(self, path: Path) -> Entry | None:
         """The outcome in a file, for us alone; None when it is gone, in other hands, or damaged and set aside."""
         try:
-            descriptor = _locked(path)
+            descriptor = self._locked(path)
         except (FileNotFoundError, BlockingIOError):
             return None
         try:
-            return Entry(path, descriptor, spoolfile.verify(descriptor))
+            return self._entry(path, descriptor, spoolfile.verify(descriptor))
         except Damaged as damaged:
             log.error("a damaged file was set aside", file=path.name, reason=str(damaged))
             self._move(path, Shelf.DAMAGED)
@@ -145,21 +154,40 @@ class Spool:
 
         What is once written is never changed, only removed or replaced.
         """
-        with _opened(path) as descriptor:
+        with self._opened(_shelf_of(path)) as folder, atomic_file.opened(folder, path.name) as descriptor:
             note = spoolfile.verify(descriptor)
-            return Entry(path, os.dup(descriptor), note)
+            return self._entry(path, os.dup(descriptor), note)
 
     def is_in_hands(self, path: Path) -> bool:
         """Whether somebody has taken it; whoever wants it while we look will look again later."""
         try:
-            os.close(_locked(path))
+            os.close(self._locked(path))
         except OSError as error:
             return isinstance(error, BlockingIOError)
         return False
 
+    def is_there(self, path: Path) -> bool:
+        """True if anything has this name."""
+        try:
+            with self._opened(_shelf_of(path)) as folder:
+                folder.status(path.name)
+        except OSError:
+            return False
+        return True
+
     def is_damaged(self, path: Path) -> bool:
         """Whether what was there has been set aside."""
-        return any(each.name == path.name for each in self._files(Shelf.DAMAGED))
+        return path.name in self._names(Shelf.DAMAGED)
+
+    def require_readable(self) -> None:
+        """Raise `OSError` when the waiting outcomes cannot be listed."""
+        with self._opened(Shelf.WAITING) as folder:
+            folder.names()
+
+    def discard(self, path: Path) -> None:
+        """Delete a damaged file, which no process takes."""
+        with contextlib.suppress(FileNotFoundError), self._opened(_shelf_of(path)) as folder:
+            folder.unlink(path.name)
 
     def shelve(self, entry: Entry) -> None:
         """Close an entry that is not to be sent any more, and leave it to the operator."""
@@ -169,7 +197,8 @@ class Spool:
     def keep_copy(self, entry: Entry) -> bool:
         """Leave the operator an entry that something else will take the place of; False when that cannot be."""
         try:
-            _link_or_copy(entry.path, self._shelf(Shelf.UNDELIVERABLE) / entry.path.name)
+            with self._made(Shelf.UNDELIVERABLE) as folder:
+                atomic_file.link_or_copy(entry.descriptor, folder, entry.path.name)
         except OSError as error:
             self._failed("write", error)
             return False
@@ -177,14 +206,11 @@ class Spool:
 
     def find(self, *shelves: Shelf) -> list[Found]:
         """What lies there; a folder that is not there is empty."""
-        return [found for shelf in shelves for path in self._files(shelf) for found in _looked_at(path, shelf)]
+        return [found for shelf in shelves for found in self._found(shelf)]
 
     def measure(self, now: float) -> SpoolStatus:
         """How much waits for the server."""
-        found = []
-        for path in self._files(Shelf.WAITING):
-            with contextlib.suppress(OSError):
-                found.append(path.stat())
+        found = self._statuses()
         oldest = min((each.st_mtime for each in found), default=None)
         return SpoolStatus(
             items=len(found),
@@ -195,35 +221,73 @@ class Spool:
 
     def sweep(self) -> None:
         """Delete what writers that were killed have left unfinished."""
-        for path in self._files(Shelf.WAITING, UNFINISHED):
-            with contextlib.suppress(OSError):
-                if self._now() - path.stat().st_mtime > ABANDONED_AFTER:
-                    os.close(_locked(path))
-                    path.unlink()
+        names = self._names(Shelf.WAITING, UNFINISHED)
+        with contextlib.suppress(OSError), self._opened(Shelf.WAITING) as folder:
+            for name in names:
+                with contextlib.suppress(OSError):
+                    if self._now() - folder.status(name).st_mtime > ABANDONED_AFTER:
+                        os.close(atomic_file.lock(folder, name))
+                        folder.unlink(name)
 
     def _prepare(self) -> None:
         self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make(self.folder)
+        with self._opened_state() as state:
+            state.make_folder(self.folder.name).close()
 
-    def _shelf(self, shelf: Shelf) -> Path:
-        folder = self.folder / shelf.value
-        _make(folder)
-        return folder
+    def _opened_state(self) -> Directory:
+        return Directory.open(self.folder.parent) if self._state is None else self._state.folder(".")
+
+    @contextmanager
+    def _opened(self, shelf: Shelf) -> Iterator[Directory]:
+        with self._opened_state() as state, state.folder(self.folder.name) as waiting:
+            if shelf is Shelf.WAITING:
+                yield waiting
+                return
+            with waiting.folder(shelf.value) as folder:
+                yield folder
+
+    @contextmanager
+    def _made(self, shelf: Shelf) -> Iterator[Directory]:
+        with self._opened(Shelf.WAITING) as waiting, waiting.make_folder(shelf.value) as folder:
+            yield folder
+
+    def _entry(self, path: Path, descriptor: int, note: Note) -> Entry:
+        return Entry(path, descriptor, note, partial(self._opened, _shelf_of(path)))
+
+    def _locked(self, path: Path) -> int:
+        with self._opened(_shelf_of(path)) as folder:
+            return atomic_file.lock(folder, path.name)
 
     def _move(self, path: Path, shelf: Shelf) -> None:
         try:
-            path.rename(self._shelf(shelf) / path.name)
+            with self._opened(_shelf_of(path)) as folder, self._made(shelf) as target:
+                folder.rename(path.name, path.name, target)
         except OSError as error:
             self._failed("write", error)
 
-    def _files(self, shelf: Shelf, ending: str = ENDING) -> Iterable[Path]:
+    def _found(self, shelf: Shelf) -> list[Found]:
+        names = self._names(shelf)
+        with contextlib.suppress(OSError), self._opened(shelf) as folder:
+            return [found for name in names for found in _looked_at(folder, name, shelf)]
+        return []
+
+    def _statuses(self) -> list[os.stat_result]:
+        names, found = self._names(Shelf.WAITING), []
+        with contextlib.suppress(OSError), self._opened(Shelf.WAITING) as folder:
+            for name in names:
+                with contextlib.suppress(OSError):
+                    found.append(folder.status(name))
+        return found
+
+    def _names(self, shelf: Shelf, ending: str = ENDING) -> list[str]:
         try:
-            found = sorted(path for path in (self.folder / shelf.value).iterdir() if path.name.endswith(ending))
+            with self._opened(shelf) as folder:
+                found = [name for name in folder.names() if name.endswith(ending)]
         except FileNotFoundError:
             found = []
         except OSError as error:
             self._failed("read", error)
-            return ()
+            return []
         self._succeeded("read")
         return found
 
@@ -246,95 +310,15 @@ def file_name(destination: Destination, fence: Fence) -> str:
     return f"{readable}-{fence.attempt}-{digest}{ENDING}"
 
 
-def _make(folder: Path) -> None:
+def _shelf_of(path: Path) -> Shelf:
+    return next((shelf for shelf in Shelf if shelf.value == path.parent.name), Shelf.WAITING)
+
+
+def _looked_at(folder: Directory, name: str, shelf: Shelf) -> list[Found]:
+    """What lies there; nothing if it is gone."""
+    path = folder.path / name
     try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        return
-    _hand_over(folder, folder.parent)
-
-
-def _hand_over(made: Path | int, folder: Path) -> None:
-    """Let what was just made belong to the owner of `folder`: root may replay by hand what a service has to read."""
-    owner = folder.stat()
-    if owner.st_uid != os.geteuid():
-        with contextlib.suppress(PermissionError):
-            os.chown(made, owner.st_uid, owner.st_gid)
-
-
-def _write(path: Path, note: Note, outcome: Outcome) -> int:
-    """Have the file whole or not at all, whenever we are killed; return its descriptor, which holds its lock."""
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
-    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _hand_over(descriptor, path.parent)
-        spoolfile.write(descriptor, note, outcome)
-        unfinished.rename(path)
-    except BaseException:
-        os.close(descriptor)
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        raise
-    with contextlib.suppress(OSError):  # the file is there; at worst it does not survive a loss of power
-        _sync(path.parent)
-    return descriptor
-
-
-def _link_or_copy(path: Path, other: Path) -> None:
-    """Have the file at `other` as well, whole or not at all; what is there already is left."""
-    try:
-        os.link(path, other)
-    except FileExistsError:
-        return
-    except OSError:  # some file systems have no second name for a file
-        unfinished = other.with_name(f".{other.name}.{secrets.token_hex(4)}{UNFINISHED}")
-        try:
-            shutil.copyfile(path, unfinished)
-            unfinished.chmod(0o600)
-            _hand_over(unfinished, other.parent)
-            unfinished.rename(other)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _locked(path: Path) -> int:
-    """A descriptor that holds the lock of the file at `path`; raise `BlockingIOError` when it is in other hands."""
-    with _opened(path) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever had the lock before us may have removed or replaced the file.
-        if not _is_at(path, descriptor):
-            raise FileNotFoundError(path)
-        return os.dup(descriptor)  # the lock belongs to the open file, and stays with the last of its descriptors
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    # A pipe or a link in the folder is not ours, and must neither block nor lead us elsewhere.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
-
-
-def _looked_at(path: Path, shelf: Shelf) -> list[Found]:
-    """What lies at `path`; nothing if it is gone."""
-    try:
-        with _opened(path) as descriptor:
+        with atomic_file.opened(folder, name) as descriptor:
             status = os.fstat(descriptor)
             note = None
             with contextlib.suppress(Damaged):
@@ -342,5 +326,5 @@ def _looked_at(path: Path, shelf: Shelf) -> list[Found]:
             return [Found(path, shelf, note, status.st_size, status.st_mtime)]
     except FileNotFoundError:
         return []
-    except OSError:  # a link, or somebody else's file: shown, and left alone
+    except OSError:  # a link, or another user's file: shown, and left alone
         return [Found(path, shelf, None, 0, 0.0)]

@@ -24,6 +24,7 @@ class Configuration:
         self._given = given
         self._environment = environment
         self._machine = machine
+        self.settings_file: Path | None = config.read_values(["config"], given, environment)["config"]
         key_file = config.read_values(["api_key_file"], given, environment, self._written())["api_key_file"]
         self.source = CredentialSource(key_file, environment)
 
@@ -44,8 +45,7 @@ class Configuration:
         return settings
 
     def _written(self) -> Written:
-        path: Path | None = config.read_values(["config"], self._given, self._environment)["config"]
-        return read_settings_file(path) if path else NOTHING_WRITTEN
+        return read_settings_file(self.settings_file) if self.settings_file else NOTHING_WRITTEN
 
 
 def require_folders(folders: Iterable[Path]) -> None:

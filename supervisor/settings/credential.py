@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class CredentialSource:
         self._from_environment = environment.pop(VARIABLE, "") or None
         self._key_file = key_file
         self._systemd_file = _systemd_file(environment)
+        self._systemd_files = _systemd_files(environment)
         self._kept: bytes | None = None
         self._was_read = False
         self._seen_file: Path | None = None  # behind standard input
@@ -61,6 +62,11 @@ class CredentialSource:
     def file(self) -> Path | None:
         """The file that the key is in, once it was read; None when it comes from elsewhere."""
         return self._seen_file if self._is_standard_input else self._named
+
+    @property
+    def secret_files(self) -> list[Path]:
+        """The file of the key, once it was read, and all files of systemd's credentials."""
+        return [*([self.file] if self.file else []), *self._systemd_files]
 
     @property
     def place(self) -> str:
@@ -150,6 +156,16 @@ def _systemd_file(environment: MutableMapping[str, str]) -> Path | None:
         return None
     path = Path(folder) / SYSTEMD_NAME
     return path if path.exists() else None
+
+
+def _systemd_files(environment: Mapping[str, str]) -> list[Path]:
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        return []
+    try:
+        return sorted(Path(folder).iterdir())
+    except OSError:
+        return []
 
 
 def _without_newline(content: bytes) -> bytes:

@@ -2,50 +2,71 @@
 
 Blocks: called in threads, or before the event loop runs.  `shutil.rmtree` gives up on a folder without the right to
 write to it, and goes as deep into Python's stack as into the tree.
+
+A job can replace any name at any moment, and can mount something in its folder.  So folders are opened without
+following links, and what is mounted is left: its files are in another place, too.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from supervisor.process import kernel
+from supervisor.process.directory import Directory
+
+_NO_LINK = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 def remove(path: Path) -> None:
-    """Remove what is there, if anything; links are removed and not followed.
+    """Remove what is at `path`, which is absolute and without links, if anything; links in it are removed.
 
     Raises the first `OSError` when something stays; all that can be removed is gone then.
     """
     try:
-        path.unlink()
+        with Directory.open_without_links(path.parent) as parent:
+            _remove(parent, path.name)
     except FileNotFoundError:
         return
+
+
+def _remove(parent: Directory, name: str) -> None:
+    try:
+        parent.unlink(name)
     except IsADirectoryError:
         faults: list[OSError] = []
-        _remove_tree(path, faults)
-        if faults and os.path.lexists(path):
+        _remove_tree(parent.descriptor, name, faults)
+        if faults and _is_there(parent, name):
             raise faults[0] from None
 
 
-def _remove_tree(path: Path, faults: list[OSError]) -> None:
+def _is_there(folder: Directory, name: str) -> bool:
+    try:
+        folder.status(name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _remove_tree(parent: int, name: str, faults: list[OSError]) -> None:
     """Each folder below is first brought up to the top, so that neither depth nor the length of a path matters."""
-    with _noting(faults):
-        path.chmod(0o700)
-    with _noting(faults), _opened(str(path)) as top:
-        waiting = _emptied(top, top, faults)
+    with _noting(faults), _opened(name, parent, kernel.mount_of(parent)) as (top, mount):
+        waiting = _emptied(top, top, mount, faults)
         while waiting:
-            name = waiting.pop()
-            with _noting(faults), _opened(name, top) as folder:
-                waiting += _emptied(folder, top, faults)
+            below = waiting.pop()
+            with _noting(faults), _opened(below, top, mount) as (folder, _):
+                waiting += _emptied(folder, top, mount, faults)
             with _noting(faults):
-                os.rmdir(name, dir_fd=top)
+                os.rmdir(below, dir_fd=top)
     with _noting(faults):
-        path.rmdir()
+        os.rmdir(name, dir_fd=parent)
 
 
-def _emptied(folder: int, top: int, faults: list[OSError]) -> list[str]:
+def _emptied(folder: int, top: int, mount: int, faults: list[OSError]) -> list[str]:
     """Empty a folder; return the names in `top` of the folders that were in it."""
     moved = []
     with os.scandir(folder) as entries:
@@ -54,12 +75,14 @@ def _emptied(folder: int, top: int, faults: list[OSError]) -> list[str]:
                 if not entry.is_dir(follow_symlinks=False):
                     os.unlink(entry.name, dir_fd=folder)
                     continue
-            with _noting(faults):  # or it could neither be moved nor read
-                os.chmod(entry.name, 0o700, dir_fd=folder)
-            name = entry.name if folder == top else uuid.uuid4().hex  # none that is there already
+            if folder == top:
+                moved.append(entry.name)
+                continue
+            with _noting(faults):  # rename(2) needs the right to write to the folder that moves
+                os.close(_writable(entry.name, folder, mount))
+            name = uuid.uuid4().hex  # none that is there already
             with _noting(faults):
-                if folder != top:
-                    os.rename(entry.name, name, src_dir_fd=folder, dst_dir_fd=top)
+                os.rename(entry.name, name, src_dir_fd=folder, dst_dir_fd=top)
                 moved.append(name)
     return moved
 
@@ -76,9 +99,29 @@ def _noting(faults: list[OSError]) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: str, within: int | None = None) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+def _opened(name: str, within: int, mount: int) -> Iterator[tuple[int, int]]:
+    """A folder that can be listed and written to, and its mount; raise `OSError` when it is not of `mount`."""
+    found = _writable(name, within, mount)
     try:
-        yield descriptor
+        descriptor = os.open(".", os.O_RDONLY | _NO_LINK, dir_fd=found)
+    finally:
+        os.close(found)
+    try:
+        yield descriptor, mount
     finally:
         os.close(descriptor)
+
+
+def _writable(name: str, within: int, mount: int) -> int:
+    """Return a descriptor (O_PATH) of a folder, with all rights for its owner; raise `OSError` when it is mounted."""
+    descriptor = os.open(name, os.O_PATH | _NO_LINK, dir_fd=within)
+    try:
+        if kernel.mount_of(descriptor) != mount:
+            raise OSError(errno.EBUSY, "the mount there is left in place", name)
+        if os.fstat(descriptor).st_mode & 0o700 != 0o700:
+            # By its descriptor: fchmod(2) refuses one of O_PATH, and a name may be a link by now.
+            Path(f"/proc/self/fd/{descriptor}").chmod(0o700)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

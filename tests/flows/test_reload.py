@@ -36,6 +36,7 @@ from tests.harness import (
     supervising,
     zygote_of,
 )
+from tests.lease import leased
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
 
@@ -449,3 +450,31 @@ async def test_no_bug_in_a_reload_ends_the_program(
             assert await told(server, await start_job(server, "tells")) == "old"
     (refusal,) = [line for line in said if line["event"] == operations.NOT_RELOADED]
     assert refusal["error"] == "RuntimeError: nobody has thought of this"
+
+
+@pytest.mark.parametrize("hangs", ["config", "api_key_file"])
+async def test_a_file_that_hangs_holds_up_its_reload_and_neither_jobs_nor_the_end(
+    server: DevServer, state: Path, handlers: Path, tmp_path: Path, hangs: str
+) -> None:
+    given = {"config": tmp_path / "settings.toml", "api_key_file": tmp_path / "key"}
+    given["config"].write_text("workers = 1")
+    given["api_key_file"].write_text("mbx_any")
+    texts = {name: str(path) for name, path in given.items()}
+
+    async with serving(server, state, handlers, **texts) as process:
+        with leased(given[hangs]):
+            process.send_signal(signal.SIGHUP)
+            await logged(state, '"reloading"')
+            assert await told(server, await start_job(server, "tells")) == "old"
+            assert '"reloaded"' not in (state / "log").read_text()
+        await logged(state, '"reloaded"')
+        with leased(given[hangs]):
+            process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(GENEROUS):
+                while (state / "log").read_text().count('"reloading"') < 2:
+                    await asyncio.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            code = await asyncio.wait_for(process.wait(), GENEROUS)
+
+    assert code == ExitCode.DRAINED
+    assert "not reloaded" not in (state / "log").read_text()

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from aiohttp import web
 
@@ -22,8 +21,6 @@ from supervisor.devserver.journal import Call, HangUp
 from supervisor.exit_code import ExitCode
 from supervisor.job import Failed, Fence, Succeeded
 from supervisor.program import service
-from supervisor.reporting import spoolfile
-from supervisor.reporting.replay import GIVE_UP_AFTER
 from supervisor.reporting.spool import Shelf, Spool
 from supervisor.reporting.spoolfile import Destination
 from tests.harness import (
@@ -463,21 +460,12 @@ def linked(path: Path, _: ExitStack) -> None:
     path.symlink_to(path.with_suffix(".other"))
 
 
-def aged(path: Path, _: ExitStack) -> None:
-    with path.open("r+b") as file:
-        note = spoolfile.peek(file.fileno())
-        file.truncate(0)
-        old = msgspec.structs.replace(note, written_at=note.written_at - GIVE_UP_AFTER - 1)
-        spoolfile.write(file.fileno(), old, Failed("E", "m"))
-
-
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
         (held, "another process has it in hands, such as the service, which sends it itself"),
         (damaged, "it is damaged, and was set aside in spool/damaged"),
         (linked, "it cannot be read: Too many levels of symbolic links"),
-        (aged, "it is older than 7d, and is left to you in spool/undeliverable"),
     ],
 )
 async def test_what_is_left_unsent_says_why_and_is_no_success(
