@@ -23,10 +23,9 @@ import msgspec
 
 from supervisor.process import child_main, descendants, guard
 from supervisor.process.child_main import Birth
-from supervisor.process.confinement import Confinement
+from supervisor.process.confinement import Confinement, Restrictions
 from supervisor.process.importing import import_handlers
-from supervisor.process.kernel import die_with_parent, enter_cgroup
-from supervisor.process.landlock import Ruleset
+from supervisor.process.kernel import die_with_parent, enter_cgroup, set_dumpable
 from supervisor.process.mark import wear
 from supervisor.process.messages import Fork, Forked, OrderToChild, OrderToZygote, Retire, ZygoteMessage
 from supervisor.process.pipe_main import BlockingPipe
@@ -49,14 +48,16 @@ def main() -> None:
     die_with_parent()
     if os.getppid() != supervisor:
         sys.exit("the supervisor is gone")
-    ruleset = msgspec.json.decode(sys.argv[4], type=Confinement).enter()
+    restrictions = msgspec.json.decode(sys.argv[4], type=Confinement).enter()
     tell = partial(_tell, pipe, os.getpid())
     imported = import_handlers([Path(folder) for folder in sys.argv[5:]], tell)
     die_with_parent(armed=False)
+    # Jobs run as this user: they are not to trace it, nor to write to its files in /proc (PR_SET_DUMPABLE(2const)).
+    set_dumpable(False)
     _settle()
     try:
         tell(imported)
-        _serve(pipe, mark, supervisor, ruleset)
+        _serve(pipe, mark, supervisor, restrictions)
     except (BrokenPipeError, ConnectionResetError):
         guard.sweep(mark)
     except OSError as error:  # the parent starts another one
@@ -82,12 +83,12 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _serve(pipe: BlockingPipe[OrderToZygote], mark: int, supervisor: int, ruleset: Ruleset | None) -> None:
+def _serve(pipe: BlockingPipe[OrderToZygote], mark: int, supervisor: int, restrictions: Restrictions) -> None:
     births: list[Birth] = []
     while (order := pipe.receive()) is not None:
         if isinstance(order, Fork):
             pipe_end, output, stack = (pipe.take_descriptor() for _ in range(3))
-            births.append(Birth(pipe_end, output, stack, order.cgroup, supervisor, ruleset))
+            births.append(Birth(pipe_end, output, stack, order.cgroup, supervisor, restrictions))
             if len(births) < MOST_AT_ONCE and pipe.has_more:
                 continue
         _fork(pipe, births)
