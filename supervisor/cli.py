@@ -18,6 +18,7 @@ import click
 
 from supervisor.control.commands import COMMANDS
 from supervisor.exit_code import ExitCode
+from supervisor.process import signal_defaults
 from supervisor.settings import config, kinds
 from supervisor.settings.asking import asked, fail, give_up_output, given_by, home, reads, values_of
 from supervisor.settings.config import ConfigError, Machine
@@ -72,6 +73,7 @@ def main() -> None:
     `mobius-supervisor run --help` lists its options.
     """
     _fill_standard_streams()
+    signal_defaults.restore(keep=signal_defaults.OF_OPERATORS)
 
 
 def _fill_standard_streams() -> None:

@@ -21,7 +21,7 @@ import structlog
 
 from supervisor.process.cord import Cord
 from supervisor.process.dialogue import Dialogue, Listener, Misheard, Told
-from supervisor.process.exit import Ending, Exit
+from supervisor.process.exit import UNKNOWN, Ending, Exit
 from supervisor.process.family import Family
 from supervisor.process.kernel import cpu_seconds, kill_group, weigh_session
 from supervisor.process.messages import ChildMessage, Finished, Forked, Ready, Run
@@ -385,12 +385,26 @@ class Child:
         try:
             _, status, usage = os.wait4(pid, 0)
         except ChildProcessError:
-            # It was killed so young that the process between it and the zygote, its parent, has not left yet.
-            self._loop.call_later(MOMENT, self._reap, pid)
+            if self._is_reaped:  # by another part of this program, or by the kernel, where SIGCHLD is ignored
+                self._bury(UNKNOWN)
+            else:
+                # It was killed so young that the process between it and the zygote, its parent, has not left yet.
+                self._loop.call_later(MOMENT, self._reap, pid)
         else:
             how = Exit.of(status, usage)
             # Of later jobs only their own time is known: what it waited for may have been started by an earlier one.
             self._bury(how if self.jobs <= 1 or own_cpu is None else replace(how, cpu=own_cpu))
+
+    @property
+    def _is_reaped(self) -> bool:
+        """True if not even a zombie is left of it."""
+        try:
+            signal.pidfd_send_signal(self._pidfd, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # a zombie of another user
+            pass
+        return False
 
     def _bury(self, how: Exit) -> None:
         if self._is_lost:
@@ -435,5 +449,6 @@ class Child:
 
     def _signal(self, number: signal.Signals) -> None:
         if self.pid is not None and self._pidfd >= 0:
-            with contextlib.suppress(PermissionError):  # its handler has become another user's program
+            # Its handler has become another user's program; or it was reaped elsewhere.
+            with contextlib.suppress(PermissionError, ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)

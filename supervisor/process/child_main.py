@@ -101,7 +101,8 @@ def _become_child(birth: Birth) -> None:
     os.close(birth.output)
     become_subreaper()
     _raise_oom_score()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the parent decides
+    # As in every Python program.  Ctrl-C does not come here: it goes to the terminal's session, and this is another.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.enable(birth.stack)
     _reseed()
     birth.restrictions.enforce()

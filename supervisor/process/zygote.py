@@ -131,7 +131,8 @@ class Zygote:
     async def exited(self) -> int:
         """Wait for its end and reap it; return its exit code, negative when a signal ended it."""
         if self._process.returncode is None:
-            await ended(self.pid)
+            with contextlib.suppress(ProcessLookupError):  # reaped elsewhere
+                await ended(self.pid)
         # Always, and it can be done twice: `Popen.kill` may have reaped it on the way.
         self._bury()
         return self._process.wait()

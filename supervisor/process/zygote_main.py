@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import msgspec
 
-from supervisor.process import child_main, descendants, guard
+from supervisor.process import child_main, descendants, guard, signal_defaults
 from supervisor.process.child_main import Birth
 from supervisor.process.confinement import Confinement, Restrictions
 from supervisor.process.importing import import_handlers
@@ -40,7 +40,9 @@ def main() -> None:
     descriptor, supervisor, mark = map(int, sys.argv[1:4])
     pipe: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=descriptor), OrderToZygote)
     wear(mark)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal_defaults.restore()
+    # It is deaf, but by a handler: programs that a module starts begin with the default again, as after each exec.
+    signal.signal(signal.SIGINT, lambda *_: None)
     # A line that is printed is to be seen at once, not when eight kilobytes are together; children inherit this.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper: we just started
     faulthandler.enable()
@@ -52,6 +54,7 @@ def main() -> None:
     tell = partial(_tell, pipe, os.getpid())
     imported = import_handlers([Path(folder) for folder in sys.argv[5:]], tell)
     die_with_parent(armed=False)
+    signal_defaults.restore_after_imports()
     # Jobs run as this user: they are not to trace it, nor to write to its files in /proc (PR_SET_DUMPABLE(2const)).
     set_dumpable(False)
     _settle()
@@ -105,7 +108,8 @@ def _fork(pipe: BlockingPipe[OrderToZygote], births: Sequence[Birth]) -> None:
             between = os.fork()
             if between == 0:
                 _become_between(pipe, births)
-            os.waitpid(between, 0)
+            with contextlib.suppress(ChildProcessError):  # a handler for SIGCHLD, which a module set, has reaped it
+                os.waitpid(between, 0)
     except OSError as error:  # too many processes; the parent sees the end of the pipes and tries again later
         for birth in births:
             _say_failed(birth, error)
