@@ -21,6 +21,7 @@ from supervisor.logs.redaction import Mask
 from supervisor.process import confinement
 from supervisor.process.delegation import Delegation
 from supervisor.process.family import Family
+from supervisor.process.reaper import Reaper
 from supervisor.process.zygote import StartFailed
 from supervisor.program.code import Code
 from supervisor.program.helm import Helm
@@ -256,6 +257,7 @@ class Service:
             beside.start(lambda: self._leave_what_is_on_disk(pool, serving))
             beside.start(lambda: self._code.keep(pool.use))
             beside.start(lambda: _mind_memory(pool, operations))
+            beside.start(Reaper(self._family).run)
             beside.start(operations.run)
             beside.start(replay.run)
             beside.start(herald.announce)
