@@ -48,6 +48,8 @@ class Nursery:
     environment: Mapping[str, str]
     import_timeout: float = 60.0
     confinement: Confinement = UNCONFINED
+    open_files: int = 0
+    """The soft limit of descriptors; 0 for that of this process."""
 
 
 class Zygote:
@@ -244,8 +246,9 @@ def _spawn(nursery: Nursery, mark: int, theirs: socket.socket, output: int) -> s
     # -P keeps the current directory off sys.path, where a file named like a module would be imported instead of it.
     program = [sys.executable, "-P", "-m", "supervisor.process.zygote_main"]
     confinement = msgspec.json.encode(nursery.confinement).decode()
+    numbers = (theirs.fileno(), os.getpid(), mark, nursery.open_files)
     return subprocess.Popen(
-        [*program, str(theirs.fileno()), str(os.getpid()), str(mark), confinement, *map(str, nursery.folders)],
+        [*program, *map(str, numbers), confinement, *map(str, nursery.folders)],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,

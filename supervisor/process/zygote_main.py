@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import msgspec
 
-from supervisor.process import child_main, descendants, guard, signal_defaults
+from supervisor.process import child_main, descendants, descriptor_limit, guard, signal_defaults
 from supervisor.process.child_main import Birth
 from supervisor.process.confinement import Confinement, Restrictions
 from supervisor.process.importing import import_handlers
@@ -36,10 +36,12 @@ MOST_AT_ONCE = 16
 
 
 def main() -> None:
-    """`zygote_main PIPE_DESCRIPTOR SUPERVISOR_PID MARK CONFINEMENT FOLDER…`: started by `zygote.Zygote`."""
-    descriptor, supervisor, mark = map(int, sys.argv[1:4])
+    """`zygote_main PIPE_DESCRIPTOR SUPERVISOR_PID MARK OPEN_FILES CONFINEMENT FOLDER…`, by `zygote.Zygote`."""
+    descriptor, supervisor, mark, open_files = map(int, sys.argv[1:5])
     pipe: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=descriptor), OrderToZygote)
     wear(mark)
+    if open_files:
+        descriptor_limit.lower(open_files)
     signal_defaults.restore()
     # It is deaf, but by a handler: programs that a module starts begin with the default again, as after each exec.
     signal.signal(signal.SIGINT, lambda *_: None)
@@ -50,9 +52,9 @@ def main() -> None:
     die_with_parent()
     if os.getppid() != supervisor:
         sys.exit("the supervisor is gone")
-    restrictions = msgspec.json.decode(sys.argv[4], type=Confinement).enter()
+    restrictions = msgspec.json.decode(sys.argv[5], type=Confinement).enter()
     tell = partial(_tell, pipe, os.getpid())
-    imported = import_handlers([Path(folder) for folder in sys.argv[5:]], tell)
+    imported = import_handlers([Path(folder) for folder in sys.argv[6:]], tell)
     die_with_parent(armed=False)
     signal_defaults.restore_after_imports()
     # Jobs run as this user: they are not to trace it, nor to write to its files in /proc (PR_SET_DUMPABLE(2const)).
