@@ -183,6 +183,13 @@ def _descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(descriptors)
 
 
+def remove_system_v_segment(shmid: int) -> None:
+    """Remove a System V segment once no process has it attached (shmctl(2), IPC_RMID)."""
+    if _libc.shmctl(shmid, 0, None) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"shmctl({shmid}): {os.strerror(error)}")
+
+
 def system_call(number: int, *arguments: object) -> int:
     """Return what syscall(2) returns; raise `OSError` when it fails."""
     result = int(_libc.syscall(ctypes.c_long(number), *map(_wide, arguments)))
