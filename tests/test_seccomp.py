@@ -32,6 +32,7 @@ CALLS = """
 import ctypes, os, resource, sys
 
 libc = ctypes.CDLL(None, use_errno=True)
+NICENESS = os.getpriority(os.PRIO_PROCESS, 0)  # only root may go below it
 
 def ioprio_set(which, who):
     number = {"x86_64": 251, "aarch64": 30}[os.uname().machine]
@@ -41,6 +42,7 @@ def ioprio_set(which, who):
 def sched_setattr(pid):
     number = {"x86_64": 314, "aarch64": 274}[os.uname().machine]
     attributes = (ctypes.c_uint32 * 12)(48)
+    attributes[4] = NICENESS & 0xFFFFFFFF
     if libc.syscall(ctypes.c_long(number), pid, attributes, 0) != 0:
         raise OSError(ctypes.get_errno(), "sched_setattr")
 
@@ -49,8 +51,8 @@ def tries(pid):
     normal = os.sched_param(0)
     return {
         "prlimit": lambda: resource.prlimit(pid, resource.RLIMIT_CPU, limits),
-        "setpriority": lambda: os.setpriority(os.PRIO_PROCESS, pid, 0),
-        "setpriority of a group": lambda: os.setpriority(os.PRIO_PGRP, pid, 0),
+        "setpriority": lambda: os.setpriority(os.PRIO_PROCESS, pid, NICENESS),
+        "setpriority of a group": lambda: os.setpriority(os.PRIO_PGRP, pid, NICENESS),
         "ioprio_set": lambda: ioprio_set(1, pid),
         "ioprio_set of a group": lambda: ioprio_set(2, pid),
         "sched_setscheduler": lambda: os.sched_setscheduler(pid, os.SCHED_OTHER, normal),
@@ -194,7 +196,11 @@ def set_priority_as_a_32_bit_program(pid: int) -> int:
     page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     page.write(SET_PRIORITY_OF_32_BITS)
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    return int(ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int] * 4)(address)(97, os.PRIO_PROCESS, pid, 0))
+    return int(
+        ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int] * 4)(address)(
+            97, os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0)
+        )
+    )
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the test is machine code for x86_64")
