@@ -19,6 +19,8 @@ import click
 
 from supervisor.control.commands import COMMANDS
 from supervisor.exit_code import ExitCode
+from supervisor.process import signal_defaults
+from supervisor.process.cpu_limit import available_cpus
 from supervisor.settings import config, kinds
 from supervisor.settings.asking import asked, fail, give_up_output, given_by, home, reads, values_of
 from supervisor.settings.config import ConfigError, Machine
@@ -73,6 +75,7 @@ def main() -> None:
     `mobius-supervisor run --help` lists its options.
     """
     _fill_standard_streams()
+    signal_defaults.restore(keep=signal_defaults.OF_OPERATORS)
 
 
 def _fill_standard_streams() -> None:
@@ -101,6 +104,7 @@ def run(**answers: Any) -> None:
     kernel.set_dumpable(False)  # first of all: from here on a child cannot read the key from our memory
     configuration = Configuration(given_by(answers), os.environ, _machine())
     settings = configuration.read()
+    _require_kernel_features()
 
     import structlog
 
@@ -122,6 +126,7 @@ def check(**answers: Any) -> None:
     """Import the handlers and list them."""
     values = values_of(_CHECK_OPTIONS, answers)
     require_folders(values["handlers"])
+    _require_kernel_features()
 
     from supervisor.commands.check import check_handlers
     from supervisor.logs import log
@@ -184,6 +189,8 @@ def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
 
     It reloads when a handler's file changes, where the package watchfiles is installed.
     """
+    _require_kernel_features()
+
     from supervisor.commands import dev as development
 
     sys.exit(development.main(given_by(answers), _machine(), host=host, port=port, database=database))
@@ -354,9 +361,16 @@ def _credential(answers: Mapping[str, Any]) -> tuple[CredentialSource, Credentia
     return source, source.read() if source.is_given else None
 
 
+def _require_kernel_features() -> None:
+    from supervisor.process import kernel_features
+
+    if sentence := kernel_features.missing():
+        raise ConfigError(sentence)
+
+
 def _machine() -> Machine:
     return Machine(
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=available_cpus(),
         host=socket.gethostname(),
         pid=os.getpid(),
         random=secrets.token_hex(3),

@@ -125,6 +125,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: tuple[str, ...]
     standstill: str | None = None
     """What does not move that should: claims, or heartbeats."""
+    shortage: str | None = None
+    """How many slots cannot have a child, and why."""
 
 
 def masked(said: Any, mask: Callable[[str], str]) -> Any:

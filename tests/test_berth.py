@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import structlog
 
 from supervisor.ledger import ExitReason, Ledger
 from supervisor.limits import Limits
@@ -53,7 +52,7 @@ class Grouped(Family):
 async def berthed(family: Family | None = None) -> AsyncIterator[tuple[Berth, Source]]:
     async with world() as here:
         source = Source(here.zygote, family or here.family)
-        berth = Berth(source, structlog.get_logger())
+        berth = Berth(source)
         try:
             yield berth, source
         finally:

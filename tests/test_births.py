@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
+from structlog.testing import capture_logs
 
 from supervisor.ledger import Ledger
 from supervisor.process.child import Child
+from supervisor.process.family import Family
 from supervisor.process.zygote import StartFailed, Zygote
 from supervisor.work import births as births_module
 from supervisor.work.births import Births
@@ -188,3 +190,24 @@ async def test_a_spare_that_cannot_be_born_is_told_of_and_ends_nothing(
 
     told = [line for line in logged if line["event"] == "no spare child"]
     assert len(told) == (1 if isinstance(error, StartFailed) else 2)
+
+
+def test_slots_without_a_child_are_one_line_for_one_reason() -> None:
+    births = Births(Family(), Ledger())
+
+    with capture_logs() as logged:
+        for _ in range(3):
+            for slot in (1, 2):
+                births.failed(slot, "no descriptors", 1.0)
+        shortage = births.shortage
+        births.settled(1)
+        births.failed(2, "no memory", 1.0)
+        births.settled(2)
+
+    assert shortage == "2 without a child: no descriptors"
+    assert births.shortage is None
+    assert [line["event"] for line in logged] == [
+        "no child for a slot",
+        "no child for a slot",
+        "no slot is without a child any more",
+    ]

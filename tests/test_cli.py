@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from supervisor import program
 from supervisor.cli import main
 from supervisor.logs.redaction import Mask
+from supervisor.process.cpu_limit import available_cpus
 from supervisor.settings.config import ConfigError
 from supervisor.settings.credential import CredentialSource
 from supervisor.settings.settings import OPTIONS, Settings
@@ -94,7 +95,7 @@ def test_run_without_any_option_needs_the_environment_only(service: Service) -> 
 
     assert result.exit_code == 0, result.output
     assert service.settings is not None
-    assert service.settings.workers == len(os.sched_getaffinity(0))
+    assert service.settings.workers == available_cpus()
     assert re.fullmatch(rf".+-{os.getpid()}-[0-9a-f]{{6}}", service.settings.worker_id)
 
 

@@ -17,14 +17,24 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.process import landlock
-from supervisor.process.confinement import CONTROL_GROUPS, Confinement, Secret, Survey, choose, lacking, survey
+from supervisor.process import landlock, seccomp
+from supervisor.process.confinement import (
+    CONTROL_GROUPS,
+    UNRESTRICTED,
+    Confinement,
+    Secret,
+    Survey,
+    choose,
+    lacking,
+    survey,
+)
 from supervisor.process.kernel import are_new_privileges_forbidden
-from supervisor.process.landlock import Ruleset
 
 KEY = Path("/etc/mobius/key")
 TOKEN = Path("/etc/mobius/token")
-IN_THE_UNIT = Survey((Secret(KEY),), has_exposed_key=False, can_close_groups=True, is_bound=True, landlock=7)
+IN_THE_UNIT = Survey(
+    (Secret(KEY),), has_exposed_key=False, can_close_groups=True, is_bound=True, landlock=7, has_filters=True
+)
 needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_SIGNALS, reason="this kernel's Landlock is old")
 
 
@@ -33,7 +43,9 @@ def but(**changes: object) -> Survey:
 
 
 def test_in_the_unit_all_is_taken() -> None:
-    assert choose(IN_THE_UNIT) == Confinement(hidden=(str(KEY),), without_groups=True, without_signals=True)
+    expected = Confinement(hidden=(str(KEY),), without_groups=True, without_signals=True, filters_calls=True)
+
+    assert choose(IN_THE_UNIT) == expected
     assert lacking(IN_THE_UNIT) == []
 
 
@@ -45,7 +57,9 @@ def test_a_developer_keeps_everything_and_is_told_nothing() -> None:
 
 
 def test_without_a_key_file_there_is_nothing_to_hide_but_signals_are_taken() -> None:
-    assert choose(but(secrets=())) == Confinement((), without_groups=True, without_signals=True)
+    expected = Confinement((), without_groups=True, without_signals=True, filters_calls=True)
+
+    assert choose(but(secrets=())) == expected
 
 
 def test_a_key_in_a_folder_of_the_handlers_is_not_hidden_and_that_is_told() -> None:
@@ -60,10 +74,11 @@ def test_a_key_in_a_folder_of_the_handlers_is_not_hidden_and_that_is_told() -> N
 
 
 @pytest.mark.parametrize("version", [0, 1])
-def test_without_landlock_nothing_is_taken_and_that_is_told(version: int) -> None:
+def test_without_landlock_system_calls_are_filtered_all_the_same(version: int) -> None:
     seen = but(landlock=version)
 
-    assert choose(seen) == Confinement()
+    assert choose(seen) == Confinement(filters_calls=True)
+    assert choose(but(landlock=version, is_bound=False, has_filters=False)) == Confinement()
     assert lacking(seen) == [
         "there is no Landlock (Linux 5.19): handlers can read /etc/mobius/key, and signal the supervisor"
     ]
@@ -72,8 +87,18 @@ def test_without_landlock_nothing_is_taken_and_that_is_told(version: int) -> Non
 def test_a_landlock_that_knows_no_signals_hides_the_key_and_the_rest_is_told() -> None:
     seen = but(landlock=5)
 
-    assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=False)
+    assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=False, filters_calls=True)
     assert lacking(seen) == ["Landlock is older than Linux 6.12: handlers can signal the supervisor"]
+
+
+def test_missing_seccomp_filters_are_reported_where_handlers_are_confined() -> None:
+    seen = but(has_filters=False)
+
+    assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=True)
+    assert [sentence.partition(":")[0] for sentence in lacking(seen)] == [
+        "the kernel or a sandbox has no seccomp filter here"
+    ]
+    assert lacking(but(has_filters=False, secrets=(), is_bound=False)) == []
 
 
 def test_what_is_no_regular_file_need_not_be_hidden(tmp_path: Path) -> None:
@@ -85,7 +110,9 @@ def test_what_is_no_regular_file_need_not_be_hidden(tmp_path: Path) -> None:
 def test_a_key_in_the_environment_above_is_reason_enough_to_confine() -> None:
     seen = but(secrets=(), is_bound=False, has_exposed_key=True)
 
-    assert choose(seen) == Confinement((), without_groups=True, without_signals=True)
+    expected = Confinement((), without_groups=True, without_signals=True, filters_calls=True)
+
+    assert choose(seen) == expected
 
 
 def test_a_link_to_a_key_leads_to_what_is_hidden_and_to_the_first_open_folder(tmp_path: Path) -> None:
@@ -115,10 +142,7 @@ def confined(confinement: Confinement, act: Callable[[], object]) -> str:
     pid = os.fork()
     if pid == 0:
         try:
-            ruleset = confinement.enter()
-            assert isinstance(ruleset, Ruleset)
-            ruleset.enforce()
-            ruleset.close()
+            confinement.enter().enforce()
             told = str(act())
         except BaseException as error:
             told = type(error).__name__
@@ -132,7 +156,10 @@ def confined(confinement: Confinement, act: Callable[[], object]) -> str:
 
 def everything(key: Path) -> Confinement:
     return Confinement(
-        (str(key), str(key.parent / "token")), without_groups=CONTROL_GROUPS.is_dir(), without_signals=True
+        (str(key), str(key.parent / "token")),
+        without_groups=CONTROL_GROUPS.is_dir(),
+        without_signals=True,
+        filters_calls=seccomp.is_available(),
     )
 
 
@@ -252,7 +279,7 @@ def test_what_handlers_do_goes_on_working(key: Path, act: Callable[[], bool]) ->
 
 @needs_landlock
 def test_nothing_taken_leaves_sudo_alone() -> None:
-    assert Confinement().enter() is None
+    assert Confinement().enter() == UNRESTRICTED
     assert not are_new_privileges_forbidden()
 
 

@@ -20,6 +20,7 @@ from supervisor.control import feed, reception, stream
 from supervisor.control.door import Door, NotAdmitted, TcpDoor, UnixDoor
 from supervisor.control.feed import Feed
 from supervisor.control.listener import tcp_socket, unix_socket
+from supervisor.control.peer import Peer, Standing
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
 from supervisor.ledger import Ledger
@@ -115,12 +116,8 @@ async def test_what_cannot_be_done_is_one_sentence(path: Path, steered: Steered)
 
 
 def test_another_users_process_is_not_let_in() -> None:
-    class Stranger:
-        def getsockopt(self, *_: int) -> bytes:
-            return (7).to_bytes(4, "little") + (12345).to_bytes(4, "little") + bytes(4)
-
     with pytest.raises(NotAdmitted, match="uid 12345 is neither the user of this supervisor nor root"):
-        UnixDoor(lambda _: False).admit(Stranger(), {"Host": "localhost"})
+        UnixDoor(lambda _: False).admit(Peer(Standing.OPERATOR, 12345), {"Host": "localhost"})
 
 
 async def test_over_tcp_one_may_look_and_no_more(steered: Steered) -> None:

@@ -36,6 +36,10 @@ def test_what_stands_still_is_an_illness(changes: dict[str, Any], reason: str) -
         ({"state": "paused"}, "paused"),
         ({"state": "draining"}, "draining"),
         ({"slots": (replace(IDLE, state="starting"),)}, "no child is up"),
+        (
+            {"shortage": "3 without a child: no descriptors"},
+            "slots cannot have a child: 3 without a child: no descriptors",
+        ),
         ({"code": replace(status().code, outage="no module")}, "no child can be born: no module"),
         (
             {"claims": replace(CLAIMS, last_answer_age=75.0, reason="no answer within 30 s")},

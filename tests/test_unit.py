@@ -15,6 +15,8 @@ from supervisor.cli import main
 from supervisor.commands import unit
 from supervisor.commands.unit import Installation
 from supervisor.exit_code import ExitCode
+from supervisor.process import descriptor_limit
+from supervisor.settings import kinds
 from supervisor.settings.config import ConfigError
 from supervisor.settings.settings import OPTIONS
 from supervisor.text.duration import parse_duration
@@ -132,3 +134,12 @@ def test_the_service_does_not_restart_what_a_restart_cannot_help() -> None:
 def test_systemd_waits_longer_for_the_end_than_a_drain_lasts() -> None:
     assert value("TimeoutStopSec") == "6min"
     assert parse_duration(OPTIONS["drain_timeout"].default or "") < 6 * 60 - 30
+
+
+@pytest.mark.parametrize("name", ["mobius-supervisor.service", "mobius-supervisor@.service"])
+def test_the_unit_leaves_room_for_the_descriptors_of_all_workers(name: str) -> None:
+    line = next(line for line in (SHIPPED / name).read_text().splitlines() if line.startswith("LimitNOFILE="))
+    soft, hard = map(int, line.partition("=")[2].split(":"))
+
+    assert soft == 1024  # select(2) in handlers
+    assert hard >= descriptor_limit.FOR_THE_PROGRAM + descriptor_limit.PER_WORKER * kinds.MOST_WORKERS

@@ -74,6 +74,9 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
+# Each child needs about four descriptors of the supervisor, which raises its soft limit to the hard one by itself;
+# children get the soft one, beyond which select(2) does not work.
+LimitNOFILE=1024:524288
 # Importing the handlers and the first answer of the server come before READY; while it waits for them, the
 # supervisor asks for more time by itself.
 TimeoutStartSec=3min
@@ -138,8 +141,8 @@ RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged
-# By these the supervisor keeps handlers from the key; systemd before 255 does not count them among the others.
-SystemCallFilter=landlock_create_ruleset landlock_add_rule landlock_restrict_self
+# The supervisor confines handlers by these; systemd before 255 does not count them among the others.
+SystemCallFilter=landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp
 SystemCallErrorNumber=EPERM
 
 [Install]

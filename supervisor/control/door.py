@@ -9,13 +9,12 @@ from __future__ import annotations
 import hmac
 import os
 import pwd
-import socket
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from supervisor.control.origin import complaint
+from supervisor.control.peer import ANYBODY, Connection, Peer, Standing, identify
 from supervisor.page.document import Access
 
 
@@ -27,17 +26,14 @@ class NotAdmitted(Exception):
         self.status = status
 
 
-class Peer(Protocol):
-    """The other end of a connection, as sockets tell of it."""
-
-    def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
-
-
 class Door(Protocol):
     """One way in."""
 
     @property
     def access(self) -> Access: ...
+
+    def identify(self, connection: Connection) -> Peer:
+        """Return who has connected; called when the connection is accepted."""
 
     def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:
         """Let a visitor look; raise `NotAdmitted`."""
@@ -57,18 +53,20 @@ class UnixDoor:
     def __init__(self, is_of_a_job: Callable[[int], bool]) -> None:
         self._is_of_a_job = is_of_a_job
 
+    def identify(self, connection: Connection) -> Peer:
+        return identify(connection, self._is_of_a_job)
+
     def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:
         _keep_out_strangers(headers, "localhost")
-        _, uid = _who_is(peer)
-        if uid not in (0, os.geteuid()):
-            raise NotAdmitted(403, f"{_named(uid)} is neither the user of this supervisor nor root")
+        if peer.uid not in (0, os.geteuid()):
+            raise NotAdmitted(403, f"{_named(peer.uid)} is neither the user of this supervisor nor root")
 
     def admit_operator(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see Door
-        pid, uid = _who_is(peer)
-        # Another user's process, root's, may be hidden from us, and is no job's: none of them can change its user.
-        if uid == os.geteuid() and self._is_of_a_job(pid):
+        if peer.standing is Standing.GONE:
+            raise NotAdmitted(403, "the process that connected has ended, and could have been a job's")
+        if peer.standing is Standing.JOB:
             raise NotAdmitted(403, "a job cannot steer the supervisor that runs it")
-        return f"{_named(uid)} by the control socket"
+        return f"{_named(peer.uid)} by the control socket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +80,9 @@ class TcpDoor:
     def access(self) -> Access:
         return Access.LOOK if self.token is None else Access.UNLOCK
 
+    def identify(self, connection: Connection) -> Peer:  # noqa: ARG002 - see Door
+        return ANYBODY
+
     def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:  # noqa: ARG002 - see Door
         _keep_out_strangers(headers, self.host)
 
@@ -92,12 +93,6 @@ class TcpDoor:
         if not hmac.compare_digest(headers.get("Authorization", "").encode("utf-8", "surrogateescape"), expected):
             raise NotAdmitted(401, "the token is missing or wrong")
         return f"a holder of the token by {self.host}"
-
-
-def _who_is(peer: Peer) -> tuple[int, int]:
-    """The pid and the user of who has connected (unix(7), SO_PEERCRED)."""
-    pid, uid, _ = struct.unpack("iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII")))
-    return pid, uid
 
 
 def _named(uid: int) -> str:

@@ -27,6 +27,8 @@ def unreadiness(status: Status) -> str | None:
         return status.state
     if status.code.outage is not None:
         return f"no child can be born: {status.code.outage}"
+    if status.shortage is not None:
+        return f"slots cannot have a child: {status.shortage}"
     if all(slot.state in ("none", "starting") for slot in status.slots):
         return "no child is up"
     if status.claims.blocked_by:

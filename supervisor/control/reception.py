@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from supervisor.control.peer import Peer
 from supervisor.control.site import Site
 
 MOST = 32
@@ -38,6 +39,7 @@ class Reception(web.Server):
         )
         self._site = site
         self._deadlines: dict[Any, asyncio.TimerHandle] = {}
+        self._peers: dict[Any, Peer] = {}
         self._answering: set[asyncio.Task[Any]] = set()
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
@@ -45,19 +47,22 @@ class Reception(web.Server):
         if len(self._deadlines) >= MOST:
             transport.abort()
             return
+        self._peers[handler] = self._site.identify(transport.get_extra_info("socket"))
         self._deadlines[handler] = asyncio.get_running_loop().call_later(LONGEST_REQUEST, transport.abort)
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
         if handler in self._deadlines:
             self._deadlines.pop(handler).cancel()
+            del self._peers[handler]
 
     async def _receive(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()
         assert task is not None
+        connection = request.protocol
         self._answering.add(task)
         try:
-            return await self._site.answer(request, self._deadlines[request.protocol].cancel)
+            return await self._site.answer(request, self._peers[connection], self._deadlines[connection].cancel)
         finally:
             self._answering.discard(task)
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from supervisor.control import health, metrics
 from supervisor.control.door import Door, NotAdmitted
 from supervisor.control.feed import Feed
+from supervisor.control.peer import Connection, Peer
 from supervisor.control.steering import Refused, Steering
 from supervisor.control.stream import Stream
 from supervisor.ledger import Ledger
@@ -73,10 +74,14 @@ class Site:
             Route("POST", "/reload", self._reload, steers=True, lasts=True),
         )
 
-    async def answer(self, request: web.BaseRequest, give_time: Callable[[], None]) -> web.StreamResponse:
-        """The answer to any request; `give_time` is called for one that may last."""
+    def identify(self, connection: Connection) -> Peer:
+        """Return who has connected; called when the connection is accepted."""
+        return self._door.identify(connection)
+
+    async def answer(self, request: web.BaseRequest, peer: Peer, give_time: Callable[[], None]) -> web.StreamResponse:
+        """Answer a request of `peer`; `give_time` is called for one that may last."""
         try:
-            response = await self._answer(request, give_time)
+            response = await self._answer(request, peer, give_time)
         except NotAdmitted as refused:
             response = _told({"error": str(refused)}, refused.status)
         except Refused as refused:
@@ -86,9 +91,7 @@ class Site:
         response.force_close()
         return response
 
-    async def _answer(self, request: web.BaseRequest, give_time: Callable[[], None]) -> web.StreamResponse:
-        assert request.transport is not None
-        peer = request.transport.get_extra_info("socket")
+    async def _answer(self, request: web.BaseRequest, peer: Peer, give_time: Callable[[], None]) -> web.StreamResponse:
         self._door.admit(peer, request.headers)
         if (request.content_length or 0) > LARGEST_BODY:
             raise NotAdmitted(413, "no command has a body that long")

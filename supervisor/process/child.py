@@ -21,12 +21,13 @@ import structlog
 
 from supervisor.process.cord import Cord
 from supervisor.process.dialogue import Dialogue, Listener, Misheard, Told
-from supervisor.process.exit import Ending, Exit
+from supervisor.process.exit import UNKNOWN, Ending, Exit
 from supervisor.process.family import Family
 from supervisor.process.kernel import cpu_seconds, kill_group, weigh_session
 from supervisor.process.messages import ChildMessage, Finished, Forked, Ready, Run
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
+from supervisor.process.shared_memory import JobSegments
 from supervisor.process.wire import Unsent, WireError
 from supervisor.process.zygote import StartFailed, Zygote
 from supervisor.timing.tasks import whole
@@ -86,6 +87,8 @@ class Child:
         self._over = asyncio.Event()
         self._write_off_at: asyncio.TimerHandle | None = None
         self._is_lost = False
+        self._looking: asyncio.Task[None] | None = None
+        self._segments = JobSegments()
         self._output = Output(cord.our_output, self._on_line)
         self._stack = cord.our_stack
         self._pipe: Pipe[ChildMessage] = Pipe(cord.our_pipe, ChildMessage, self._on_message, self._on_end)
@@ -156,6 +159,7 @@ class Child:
         self.state = State.BUSY
         self.jobs += 1
         self._cpu_before = self._cpu_then
+        self._segments.begin()
         self._output.forget()
         self._stack.forget()
         return self._dialogue.run(order, listener)
@@ -219,7 +223,21 @@ class Child:
         return await self._stack.is_written(within)
 
     def kill_now(self) -> None:
-        """SIGKILL to the child and its process group; `wait` tells when they are gone."""
+        """SIGKILL to the child and its process group, after a look at a job's shared memory; then await `wait`."""
+        if self._looking is not None:
+            return  # it is killed when the look is over
+        if self.state is State.BUSY and self.pid is not None:
+            self._looking = self._loop.create_task(self._look_then_kill(self.pid))
+        else:
+            self._kill_at_once()
+
+    async def _look_then_kill(self, pid: int) -> None:
+        try:
+            await self._segments.look(pid)
+        finally:  # also at the end of the program, which cancels this
+            self._kill_at_once()
+
+    def _kill_at_once(self) -> None:
         if self.state is not State.EXITED and self.pid is not None:
             self._kill_family(self.pid)
             self._signal(signal.SIGKILL)  # the group is not there yet when the child has not called setsid
@@ -266,6 +284,8 @@ class Child:
         if swept := await self._family.sweep():
             log.warning("killed what a child left behind", processes=swept, pid=self.pid)
         if not self._is_lost:
+            if removed := await self._segments.remove():
+                log.warning("removed shared memory of a killed job", bytes=removed, pid=self.pid)
             await self._cgroup.remove()
 
     def _write_off(self) -> None:
@@ -385,12 +405,26 @@ class Child:
         try:
             _, status, usage = os.wait4(pid, 0)
         except ChildProcessError:
-            # It was killed so young that the process between it and the zygote, its parent, has not left yet.
-            self._loop.call_later(MOMENT, self._reap, pid)
+            if self._is_reaped:  # by another part of this program, or by the kernel, where SIGCHLD is ignored
+                self._bury(UNKNOWN)
+            else:
+                # It was killed so young that the process between it and the zygote, its parent, has not left yet.
+                self._loop.call_later(MOMENT, self._reap, pid)
         else:
             how = Exit.of(status, usage)
             # Of later jobs only their own time is known: what it waited for may have been started by an earlier one.
             self._bury(how if self.jobs <= 1 or own_cpu is None else replace(how, cpu=own_cpu))
+
+    @property
+    def _is_reaped(self) -> bool:
+        """True if not even a zombie is left of it."""
+        try:
+            signal.pidfd_send_signal(self._pidfd, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # a zombie of another user
+            pass
+        return False
 
     def _bury(self, how: Exit) -> None:
         if self._is_lost:
@@ -435,5 +469,6 @@ class Child:
 
     def _signal(self, number: signal.Signals) -> None:
         if self.pid is not None and self._pidfd >= 0:
-            with contextlib.suppress(PermissionError):  # its handler has become another user's program
+            # Its handler has become another user's program; or it was reaped elsewhere.
+            with contextlib.suppress(PermissionError, ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)

@@ -31,8 +31,8 @@ from supervisor.job import Blob, Failed, Job
 from supervisor.process import descendants, threads, tracker
 from supervisor.process.attachment import attachment, take
 from supervisor.process.condition import Condition, running_threads
-from supervisor.process.kernel import become_subreaper, bytes_waiting, die_with_parent, weigh_session
-from supervisor.process.landlock import Ruleset
+from supervisor.process.confinement import Restrictions
+from supervisor.process.kernel import become_subreaper, bytes_waiting, die_with_parent, set_dumpable, weigh_session
 from supervisor.process.messages import Again, Finished, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.refusal import is_gone, reason
@@ -66,7 +66,7 @@ class Birth:
     stack: int
     cgroup: str
     supervisor: int
-    ruleset: Ruleset | None
+    restrictions: Restrictions
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -94,18 +94,18 @@ def main(birth: Birth, *, between: int) -> NoReturn:
 
 def _become_child(birth: Birth) -> None:
     """A session and an output of its own."""
+    set_dumpable(True)  # as a program is when it starts; the zygote is not (see `zygote_main`)
     os.setsid()
     os.dup2(birth.output, 1)
     os.dup2(birth.output, 2)
     os.close(birth.output)
     become_subreaper()
     _raise_oom_score()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the parent decides
+    # As in every Python program.  Ctrl-C does not come here: it goes to the terminal's session, and this is another.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.enable(birth.stack)
     _reseed()
-    if birth.ruleset is not None:  # each child by itself: so one cannot signal another
-        birth.ruleset.enforce()
-        birth.ruleset.close()
+    birth.restrictions.enforce()
 
 
 def _raise_oom_score() -> None:

@@ -2,6 +2,9 @@
 
 `survey` looks and `choose` decides, in the parent; `enter` does it, in the zygote, before any code of a handler runs.
 Nothing is taken that handlers may need: where a file cannot be hidden without that, `lacking` says so.
+
+Landlock and the filter of system calls both need "no new privileges", with which `sudo` does not work in handlers.  So
+handlers are confined where the service manager has forbidden new privileges, or where there is a secret to hide.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from supervisor.process import kernel, landlock
+from supervisor.process import kernel, landlock, seccomp
 from supervisor.process.landlock import Right, Ruleset, Scope
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -44,6 +47,7 @@ class Survey:
     can_close_groups: bool
     is_bound: bool
     landlock: int
+    has_filters: bool
 
     @property
     def hideable(self) -> tuple[Path, ...]:
@@ -56,29 +60,54 @@ class Survey:
         return self.is_bound or self.has_exposed_key or bool(self.hideable)
 
 
+@dataclass(frozen=True, slots=True)
+class Restrictions:
+    """What each child enforces on itself, so that one child cannot reach another."""
+
+    ruleset: Ruleset | None = None
+    filter: seccomp.Filter | None = None
+
+    def enforce(self) -> None:
+        """Restrict this process, which has one thread, and all that it will start."""
+        if self.ruleset is not None:
+            self.ruleset.enforce()
+            self.ruleset.close()
+        if self.filter is not None:
+            self.filter.install()
+
+
+UNRESTRICTED = Restrictions()
+
+
 class Confinement(msgspec.Struct, frozen=True):
-    """What is taken: reading some files, writing to control groups, signals to all that the job has not started."""
+    """What is taken: reading some files, writing to control groups, signals to all that the job has not started.
+
+    With `filters_calls` also changing the limits and the scheduling of other processes (see `seccomp`).
+    """
 
     hidden: tuple[str, ...] = ()
     without_groups: bool = False
     without_signals: bool = False
+    filters_calls: bool = False
 
-    def enter(self) -> Ruleset | None:
+    def enter(self) -> Restrictions:
         """Confine this process; return the rest of it, for each child to enforce.
 
         The zygote itself may signal what its children left behind when the supervisor has died.
         """
         if self == UNCONFINED:
-            return None
+            return UNRESTRICTED
         kernel.forbid_new_privileges()
         if self.hidden:
             visible = Ruleset(Right.READ_FILE)
             visible.allow_all_but(*map(Path, self.hidden))
             visible.enforce()
             visible.close()
-        return self._for_children()
+        return Restrictions(self._ruleset(), seccomp.Filter() if self.filters_calls else None)
 
-    def _for_children(self) -> Ruleset:
+    def _ruleset(self) -> Ruleset | None:
+        if not (self.hidden or self.without_groups or self.without_signals):
+            return None
         scope = Scope.SIGNAL if self.without_signals else Scope.NONE
         if not self.without_groups:
             return Ruleset(Right.REFER, scope)
@@ -99,6 +128,7 @@ def survey(files: Iterable[Path], *, has_exposed_key: bool = False) -> Survey:
         can_close_groups=CONTROL_GROUPS.is_dir() and _open_folder(CONTROL_GROUPS) is None,
         is_bound=kernel.are_new_privileges_forbidden(),
         landlock=landlock.version(),
+        has_filters=seccomp.is_available(),
     )
 
 
@@ -107,19 +137,26 @@ def choose(seen: Survey) -> Confinement:
 
     Where there is nothing to hide and programs such as sudo still work, as on a developer's machine, it is nothing.
     """
-    if seen.landlock < landlock.WITH_REFER or not seen.wants_confinement:
+    if not seen.wants_confinement:
         return UNCONFINED
+    if seen.landlock < landlock.WITH_REFER:
+        return Confinement(filters_calls=seen.has_filters)
     return Confinement(
         hidden=tuple(map(str, seen.hideable)),
         without_groups=seen.can_close_groups,
         without_signals=seen.landlock >= landlock.WITH_SIGNALS,
+        filters_calls=seen.has_filters,
     )
 
 
 def lacking(seen: Survey) -> list[str]:
     """Return a sentence for each thing that should be taken from handlers and cannot be."""
-    if not seen.secrets and not seen.is_bound:
+    if not (seen.secrets or seen.is_bound or seen.has_exposed_key):
         return []
+    return [*_lacking_of_landlock(seen), *_lacking_of_filters(seen)]
+
+
+def _lacking_of_landlock(seen: Survey) -> list[str]:
     if seen.landlock < landlock.WITH_REFER:
         files = "".join(f"read {secret.file}, and " for secret in seen.secrets)
         return [f"there is no Landlock (Linux 5.19): handlers can {files}signal the supervisor"]
@@ -131,6 +168,14 @@ def lacking(seen: Survey) -> list[str]:
     if seen.is_bound and seen.landlock < landlock.WITH_SIGNALS:
         sentences.append("Landlock is older than Linux 6.12: handlers can signal the supervisor")
     return sentences
+
+
+def _lacking_of_filters(seen: Survey) -> list[str]:
+    if seen.has_filters or not seen.wants_confinement:
+        return []
+    return [
+        "the kernel or a sandbox has no seccomp filter here: handlers can change the supervisor's limits and priority"
+    ]
 
 
 def _open_folder(path: Path) -> Path | None:

@@ -27,6 +27,8 @@ class Exit:
     signal: int
     peak_memory: int
     cpu: float
+    is_known: bool = True
+    """False if the exit status was collected elsewhere."""
 
     @classmethod
     def of(cls, status: int, usage: resource.struct_rusage) -> Exit:
@@ -37,7 +39,12 @@ class Exit:
         return cls(code, ended_by, usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
 
     def __str__(self) -> str:
+        if not self.is_known:
+            return "ended, and its exit status was lost"
         return f"was killed by {signal_name(self.signal)}" if self.signal else f"exited with code {self.code}"
+
+
+UNKNOWN = Exit(code=0, signal=0, peak_memory=0, cpu=0.0, is_known=False)
 
 
 @dataclass(frozen=True, slots=True)

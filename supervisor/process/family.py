@@ -61,6 +61,8 @@ class Family:
         # What was here before us (a shell that exec'ed into us may have had children) is none of our business.
         self._elders = frozenset(children_of(os.getpid()))
         self._lost = Lost()
+        self._sweeps = 0
+        """How many sweeps are going on."""
         self.patience = PATIENCE
         """Seconds until a process that outlives its SIGKILL is not waited for any more."""
 
@@ -86,6 +88,24 @@ class Family:
 
         What cannot be ended is written off; several sweeps at once wait for the same strays, none for another sweep.
         """
+        self._sweeps += 1
+        try:
+            return await self._sweep()
+        finally:
+            self._sweeps -= 1
+
+    def reap_ended(self) -> None:
+        """Reap inherited processes that have ended by themselves; kill nothing, wait for nothing."""
+        if self._sweeps:
+            return  # the sweep counts what it reaps
+        present = children_of(os.getpid())
+        known = self._known()  # in this order, as in `_strays`
+        inherited = {pid for pid in present if pid not in known and pid not in self._lost and has_ended(pid)}
+        for pid in inherited:
+            reap_at_once(pid)
+        self._elders -= inherited  # their pids will belong to others
+
+    async def _sweep(self) -> int:
         swept = 0
         # A leftover's own children come to us only when it is dead: hence the loop.
         while strays := await self._strays_at_last():

@@ -19,6 +19,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
 PR_SET_CHILD_SUBREAPER = 36
 TFD_TIMER_ABSTIME = 1
 TFD_TIMER_CANCEL_ON_SET = 2
@@ -26,6 +27,7 @@ NEVER = 2**33
 """Seconds since 1970; some time in the 23rd century."""
 PR_SET_NO_NEW_PRIVS = 38
 PR_GET_NO_NEW_PRIVS = 39
+SECCOMP_MODE_FILTER = 2
 _CPUCLOCK_SCHED = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -64,12 +66,12 @@ def cpu_seconds(pid: int) -> float | None:
 
 def die_with_parent(*, armed: bool = True) -> None:
     """Have the kernel SIGKILL this process when the thread that is its parent ends (PR_SET_PDEATHSIG(2const))."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL if armed else 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL if armed else 0)
 
 
 def set_dumpable(dumpable: bool) -> None:  # noqa: FBT001 - it is the kernel's own flag
     """Whether other processes of this user may read this one's memory and /proc files (PR_SET_DUMPABLE(2const))."""
-    _prctl(PR_SET_DUMPABLE, int(dumpable))
+    prctl(PR_SET_DUMPABLE, int(dumpable))
 
 
 def weigh_session(niceness: int, pid: int | None = None) -> None:
@@ -83,17 +85,17 @@ def weigh_session(niceness: int, pid: int | None = None) -> None:
 
 def become_subreaper() -> None:
     """Become the parent of descendants that lost theirs (PR_SET_CHILD_SUBREAPER(2const))."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def forbid_new_privileges() -> None:
     """From now on no program gives us, or what we start, more rights: not sudo either (PR_SET_NO_NEW_PRIVS(2const))."""
-    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def are_new_privileges_forbidden() -> bool:
     """Whether somebody has done so before (PR_GET_NO_NEW_PRIVS(2const))."""
-    return _prctl(PR_GET_NO_NEW_PRIVS, 0) == 1
+    return prctl(PR_GET_NO_NEW_PRIVS, 0) == 1
 
 
 def children_of(pid: int) -> list[int]:
@@ -190,6 +192,13 @@ def _descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(descriptors)
 
 
+def remove_system_v_segment(shmid: int) -> None:
+    """Remove a System V segment once no process has it attached (shmctl(2), IPC_RMID)."""
+    if _libc.shmctl(shmid, 0, None) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"shmctl({shmid}): {os.strerror(error)}")
+
+
 def system_call(number: int, *arguments: object) -> int:
     """Return what syscall(2) returns; raise `OSError` when it fails."""
     result = int(_libc.syscall(ctypes.c_long(number), *map(_wide, arguments)))
@@ -204,8 +213,9 @@ def _wide(argument: object) -> object:
     return ctypes.c_long(argument) if isinstance(argument, int) else argument
 
 
-def _prctl(option: int, value: int) -> int:
-    result = int(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0))
+def prctl(option: int, value: int, more: int = 0) -> int:
+    """Return what prctl(2) returns; raise `OSError` when it fails."""
+    result = int(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(more), 0, 0))
     if result == -1:
         error = ctypes.get_errno()
         raise OSError(error, f"prctl({option}, {value}): {os.strerror(error)}")

@@ -36,16 +36,17 @@ class Usage:
 def tree_usage(pid: int, *, exact_above: int) -> Usage:
     """As `tree_memory`, with what whoever looks wants to know besides."""
     # Not with psutil, which goes through all processes of the host for each tree: here every child is looked at.
-    others = _descendants(pid)
+    others = descendants(pid)
     memory = sum(map(resident_size, [pid, *others]))
     if memory > exact_above:
         memory = tree_memory(pid, exact_above=exact_above)
     return Usage(memory, sum(cpu_seconds(each) or 0.0 for each in others))
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """The pids of all processes below `pid`; a process that forks meanwhile may be missed."""
     children = children_of(pid)
-    return [*children, *(each for child in children for each in _descendants(child))]
+    return [*children, *(each for child in children for each in descendants(child))]
 
 
 def resident_size(pid: int) -> int:

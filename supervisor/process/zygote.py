@@ -65,6 +65,8 @@ class Nursery:
     import_timeout: float = 60.0
     confinement: Confinement = UNCONFINED
     refused: Mapping[str, Problem] = field(default_factory=dict)
+    open_files: int = 0
+    """The soft limit of descriptors; 0 for that of this process."""
 
 
 class Zygote:
@@ -149,7 +151,8 @@ class Zygote:
     async def exited(self) -> int:
         """Wait for its end and reap it; return its exit code, negative when a signal ended it."""
         if self._process.returncode is None:
-            await ended(self.pid)
+            with contextlib.suppress(ProcessLookupError):  # reaped elsewhere
+                await ended(self.pid)
         # Always, and it can be done twice: `Popen.kill` may have reaped it on the way.
         self._bury()
         return self._process.wait()
@@ -291,9 +294,10 @@ def _spawn(nursery: Nursery, mark: int, theirs: socket.socket, output: int) -> s
     # -P keeps the current directory off sys.path, where a file named like a module would be imported instead of it.
     program = [sys.executable, "-P", "-m", "supervisor.process.zygote_main"]
     confinement = msgspec.json.encode(nursery.confinement).decode()
+    numbers = (theirs.fileno(), os.getpid(), mark, nursery.open_files)
     folders = map(str, nursery.folders)
     return subprocess.Popen(
-        [*program, str(theirs.fileno()), str(os.getpid()), str(mark), confinement, *folders, "--", *nursery.refused],
+        [*program, *map(str, numbers), confinement, *folders, "--", *nursery.refused],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,

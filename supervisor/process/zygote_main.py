@@ -21,12 +21,11 @@ from typing import NoReturn
 
 import msgspec
 
-from supervisor.process import child_main, descendants, guard
+from supervisor.process import child_main, descendants, descriptor_limit, guard, signal_defaults
 from supervisor.process.child_main import Birth
-from supervisor.process.confinement import Confinement
+from supervisor.process.confinement import Confinement, Restrictions
 from supervisor.process.importing import import_handlers
-from supervisor.process.kernel import die_with_parent, enter_cgroup
-from supervisor.process.landlock import Ruleset
+from supervisor.process.kernel import die_with_parent, enter_cgroup, set_dumpable
 from supervisor.process.mark import wear
 from supervisor.process.messages import Fork, Forked, OrderToChild, OrderToZygote, Retire, ZygoteMessage
 from supervisor.process.pipe_main import BlockingPipe
@@ -37,11 +36,15 @@ MOST_AT_ONCE = 16
 
 
 def main() -> None:
-    """`zygote_main PIPE_DESCRIPTOR SUPERVISOR_PID MARK CONFINEMENT FOLDER… -- SKIPPED_FILE…`: see `zygote.Zygote`."""
-    descriptor, supervisor, mark = map(int, sys.argv[1:4])
+    """`zygote_main PIPE SUPERVISOR_PID MARK OPEN_FILES CONFINEMENT FOLDER… -- SKIPPED_FILE…`: see `zygote.Zygote`."""
+    descriptor, supervisor, mark, open_files = map(int, sys.argv[1:5])
     pipe: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=descriptor), OrderToZygote)
     wear(mark)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if open_files:
+        descriptor_limit.lower(open_files)
+    signal_defaults.restore()
+    # It is deaf, but by a handler: programs that a module starts begin with the default again, as after each exec.
+    signal.signal(signal.SIGINT, lambda *_: None)
     # A line that is printed is to be seen at once, not when eight kilobytes are together; children inherit this.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper: we just started
     faulthandler.enable()
@@ -49,16 +52,19 @@ def main() -> None:
     die_with_parent()
     if os.getppid() != supervisor:
         sys.exit("the supervisor is gone")
-    ruleset = msgspec.json.decode(sys.argv[4], type=Confinement).enter()
+    restrictions = msgspec.json.decode(sys.argv[5], type=Confinement).enter()
     tell = partial(_tell, pipe, os.getpid())
     end = sys.argv.index("--")
-    imported = import_handlers([Path(folder) for folder in sys.argv[5:end]], tell, sys.argv[end + 1 :])
+    imported = import_handlers([Path(folder) for folder in sys.argv[6:end]], tell, sys.argv[end + 1 :])
     die_with_parent(armed=False)
+    signal_defaults.restore_after_imports()
+    # Jobs run as this user: they are not to trace it, nor to write to its files in /proc (PR_SET_DUMPABLE(2const)).
+    set_dumpable(False)
     _settle()
     try:
         for part in imported.parts():
             tell(part)
-        _serve(pipe, mark, supervisor, ruleset)
+        _serve(pipe, mark, supervisor, restrictions)
     except (BrokenPipeError, ConnectionResetError):
         guard.sweep(mark)
     except OSError as error:  # the parent starts another one
@@ -84,12 +90,12 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _serve(pipe: BlockingPipe[OrderToZygote], mark: int, supervisor: int, ruleset: Ruleset | None) -> None:
+def _serve(pipe: BlockingPipe[OrderToZygote], mark: int, supervisor: int, restrictions: Restrictions) -> None:
     births: list[Birth] = []
     while (order := pipe.receive()) is not None:
         if isinstance(order, Fork):
             pipe_end, output, stack = (pipe.take_descriptor() for _ in range(3))
-            births.append(Birth(pipe_end, output, stack, order.cgroup, supervisor, ruleset))
+            births.append(Birth(pipe_end, output, stack, order.cgroup, supervisor, restrictions))
             if len(births) < MOST_AT_ONCE and pipe.has_more:
                 continue
         _fork(pipe, births)
@@ -106,7 +112,8 @@ def _fork(pipe: BlockingPipe[OrderToZygote], births: Sequence[Birth]) -> None:
             between = os.fork()
             if between == 0:
                 _become_between(pipe, births)
-            os.waitpid(between, 0)
+            with contextlib.suppress(ChildProcessError):  # a handler for SIGCHLD, which a module set, has reaped it
+                os.waitpid(between, 0)
     except OSError as error:  # too many processes; the parent sees the end of the pipes and tries again later
         for birth in births:
             _say_failed(birth, error)

@@ -15,8 +15,9 @@ import structlog
 from supervisor.control.steering import Refused
 from supervisor.logs import log as logging
 from supervisor.logs.redaction import Mask
+from supervisor.process import descriptor_limit
 from supervisor.process.confinement import Confinement
-from supervisor.process.zygote import StartFailed, Zygote
+from supervisor.process.zygote import Nursery, StartFailed, Zygote
 from supervisor.program.code import Code
 from supervisor.program.dump import dump
 from supervisor.program.herald import Herald
@@ -53,6 +54,8 @@ class Sources:
     scratch: Path
     mask: Mask
     confinement: Confinement
+    open_files: int
+    """How many descriptors a child may open (RLIMIT_NOFILE, the soft limit)."""
 
     def read_key(self) -> str:
         """The key as it is now; no log shows it from here on.  Raises `ConfigError`."""
@@ -69,6 +72,10 @@ class Sources:
     def reread_key(self) -> BoundedRead[str]:
         """As `read_key`, off the loop."""
         return BoundedRead(f"the API key in {self.key.place}", self.read_key)
+
+    def nursery(self, settings: Settings) -> Nursery:
+        """What a zygote is started with."""
+        return nursery_of(settings, self.environment, self.confinement, self.open_files)
 
     def tell_what_is_misspelt(self, settings: Settings) -> None:
         """Say in the log what in the environment looks like a setting and is none."""
@@ -171,6 +178,9 @@ class Operations:
             return
         pool = self._plant.pool
         before = pool.size
+        if more > 0 and (sentence := descriptor_limit.misfit(before + more)):
+            log.warning("not resized", by=by, reason=sentence)
+            return
         pool.resize(before + more)
         if pool.size == before:
             log.info("not resized: one child is the least", by=by)
@@ -222,6 +232,8 @@ class Operations:
     async def _take_over(self) -> None:
         """All of it or nothing: what can fail comes first."""
         settings, fixed = keep_fixed(self.settings, await self._sources.reread_settings())
+        if settings.workers > self._plant.pool.size and (sentence := descriptor_limit.misfit(settings.workers)):
+            raise ConfigError(sentence)
         self._sources.tell_what_is_misspelt(settings)
         token = await self._sources.reread_key()
         rules = rules_of(settings, self._sources.scratch, self._sources.mask)
@@ -232,7 +244,7 @@ class Operations:
                 log.warning("%s cannot change while the program runs: it needs a restart", flag)
             self._apply(settings, token)
 
-        await self._plant.code.reload(nursery_of(settings, self._sources.environment, self._sources.confinement), use)
+        await self._plant.code.reload(self._sources.nursery(settings), use)
 
     def _apply(self, settings: Settings, token: str) -> None:
         plant, old = self._plant, self.settings

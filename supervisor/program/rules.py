@@ -28,10 +28,16 @@ def rules_of(settings: Settings, scratch: Path, mask: Mask) -> Rules:
     )
 
 
-def nursery_of(settings: Settings, environment: Mapping[str, str], confinement: Confinement) -> Nursery:
+def nursery_of(
+    settings: Settings, environment: Mapping[str, str], confinement: Confinement, open_files: int
+) -> Nursery:
     """What a zygote is started with."""
     return Nursery(
-        settings.handlers, child_environment(environment, settings.pass_env), settings.import_timeout, confinement
+        settings.handlers,
+        child_environment(environment, settings.pass_env),
+        settings.import_timeout,
+        confinement,
+        open_files=open_files,
     )
 
 

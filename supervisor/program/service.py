@@ -19,8 +19,10 @@ import uvloop
 from supervisor.exit_code import ExitCode
 from supervisor.ledger import Ledger
 from supervisor.logs.redaction import Mask
+from supervisor.process import descriptor_limit
 from supervisor.process.delegation import Delegation
 from supervisor.process.family import Family
+from supervisor.process.reaper import Reaper
 from supervisor.process.zygote import StartFailed
 from supervisor.program import trust
 from supervisor.program.code import Code
@@ -28,7 +30,7 @@ from supervisor.program.helm import Helm
 from supervisor.program.herald import Herald, ask_for_time
 from supervisor.program.instance import claimed_instance
 from supervisor.program.operations import Operations, Plant, Sources
-from supervisor.program.rules import nursery_of, rules_of
+from supervisor.program.rules import rules_of
 from supervisor.program.shutdown import Shutdown, Stage
 from supervisor.program.signals import steering
 from supervisor.program.suspend import telling_of_suspends
@@ -112,11 +114,18 @@ async def serve(
     """As `main`, in the running loop; `is_alone`: the process does nothing else, and its collector may be tuned."""
     asyncio.get_running_loop().set_default_executor(ready_threads(THREADS))
     try:
-        with claimed_instance(settings.state_dir, settings.worker_id) as scratch:
+        with (
+            descriptor_limit.raised() as open_files,
+            claimed_instance(settings.state_dir, settings.worker_id) as scratch,
+        ):
+            if sentence := descriptor_limit.misfit(settings.workers):
+                raise ConfigError(sentence)
             if is_alone:
                 trust.warn(settings, source, settings_file)
             confinement = trust.confinement_of(settings, source, settings_file)
-            sources = Sources(reread or (lambda: settings), source, environment, scratch, mask or Mask(), confinement)
+            sources = Sources(
+                reread or (lambda: settings), source, environment, scratch, mask or Mask(), confinement, open_files
+            )
             return await Service(settings, sources, _spare_the_collector if is_alone else _leave_it).run()
     except* StartFailed as failed:
         log.error("cannot start", error=_first(failed))
@@ -147,7 +156,7 @@ class Service:
         self._family = Family(self._delegation)
         self._notifier = Notifier(sources.environment)
         self._shutdown = Shutdown()
-        self._code = Code(nursery_of(settings, sources.environment, sources.confinement), self._family)
+        self._code = Code(sources.nursery(settings), self._family)
         self._operations: Operations | None = None
         self._has_killed = False  # jobs that did not end when they were told to, or outcomes
 
@@ -265,6 +274,7 @@ class Service:
             beside.start(lambda: self._leave_what_is_on_disk(pool, serving))
             beside.start(lambda: self._code.keep(pool.use))
             beside.start(lambda: _mind_memory(pool, operations))
+            beside.start(Reaper(self._family).run)
             beside.start(operations.run)
             beside.start(replay.run)
             beside.start(herald.announce)

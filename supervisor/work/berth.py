@@ -7,7 +7,7 @@ that could have been made before.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Protocol
 
 from supervisor.ledger import ExitReason
 from supervisor.limits import Limits
@@ -39,9 +39,8 @@ class Source(Protocol):
 class Berth:
     """One child after the other."""
 
-    def __init__(self, source: Source, log: Any) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._log = log
         self._child: Child | None = None
         self._is_spent = False
         self._is_starting = False
@@ -64,6 +63,15 @@ class Berth:
 
     async def warm(self) -> Child:
         """A child of the current zygote that waits for a job; raise `StartFailed` when none ever came up."""
+        if self.is_warm:
+            assert self._child is not None
+            return self._child
+        try:
+            return await self._warm()
+        finally:
+            self._source.births.settled(self)
+
+    async def _warm(self) -> Child:
         while self._child is None or not self._is_fit(self._child):
             zygote = self._source.zygote
             try:
@@ -77,7 +85,7 @@ class Berth:
                 if zygote.is_gone:  # which is told in one line for all slots
                     await self._source.successor_of(zygote)
                 else:
-                    self._log.error("no child", error=str(failed), again_in=round(wait, 1))
+                    self._source.births.failed(self, str(failed), wait)
                     await asyncio.sleep(wait)
         return self._child
 

@@ -33,11 +33,30 @@ class Births:
         self._zygote: Zygote | None = None  # of which the next child will be wanted; None before the first one
         self._is_wanting = asyncio.Event()  # that the spare is looked at
         self._lacks_spare = False  # and it was said
+        self._failures: dict[object, str] = {}
+        """Why no child came up, by the berth that wants one; until it has one, or wants none any more."""
 
     @property
     def has_borne(self) -> bool:
         """Whether any child ever came up; false means that something is wrong with all of them."""
         return self._has_borne
+
+    @property
+    def shortage(self) -> str | None:
+        """Why slots have no child and cannot get one now; None if none is in want."""
+        reason = next(iter(self._failures.values()), None)
+        return reason and f"{len(self._failures)} without a child: {reason}"
+
+    def failed(self, berth: object, reason: str, retry_in: float) -> None:
+        """No child came up for `berth`; log the reason once for all that fail for it."""
+        if reason not in self._failures.values():
+            log.error("no child for a slot", error=reason, retry_in=round(retry_in, 1))
+        self._failures[berth] = reason
+
+    def settled(self, berth: object) -> None:
+        """Forget the failures of `berth`: it has a child, or wants none."""
+        if self._failures.pop(berth, None) is not None and not self._failures:
+            log.info("no slot is without a child any more")
 
     async def child_of(self, zygote: Zygote) -> Child:
         """A child of `zygote` that waits for its first job, the caller's from now on; raise `StartFailed`."""

@@ -72,7 +72,7 @@ class Slot:
         self._polls = polls
         self._around = around
         self._log = structlog.get_logger("slot", slot=number)  # not bound for good: a reload may change the level
-        self._berth = Berth(around, self._log)
+        self._berth = Berth(around)
         self._head_start = _head_start(number)
         self._place = Workplace(number, str(around.rules.scratch / str(number)), reporter, Alarms())
         self._attempt: Attempt | None = None
