@@ -1,19 +1,42 @@
 """How a stop request (SIGTERM) becomes `Cancelled` where the handler runs.  In the main thread of a child only.
 
-It owns whether a job can be interrupted right now and whether that was asked for.  It installs no signal handler
-(`child_main` does) and never interrupts twice: the first time starts the handler's cleanup, a second would break it.
+It owns whether a job can be interrupted right now, whether that was asked for, and whether the `Cancelled` that was
+raised is still on its way.  It installs no signal handler (`child_main` does).
+
+`Cancelled` is raised a second time only when the first one was lost.  Python keeps an exception alive while it
+propagates and while an `except`, `finally` or `with` block handles it; so a lost one is one that was freed while the
+handler goes on.  Cleanup that runs because of `Cancelled` is never cut.
+
+    freed after sys.unraisablehook   `__del__`, a callback of C code, a hook: Python drops what these raise.  Raised
+                                     again at the next step of the frame in which it was dropped
+    freed for the first time         an `except` block ended.  Perhaps on purpose, and the handler returns soon: raised
+                                     again after `RAISE_AGAIN_AFTER`
+    freed for the second time        an `except` in a loop.  Raised again at the next step of the frame in which it was
+                                     dropped, which is outside of that `except`
 """
 
 from __future__ import annotations
 
+import signal
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from opcode import opmap
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from supervisor.timing.waiting import frames_of
 
 if TYPE_CHECKING:
     # Few handlers are coroutines; the children of all others need not carry asyncio.
     import asyncio
+
+RAISE_AGAIN_AFTER = 0.5
+"""Seconds that a handler may go on after it has caught `Cancelled`, until `Cancelled` is raised once more."""
+_LONGEST_CHAIN = 16
+"""Exceptions behind a dropped one that are looked at."""
 
 
 class Cancelled(BaseException):
@@ -33,7 +56,7 @@ class _Coroutine(NamedTuple):
 
 
 class Interruption:
-    """Turns the first stop request during a job into one `Cancelled`.
+    """Turns a stop request during a job into `Cancelled`, and into another one when the first was lost.
 
     `arm`, `disarm`, `attach` and `request` are called in the main thread, where Python runs signal handlers; the
     caller that disarms must be ready for a `Cancelled` that arrives just before:
@@ -52,25 +75,40 @@ class Interruption:
         self.requested = False
         """Whether this job was asked to stop; stays readable after `disarm`."""
         self._armed = False
-        self._delivered = False
+        self._is_pending = False  # `Cancelled` is to be raised as soon as that is allowed
         self._depth = 0
         self._coroutine: _Coroutine | None = None
+        self._expects_throw = False  # by the loop, into the handler's coroutine
+        self._was_thrown = False  # what was raised last
+        self._raised: weakref.ref[BaseException] | None = None
+        self._drops = 0  # of this job
+        self._is_unraisable = False  # what Python is about to drop
+        self._over = threading.Event()
+        self._hook = _Hook(self._on_unraisable)
 
     def arm(self) -> None:
         """A job begins: from here on a request interrupts it."""
         self.disarm()  # the last job's `disarm` may itself have been interrupted
-        self.requested = False
-        self._delivered = False
+        self.requested = self._is_pending = self._expects_throw = self._is_unraisable = False
+        self._drops = 0
+        self._hook.install()
         self._armed = True
 
     def disarm(self) -> None:
         """The job is over: once this returns nothing is raised any more, not even what was remembered."""
         self._armed = False
         self._coroutine = None
+        self._raised = None
+        self._over.set()
+        self._hook.remove()
 
     def attach(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
         """The handler is this task: while it waits, a request cancels the task instead of breaking the loop's code."""
         self._coroutine = _Coroutine(loop, task)
+
+    def watched(self, coroutine: Coroutine[Any, Any, Any]) -> Watched:
+        """The handler's coroutine, to be awaited in its task: a lost `asyncio.CancelledError` is noticed."""
+        return Watched(coroutine, self._on_throw)
 
     @property
     def waits_in(self) -> asyncio.AbstractEventLoop | None:
@@ -82,12 +120,14 @@ class Interruption:
     def request(self) -> None:
         """Ask the running job to stop; without one, do nothing.  Called by the signal handler.
 
-        Raises `Cancelled`, unless that is deferred or the handler's task is to be cancelled by its loop.
+        Raises `Cancelled`, unless that is deferred, or the handler's task is to be cancelled by its loop, or an
+        earlier `Cancelled` is on its way.
         """
-        if not self._armed or self.requested:
+        if not self._armed:
             return
-        self.requested = True
-        if self._depth == 0:
+        if not self.requested:
+            self.requested = self._is_pending = True
+        if self._depth == 0 and self._is_pending:
             self._deliver()
 
     @contextmanager
@@ -97,7 +137,7 @@ class Interruption:
         Around whatever must not be cut in the middle, as a frame on the pipe.  In other threads it does nothing, for
         nothing is ever raised there.
         """
-        if threading.get_ident() != threading.main_thread().ident:
+        if not _is_main_thread():
             yield
             return
         self._depth += 1
@@ -105,15 +145,13 @@ class Interruption:
             yield
         finally:
             self._depth -= 1
-            if self._depth == 0 and self.requested and self._armed:
+            if self._depth == 0 and self._is_pending and self._armed:
                 self._deliver()
 
     def _deliver(self) -> None:
-        if self._delivered:
-            return
-        self._delivered = True
+        self._is_pending = False
         if self._coroutine is None or self._is_running(self._coroutine):
-            raise Cancelled("the job was asked to stop")
+            raise self._watch(Cancelled("the job was asked to stop"))  # no name for it: the frame would keep it alive
         self._coroutine.loop.call_soon_threadsafe(self._cancel, self._coroutine.task)
 
     def _is_running(self, coroutine: _Coroutine) -> bool:
@@ -125,4 +163,178 @@ class Interruption:
     def _cancel(self, task: asyncio.Task[Any]) -> None:
         # The loop comes to it later, perhaps after the job's end.
         if self._armed:
+            self._expects_throw = True
             task.cancel()
+
+    def _on_throw(self, error: BaseException) -> bool:
+        """The loop throws this into the handler's coroutine; only the first one after `_cancel` is ours.
+
+        Return whether it must not be swallowed, as an earlier one was.
+        """
+        if not self._expects_throw:
+            return False
+        self._expects_throw = False
+        self._watch(error, is_thrown=True)
+        return self._drops > 0
+
+    def _watch(self, error: BaseException, *, is_thrown: bool = False) -> BaseException:
+        self._raised = weakref.ref(error, self._on_dropped)
+        self._was_thrown = is_thrown
+        return error
+
+    def _on_unraisable(self, error: BaseException) -> bool:
+        """Python is about to drop `error`.  Return whether that is nothing but our `Cancelled`."""
+        raised = self._raised() if self._raised is not None else None
+        self._is_unraisable = raised is not None and raised in _chain_of(error)
+        return raised is error
+
+    def _on_dropped(self, _reference: object) -> None:
+        """What was raised exists no more.  Called by Python where the last reference to it went."""
+        if not self._armed:
+            return
+        self._drops += 1
+        is_certain = self._is_unraisable or self._drops > 1
+        self._is_unraisable = False
+        # The loop holds what it throws until the coroutine waits again: this is not where that was swallowed.
+        if is_certain and not self._was_thrown and _is_main_thread() and sys.gettrace() is None:
+            self._raise_in(sys._getframe(1))  # noqa: SLF001 - the only way to the frame that goes on
+        self._over = threading.Event()
+        with suppress(RuntimeError):  # no thread more may be started
+            threading.Thread(target=self._remind, args=(self._over,), daemon=True).start()
+
+    def _raise_in(self, frame: FrameType) -> None:
+        """Have `Cancelled` raised at the next step of `frame`.
+
+        Not at once: what a callback raises is dropped again.  Nor by a signal: its handler runs at the next step of
+        whatever frame, which mostly is that of another callback.
+        """
+        frame.f_trace_opcodes = True
+        frame.f_trace = self._on_step
+        sys.settrace(_pass_by)
+
+    def _on_step(self, frame: FrameType, _event: str, _argument: object) -> None:
+        sys.settrace(None)
+        frame.f_trace = None
+        frame.f_trace_opcodes = False
+        if self._armed:
+            self._is_pending = True
+            if self._depth == 0:
+                self._is_pending = False
+                raise self._watch(Cancelled("the job was asked to stop"))
+
+    def _remind(self, over: threading.Event) -> None:
+        """In a thread: ask again, with a signal, as that ends a wait of the main thread."""
+        if not over.wait(RAISE_AGAIN_AFTER):
+            raised = self._raised() if self._raised is not None else None
+            if raised is None and self._armed:
+                self._is_pending = True
+                signal.pthread_kill(_main_thread(), signal.SIGTERM)
+
+
+class Watched:
+    """An awaitable that runs a coroutine and notes what is thrown into it."""
+
+    cr_frame = None
+    """It has none of its own; with `cr_await` this is how those look who ask where a coroutine waits."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], on_throw: Callable[[BaseException], bool]) -> None:
+        self.cr_await = coroutine
+        self._on_throw = on_throw
+
+    def __await__(self) -> Watched:
+        return self
+
+    def __iter__(self) -> Watched:
+        return self
+
+    def __next__(self) -> Any:
+        return self.cr_await.send(None)
+
+    def send(self, value: Any) -> Any:
+        return self.cr_await.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        thrown = next(part for part in (*error, None) if part is None or isinstance(part, BaseException))
+        if thrown is None or not self._on_throw(thrown) or sys.gettrace() is not None:
+            return self.cr_await.throw(*error)
+        with _unswallowed(thrown, list(frames_of(self.cr_await))):
+            return self.cr_await.throw(*error)
+
+    def close(self) -> None:
+        self.cr_await.close()
+
+
+@contextmanager
+def _unswallowed(error: BaseException, frames: list[FrameType]) -> Iterator[None]:
+    """While `error` is thrown into these frames: `Cancelled` is raised behind each `except` block that swallows it."""
+    handling = set[FrameType]()
+
+    def on_step(frame: FrameType, event: str, _argument: object) -> Any:
+        if error in _chain_of(sys.exception()):
+            handling.add(frame)
+        elif frame in handling and event == "opcode" and not _passes_on(frame):
+            raise Cancelled("the job was asked to stop")
+        return on_step
+
+    for frame in frames:
+        frame.f_trace_opcodes = True
+        frame.f_trace = on_step
+    sys.settrace(_pass_by)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+        for frame in frames:
+            frame.f_trace = None
+            frame.f_trace_opcodes = False
+
+
+class _Hook:
+    """Learns of the exceptions that Python drops; what is not ours goes on to the hook before it."""
+
+    def __init__(self, on_drop: Callable[[BaseException], bool]) -> None:
+        self._on_drop = on_drop
+        self._before: Callable[[sys.UnraisableHookArgs], Any] | None = None
+
+    def install(self) -> None:
+        # Not again above a hook that a handler has left there: that one may call us.
+        if self._before is None:
+            self._before = sys.unraisablehook
+            sys.unraisablehook = self._take
+
+    def remove(self) -> None:
+        if self._before is not None and sys.unraisablehook == self._take:
+            sys.unraisablehook = self._before
+            self._before = None
+
+    def _take(self, dropped: sys.UnraisableHookArgs) -> None:
+        is_ours = dropped.exc_value is not None and self._on_drop(dropped.exc_value)
+        if not is_ours and self._before is not None:
+            self._before(dropped)
+
+
+def _chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(_LONGEST_CHAIN):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _passes_on(frame: FrameType) -> bool:
+    """Whether its next step raises again what it has just handled, as at the end of a `finally`."""
+    return frame.f_code.co_code[frame.f_lasti] == opmap["RERAISE"]
+
+
+def _pass_by(*_: object) -> None:
+    """Trace none of the frames that begin."""
+
+
+def _main_thread() -> int:
+    ident = threading.main_thread().ident
+    assert ident is not None
+    return ident
+
+
+def _is_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
