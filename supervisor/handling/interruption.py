@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 RAISE_AGAIN_AFTER = 0.5
 """Seconds that a handler may go on after it has caught `Cancelled`, until `Cancelled` is raised once more."""
+_TRACES_WAITING = sys.version_info < (3, 12)
+"""Whether Python traces a coroutine that waited when the tracing began; later versions begin at its next call or loop.
+There, a coroutine that swallows each `CancelledError` in a loop is sent another one every `RAISE_AGAIN_AFTER`."""
 _LONGEST_CHAIN = 16
 """Exceptions behind a dropped one that are looked at."""
 
@@ -198,6 +201,7 @@ class Interruption:
         # The loop holds what it throws until the coroutine waits again: this is not where that was swallowed.
         if is_certain and not self._was_thrown and _is_main_thread() and sys.gettrace() is None:
             self._raise_in(sys._getframe(1))  # noqa: SLF001 - the only way to the frame that goes on
+        self._over.set()
         self._over = threading.Event()
         with suppress(RuntimeError):  # no thread more may be started
             threading.Thread(target=self._remind, args=(self._over,), daemon=True).start()
@@ -226,7 +230,8 @@ class Interruption:
         """In a thread: ask again, with a signal, as that ends a wait of the main thread."""
         if not over.wait(RAISE_AGAIN_AFTER):
             raised = self._raised() if self._raised is not None else None
-            if raised is None and self._armed:
+            # A handler that has given SIGTERM back to the system would be killed by it.
+            if raised is None and self._armed and callable(signal.getsignal(signal.SIGTERM)):
                 self._is_pending = True
                 signal.pthread_kill(_main_thread(), signal.SIGTERM)
 
@@ -255,7 +260,7 @@ class Watched:
 
     def throw(self, *error: Any) -> Any:
         thrown = next(part for part in (*error, None) if part is None or isinstance(part, BaseException))
-        if thrown is None or not self._on_throw(thrown) or sys.gettrace() is not None:
+        if thrown is None or not self._on_throw(thrown) or not _TRACES_WAITING or sys.gettrace() is not None:
             return self.cr_await.throw(*error)
         with _unswallowed(thrown, list(frames_of(self.cr_await))):
             return self.cr_await.throw(*error)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
-from typing import Any, TypedDict
+from typing import Any, SupportsIndex, TypedDict
 
 from supervisor.limits import Isolation, Limits
 from supervisor.text.duration import parse_duration
@@ -76,16 +77,30 @@ def _size(what: str, value: Size | None) -> int | None:
         raise ValueError(f"{what}: {error}") from None
 
 
-def _count(what: str, value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+def _count(what: str, value: SupportsIndex | None) -> int | None:
+    if value is None:
+        return None
+    number = _whole(value)
+    if number is None or number < 1:
         raise ValueError(f"{what} is a whole number from 1 on, not {value!r}")
-    return value
+    return number
 
 
-def _niceness(what: str, value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or not 0 <= value <= 19):
+def _niceness(what: str, value: SupportsIndex | None) -> int | None:
+    if value is None:
+        return None
+    number = _whole(value)
+    if number is None or not 0 <= number <= 19:
         raise ValueError(f"{what} is a whole number from 0 to 19, not {value!r}")
-    return value
+    return number
+
+
+def _whole(value: SupportsIndex) -> int | None:
+    """What is an integer to Python, as NumPy's are; but a truth value is a slip."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def _isolation(what: str, value: Isolation) -> Isolation:

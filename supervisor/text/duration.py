@@ -6,7 +6,9 @@ Shared by the command line, the settings and `@handler`; everywhere else a lengt
 from __future__ import annotations
 
 import math
+import numbers
 import re
+from decimal import Decimal
 
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
@@ -54,7 +56,8 @@ def _of_text(text: str) -> float | None:
 
 def _of_number(number: float) -> float | None:
     # A bool is an int to Python, but `timeout=True` is a slip.
-    if isinstance(number, bool) or not isinstance(number, int | float):
+    # A number of NumPy is a `Real`; a `Decimal` is not, though Python takes it for one everywhere else.
+    if isinstance(number, bool) or not isinstance(number, numbers.Real | Decimal):
         return None
     try:
         return float(number)
