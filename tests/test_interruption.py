@@ -296,7 +296,7 @@ def test_a_task_is_not_cancelled_after_the_job(interruption):
 def cleans_up(interruption, work):
     """Run `work` as a job and return whether `Cancelled` came out of it and cleanup ran once."""
     cleaned = []
-    with pytest.raises(Cancelled):
+    try:
         try:
             interruption.arm()
             try:
@@ -305,7 +305,9 @@ def cleans_up(interruption, work):
                 cleaned.append(True)
         finally:
             interruption.disarm()
-    return cleaned == [True]
+    except Cancelled:
+        return cleaned == [True]
+    return False
 
 
 class AsksWhenDeleted:
@@ -360,6 +362,25 @@ def call_back_from_gc():
 CALLBACKS = {"ctypes": call_back_from_c, "weakref": call_back_from_weakref, "gc": call_back_from_gc}
 
 
+def test_a_call_of_c_is_left_soon_whose_callbacks_lose_the_stop(interruption, capsys):
+    calls, whole = [], []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    def compare(_a, _b):
+        calls.append(1)
+        if len(calls) == 3:
+            ask_to_stop()
+        whole.append(1)
+        return 0
+
+    def handle():
+        ctypes.CDLL(None).qsort((ctypes.c_int * 1000)(), ctypes.c_size_t(1000), ctypes.c_size_t(4), compare)
+
+    assert cleans_up(interruption, handle)
+    assert len(whole) == 2 or sys.version_info >= (3, 12)  # where tracing begins anew later, or not at all
+    assert capsys.readouterr().err == ""
+
+
 def test_a_stop_that_was_lost_is_not_printed(interruption, capsys):
     assert cleans_up(interruption, lambda: AsksWhenDeleted() and sum(range(10)))
 
@@ -404,10 +425,8 @@ def ask_to_stop_soon():
 
 def test_a_handler_that_catches_the_stop_and_returns_is_let_be(interruption):
     def handle():
-        try:
+        with contextlib.suppress(Cancelled):
             ask_to_stop()
-        except Cancelled:
-            pass
         return "rescued"
 
     interruption.arm()
@@ -428,13 +447,7 @@ def test_cleanup_is_never_cut_however_long_it_takes(interruption, monkeypatch, w
             threading.Event().wait(0.01)
             steps.append(step)
 
-    with pytest.raises(Cancelled):
-        try:
-            interruption.arm()
-            WAYS[way](ask_to_stop, clean_up)
-        finally:
-            interruption.disarm()
-
+    assert cleans_up(interruption, lambda: WAYS[way](ask_to_stop, clean_up))
     assert steps == [0, 1, 2, 3, 4]
 
 

@@ -69,7 +69,7 @@ class Context:
         self._workdir = workdir
         self._interruption = interruption
         self._clock = clock
-        self._voice = _Voice(job.job_id, tell, interruption)
+        self._voice = Voice(job.job_id, tell, interruption)
 
     def __repr__(self) -> str:
         return f"<Context {self.action} {self.job_id}#{self.attempt}>"
@@ -147,12 +147,13 @@ class Context:
         self._voice.close()
 
 
-class _Voice:
+class Voice:
     """The way to the parent while the job lasts, for its threads but not for processes that it forked."""
 
     def __init__(self, job_id: str, tell: Tell, interruption: Interruption) -> None:
         self._job_id = job_id
         self._tell: Tell | None = tell
+        self._speaker: int | None = None  # the thread that sends
         self._interruption = interruption
         # Reentrant: a destructor may log while its own thread is in here.
         self._lock = threading.RLock()
@@ -167,10 +168,17 @@ class _Voice:
         if self.is_forked:
             # Its frames would land inside ours.
             raise RuntimeError(f"only the process that runs job {self._job_id} may use its context, not one it forked")
+        # A finalizer may run in the middle of another message, wherever the garbage collector runs.
+        if self._speaker == threading.get_ident():
+            raise RuntimeError(f"job {self._job_id} is in the middle of another message")
         with self._interruption.deferred(), self._lock:
             if self._tell is None:
                 raise RuntimeError(f"job {self._job_id} is over")
-            self._tell(message)
+            self._speaker = threading.get_ident()
+            try:
+                self._tell(message)
+            finally:
+                self._speaker = None
 
     def close(self) -> None:
         with self._lock:
@@ -183,7 +191,7 @@ class _LogToParent(logging.Handler):
     A forked process has no way to the parent but what it prints.
     """
 
-    def __init__(self, voice: _Voice) -> None:
+    def __init__(self, voice: Voice) -> None:
         super().__init__()
         self._voice = voice
 

@@ -23,11 +23,10 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from opcode import opmap
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from supervisor.timing.waiting import frames_of
+from supervisor.handling.watched import Watched, chain_of
 
 if TYPE_CHECKING:
     # Few handlers are coroutines; the children of all others need not carry asyncio.
@@ -35,11 +34,7 @@ if TYPE_CHECKING:
 
 RAISE_AGAIN_AFTER = 0.5
 """Seconds that a handler may go on after it has caught `Cancelled`, until `Cancelled` is raised once more."""
-_TRACES_WAITING = sys.version_info < (3, 12)
-"""Whether Python traces a coroutine that waited when the tracing began; later versions begin at its next call or loop.
-There, a coroutine that swallows each `CancelledError` in a loop is sent another one every `RAISE_AGAIN_AFTER`."""
-_LONGEST_CHAIN = 16
-"""Exceptions behind a dropped one that are looked at."""
+_REASON = "the job was asked to stop"
 
 
 class Cancelled(BaseException):
@@ -86,6 +81,8 @@ class Interruption:
         self._raised: weakref.ref[BaseException] | None = None
         self._drops = 0  # of this job
         self._is_unraisable = False  # what Python is about to drop
+        self._target: FrameType | None = None  # the frame in which it is raised next
+        self._callback: CodeType | None = None  # in which the last one was dropped
         self._over = threading.Event()
         self._hook = _Hook(self._on_unraisable)
 
@@ -102,6 +99,9 @@ class Interruption:
         self._armed = False
         self._coroutine = None
         self._raised = None
+        if self._target is not None:
+            self._target = None
+            sys.settrace(None)
         self._over.set()
         self._hook.remove()
 
@@ -111,7 +111,7 @@ class Interruption:
 
     def watched(self, coroutine: Coroutine[Any, Any, Any]) -> Watched:
         """The handler's coroutine, to be awaited in its task: a lost `asyncio.CancelledError` is noticed."""
-        return Watched(coroutine, self._on_throw)
+        return Watched(coroutine, self._on_throw, lambda: self._watch(Cancelled(_REASON)))
 
     @property
     def waits_in(self) -> asyncio.AbstractEventLoop | None:
@@ -154,7 +154,7 @@ class Interruption:
     def _deliver(self) -> None:
         self._is_pending = False
         if self._coroutine is None or self._is_running(self._coroutine):
-            raise self._watch(Cancelled("the job was asked to stop"))  # no name for it: the frame would keep it alive
+            raise self._watch(Cancelled(_REASON))  # no name for it: the frame would keep it alive
         self._coroutine.loop.call_soon_threadsafe(self._cancel, self._coroutine.task)
 
     def _is_running(self, coroutine: _Coroutine) -> bool:
@@ -187,8 +187,13 @@ class Interruption:
 
     def _on_unraisable(self, error: BaseException) -> bool:
         """Python is about to drop `error`.  Return whether that is nothing but our `Cancelled`."""
+        if self._target is not None and isinstance(error, Cancelled):  # what cut a callback short, see `_pass_by`
+            sys.settrace(self._pass_by)
+            return True
+        code = error.__traceback__.tb_frame.f_code if error.__traceback__ is not None else None
+        self._callback = None if code is None or code.co_name == "__del__" else code
         raised = self._raised() if self._raised is not None else None
-        self._is_unraisable = raised is not None and raised in _chain_of(error)
+        self._is_unraisable = raised is not None and raised in chain_of(error)
         return raised is error
 
     def _on_dropped(self, _reference: object) -> None:
@@ -212,19 +217,26 @@ class Interruption:
         Not at once: what a callback raises is dropped again.  Nor by a signal: its handler runs at the next step of
         whatever frame, which mostly is that of another callback.
         """
+        self._target = frame
         frame.f_trace_opcodes = True
         frame.f_trace = self._on_step
-        sys.settrace(_pass_by)
+        sys.settrace(self._pass_by)
+
+    def _pass_by(self, frame: FrameType, _event: str, _argument: object) -> None:
+        """Trace no frame that begins; but end each call of a callback at once, so that the C code soon returns."""
+        if self._armed and frame.f_code is self._callback and frame.f_back is self._target:
+            raise Cancelled(_REASON)
 
     def _on_step(self, frame: FrameType, _event: str, _argument: object) -> None:
         sys.settrace(None)
+        self._target = None
         frame.f_trace = None
         frame.f_trace_opcodes = False
         if self._armed:
             self._is_pending = True
             if self._depth == 0:
                 self._is_pending = False
-                raise self._watch(Cancelled("the job was asked to stop"))
+                raise self._watch(Cancelled(_REASON))
 
     def _remind(self, over: threading.Event) -> None:
         """In a thread: ask again, with a signal, as that ends a wait of the main thread."""
@@ -234,64 +246,6 @@ class Interruption:
             if raised is None and self._armed and callable(signal.getsignal(signal.SIGTERM)):
                 self._is_pending = True
                 signal.pthread_kill(_main_thread(), signal.SIGTERM)
-
-
-class Watched:
-    """An awaitable that runs a coroutine and notes what is thrown into it."""
-
-    cr_frame = None
-    """It has none of its own; with `cr_await` this is how those look who ask where a coroutine waits."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], on_throw: Callable[[BaseException], bool]) -> None:
-        self.cr_await = coroutine
-        self._on_throw = on_throw
-
-    def __await__(self) -> Watched:
-        return self
-
-    def __iter__(self) -> Watched:
-        return self
-
-    def __next__(self) -> Any:
-        return self.cr_await.send(None)
-
-    def send(self, value: Any) -> Any:
-        return self.cr_await.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        thrown = next(part for part in (*error, None) if part is None or isinstance(part, BaseException))
-        if thrown is None or not self._on_throw(thrown) or not _TRACES_WAITING or sys.gettrace() is not None:
-            return self.cr_await.throw(*error)
-        with _unswallowed(thrown, list(frames_of(self.cr_await))):
-            return self.cr_await.throw(*error)
-
-    def close(self) -> None:
-        self.cr_await.close()
-
-
-@contextmanager
-def _unswallowed(error: BaseException, frames: list[FrameType]) -> Iterator[None]:
-    """While `error` is thrown into these frames: `Cancelled` is raised behind each `except` block that swallows it."""
-    handling = set[FrameType]()
-
-    def on_step(frame: FrameType, event: str, _argument: object) -> Any:
-        if error in _chain_of(sys.exception()):
-            handling.add(frame)
-        elif frame in handling and event == "opcode" and not _passes_on(frame):
-            raise Cancelled("the job was asked to stop")
-        return on_step
-
-    for frame in frames:
-        frame.f_trace_opcodes = True
-        frame.f_trace = on_step
-    sys.settrace(_pass_by)
-    try:
-        yield
-    finally:
-        sys.settrace(None)
-        for frame in frames:
-            frame.f_trace = None
-            frame.f_trace_opcodes = False
 
 
 class _Hook:
@@ -316,23 +270,6 @@ class _Hook:
         is_ours = dropped.exc_value is not None and self._on_drop(dropped.exc_value)
         if not is_ours and self._before is not None:
             self._before(dropped)
-
-
-def _chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    for _ in range(_LONGEST_CHAIN):
-        if error is None:
-            return
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _passes_on(frame: FrameType) -> bool:
-    """Whether its next step raises again what it has just handled, as at the end of a `finally`."""
-    return frame.f_code.co_code[frame.f_lasti] == opmap["RERAISE"]
-
-
-def _pass_by(*_: object) -> None:
-    """Trace none of the frames that begin."""
 
 
 def _main_thread() -> int:

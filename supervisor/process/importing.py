@@ -11,14 +11,17 @@ import importlib.util
 import os
 import stat
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from supervisor.handling.handler import Conflict, Handler, registry
+from supervisor.process.error_text import text_of, traceback_of, type_of
+from supervisor.process.import_leftovers import Openings
 from supervisor.process.messages import HandlerInfo, Imported, Importing, Problem
 
 
@@ -30,8 +33,8 @@ class _Module:
     file: Path
     folder: Path
 
-    def problem(self, message: str) -> Problem:
-        return Problem(self.name, str(self.file), 1, message)
+    def problem(self, message: str, trace: str = "") -> Problem:
+        return Problem(self.name, str(self.file), 1, message, trace)
 
 
 def import_handlers(folders: Sequence[Path], announce: Callable[[Importing], object]) -> Imported:
@@ -50,11 +53,11 @@ def import_handlers(folders: Sequence[Path], announce: Callable[[Importing], obj
     with _no_bytecode():
         for module in modules:
             announce(Importing(module.name, str(module.file)))
-            threads = set(threading.enumerate())
+            before = Openings.now()
             if (warning := _open_door(module.file)) is not None:
                 warnings.append(warning)
             problems.extend(_import(module))
-            warnings.extend(_thread_warning(module, thread) for thread in set(threading.enumerate()) - threads)
+            warnings.extend(Openings.now().warnings_since(before, module.name, str(module.file)))
     registry.keep(_is_loaded)
     problems.extend(_conflict_problem(conflict) for conflict in registry.conflicts())
     return Imported(
@@ -163,13 +166,6 @@ def _open_door(path: Path) -> str | None:
     return None
 
 
-def _thread_warning(module: _Module, thread: threading.Thread) -> str:
-    return (
-        f"module {module.name!r} started the thread {thread.name!r} when it was imported; "
-        "it does not exist in the processes that run the handlers: start it in the handler"
-    )
-
-
 def _unload(name: str) -> None:
     """Take away the submodules, which importlib leaves behind when only their package failed."""
     for loaded in [other for other in sys.modules if other == name or other.startswith(f"{name}.")]:
@@ -181,9 +177,20 @@ def _is_loaded(handler: Handler) -> bool:
 
 
 def _import_problem(module: _Module, error: BaseException) -> Problem:
-    told = _without_machinery(traceback.TracebackException.from_exception(error))
-    file, line = _place(module, error, told)
-    return Problem(module.name, file, line, _sentence(error, told), "".join(told.format()))
+    try:
+        told = _without_machinery(traceback.TracebackException.from_exception(error))
+        file, line = _place(module, error, told)
+        problem = Problem(module.name, file, line, _sentence(error, told), "".join(told.format()))
+        msgspec.msgpack.encode(problem)  # attributes of an error may be of any type, its text of any characters
+    except Exception:  # noqa: BLE001 - users' exceptions, of which Python itself cannot write each
+        sentence = f"{type_of(error)}: {text_of(error)}".partition("\n")[0]
+        trace = traceback_of(error, error.__traceback__)
+        return module.problem(_encodable(sentence), _encodable(trace))
+    return problem
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _without_machinery(told: traceback.TracebackException) -> traceback.TracebackException:
