@@ -58,6 +58,7 @@ class Heard:
 
     events: list[Event] = field(default_factory=list)
     logged: list[tuple[int, str]] = field(default_factory=list)
+    loggers: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -65,8 +66,9 @@ class Heard:
         self.events.append(event)
         self.changed.set()
 
-    def heard_log(self, level: int, text: str) -> None:
+    def heard_log(self, level: int, text: str, logger: str) -> None:
         self.logged.append((level, text))
+        self.loggers.append(logger)
         self.changed.set()
 
     def heard_line(self, line: str) -> None:

@@ -1046,7 +1046,7 @@ async def test_a_child_that_closed_its_pipe_and_goes_on_is_killed_after_a_while(
 @pytest.mark.parametrize("says_more", [True, False])
 async def test_what_cannot_be_taken_in_ends_its_child_and_is_never_waited_for(*, says_more: bool) -> None:
     class Broken(Heard):
-        def heard_log(self, level: int, _: str) -> None:
+        def heard_log(self, level: int, *_: str) -> None:
             raise KeyError(level)
 
     both = frame(Logged(25, "odd")) + (frame(Finished(b"e30=")) if says_more else "")

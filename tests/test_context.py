@@ -6,6 +6,8 @@ import logging
 import multiprocessing
 import os
 import threading
+from decimal import Decimal
+from fractions import Fraction
 
 import msgspec
 import pytest
@@ -323,3 +325,79 @@ def test_a_forked_process_may_log_with_its_output_closed(world):
     process.join()
 
     assert process.exitcode == 0
+
+
+# Numbers of libraries
+
+
+class Scalar:
+    """As a number of NumPy or PyTorch: no subclass of Python's, without a dimension."""
+
+    ndim = 0
+
+    def __init__(self, number):
+        self._number = number
+
+    def item(self):
+        return self._number
+
+
+class Index:
+    def __index__(self):
+        return 3
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "told"),
+    [
+        (Index(), Index(), {"done": 3, "total": 3}),
+        (Decimal("1.5"), Fraction(5, 2), {"done": 1.5, "total": 2.5}),
+        (True, 2, {"done": 1, "total": 2}),
+        (1, float("inf"), {"done": 1}),
+        (1, float("nan"), {"done": 1}),
+        (float("nan"), 8, {"total": 8}),
+        (10**30, 10**400, {"done": 1e30}),
+    ],
+)
+def test_progress_takes_what_is_a_number_to_python_and_leaves_out_what_is_not_finite(world, done, total, told):
+    world.context().progress(done, total)
+
+    assert world.progress == [told]
+
+
+@pytest.mark.parametrize("done", ["3", b"3", [], object()])
+def test_progress_refuses_what_is_no_number_and_names_it(world, done):
+    with pytest.raises(TypeError, match="done is no number"):
+        world.context().progress(done)
+
+
+def test_a_message_of_progress_may_be_any_text_of_any_length(world):
+    world.context().progress(1, message="caf\udce9 " + "x" * 100_000)
+
+    [said] = world.progress
+    assert said["message"].startswith("caf\\udce9 xxx")
+    assert len(said["message"]) < 2100
+
+
+def test_tracking_takes_what_has_no_usable_length(world):
+    class Endless:
+        def __len__(self):
+            raise TypeError("an iterable data set has none")
+
+        def __iter__(self):
+            return iter("ab")
+
+    assert list(world.context().track(Endless())) == ["a", "b"]
+    assert next(world.context().track(range(10**30))) == 0
+    assert world.progress == [{"done": 0}, {"done": 2}, {"done": 0}]
+
+
+def test_a_payload_holds_single_numbers_of_libraries_as_numbers(world):
+    world.context().emit("figures", {"a": Scalar(1), "b": Scalar(0.5), "c": Scalar(True), "d": Fraction(1, 4)})
+
+    assert world.events == [("figures", {"a": 1, "b": 0.5, "c": True, "d": 0.25})]
+
+
+def test_a_single_number_of_a_library_that_is_not_finite_is_refused_with_its_place(world):
+    with pytest.raises(ValueError, match=r"value\['loss'\] is"):
+        world.context().emit("figures", {"loss": Scalar(float("nan"))})

@@ -2,6 +2,8 @@
 
 import functools
 import sys
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
@@ -184,3 +186,15 @@ def test_one_function_may_serve_two_actions(registry):
 
 def test_an_unknown_action_has_no_handler(registry):
     assert registry.get("unknown") is None
+
+
+def test_limits_take_whatever_is_a_number_to_python(registry):
+    class Three:
+        def __index__(self):
+            return 3
+
+    @handler("numbers", timeout=Fraction(3, 2), cancel_grace=Decimal("0.5"), max_concurrent=Three(), nice=Three())
+    def function(): ...
+
+    limits = registry.get("numbers").limits
+    assert (limits.timeout, limits.cancel_grace, limits.max_concurrent, limits.nice) == (1.5, 0.5, 3, 3)

@@ -1,6 +1,7 @@
 """How handler modules are found and imported: real folders, each in an interpreter of its own."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -350,7 +351,9 @@ def test_a_thread_started_by_an_import_is_told(tmp_path):
 
     [warning] = import_in_a_process(tmp_path).warnings
 
-    assert warning.startswith("module 'words' started the thread 'refresh' when it was imported")
+    assert warning.startswith(
+        f"{tmp_path / 'words.py'}: module 'words' started the thread 'refresh' when it was imported"
+    )
 
 
 def test_no_bytecode_is_left_that_an_edit_within_the_second_would_not_outdate(tmp_path):
@@ -384,3 +387,34 @@ def test_what_every_user_may_change_is_warned_about_and_served(tmp_path):
     assert imported.warnings == tuple(
         f"{path} can be changed by every user of this machine: chmod o-w is safer" for path in (tmp_path, file)
     )
+
+
+def test_what_an_import_leaves_open_is_told_with_module_file_and_peer(tmp_path):
+    source = f"""
+    import ctypes, os, socket
+
+    there = socket.create_server(("127.0.0.1", 0))
+    here = socket.create_connection(there.getsockname())
+    inside, outside = os.pipe()
+    data = open(__file__)
+    log = open({str(tmp_path / "log")!r}, "a")
+    null = open(os.devnull)
+
+    libc = ctypes.CDLL(None)
+    work = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+    libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, ctypes.cast(libc.pause, ctypes.c_void_p), None)
+    """
+    write(tmp_path, leaves=dedent(source) + "\n" + serving("leaves"))
+
+    warnings = import_in_a_process(tmp_path).warnings
+
+    assert all(warning.startswith(f"{tmp_path / 'leaves.py'}: module 'leaves' ") for warning in warnings)
+    said = [warning.partition("module 'leaves' ")[2].partition(" when it was imported")[0] for warning in warnings]
+    assert said[0].startswith("started a native thread (python")
+    assert [re.sub(r"\d{2,}", "N", each) for each in sorted(said[1:])] == [
+        "left a connection to N.0.0.1:N open",
+        "left a descriptor (pipe:[N]) open",
+        "left a descriptor (pipe:[N]) open",
+        "left a listening socket on N.0.0.1:N open",
+        "left the file " + re.sub(r"\d{2,}", "N", str(tmp_path / "leaves.py")) + " open",
+    ]

@@ -112,7 +112,20 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-@given(st.lists(st.sampled_from([b"", b"a", b"line", b"x" * LONGEST_LINE, b"y" * 5000])), st.randoms())
+PRINTED = [
+    b"",
+    b"a",
+    b"line",
+    b"x" * LONGEST_LINE,
+    b"y" * 5000,
+    b"\r",
+    b"\r10 %\r20 %",
+    b"30 %\r    \r",
+    b"z" * 5000 + b"\rend",
+]
+
+
+@given(st.lists(st.sampled_from(PRINTED)), st.randoms())
 def test_lines_do_not_depend_on_where_the_bytes_are_cut(
     loop: asyncio.AbstractEventLoop, printed: list[bytes], cutter: random.Random
 ) -> None:
@@ -123,7 +136,8 @@ def test_lines_do_not_depend_on_where_the_bytes_are_cut(
     cut = loop.run_until_complete(lines_of([text[a:b] for a, b in itertools.pairwise(pieces)]))
 
     assert cut == whole
-    assert "".join(whole) == text.replace(b"\n", b"").decode()
+    if b"\r" not in text:
+        assert "".join(whole) == text.replace(b"\n", b"").decode()
 
 
 async def lines_of(pieces: list[bytes]) -> list[str]:
@@ -229,3 +243,37 @@ async def test_closing_twice_closes_no_other_descriptor() -> None:
 
         os.fstat(other)
         os.close(other)
+
+
+async def test_of_a_progress_bar_the_last_picture_is_told() -> None:
+    with hearing() as heard:
+        heard.print(b"before\n" + b"".join(b"\r%d %%" % number for number in range(100)) + b"\r      \r\nafter\r\n")
+        heard.output._read()
+
+        assert heard.lines == ["before", "99 %", "after"]
+        assert heard.output.last_lines() == ["before", "99 %", "after"]
+
+
+@pytest.mark.parametrize("end", [b"", b"\r"])
+async def test_the_newest_picture_is_the_last_line_while_the_bar_goes_on(end: bytes) -> None:
+    with hearing() as heard:
+        heard.print(b"\r 10 %\r 20 %" + end)
+        heard.output._read()
+
+        assert heard.lines == []
+        assert heard.output.last_lines(1) == [" 20 %"]
+
+        heard.output.drain()
+        assert heard.lines == [" 20 %"]
+
+
+async def test_of_a_bar_that_goes_on_a_picture_is_told_now_and_then_and_none_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("supervisor.process.output.PICTURE_INTERVAL", 0.0)
+    with hearing() as heard:
+        for printed in (b"\r 10 %", b"\r 20 %", b"\n", b"\r 30 %", b"\r 40 %\n"):
+            heard.print(printed)
+            heard.output._read()
+
+    assert heard.lines == [" 10 %", " 20 %", " 30 %", " 40 %"]

@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, SupportsFloat, SupportsIndex, TypeVar
 
 from supervisor.handling.encoding import NotJson, encode_json
 from supervisor.handling.interruption import Cancelled, Interruption
+from supervisor.handling.numbers import finite_number
 from supervisor.job import EVENT_TYPE, LARGEST_PAYLOAD, Event, Job
 from supervisor.process.messages import Emitted, Logged
 from supervisor.text.value_repr import type_name
@@ -25,9 +26,12 @@ from supervisor.text.value_repr import type_name
 __all__ = ["Cancelled", "Context", "PermanentError"]
 
 _LOG_LIMIT = 16 * 1024
+_LONGEST_MESSAGE = 2000
+"""Characters of a message of progress: escaped, each takes six bytes at most of the payload's 16 KiB."""
 _SECONDS_BETWEEN_PROGRESS = 0.5
 
 Item = TypeVar("Item")
+Number = SupportsIndex | SupportsFloat
 Tell = Callable[[Emitted | Logged], None]
 
 
@@ -65,7 +69,7 @@ class Context:
         self._workdir = workdir
         self._interruption = interruption
         self._clock = clock
-        self._voice = _Voice(job.job_id, tell, interruption)
+        self._voice = Voice(job.job_id, tell, interruption)
 
     def __repr__(self) -> str:
         return f"<Context {self.action} {self.job_id}#{self.attempt}>"
@@ -107,18 +111,26 @@ class Context:
         """
         self._voice.say(Emitted(Event(_checked_type(type), _checked_payload(type, payload))))
 
-    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """Emit a `progress` event, as it is: `track` is the one that is sparing with them."""
-        said = {"done": done, "total": total, "message": message}
+    def progress(self, done: Number, total: Number | None = None, message: str | None = None) -> None:
+        """Emit a `progress` event, as it is: `track` is the one that is sparing with them.
+
+        Numbers are what Python takes for one: those of NumPy, `Decimal` and `Fraction` too.  One that is not finite is
+        left out, as a total that is not known.  A message that is too long is cut.
+        """
+        said = {
+            "done": finite_number("done", done),
+            "total": finite_number("total", total),
+            "message": None if message is None else _fit(str(message), _LONGEST_MESSAGE),
+        }
         self.emit("progress", {name: value for name, value in said.items() if value is not None})
 
-    def track(self, iterable: Iterable[Item], total: int | None = None) -> Iterator[Item]:
+    def track(self, iterable: Iterable[Item], total: Number | None = None) -> Iterator[Item]:
         """Yield the items and emit progress: before the first, after the last, in between at most twice a second.
 
         An item is done when the next is asked for.  `total` is `len(iterable)` where there is one.
         """
-        if total is None and isinstance(iterable, Sized):
-            total = len(iterable)
+        if total is None:
+            total = _length(iterable)
         done = told = 0
         self.progress(done, total)
         due_at = self._clock() + _SECONDS_BETWEEN_PROGRESS
@@ -135,12 +147,13 @@ class Context:
         self._voice.close()
 
 
-class _Voice:
+class Voice:
     """The way to the parent while the job lasts, for its threads but not for processes that it forked."""
 
     def __init__(self, job_id: str, tell: Tell, interruption: Interruption) -> None:
         self._job_id = job_id
         self._tell: Tell | None = tell
+        self._speaker: int | None = None  # the thread that sends
         self._interruption = interruption
         # Reentrant: a destructor may log while its own thread is in here.
         self._lock = threading.RLock()
@@ -155,10 +168,17 @@ class _Voice:
         if self.is_forked:
             # Its frames would land inside ours.
             raise RuntimeError(f"only the process that runs job {self._job_id} may use its context, not one it forked")
+        # A finalizer may run in the middle of another message, wherever the garbage collector runs.
+        if self._speaker == threading.get_ident():
+            raise RuntimeError(f"job {self._job_id} is in the middle of another message")
         with self._interruption.deferred(), self._lock:
             if self._tell is None:
                 raise RuntimeError(f"job {self._job_id} is over")
-            self._tell(message)
+            self._speaker = threading.get_ident()
+            try:
+                self._tell(message)
+            finally:
+                self._speaker = None
 
     def close(self) -> None:
         with self._lock:
@@ -171,7 +191,7 @@ class _LogToParent(logging.Handler):
     A forked process has no way to the parent but what it prints.
     """
 
-    def __init__(self, voice: _Voice) -> None:
+    def __init__(self, voice: Voice) -> None:
         super().__init__()
         self._voice = voice
 
@@ -197,10 +217,20 @@ def _print(text: str) -> None:
         os.write(2, f"{text}\n".encode())
 
 
-def _fit(text: str) -> str:
+def _length(iterable: Iterable[object]) -> int | None:
+    """How many items there are, where that can be had: `len` raises for a range beyond the largest size."""
+    if not isinstance(iterable, Sized):
+        return None
+    try:
+        return len(iterable)
+    except (TypeError, ValueError, OverflowError, NotImplementedError):
+        return None
+
+
+def _fit(text: str, limit: int = _LOG_LIMIT) -> str:
     """Make `text` fit a frame: valid as UTF-8 and not endless."""
-    if len(text) > _LOG_LIMIT:
-        text = f"{text[:_LOG_LIMIT]}… ({len(text)} characters)"
+    if len(text) > limit:
+        text = f"{text[:limit]}… ({len(text)} characters)"
     return text.encode("utf-8", "backslashreplace").decode()
 
 

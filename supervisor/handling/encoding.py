@@ -14,6 +14,7 @@ from decimal import Decimal
 
 import msgspec
 
+from supervisor.handling.numbers import plain_number
 from supervisor.handling.walk import Walk, content_of, parts_of, shown_step
 from supervisor.text.value_repr import type_name, value_repr
 
@@ -28,7 +29,8 @@ def encode_json(value: object) -> bytes:
     """Return `value` as compact UTF-8 JSON.
 
     Takes what msgspec takes: the JSON types, dataclasses, structs, tuples, sets, enums, dates, UUIDs, Decimals, bytes
-    (as base64); besides, subclasses of str, int and float, as NumPy's float64 is one.  Raises `NotJson`.
+    (as base64); besides, subclasses of str, int and float, and single numbers of NumPy and of other libraries, as a
+    `Fraction` is one.  Raises `NotJson`.
     """
     try:
         encoded = msgspec.json.encode(value, enc_hook=_plain)
@@ -54,6 +56,8 @@ def _plain(value: object) -> object:
     for base in (str, int, float):
         if isinstance(value, base):
             return base(value)
+    if (number := plain_number(value)) is not None:
+        return number
     raise NotImplementedError(f"it holds a {type_name(value)} where JSON has no place for one")
 
 
@@ -65,9 +69,10 @@ def _refuse_numbers_that_are_none(value: object, *, keys: bool) -> None:
 
 
 def _is_no_number(part: object) -> bool:
-    if isinstance(part, float):
-        return not math.isfinite(part)
-    return isinstance(part, Decimal) and not part.is_finite()
+    if isinstance(part, Decimal):
+        return not part.is_finite()
+    number = part if isinstance(part, float) else plain_number(part)
+    return isinstance(number, float) and not math.isfinite(number)
 
 
 def _first_fault(value: object) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
-from typing import Any, TypedDict
+from typing import Any, SupportsIndex, TypedDict
 
 from supervisor.limits import Isolation, Limits
 from supervisor.text.duration import format_duration, parse_duration
@@ -85,19 +86,23 @@ def _size(what: str, value: Size | None) -> int | None:
         raise ValueError(f"{what}: {error}") from None
 
 
-def _count(what: str, value: int | None) -> int | None:
+def _count(what: str, value: SupportsIndex | None) -> int | None:
     return None if value is None else _whole(what, value, "from 1 on", range(1, MAX_COUNT + 1))
 
 
-def _niceness(what: str, value: int | None) -> int | None:
+def _niceness(what: str, value: SupportsIndex | None) -> int | None:
     return None if value is None else _whole(what, value, "from 0 to 19", range(20))
 
 
-def _whole(what: str, value: object, span: str, allowed: range) -> int:
-    # int(): a subclass, such as a member of an IntEnum, is no number to the parent, and is looked for one by one.
-    if not isinstance(value, int) or isinstance(value, bool) or int(value) not in allowed:
+def _whole(what: str, value: SupportsIndex, span: str, allowed: range) -> int:
+    """Return what is an integer to Python, as NumPy's are, as a plain `int`; but a truth value is a slip."""
+    try:
+        number = None if isinstance(value, bool) else int(operator.index(value))
+    except TypeError:
+        number = None
+    if number is None or number not in allowed:
         raise ValueError(f"{what} is a whole number {span}, not {value_repr(value)}")
-    return int(value)
+    return number
 
 
 def _isolation(what: str, value: Isolation) -> Isolation:

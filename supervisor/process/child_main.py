@@ -15,25 +15,28 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, NoReturn
 
 from msgspec.structs import replace
 
+from supervisor.handling import watched
 from supervisor.handling.binding import InvalidParameters, decode_parameters
-from supervisor.handling.context import Cancelled, Context, PermanentError
+from supervisor.handling.context import Cancelled, Context, PermanentError, Voice
 from supervisor.handling.handler import Handler, registry
 from supervisor.handling.interruption import Interruption
+from supervisor.handling.library_log import LibraryLog
 from supervisor.handling.result import InvalidResult, encode_result
 from supervisor.job import Blob, Failed, Job
-from supervisor.process import descendants, threads, tracker
+from supervisor.process import descendants, generators, threads, tracker
 from supervisor.process.attachment import attachment, take
 from supervisor.process.condition import Condition, running_threads
 from supervisor.process.confinement import Restrictions
+from supervisor.process.error_text import describe, is_made_of, text_of, type_of
+from supervisor.process.generators import Reseed
 from supervisor.process.kernel import become_subreaper, bytes_waiting, die_with_parent, set_dumpable, weigh_session
-from supervisor.process.messages import Again, Finished, OrderToChild, Ready, Run
+from supervisor.process.messages import Again, Finished, Logged, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.refusal import is_gone, reason
 from supervisor.process.reserve import Reserve
@@ -44,14 +47,14 @@ from supervisor.text.size import format_size
 
 MESSAGE_LIMIT = 8 * 1024
 """Bytes of an error message, text and traceback together."""
-TYPE_LIMIT = 64
-"""Characters of an error type, which is a short token to the server; a class may have a name of any length."""
 MOMENT = 0.0002
 """Seconds until one looks again whether a process has left, which nothing tells."""
-LAST_STEPS = 0.01
+LAST_STEPS = 0.05
 """Seconds for a thread that was told to end to do so."""
 OOM_SCORE = 500
 """Added to a child's badness: when memory runs out the kernel is to take a job, not the supervisor (proc(5))."""
+_AROUND_HANDLERS = {__file__, watched.__file__, __file__.replace("child_main", "event_loop")}
+"""Files whose frames stand above those of a handler in a traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class Birth:
     cgroup: str
     supervisor: int
     restrictions: Restrictions
+    library_log: LibraryLog
+    generators: Sequence[Reseed]
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -104,7 +109,7 @@ def _become_child(birth: Birth) -> None:
     # As in every Python program.  Ctrl-C does not come here: it goes to the terminal's session, and this is another.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.enable(birth.stack)
-    _reseed()
+    generators.reseed(birth.generators)
     birth.restrictions.enforce()
 
 
@@ -114,14 +119,6 @@ def _raise_oom_score() -> None:
             file.write(str(OOM_SCORE).encode())
     except OSError:
         pass  # not permitted in some containers; a preference, no need
-
-
-def _reseed() -> None:
-    """Python reseeds its own generator in a fork; numpy does not, and all children would draw the same numbers."""
-    # `numpy.random` is imported by numpy when it is first used, which takes longer than all else that a child does.
-    random = sys.modules.get("numpy.random")
-    if random is not None:
-        random.seed()
 
 
 class Worker:
@@ -142,6 +139,8 @@ class Worker:
         self._session_niceness = 0
         self._condition = Condition.of_this_process()
         self._threads = 0
+        self._tasks_left = 0
+        self._library_log = birth.library_log
 
     def serve(self) -> None:
         """Run job after job until the pipe is closed or this process is spent."""
@@ -159,7 +158,7 @@ class Worker:
         faulthandler.cancel_dump_traceback_later()  # it could end this process in the midst of the next job
         _flush()
         left = self._end_descendants()
-        left += self._mind_threads()
+        left += self._mind_threads() + self._mind_tasks()
         reusable = not left and Condition.of_this_process() == self._condition
         if not self._pipe.is_intact:  # what stands in its place now is no way to the parent
             raise OSError("the handler closed the pipe to the supervisor")
@@ -190,13 +189,21 @@ class Worker:
 
     def _mind_threads(self) -> int:
         """Say how many threads the handler has left running, and return that."""
-        left = running_threads() - self._condition.threads
-        if left > 0:
-            time.sleep(LAST_STEPS)  # it may be on its way out
-            left = running_threads() - self._condition.threads
+        give_up_at = time.monotonic() + LAST_STEPS
+        while (left := running_threads() - self._condition.threads) > 0 and time.monotonic() < give_up_at:
+            time.sleep(MOMENT)  # it may be on its way out
         if left > 0:
             os.write(2, f"[the handler left {left} threads running: its process takes no further job]\n".encode())
         return max(0, left)
+
+    def _mind_tasks(self) -> int:
+        """Log how many tasks of the handler's loop did not end when they were cancelled, and return that."""
+        left, self._tasks_left = self._tasks_left, 0
+        if left:
+            os.write(
+                2, f"[{left} asyncio tasks of the handler did not end: its process takes no further job]\n".encode()
+            )
+        return left
 
     def _take_parameters(self, order: Run) -> bytes:
         parameters = order.job.parameters
@@ -208,6 +215,7 @@ class Worker:
         """What an earlier job may have changed is as it was, and what this one is to have is there."""
         self._die_with_supervisor()
         self._termination.expect()
+        self._library_log.restore()
         self._go_home()
         _put(
             MOBIUS_JOB_ID=job.job_id,
@@ -254,6 +262,8 @@ class Worker:
         handler = registry.get(job.action)
         if handler is None:
             return Failed("ActionNotRegistered", f"no handler is registered for the action {job.action!r}")
+        voice = Voice(job.job_id, self._pipe.send, self._interruption)
+        self._library_log.use(lambda level, logger, text: voice.say(Logged(level, text, logger)))
         try:
             arguments = handler.parameters.bind(parameters)
             context = None
@@ -265,16 +275,19 @@ class Worker:
             return encode_result(self._interruptible(handler, arguments, context))
         except BaseException as error:  # noqa: BLE001 - users' code may raise anything, SystemExit included
             return self._failure(error)
+        finally:
+            self._library_log.use(None)
+            voice.close()
 
     def _failure(self, error: BaseException) -> Failed:
         """What is told of a handler whose call ended with this."""
         if self._interruption.requested and _is_cancellation(error):  # otherwise it is the handler's own
             return Failed("Cancelled", "the handler stopped when it was asked to")
         if isinstance(error, InvalidResult):
-            return Failed("InvalidResult", str(error))
+            return Failed("InvalidResult", text_of(error))
         if isinstance(error, PermanentError):
-            return Failed("fatal_error", _describe(error))
-        return Failed(type(error).__name__[:TYPE_LIMIT], _describe(error))
+            return Failed("fatal_error", describe(error, _AROUND_HANDLERS, MESSAGE_LIMIT))
+        return Failed(type_of(error), describe(error, _AROUND_HANDLERS, MESSAGE_LIMIT))
 
     def _interruptible(self, handler: Handler, arguments: dict[str, Any], context: Context | None) -> Any:
         try:
@@ -298,17 +311,22 @@ class Worker:
     def _run_coroutine(self, handler: Handler, arguments: dict[str, Any]) -> Any:
         import asyncio  # only a child that has such a handler pays for it
 
+        from supervisor.process import event_loop
+
         async def run() -> Any:
             task = asyncio.current_task()
             assert task is not None
             self._interruption.attach(asyncio.get_running_loop(), task)
             try:
-                return await handler.function(**arguments)
+                result = await self._interruption.watched(handler.function(**arguments))
+                self._interruption.disarm()  # its result is there: what is left of the loop is ended within a time
+                return result
             finally:
                 self._leave_if_forked()  # before the loop is closed, whose descriptors it shares
 
         with self._whereabouts.of_coroutines():
-            return asyncio.run(run())
+            result, self._tasks_left = event_loop.run(run())
+        return result
 
     def _context(self, job: Job, parameters: bytes, order: Run) -> Context:
         return Context(
@@ -374,33 +392,9 @@ def _base64_of(result: bytes) -> Iterator[bytes]:
 
 def _is_cancellation(error: BaseException) -> bool:
     """Whether this is how a handler ends that was asked to stop and did nothing but that, be it in a group of tasks."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_cancellation(inner) for inner in error.exceptions)
     # Of a loop only where there is one: children without coroutines need not carry asyncio.
     of_a_loop = getattr(sys.modules.get("asyncio"), "CancelledError", Cancelled)
-    return isinstance(error, Cancelled | of_a_loop)
-
-
-def _describe(error: BaseException) -> str:
-    """The error's text and the last lines of its traceback, fit to be sent."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - users' exceptions may have a broken __str__
-        text = "(its text cannot be shown)"
-    trace = "".join(traceback.format_exception(type(error), error, _below_ours(error.__traceback__)))
-    head = text.encode("utf-8", "backslashreplace")[: MESSAGE_LIMIT // 2]
-    tail = trace.rstrip().encode("utf-8", "backslashreplace")[-(MESSAGE_LIMIT - len(head) - 2) :]
-    return (head + b"\n\n" + tail).decode("utf-8", "ignore")
-
-
-def _below_ours(trace: TracebackType | None) -> TracebackType | None:
-    """What is below our last frame in a traceback: the handler's own part."""
-    below = trace
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == __file__:
-            below = trace.tb_next
-        trace = trace.tb_next
-    return below
+    return is_made_of(error, (Cancelled, of_a_loop))
 
 
 def _flush() -> None:

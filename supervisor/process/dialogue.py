@@ -36,7 +36,7 @@ class Listener(Protocol):
     """What an attempt hears of its child while its job runs.  Called in the loop; must not block or raise."""
 
     def heard_event(self, event: Event) -> None: ...
-    def heard_log(self, level: int, text: str) -> None: ...
+    def heard_log(self, level: int, text: str, logger: str) -> None: ...
     def heard_line(self, line: str) -> None: ...
 
 
@@ -100,8 +100,8 @@ class Dialogue:
                         f"emitted what no handler can: type {event.type[:64]!r}, {len(event.payload)} bytes"
                     )
                 listener.heard_event(event)
-            case Logged(level, text):
-                listener.heard_log(level, text)
+            case Logged(level, text, logger):
+                listener.heard_log(level, text, logger)
             case Finished():
                 self._finish(message)
             case _:

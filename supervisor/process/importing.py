@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from supervisor.process.handler_files import (
     problem_at,
 )
 from supervisor.process.helper_twins import misled
+from supervisor.process.import_leftovers import Openings
 from supervisor.process.import_problem import import_problem
 from supervisor.process.interpreter_state import InterpreterState
 from supervisor.process.messages import MAX_MESSAGE, HandlerInfo, Imported, Importing, Problem
@@ -31,7 +31,6 @@ from supervisor.process.permissions import open_to_all, warning_of
 from supervisor.process.static_source import imports_of
 from supervisor.process.unserved import unserved
 from supervisor.text.printable import encodable
-from supervisor.text.value_repr import value_repr
 
 MAX_SUMMARY = 200
 """Characters of a docstring's first line: more is shown nowhere."""
@@ -99,11 +98,11 @@ def _no_bytecode() -> Iterator[None]:
 
 def _import(module: HandlerFile, modules: Sequence[HandlerFile]) -> tuple[list[Problem], list[str]]:
     """Import a module; put back what it takes away from the others, and warn of that and of the threads it starts."""
-    threads = set(threading.enumerate())
+    before = Openings.now()
     state = InterpreterState(other.name for other in modules)
     error = _failure_of(module.name)
     restored = state.restore()  # before all else, which needs the interpreter whole
-    warnings = [_thread_warning(module, thread) for thread in set(threading.enumerate()) - threads]
+    warnings = list(Openings.now().warnings_since(before, module.name, module.shown_file))
     if restored:
         lost = ", ".join(restored)
         warnings.append(f"module {module.name!r} ({module.file}) changed {lost} when it was imported; it was put back")
@@ -119,17 +118,6 @@ def _failure_of(name: str) -> BaseException | None:
     except BaseException as error:  # noqa: BLE001 - users' code, which may even call sys.exit or raise a Ctrl-C
         return error
     return None
-
-
-def _thread_warning(module: HandlerFile, thread: threading.Thread) -> str:
-    try:
-        name = value_repr(thread.name)
-    except Exception:  # noqa: BLE001 - a subclass may have made anything of it
-        name = value_repr(thread)
-    return (
-        f"module {module.name!r} started the thread {name} when it was imported; "
-        "it does not exist in the processes that run the handlers: start it in the handler"
-    )
 
 
 def _unload(name: str) -> None:

@@ -1,7 +1,8 @@
 """What parent, zygote and child say to each other.  Pure data; `wire` turns it into bytes.
 
 parent → zygote   `Fork` (with three descriptors: the child's ends of pipe and output, and its stack file), `Retire`
-zygote → parent   `Importing`, for each module before it is imported; then `Imported`, in parts, and nothing after it
+zygote → parent   `Importing`, for each module before it is imported, and `Logged`; then `Imported`, in parts, and
+                  nothing after it
 parent → child    `Run`; after a result that came as a descriptor `Taken`, or `Again`; stopping is a signal, so that the
                   child needs no reader thread
 child  → parent   `Forked`, `Ready`, then per job: any number of `Emitted` and `Logged`, one `Finished`
@@ -147,10 +148,14 @@ class Emitted(msgspec.Struct, tag=True, frozen=True):
 
 
 class Logged(msgspec.Struct, tag=True, frozen=True):
-    """The handler logged a line through `context.log`; `level` is a number of `logging`."""
+    """The handler, or a library, logged a line; `level` is a number of `logging`.
+
+    `logger` is "handler" for `context.log`.  The zygote sends it as well, while modules are imported.
+    """
 
     level: int
     text: str
+    logger: str = "handler"
 
 
 class Finished(msgspec.Struct, tag=True, frozen=True):
@@ -171,7 +176,7 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
     has_output: bool = True
 
 
-ZygoteMessage = Importing | Imported
+ZygoteMessage = Importing | Imported | Logged
 ChildMessage = Forked | Ready | Emitted | Logged | Finished
 OrderToZygote = Fork | Retire
 OrderToChild = Run | Again | Taken

@@ -1,5 +1,7 @@
 """What a child, or a zygote, prints: cut in lines, rate-limited, the last ones kept for a crash report.
 
+A carriage return ends a picture of a progress bar, which the next one replaces: one is told now and then, and the last.
+
 Runs in the parent's event loop and owns the reading end of the output pipe.
 """
 
@@ -21,6 +23,8 @@ RATE = 64 * 1024
 """Bytes a second that may be printed for ever; what is above is dropped and counted."""
 TAIL = 8 * 1024
 """Bytes kept for `last_lines`."""
+PICTURE_INTERVAL = 5.0
+"""Seconds between two pictures of a progress bar that are told while its line goes on; the last one always is."""
 
 
 class Output:
@@ -33,13 +37,16 @@ class Output:
         self._loop = asyncio.get_running_loop()
         self._partial = b""
         self._tail = b""
+        self._told_picture: bytes | None = None  # of the line that goes on
+        self._picture_due_at = self._loop.time() + PICTURE_INTERVAL
         self._dropped = 0
         self._allowance = TokenBucket(rate=RATE, burst=BURST, now=self._loop.time())
         self._loop.add_reader(descriptor, self._read)
 
     def last_lines(self, most: int = 20) -> list[str]:
         """The last lines printed since `forget`, at most `most` of them and 8 KiB."""
-        return [_text(line) for line in self._tail.splitlines()[-most:]]
+        lines = self._tail.removesuffix(b"\n").split(b"\n") if self._tail else []
+        return [_text(_newest_picture(line)) for line in lines[-most:]]
 
     def forget(self) -> None:
         """A new job begins: what was printed before is not part of its story."""
@@ -85,21 +92,49 @@ class Output:
             self._dropped += len(data)
             return
         self._say_dropped()
-        *lines, self._partial = (self._partial + data).split(b"\n")
+        *lines, rest = (self._partial + data).split(b"\n")
         for line in lines:
             self._say(line)
-        while len(self._partial) > LONGEST_LINE:
-            self._on_line(_text(self._partial[:LONGEST_LINE]))
-            self._partial = self._partial[LONGEST_LINE:]
+        self._partial = self._newest(rest)
+        if b"\r" in self._partial and self._loop.time() >= self._picture_due_at:
+            self._say_picture()
 
     def _say(self, line: bytes) -> None:
-        for start in range(0, max(len(line), 1), LONGEST_LINE):
-            self._on_line(_text(line[start : start + LONGEST_LINE]))
+        """Tell a line that is whole: of a progress bar the last picture, unless that was told."""
+        picture = _newest_picture(self._newest(line))
+        if picture != self._told_picture:
+            self._on_line(_text(picture))
+        self._told_picture = None
+        self._picture_due_at = self._loop.time() + PICTURE_INTERVAL
+
+    def _say_picture(self) -> None:
+        self._told_picture = _newest_picture(self._partial)
+        self._on_line(_text(self._told_picture))
+        self._picture_due_at = self._loop.time() + PICTURE_INTERVAL
+
+    def _newest(self, line: bytes) -> bytes:
+        """What must be kept of a line: its newest picture, and what comes after that.  What is too long is told."""
+        *pictures, last = map(self._without_pieces, line.split(b"\r"))
+        shown = next((picture for picture in reversed(pictures) if picture.strip()), b"")
+        return shown + b"\r" + last if pictures else last
+
+    def _without_pieces(self, picture: bytes) -> bytes:
+        """Tell all that is too long for one line but the last piece, and return that."""
+        while len(picture) > LONGEST_LINE:
+            self._on_line(_text(picture[:LONGEST_LINE]))
+            picture = picture[LONGEST_LINE:]
+        return picture
 
     def _say_dropped(self) -> None:
         if self._dropped:
             self._on_line(f"[{self._dropped} bytes of output dropped: more than {RATE} a second]")
             self._dropped = 0
+
+
+def _newest_picture(line: bytes) -> bytes:
+    """What a terminal shows of a line: what stands behind its last carriage return, and is not blank."""
+    pictures = line.split(b"\r")
+    return next((picture for picture in reversed(pictures) if picture.strip()), pictures[-1])
 
 
 def _text(line: bytes) -> str:

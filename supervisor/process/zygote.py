@@ -25,7 +25,7 @@ from supervisor.process.crash import CrashReport
 from supervisor.process.environment import child_environment
 from supervisor.process.exit import signal_name
 from supervisor.process.family import Family, ended
-from supervisor.process.messages import Fork, HandlerInfo, Imported, Importing, Problem, Retire, ZygoteMessage
+from supervisor.process.messages import Fork, HandlerInfo, Imported, Importing, Logged, Problem, Retire, ZygoteMessage
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
 from supervisor.process.threads import VARIABLES
@@ -225,6 +225,9 @@ class Zygote:
         log.info("printed", line=line, pid=self.pid)
 
     def _on_message(self, message: ZygoteMessage) -> None:
+        if isinstance(message, Logged):
+            _log_record(message, self.pid)
+            return
         if self._imported.cancelled():
             return  # nobody waits for it any more, which it cannot know
         if self._imported.done():
@@ -268,6 +271,11 @@ async def start_zygote(nursery: Nursery, family: Family) -> Zygote:
                 raise
             is_late = is_late or ended.is_slow
             nursery = replace(nursery, refused={**nursery.refused, ended.file: ended.problem})
+
+
+def _log_record(record: Logged, pid: int) -> None:
+    """Log what a module logged when it was imported."""
+    log.log(max(10, min(50, record.level // 10 * 10)), record.text, logger=record.logger, pid=pid)
 
 
 def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence[str]) -> Imported:

@@ -14,25 +14,29 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
-from supervisor.process import child_main, descendants, descriptor_limit, guard, signal_defaults
+from supervisor.handling.library_log import LibraryLog
+from supervisor.process import child_main, descendants, descriptor_limit, generators, guard, signal_defaults
 from supervisor.process.child_main import Birth
-from supervisor.process.confinement import Confinement, Restrictions
+from supervisor.process.confinement import Confinement
 from supervisor.process.importing import import_handlers
 from supervisor.process.kernel import die_with_parent, enter_cgroup, set_dumpable
 from supervisor.process.mark import wear
-from supervisor.process.messages import Fork, Forked, OrderToChild, OrderToZygote, Retire, ZygoteMessage
+from supervisor.process.messages import Fork, Forked, Logged, OrderToChild, OrderToZygote, Retire, ZygoteMessage
 from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.wire import decoder_of, encode
 
 MOST_AT_ONCE = 16
 """Children that are born together: each holds three descriptors until then."""
+
+PROGRAM = "mobius-supervisor"
+"""What handlers see as the name of their program."""
 
 
 def main() -> None:
@@ -55,7 +59,13 @@ def main() -> None:
     restrictions = msgspec.json.decode(sys.argv[5], type=Confinement).enter()
     tell = partial(_tell, pipe, os.getpid())
     end = sys.argv.index("--")
-    imported = import_handlers([Path(folder) for folder in sys.argv[6:end]], tell, sys.argv[end + 1 :])
+    folders, skipped = [Path(folder) for folder in sys.argv[6:end]], sys.argv[end + 1 :]
+    _hide_arguments()
+    library_log = LibraryLog.install()
+    library_log.use(lambda level, logger, text: pipe.send(Logged(level, text, logger)))
+    imported = import_handlers(folders, tell, skipped)
+    library_log.use(None)
+    found = generators.find(folders)
     die_with_parent(armed=False)
     signal_defaults.restore_after_imports()
     # Jobs run as this user: they are not to trace it, nor to write to its files in /proc (PR_SET_DUMPABLE(2const)).
@@ -64,11 +74,18 @@ def main() -> None:
     try:
         for part in imported.parts():
             tell(part)
-        _serve(pipe, mark, supervisor, restrictions)
+        new_birth = partial(Birth, restrictions=restrictions, library_log=library_log, generators=found)
+        _serve(pipe, mark, supervisor, new_birth)
     except (BrokenPipeError, ConnectionResetError):
         guard.sweep(mark)
     except OSError as error:  # the parent starts another one
         sys.exit(f"no more children can be forked from here: {error.strerror}")
+
+
+def _hide_arguments() -> None:
+    """Leave a handler a command line without arguments: its `argparse` would take ours for its own."""
+    sys.argv = [PROGRAM]
+    sys.orig_argv = [sys.executable, PROGRAM]
 
 
 def _tell(pipe: BlockingPipe[OrderToZygote], pid: int, message: ZygoteMessage) -> None:
@@ -90,12 +107,12 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _serve(pipe: BlockingPipe[OrderToZygote], mark: int, supervisor: int, restrictions: Restrictions) -> None:
+def _serve(pipe: BlockingPipe[OrderToZygote], mark: int, supervisor: int, new_birth: Callable[..., Birth]) -> None:
     births: list[Birth] = []
     while (order := pipe.receive()) is not None:
         if isinstance(order, Fork):
             pipe_end, output, stack = (pipe.take_descriptor() for _ in range(3))
-            births.append(Birth(pipe_end, output, stack, order.cgroup, supervisor, restrictions))
+            births.append(new_birth(pipe_end, output, stack, order.cgroup, supervisor))
             if len(births) < MOST_AT_ONCE and pipe.has_more:
                 continue
         _fork(pipe, births)

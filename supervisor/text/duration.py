@@ -6,7 +6,9 @@ Shared by the command line, the settings and `@handler`; everywhere else a lengt
 from __future__ import annotations
 
 import math
+import numbers
 import re
+from decimal import Decimal
 
 from supervisor.text.value_repr import value_repr
 
@@ -57,7 +59,8 @@ def _of_text(text: str) -> float | None:
 
 def _of_number(number: float) -> float | None:
     # A bool is an int to Python, but `timeout=True` is a slip.
-    if isinstance(number, bool) or not isinstance(number, int | float):
+    # A number of NumPy is a `Real`; a `Decimal` is not, though Python takes it for one everywhere else.
+    if isinstance(number, bool) or not isinstance(number, numbers.Real | Decimal):
         return None
     try:
         return float(number)

@@ -14,7 +14,6 @@ def frames_of(coroutine: Any) -> Iterator[FrameType]:
     """
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)
-        if frame is None:
-            return
-        yield frame
+        if frame is not None:
+            yield frame
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "ag_await", None)

@@ -260,8 +260,8 @@ class Attempt:
     def heard_event(self, event: Event) -> None:
         self._its_speech.take_event(event)
 
-    def heard_log(self, level: int, text: str) -> None:
-        self._its_speech.take_log(level, text)
+    def heard_log(self, level: int, text: str, logger: str) -> None:
+        self._its_speech.take_log(level, text, logger)
 
     def heard_line(self, line: str) -> None:
         self._its_speech.take_line(line)

@@ -57,12 +57,12 @@ class Speech:
         # While it is being stopped it is read on: an `emit` that waits would wait out the grace.
         self.courier.take(event, hold_back=not self._stopping.is_under_way)
 
-    def take_log(self, level: int, text: str) -> None:
-        """It has logged a line."""
+    def take_log(self, level: int, text: str, logger: str) -> None:
+        """It, or a library that it uses, has logged a line."""
         self._ledger.log_bytes["log"] += len(text)
         if self._handler_log.has_room(text, self._now()):
             self._say_dropped()
-            self._log.log(known_level(level), text, logger="handler")
+            self._log.log(known_level(level), text, logger=logger)
 
     def take_line(self, line: str) -> None:
         """It has printed a line."""
