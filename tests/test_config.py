@@ -59,6 +59,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         forward_output=False,
         socket=None,
         listen=None,
+        listen_names=(),
         listen_token_file=None,
         log_level="info",
         log_format="auto",

@@ -11,10 +11,11 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from supervisor.control.connection_limit import Caller
 from supervisor.control.origin import complaint
 from supervisor.page.document import Access
 
@@ -31,6 +32,7 @@ class Peer(Protocol):
     """The other end of a connection, as sockets tell of it."""
 
     def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
+    def getpeername(self) -> Any: ...
 
 
 class Door(Protocol):
@@ -39,7 +41,14 @@ class Door(Protocol):
     @property
     def access(self) -> Access: ...
 
-    def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:
+    @property
+    def name(self) -> str:
+        """The name of this way in, for the log."""
+
+    def caller(self, peer: Peer) -> Caller:
+        """Return who has connected, before a request has come."""
+
+    def admit(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:
         """Let a visitor look; raise `NotAdmitted`."""
 
     def admit_operator(self, peer: Peer, headers: Mapping[str, str]) -> str:
@@ -53,12 +62,18 @@ class UnixDoor:
     """
 
     access = Access.STEER
+    name = "the control socket"
 
     def __init__(self, is_of_a_job: Callable[[int], bool]) -> None:
         self._is_of_a_job = is_of_a_job
 
-    def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:
-        _keep_out_strangers(headers, "localhost")
+    def caller(self, peer: Peer) -> Caller:
+        pid, uid = _who_is(peer)
+        is_operator = uid in (0, os.geteuid()) and not (uid == os.geteuid() and self._is_of_a_job(pid))
+        return Caller(pid, is_privileged=True) if is_operator else Caller("jobs")
+
+    def admit(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:
+        _keep_out_strangers(headers, (), is_probe=is_probe)
         _, uid = _who_is(peer)
         if uid not in (0, os.geteuid()):
             raise NotAdmitted(403, f"{_named(uid)} is neither the user of this supervisor nor root")
@@ -73,17 +88,31 @@ class UnixDoor:
 
 @dataclass(frozen=True, slots=True)
 class TcpDoor:
-    """For everybody who reaches the address; `token` is None when nobody is to change anything."""
+    """For everybody who reaches the address; `token` is None when nobody is to change anything.
+
+    `names` are those of `--listen-name`, in lower case.
+    """
 
     host: str
     token: str | None
+    names: frozenset[str] = frozenset()
 
     @property
     def access(self) -> Access:
         return Access.LOOK if self.token is None else Access.UNLOCK
 
-    def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:  # noqa: ARG002 - see Door
-        _keep_out_strangers(headers, self.host)
+    @property
+    def name(self) -> str:
+        return "--listen"
+
+    def caller(self, peer: Peer) -> Caller:
+        try:
+            return Caller(peer.getpeername()[0])
+        except OSError:  # the peer has left already
+            return Caller(None)
+
+    def admit(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:  # noqa: ARG002 - see Door
+        _keep_out_strangers(headers, {self.host.lower(), *self.names}, is_probe=is_probe)
 
     def admit_operator(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see Door
         if self.token is None:
@@ -107,7 +136,7 @@ def _named(uid: int) -> str:
         return f"uid {uid}"
 
 
-def _keep_out_strangers(headers: Mapping[str, str], our_name: str) -> None:
-    said = complaint(headers, our_name)
+def _keep_out_strangers(headers: Mapping[str, str], our_names: Collection[str], *, is_probe: bool) -> None:
+    said = complaint(headers, our_names, is_probe=is_probe)
     if said is not None:
         raise NotAdmitted(421, said)

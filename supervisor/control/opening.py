@@ -52,13 +52,20 @@ async def controlled(
                 log.warning("nothing can be seen or steered", reason=str(error))
             else:
                 await receptions.enter_async_context(receiving(end, site(UnixDoor(is_of_a_job))))
-            if settings.listen is None and settings.listen_token_file is not None:
-                log.warning("--listen-token-file does nothing without --listen")
-            if settings.listen is not None:
+            if settings.listen is None:
+                _warn_of_idle_settings(settings)
+            else:
                 host, port = settings.listen
                 listening = tcp_socket(host, port)
                 file = settings.listen_token_file
-                door = TcpDoor(host, None if file is None else read_token(file))
+                door = TcpDoor(host, None if file is None else read_token(file), frozenset(settings.listen_names))
                 await receptions.enter_async_context(receiving(listening, site(door)))
                 log.info("listening", page=f"http://{authority(*listening.getsockname()[:2])}/")
             yield
+
+
+def _warn_of_idle_settings(settings: Settings) -> None:
+    if settings.listen_token_file is not None:
+        log.warning("--listen-token-file does nothing without --listen")
+    if settings.listen_names:
+        log.warning("--listen-name does nothing without --listen")
