@@ -24,6 +24,7 @@ from supervisor.settings.config import ConfigError, Machine
 from supervisor.settings.configuration import Configuration, require_folders
 from supervisor.settings.credential import Credential, CredentialSource
 from supervisor.settings.settings import OPTIONS
+from supervisor.settings.working_directory import working_directory
 from supervisor.version import __version__
 
 if TYPE_CHECKING:
@@ -286,7 +287,10 @@ def unit(directory: Path, *, is_template: bool, is_drop_in: bool) -> None:
     if is_drop_in:
         click.echo(units.delegation(), nl=False)
         return
-    installation = units.Installation(Path(sysconfig.get_path("scripts")) / units.NAME, directory.resolve())
+    # Not resolved: the service is to follow a link to the current release at each start and reload.
+    folder = (working_directory(os.environ) / directory).absolute()
+    folder = folder.resolve() if ".." in folder.parts else folder
+    installation = units.Installation(Path(sysconfig.get_path("scripts")) / units.NAME, folder)
     for path in installation.hidden_paths:
         click.echo(f"Warning: the service will not see {path}: homes and /tmp are hidden, /opt is a place", err=True)
     try:

@@ -48,6 +48,8 @@ class Nursery:
     environment: Mapping[str, str]
     import_timeout: float = 60.0
     confinement: Confinement = UNCONFINED
+    working_directory: Path = Path()
+    """Where it runs, and its children between jobs; looked up at each start, as it may lead through a link."""
 
 
 class Zygote:
@@ -245,6 +247,7 @@ def _spawn(nursery: Nursery, mark: int, theirs: socket.socket, output: int) -> s
     confinement = msgspec.json.encode(nursery.confinement).decode()
     return subprocess.Popen(
         [*program, str(theirs.fileno()), str(os.getpid()), str(mark), confinement, *map(str, nursery.folders)],
+        cwd=nursery.working_directory,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,

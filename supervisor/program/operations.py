@@ -15,7 +15,7 @@ from supervisor.control.steering import Refused
 from supervisor.logs import log as logging
 from supervisor.logs.redaction import Mask
 from supervisor.process.confinement import Confinement
-from supervisor.process.zygote import StartFailed, Zygote
+from supervisor.process.zygote import Nursery, StartFailed, Zygote
 from supervisor.program.code import Code
 from supervisor.program.dump import dump
 from supervisor.program.herald import Herald
@@ -51,6 +51,11 @@ class Sources:
     scratch: Path
     mask: Mask
     confinement: Confinement
+    working_directory: Path
+
+    def nursery(self, settings: Settings) -> Nursery:
+        """What the next zygote is started with."""
+        return nursery_of(settings, self.environment, self.confinement, self.working_directory)
 
     def read_key(self) -> str:
         """The key as it is now; no log shows it from here on.  Raises `ConfigError`."""
@@ -220,7 +225,7 @@ class Operations:
                 log.warning("%s cannot change while the program runs: it needs a restart", flag)
             self._apply(settings, token)
 
-        await self._plant.code.reload(nursery_of(settings, self._sources.environment, self._sources.confinement), use)
+        await self._plant.code.reload(self._sources.nursery(settings), use)
 
     def _apply(self, settings: Settings, token: str) -> None:
         plant, old = self._plant, self.settings

@@ -28,11 +28,12 @@ def rules_of(settings: Settings, scratch: Path, mask: Mask) -> Rules:
     )
 
 
-def nursery_of(settings: Settings, environment: Mapping[str, str], confinement: Confinement) -> Nursery:
+def nursery_of(
+    settings: Settings, environment: Mapping[str, str], confinement: Confinement, working_directory: Path
+) -> Nursery:
     """What a zygote is started with."""
-    return Nursery(
-        settings.handlers, child_environment(environment, settings.pass_env), settings.import_timeout, confinement
-    )
+    passed = child_environment(environment, settings.pass_env)
+    return Nursery(settings.handlers, passed, settings.import_timeout, confinement, working_directory)
 
 
 def _default_limits(settings: Settings) -> Limits:

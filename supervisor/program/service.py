@@ -27,7 +27,7 @@ from supervisor.program.helm import Helm
 from supervisor.program.herald import Herald, ask_for_time
 from supervisor.program.instance import claimed_instance
 from supervisor.program.operations import Operations, Plant, Sources
-from supervisor.program.rules import nursery_of, rules_of
+from supervisor.program.rules import rules_of
 from supervisor.program.shutdown import Shutdown, Stage
 from supervisor.program.signals import steering
 from supervisor.program.suspend import telling_of_suspends
@@ -41,6 +41,7 @@ from supervisor.server import AuthRevoked, ClaimRefused, JobServer
 from supervisor.settings.config import ConfigError
 from supervisor.settings.credential import CredentialSource
 from supervisor.settings.settings import Settings
+from supervisor.settings.working_directory import working_directory
 from supervisor.timing.tasks import Alongside, ready_threads
 from supervisor.work import memory
 from supervisor.work.admission import Admission
@@ -106,7 +107,13 @@ async def serve(
     try:
         with claimed_instance(settings.state_dir, settings.worker_id) as scratch:
             sources = Sources(
-                reread or (lambda: settings), source, environment, scratch, mask or Mask(), _confinement(source)
+                reread or (lambda: settings),
+                source,
+                environment,
+                scratch,
+                mask or Mask(),
+                _confinement(source),
+                working_directory(environment),
             )
             return await Service(settings, sources, _spare_the_collector if is_alone else _leave_it).run()
     except* StartFailed as failed:
@@ -138,7 +145,7 @@ class Service:
         self._family = Family(self._delegation)
         self._notifier = Notifier(sources.environment)
         self._shutdown = Shutdown()
-        self._code = Code(nursery_of(settings, sources.environment, sources.confinement), self._family)
+        self._code = Code(sources.nursery(settings), self._family)
         self._operations: Operations | None = None
         self._has_killed = False  # jobs that did not end when they were told to, or outcomes
 
