@@ -21,12 +21,13 @@ from supervisor.control import feed, reception, stream
 from supervisor.control.connection_limit import MAX_CONNECTIONS, RESERVED_CONNECTIONS
 from supervisor.control.door import Door, NotAdmitted, TcpDoor, UnixDoor
 from supervisor.control.feed import Feed
-from supervisor.control.listener import tcp_socket, unix_socket
+from supervisor.control.listener import tcp_socket
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
 from supervisor.ledger import Ledger
 from supervisor.settings.config import ConfigError
 from supervisor.status import Status
+from tests.control_world import listening_at
 from tests.status_world import BUSY, STATUS, Steered
 
 TOKEN = "a token of the tests"
@@ -57,7 +58,7 @@ def site(steered: Steered, door: Door) -> Site:
 
 @asynccontextmanager
 async def unix(path: Path, steered: Steered) -> AsyncIterator[aiohttp.ClientSession]:
-    with unix_socket(path) as end:
+    with listening_at(path) as end:
         async with (
             receiving(end, site(steered, UnixDoor(lambda _: False))),
             aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(str(path))) as client,
