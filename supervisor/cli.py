@@ -19,7 +19,7 @@ import click
 from supervisor.control.commands import COMMANDS
 from supervisor.exit_code import ExitCode
 from supervisor.settings import config, kinds
-from supervisor.settings.asking import asked, fail, give_up_output, given_by, home, reads, values_of
+from supervisor.settings.asking import asked, fail, give_up, given_by, home, reads, settle_streams, values_of
 from supervisor.settings.config import ConfigError, Machine
 from supervisor.settings.configuration import Configuration, require_folders
 from supervisor.settings.credential import Credential, CredentialSource
@@ -48,8 +48,10 @@ class RunByDefault(click.Group):
         except OSError as error:
             if error.errno not in _NO_ROOM or error.filename is not None:
                 raise
-            give_up_output()
+            give_up(sys.stdout)
             fail(f"the output cannot be written: {error.strerror}", ExitCode.INTERNAL_ERROR)
+        finally:
+            settle_streams()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {name for option in self.get_params(ctx) for name in option.opts}

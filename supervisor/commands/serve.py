@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import click
-
 from supervisor.devserver import saboteur
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.faults import FaultScript, FaultScriptError, parse_text
+from supervisor.settings.asking import announce
 from supervisor.settings.config import ConfigError
 from supervisor.text.authority import authority
 
@@ -31,12 +30,12 @@ async def serve(settings: DevServerSettings, key_hint: str) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         server = await opened(settings, stack)
-        click.echo(greeting(server.url, key_hint))
+        announce(greeting(server.url, key_hint))
         if settings.faults is not None:
             _show(saboteur.log)
         await stop.wait()
         if settings.faults is not None:
-            click.echo(tally(server.faults_injected))
+            announce(tally(server.faults_injected))
 
 
 async def opened(settings: DevServerSettings, stack: AsyncExitStack) -> DevServer:

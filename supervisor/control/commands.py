@@ -173,7 +173,7 @@ def _one_sentence() -> Iterator[None]:
         fail(str(error), ExitCode.INTERNAL_ERROR)
 
 
-def _watch(look: Callable[[os.terminal_size], str]) -> None:
+def _watch(look: Callable[[os.terminal_size | None], str]) -> None:
     try:
         from supervisor.control.watching import watch
     except ImportError:
