@@ -18,6 +18,7 @@ from supervisor.devserver.faults import FaultScript, FaultScriptError, parse_tex
 from supervisor.settings.asking import announce
 from supervisor.settings.config import ConfigError
 from supervisor.text.authority import authority
+from supervisor.text.decoding import NotText, decode_text
 
 
 async def serve(settings: DevServerSettings, key_hint: str) -> None:
@@ -55,12 +56,10 @@ async def opened(settings: DevServerSettings, stack: AsyncExitStack) -> DevServe
 def read_faults(path: Path) -> FaultScript:
     """The fault script in a file; raises `ConfigError`."""
     try:
-        return parse_text(path.read_text(), is_json=path.suffix == ".json")
+        return parse_text(decode_text(path.read_bytes()), is_json=path.suffix == ".json")
     except OSError as error:
         raise ConfigError(f"--faults: {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--faults: {path} is not text: {error}") from error
-    except FaultScriptError as error:
+    except (NotText, FaultScriptError) as error:
         raise ConfigError(f"--faults: {path}: {error}") from error
 
 
