@@ -10,6 +10,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -37,31 +38,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
     monkeypatch.setenv("MOBIUS_API_KEY", KEY)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # without a buffer nothing would be left at the end
     return tmp_path
 
 
 @asynccontextmanager
-async def running(*arguments: str) -> AsyncIterator[Process]:
-    """A command with its output, and its log, in one pipe."""
+async def running(*arguments: str) -> AsyncIterator[tuple[Process, BinaryIO]]:
+    """A command, and what reads its output and its log, which are one pipe."""
+    reading, writing = os.pipe()
     command = (sys.executable, "-m", "supervisor", *arguments)
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=DEVNULL, stdout=PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=writing, stderr=writing)
+    os.close(writing)
+    with open(reading, "rb") as output:
+        try:
+            yield process, output
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
-async def leave(process: Process, text: bytes) -> None:
+async def leave(output: BinaryIO, text: bytes) -> None:
     """Read until there is `text`, and then no more."""
-    assert process.stdout is not None
     async with asyncio.timeout(GENEROUS):
-        while text not in await process.stdout.readline():
-            pass
-    process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+        while text not in (line := await asyncio.to_thread(output.readline)):
+            assert line, "it has ended"
+    output.close()
 
 
 async def exit_code(process: Process) -> int:
@@ -73,13 +75,13 @@ async def test_a_supervisor_is_drained_though_its_log_has_no_reader(
     server: DevServer, folder: Path, when: bytes
 ) -> None:
     options = ("--base-url", server.url, "--project", PROJECT, "--state-dir", str(folder / "s"), "--workers", "1")
-    async with running(*options, "--log-level", "debug") as process:
+    async with running(*options, "--log-level", "debug") as (process, output):
         if when != b"draining":
-            await leave(process, when)
+            await leave(output, when)
         assert (await finished_job(server, await start_job(server, "prints"))).status == "completed"
         process.send_signal(signal.SIGTERM)
         if when == b"draining":
-            await leave(process, when)
+            await leave(output, when)
 
         assert await exit_code(process) == 0
 
@@ -88,8 +90,8 @@ async def test_a_supervisor_is_drained_though_its_log_has_no_reader(
 async def test_a_server_ends_in_order_though_its_output_has_no_reader(
     folder: Path, command: tuple[str, ...], text: bytes
 ) -> None:
-    async with running(*command) as process:
-        await leave(process, text)
+    async with running(*command) as (process, output):
+        await leave(output, text)
         process.send_signal(signal.SIGINT)
 
         assert await exit_code(process) == 0
