@@ -22,11 +22,12 @@ from supervisor.exit_code import ExitCode
 from supervisor.process import signal_defaults
 from supervisor.process.cpu_limit import available_cpus
 from supervisor.settings import config, kinds
-from supervisor.settings.asking import asked, fail, give_up_output, given_by, home, reads, values_of
+from supervisor.settings.asking import asked, fail, give_up, given_by, home, reads, settle_streams, values_of
 from supervisor.settings.config import ConfigError, Machine
 from supervisor.settings.configuration import Configuration, require_folders
 from supervisor.settings.credential import Credential, CredentialSource
 from supervisor.settings.settings import OPTIONS
+from supervisor.settings.working_directory import working_directory
 from supervisor.version import __version__
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ class RunByDefault(click.Group):
         except OSError as error:
             if error.errno not in _NO_ROOM or error.filename is not None:
                 raise
-            give_up_output()
+            give_up(sys.stdout)
             fail(f"the output cannot be written: {error.strerror}", ExitCode.INTERNAL_ERROR)
+        finally:
+            settle_streams()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {name for option in self.get_params(ctx) for name in option.opts}
@@ -297,7 +300,10 @@ def unit(directory: Path, *, is_template: bool, is_drop_in: bool) -> None:
     if is_drop_in:
         click.echo(units.delegation(), nl=False)
         return
-    installation = units.Installation(Path(sysconfig.get_path("scripts")) / units.NAME, directory.resolve())
+    # Not resolved: the service is to follow a link to the current release at each start and reload.
+    folder = (working_directory(os.environ) / directory).absolute()
+    folder = folder.resolve() if ".." in folder.parts else folder
+    installation = units.Installation(Path(sysconfig.get_path("scripts")) / units.NAME, folder)
     for path in installation.hidden_paths:
         click.echo(f"Warning: the service will not see {path}: homes and /tmp are hidden, /opt is a place", err=True)
     try:

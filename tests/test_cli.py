@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -350,7 +351,7 @@ def test_a_database_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> Non
     ],
 )
 def test_the_server_makes_the_faults_of_a_script_and_says_so(tmp_path: Path, name: str, script: str) -> None:
-    (tmp_path / name).write_text(script)
+    (tmp_path / name).write_bytes(codecs.BOM_UTF8 + script.encode())  # as some editors save it
 
     with serving("--faults", str(tmp_path / name)) as (process, url):
         call = urllib.request.Request(f"{url}/v1/projects/demo/jobs/7", headers={"Authorization": "Bearer mbx_local"})
@@ -368,7 +369,8 @@ def test_the_server_makes_the_faults_of_a_script_and_says_so(tmp_path: Path, nam
     [
         (b'[[faults]]\ncall = "claim"\nwhat = "explode"\n', ": faults[0].what: invalid value 'explode'"),
         (b"[[faults", ": is not TOML: "),
-        (b"\xff", " is not text: "),
+        (b"\xff", ": is not UTF-8 text"),
+        ("seed = 1".encode("utf-16"), ": is UTF-16 text: save it as UTF-8"),
         (None, " cannot be read: No such file or directory"),
     ],
 )

@@ -59,6 +59,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         forward_output=False,
         socket=None,
         listen=None,
+        listen_names=(),
         listen_token_file=None,
         log_level="info",
         log_format="auto",
@@ -149,6 +150,8 @@ def test_a_variable_that_is_set_but_empty_counts_as_absent() -> None:
         ({"pass_env": "MOBIUS_API_KEY"}, "handlers never see it"),
         ({"pass_env": "NOTIFY_SOCKET"}, "handlers never see it"),
         ({"state_dir": "a\0b"}, "--state-dir: must be a path"),
+        ({"listen_name": "render.example:9187"}, "--listen-name: must be a host name without a port"),
+        ({"listen_name": "*.example"}, "or '*', not '*.example'"),
         ({"log_level": "loud"}, "--log-level: must be one of debug, info, warning, error, not 'loud'"),
         ({"log_format": "xml"}, "--log-format: must be one of auto, console, json"),
     ],
@@ -160,6 +163,10 @@ def test_a_wrong_value_is_one_sentence_with_the_name_of_the_setting(given: dict[
 def test_a_wrong_value_from_the_environment_names_the_variable() -> None:
     assert complaint({"MOBIUS_QUEUES": ","}).startswith("MOBIUS_QUEUES: ")
     assert complaint({"MOBIUS_SUPERVISOR_WORKERS": "99999999"}).startswith("MOBIUS_SUPERVISOR_WORKERS: must be at most")
+
+
+def test_names_to_listen_by_are_told_apart_as_name_servers_do() -> None:
+    assert settle(listen_name="Render.example.,my_service,*").listen_names == ("render.example", "my_service", "*")
 
 
 def test_all_that_is_missing_is_said_at_once() -> None:

@@ -14,18 +14,21 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog.testing
 from msgspec.structs import replace
 
 from supervisor.control import feed, reception, stream
+from supervisor.control.connection_limit import MAX_CONNECTIONS, RESERVED_CONNECTIONS
 from supervisor.control.door import Door, NotAdmitted, TcpDoor, UnixDoor
 from supervisor.control.feed import Feed
-from supervisor.control.listener import tcp_socket, unix_socket
+from supervisor.control.listener import tcp_socket
 from supervisor.control.peer import Peer, Standing
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
 from supervisor.ledger import Ledger
 from supervisor.settings.config import ConfigError
 from supervisor.status import Status
+from tests.control_world import listening_at
 from tests.status_world import BUSY, STATUS, Steered
 
 TOKEN = "a token of the tests"
@@ -43,13 +46,20 @@ def steered() -> Steered:
     return Steered()
 
 
+@pytest.fixture
+def refusals() -> Iterator[list[Any]]:
+    """What is logged."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
 def site(steered: Steered, door: Door) -> Site:
     return Site(steered, Ledger(), door, Feed(steered))
 
 
 @asynccontextmanager
 async def unix(path: Path, steered: Steered) -> AsyncIterator[aiohttp.ClientSession]:
-    with unix_socket(path) as end:
+    with listening_at(path) as end:
         async with (
             receiving(end, site(steered, UnixDoor(lambda _: False))),
             aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(str(path))) as client,
@@ -58,10 +68,12 @@ async def unix(path: Path, steered: Steered) -> AsyncIterator[aiohttp.ClientSess
 
 
 @asynccontextmanager
-async def tcp(steered: Steered, token: str | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+async def tcp(
+    steered: Steered, token: str | None = None, names: tuple[str, ...] = ()
+) -> AsyncIterator[aiohttp.ClientSession]:
     end = tcp_socket("127.0.0.1", 0)
     url = f"http://127.0.0.1:{end.getsockname()[1]}"
-    door: Door = TcpDoor("127.0.0.1", token)
+    door: Door = TcpDoor("127.0.0.1", token, frozenset(names))
     async with receiving(end, site(steered, door)), aiohttp.ClientSession(url) as client:
         yield client
 
@@ -117,7 +129,7 @@ async def test_what_cannot_be_done_is_one_sentence(path: Path, steered: Steered)
 
 def test_another_users_process_is_not_let_in() -> None:
     with pytest.raises(NotAdmitted, match="uid 12345 is neither the user of this supervisor nor root"):
-        UnixDoor(lambda _: False).admit(Peer(Standing.OPERATOR, 12345), {"Host": "localhost"})
+        UnixDoor(lambda _: False).admit(Peer(Standing.OPERATOR, 12345), {"Host": "localhost"}, is_probe=False)
 
 
 async def test_over_tcp_one_may_look_and_no_more(steered: Steered) -> None:
@@ -273,31 +285,132 @@ async def test_too_many_watchers_leave_room_for_others(path: Path, steered: Stee
 async def test_clients_that_say_nothing_hold_no_place(
     path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reception, "LONGEST_REQUEST", 0.3)
+    monkeypatch.setattr(reception, "HEAD_TIMEOUT", 0.3)
     async with unix(path, steered) as client:
-        silent = [await asyncio.open_unix_connection(path) for _ in range(reception.MOST)]
+        silent = [await asyncio.open_unix_connection(path) for _ in range(MAX_CONNECTIONS)]
         silent[0][1].write(b"GET /status.json HTT")
 
         ends = [await asyncio.wait_for(reader.read(), 5) for reader, _ in silent]
 
-        assert ends == [b""] * reception.MOST
+        assert ends == [b""] * MAX_CONNECTIONS
         assert (await text(client, "GET", "/healthz"))[0] == 200
         for _, writer in silent:
             writer.close()
 
 
-async def test_there_is_an_end_to_connections(path: Path, steered: Steered) -> None:
+async def test_however_many_slow_clients_there_are_a_probe_is_answered_and_the_log_stays_short(
+    steered: Steered, refusals: list[Any]
+) -> None:
+    async with tcp(steered) as client:
+        port = client._base_url.port  # type: ignore[union-attr]
+        slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * MAX_CONNECTIONS)]
+        for _, writer in slow:
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
+
+        assert [(await text(client, "GET", "/healthz"))[0] for _ in range(10)] == [200] * 10
+        assert await asyncio.wait_for(slow[0][0].read(), 5) == b""
+        for _, writer in slow:
+            writer.close()
+
+    first, last = refusals  # one at once, one with all that came later
+    assert (first["event"], first["at"], first["log_level"]) == ("connections refused", "--listen", "warning")
+    assert first["dropped_for_newer_ones"] == 1
+    assert last["dropped_for_newer_ones"] >= 2 * MAX_CONNECTIONS - 1
+
+
+async def test_a_connection_for_which_there_is_no_room_costs_no_line_of_its_own(
+    path: Path, steered: Steered, refusals: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MOST", 100)
+    most = MAX_CONNECTIONS + RESERVED_CONNECTIONS
     async with unix(path, steered):
-        held = [await asyncio.open_unix_connection(path) for _ in range(reception.MOST)]
-        # The loop takes them in one by one: only who is answered is in for certain.
-        held[-1][1].write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await asyncio.wait_for(held[-1][0].readline(), 5)
+        held = [await asyncio.open_unix_connection(path) for _ in range(most)]
+        for reader, writer in held:
+            writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
 
+        for _ in range(20):
+            reader, writer = await asyncio.open_unix_connection(path)
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
+        for _, writer in held:
+            writer.close()
+
+    assert [each["no_room"] for each in refusals] == [1, 19]
+
+
+async def test_malformed_requests_cost_no_line_each(path: Path, steered: Steered, refusals: list[Any]) -> None:
+    async with unix(path, steered):
+        for malformed in (
+            b"GET / HTTP/1.1\r\nHost: a\r\n bad\x00: x\r\n\r\n",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        ):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(malformed)
+            assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.0 400 ")
+            writer.close()
+
+    assert sum(each["malformed_request"] for each in refusals) == 3
+    assert len(refusals) == 2
+
+
+async def test_a_bug_is_logged_with_its_traceback(path: Path, steered: Steered, refusals: list[Any]) -> None:
+    steered.shown = None  # type: ignore[assignment]
+    async with unix(path, steered) as client:
+        assert (await text(client, "GET", "/healthz"))[0] == 500
+
+    assert [each["event"] for each in refusals] == ["unexpected error at the control server"]
+    assert refusals[0]["exc_info"]
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        ("GET /healthz HTTP/1.0", 200),
+        ("GET /readyz HTTP/1.0", 200),
+        ("GET /metrics HTTP/1.0", 200),
+        ("GET /status.json HTTP/1.0", 421),
+        ("HEAD /healthz HTTP/1.0", 200),
+        ("HEAD /metrics HTTP/1.1\r\nHost: localhost", 200),
+        ("HEAD /events HTTP/1.1\r\nHost: localhost", 405),
+        ("HEAD /pause HTTP/1.1\r\nHost: localhost", 405),
+    ],
+)
+async def test_the_plain_probes_of_balancers_are_answered(
+    path: Path, steered: Steered, request_head: str, status: int
+) -> None:
+    async with unix(path, steered):
         reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(f"{request_head}\r\n\r\n".encode())
+        head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+        writer.close()
 
-        assert await asyncio.wait_for(reader.read(), 5) == b""
-        for _, each in [*held, (reader, writer)]:
-            each.close()
+    assert head.split()[1] == str(status).encode()
+    assert bool(body) == (not request_head.startswith("HEAD"))
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "probe", "page"),
+    [
+        ((), "render.example", 421, 421),
+        (("render.example",), "Render.Example.:9187", 200, 200),
+        (("render.example",), "evil.example", 421, 421),
+        (("*",), "evil.example", 200, 421),
+        (("*", "render.example"), "render.example", 200, 200),
+    ],
+)
+async def test_names_of_listen_name_are_ours_and_any_name_is_for_probes(
+    steered: Steered, names: tuple[str, ...], host: str, probe: int, page: int
+) -> None:
+    async with tcp(steered, names=names) as client:
+        asked = {"headers": {"Host": host}}
+        assert [(await text(client, "GET", path, **asked))[0] for path in ("/healthz", "/readyz", "/metrics")] == [
+            probe
+        ] * 3
+        assert (await text(client, "GET", "/", **asked))[0] == page
+        from_elsewhere = {"headers": {"Host": host, "Origin": "http://elsewhere.example"}}
+        assert (await text(client, "GET", "/metrics", **from_elsewhere))[0] == 421
 
 
 async def test_a_watcher_that_does_not_read_is_let_go(

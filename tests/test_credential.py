@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pickle
@@ -183,6 +184,18 @@ def test_one_newline_at_the_end_of_a_file_is_no_part_of_the_key(key_file: Path, 
     key_file.write_bytes(b"acme/mbx_aB.c+/=" + ending.encode())
 
     assert CredentialSource(key_file, {}).read().token == "acme/mbx_aB.c+/="
+
+
+def test_a_byte_order_mark_is_no_part_of_the_key(key_file: Path) -> None:
+    key_file.write_bytes(codecs.BOM_UTF8 + b"mbx_a\r\n")
+
+    assert CredentialSource(key_file, {}).read().token == "mbx_a"
+
+
+def test_a_key_in_utf_16_is_told_by_its_encoding(key_file: Path) -> None:
+    key_file.write_bytes("mbx_a\n".encode("utf-16"))
+
+    assert complaint(CredentialSource(key_file, {})).endswith(f"{key_file} is UTF-16 text: save it as UTF-8")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """How handler modules are found and imported: real folders, each in an interpreter of its own."""
 
+import codecs
 import os
 import re
 import subprocess
@@ -74,6 +75,15 @@ def test_files_and_packages_are_imported_by_their_plain_names(tmp_path):
     ]
     assert imported.problems == ()
     assert imported.warnings == ()
+
+
+def test_a_module_with_a_byte_order_mark_is_served(tmp_path):
+    (tmp_path / "resize.py").write_bytes(codecs.BOM_UTF8 + serving("resize").encode())
+
+    imported = import_in_a_process(tmp_path)
+
+    assert [known.action for known in imported.handlers] == ["resize"]
+    assert imported.problems == ()
 
 
 def test_a_handler_is_told_with_its_place_limits_and_summary(tmp_path):

@@ -12,11 +12,11 @@ import pytest
 
 from supervisor.control.door import UnixDoor
 from supervisor.control.feed import Feed
-from supervisor.control.listener import unix_socket
 from supervisor.control.peer import SO_PEERPIDFD, Standing, identify
 from supervisor.control.reception import receiving
 from supervisor.control.site import Site
 from supervisor.ledger import Ledger
+from tests.control_world import listening_at
 from tests.status_world import Steered
 
 REQUEST = b"POST /pause HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
@@ -60,7 +60,7 @@ async def pause(connection: socket.socket) -> bytes:
 
 async def answer(path: Path, is_of_a_job: Callable[[int], bool], connect: Callable[[Path], socket.socket]) -> bytes:
     steered = Steered()
-    with unix_socket(path) as end:
+    with listening_at(path) as end:
         async with receiving(end, Site(steered, Ledger(), UnixDoor(is_of_a_job), Feed(steered))):
             with connect(path) as connection:
                 return await pause(connection)
@@ -94,7 +94,7 @@ async def test_the_judgement_is_that_of_the_time_when_the_connection_was_accepte
         judged.set()
         return verdicts.pop()
 
-    with unix_socket(tmp_path / "socket") as end:
+    with listening_at(tmp_path / "socket") as end:
         async with receiving(end, Site(steered, Ledger(), UnixDoor(first_a_job_then_none), Feed(steered))):
             with directly(tmp_path / "socket") as connection:
                 await asyncio.wait_for(judged.wait(), 20)  # before it has asked for anything
@@ -108,6 +108,9 @@ def test_a_kernel_without_pidfds_of_peers_goes_by_the_pid() -> None:
                 raise OSError(92, "Protocol not available")
             return (7).to_bytes(4, "little") + os.geteuid().to_bytes(4, "little") + bytes(4)
 
+        def getpeername(self) -> str:
+            return ""
+
     assert identify(Old(), lambda pid: pid == 7).standing is Standing.JOB
     assert identify(Old(), lambda pid: pid != 7).standing is Standing.OPERATOR
 
@@ -115,6 +118,9 @@ def test_a_kernel_without_pidfds_of_peers_goes_by_the_pid() -> None:
 def test_a_connection_that_is_gone_is_nobodys() -> None:
     class Gone:
         def getsockopt(self, *_: int) -> bytes:
+            raise OSError(107, "Transport endpoint is not connected")
+
+        def getpeername(self) -> str:
             raise OSError(107, "Transport endpoint is not connected")
 
     assert identify(Gone(), lambda _: False).standing is Standing.GONE

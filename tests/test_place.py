@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from supervisor.control import place
-from supervisor.control.listener import unix_socket
 from supervisor.control.place import LONGEST, NotRunning, connect, find, folder, socket_path, too_long
 from supervisor.settings.config import ConfigError
+from tests.control_world import listening_at
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_path_that_is_too_long_is_told_in_a_sentence() -> None:
 
     with (
         pytest.raises(ConfigError, match="has 108 bytes, 107 are possible: give a shorter --socket"),
-        unix_socket(path),
+        listening_at(path),
     ):
         pass
     assert too_long(Path("/" + "x" * (LONGEST - 1))) is None
@@ -67,7 +67,7 @@ def test_a_path_that_is_too_long_is_told_in_a_sentence() -> None:
 def test_a_socket_is_for_its_user_alone_and_gone_in_the_end(short: Path) -> None:
     path = short / "run" / "a.sock"
 
-    with unix_socket(path) as end, end:
+    with listening_at(path) as end, end:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
@@ -79,7 +79,7 @@ def test_a_dead_processs_socket_is_replaced(short: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(os.fspath(path))
 
-    with unix_socket(path) as end, end:
+    with listening_at(path) as end, end:
         assert find({"RUNTIME_DIRECTORY": str(short)}, short, None) == path
 
 
@@ -87,10 +87,10 @@ def test_a_living_processs_socket_and_other_files_are_left_alone(short: Path) ->
     living, file = short / "a.sock", short / "b.sock"
     file.write_text("precious")
 
-    with unix_socket(living) as end, end:
-        with pytest.raises(ConfigError, match="another process listens there"), unix_socket(living):
+    with listening_at(living) as end, end:
+        with pytest.raises(ConfigError, match="another process listens there"), listening_at(living):
             pass
-        with pytest.raises(ConfigError, match="something else is there"), unix_socket(file):
+        with pytest.raises(ConfigError, match="something else is there"), listening_at(file):
             pass
         assert find({"RUNTIME_DIRECTORY": str(short)}, short, "a") == living
     assert file.read_text() == "precious"
@@ -99,7 +99,7 @@ def test_a_living_processs_socket_and_other_files_are_left_alone(short: Path) ->
 def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(short: Path) -> None:
     (short / "file").touch()
 
-    with pytest.raises(ConfigError, match="cannot be made: "), unix_socket(short / "file" / "a.sock"):
+    with pytest.raises(ConfigError, match="cannot be made: "), listening_at(short / "file" / "a.sock"):
         pass
 
 
@@ -107,7 +107,7 @@ def test_of_several_one_is_to_be_named(short: Path) -> None:
     environment = {"RUNTIME_DIRECTORY": str(short)}
     with ExitStack() as stack:
         for name in ("one", "two"):
-            stack.enter_context(stack.enter_context(unix_socket(socket_path(short, name))))
+            stack.enter_context(stack.enter_context(listening_at(socket_path(short, name))))
 
         with pytest.raises(
             ConfigError, match=rf"name one by --worker-id or --socket: {short}/one.sock, {short}/two.sock"
@@ -119,6 +119,20 @@ def test_of_several_one_is_to_be_named(short: Path) -> None:
     told = str(caught.value)
     assert told.startswith(f"no supervisor with the worker id 'three' runs here: in {short}, ")
     assert told.endswith(f" there is only {short}/one.sock, {short}/two.sock")
+
+
+def test_a_command_of_a_service_finds_its_own_supervisor_beside_others_of_its_user(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "RUN", short)
+    own = short / "mobius-supervisor-a"
+    with ExitStack() as stack:
+        for name in ("mobius-supervisor-a", "mobius-supervisor-b"):
+            stack.enter_context(stack.enter_context(listening_at(socket_path(short / name, name))))
+
+        found = find({"RUNTIME_DIRECTORY": str(own)}, short / "s", None)
+
+    assert found == own / "mobius-supervisor-a.sock"
 
 
 def test_where_nobody_listens_is_told(short: Path) -> None:
@@ -133,7 +147,7 @@ def test_the_service_and_the_instances_of_the_template_are_found(short: Path, mo
     with ExitStack() as stack:
         for name in ("mobius-supervisor-b", "mobius-supervisor"):
             path = socket_path(short / name, f"host-{name}")
-            stack.enter_context(stack.enter_context(unix_socket(path)))
+            stack.enter_context(stack.enter_context(listening_at(path)))
 
             assert find({}, short / "s", f"host-{name}") == path
 
@@ -168,7 +182,7 @@ def test_what_is_not_ours_does_not_stand_in_the_way_of_what_is(short: Path) -> N
     services, ours = short / "mobius-supervisor", short / "state" / "run"
     with ExitStack() as stack:
         for place_of_one in (services, ours):
-            stack.enter_context(stack.enter_context(unix_socket(socket_path(place_of_one, "one"))))
+            stack.enter_context(stack.enter_context(listening_at(socket_path(place_of_one, "one"))))
         for path in (ours.parent, ours, ours / "one.sock"):
             os.chown(path, 65534, 65534)
 
@@ -187,7 +201,7 @@ def test_a_link_to_a_socket_is_neither_found_nor_connected_to(short: Path) -> No
     other, folder = short / "other.sock", short / "run"
     folder.mkdir()
     (folder / "a.sock").symlink_to(other)
-    with unix_socket(other) as end, end, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+    with listening_at(other) as end, end, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         with pytest.raises(NotRunning):
             find({"RUNTIME_DIRECTORY": str(folder)}, short / "state", None)
         with pytest.raises(OSError, match="is a link, and must be a socket"):
@@ -198,7 +212,7 @@ def test_a_link_to_a_socket_is_neither_found_nor_connected_to(short: Path) -> No
 LAST_MOMENT = """
 import os, sys
 from pathlib import Path
-from supervisor.control.listener import unix_socket
+from supervisor.control.listener import SocketFile
 folder, victim = map(Path, sys.argv[1:])
 
 def swap(event, arguments):
@@ -208,7 +222,7 @@ def swap(event, arguments):
             os.symlink(victim, folder / name)
 
 sys.addaudithook(swap)
-with unix_socket(folder / "a.sock") as end, end:
+with SocketFile(folder / "a.sock").bind():
     print(oct((folder / "a.sock").stat().st_mode & 0o777))
 """
 

@@ -108,7 +108,7 @@ def test_the_table_of_commands_is_that_of_the_program() -> None:
 
 
 def test_what_needs_a_restart_is_told() -> None:
-    told = TEXT.partition("Quarantined handlers get a new trial.")[2].partition("need a\nrestart")[0]
+    told = re.split(r"need a\s+restart", TEXT.partition("Quarantined handlers get a new trial.")[2])[0]
 
     assert set(re.findall(r"`(--[a-z-]+)`", told)) == {option.flag for option in OPTIONS.values() if option.is_fixed}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path
 
@@ -93,12 +94,33 @@ def test_a_wrong_value_is_told_of_also_where_another_wins_over_it(text: str, com
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
-
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         read_settings_file(tmp_path / "missing")
-    with pytest.raises(ConfigError, match="is not UTF-8"):
-        read_settings_file(tmp_path / "binary")
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path: Path) -> None:
+    (tmp_path / "settings").write_bytes(codecs.BOM_UTF8 + b"workers = 3\r\nnice = 7\r\n")
+
+    assert read_settings_file(tmp_path / "settings").texts == {"workers": ("3",), "nice": ("7",)}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("workers = 3\n".encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
+        ("workers = 3\n".encode("utf-16-be"), "has NUL bytes in it: save it as UTF-8 text"),
+        (b"# caf\xe9\nworkers = 3\n", "is not UTF-8 text (at byte 5)"),
+    ],
+)
+def test_a_file_in_another_encoding_is_one_sentence_with_what_to_do(
+    tmp_path: Path, content: bytes, sentence: str
+) -> None:
+    (tmp_path / "settings").write_bytes(content)
+
+    with pytest.raises(ConfigError) as caught:
+        read_settings_file(tmp_path / "settings")
+
+    assert str(caught.value) == f"the settings file {tmp_path / 'settings'} {sentence}"
 
 
 def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from pathlib import Path
 
@@ -25,13 +26,20 @@ def test_a_token_is_read_without_the_white_space_around_it(tmp_path: Path) -> No
     assert read_token(tmp_path / "token") == TOKEN
 
 
+def test_a_byte_order_mark_is_no_part_of_the_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(codecs.BOM_UTF8 + TOKEN.encode() + b"\r\n")
+
+    assert read_token(tmp_path / "token") == TOKEN
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
         (b"short", "must hold a token of at least 16 characters"),
         (b"two words that are long", "must hold one token, without white space in it"),
         (b"token-of-the-tests\ntoken-of-the-tests", "must hold one token, without white space in it"),
-        (b"token-of-the-tests\x00", "must hold one token, without white space in it"),
+        (b"token-of-the-tests\x00", "has NUL bytes in it"),
+        ("token-of-the-tests".encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
         (b"token-of-the-tests\xff", "is not UTF-8 text"),
         (b"x" * 1025, "is longer than 1024 bytes: is it the right file?"),
     ],

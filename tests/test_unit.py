@@ -47,7 +47,7 @@ def value(key: str) -> str:
 def analyzed(tmp_path: Path, name: str, *command: str) -> subprocess.CompletedProcess[str]:
     """What systemd-analyze says of a unit, whose program is installed."""
     assert ANALYZE is not None
-    text = re.sub("^ExecStart=.*$", "ExecStart=/bin/true", TEXTS[name], flags=re.MULTILINE)
+    text = re.sub("^(Exec(Start|Reload))=.*$", r"\1=/bin/true", TEXTS[name], flags=re.MULTILINE)
     (tmp_path / name).write_text(text)
     instance = tmp_path / name.replace("@", "@instance")
     return subprocess.run([ANALYZE, *command, instance], capture_output=True, text=True, check=False)
@@ -129,6 +129,27 @@ def test_the_service_does_not_restart_what_a_restart_cannot_help() -> None:
     codes = (ExitCode.USAGE, ExitCode.NO_HANDLER, ExitCode.CREDENTIAL_REFUSED)
 
     assert value("RestartPreventExitStatus") == " ".join(str(int(code)) for code in codes)
+
+
+def test_a_reload_ends_with_its_outcome_before_systemd_ends_it() -> None:
+    (timeout,) = re.findall(r"^/\S+ reload --timeout (\S+)$", value("ExecReload"))
+
+    assert value("TimeoutStartSec") == "3min"
+    assert parse_duration(timeout) < 3 * 60
+
+
+def test_a_link_to_the_current_release_stays_a_link_in_the_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "1" / "handlers").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("1")
+    monkeypatch.chdir(tmp_path / "current")
+    monkeypatch.setenv("PWD", str(tmp_path / "current"))
+
+    for arguments in ((), ("--directory", str(tmp_path / "current"))):
+        text, _ = printed(*arguments)
+        assert f"WorkingDirectory={tmp_path}/current\n" in text
+        assert f"Environment=PWD={tmp_path}/current\n" in text
 
 
 def test_systemd_waits_longer_for_the_end_than_a_drain_lasts() -> None:

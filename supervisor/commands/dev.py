@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import click
 import structlog
 
 from supervisor.commands.serve import opened
@@ -21,6 +20,7 @@ from supervisor.exit_code import ExitCode
 from supervisor.logs import log
 from supervisor.logs.redaction import Mask
 from supervisor.program import service
+from supervisor.settings.asking import announce
 from supervisor.settings.config import ConfigError, Given, Machine, default_state_dir
 from supervisor.settings.configuration import TO_WATCH, Configuration, can_watch
 
@@ -56,7 +56,7 @@ async def develop(server: DevServerSettings, given: Given, machine: Machine, sta
         settings = configuration.read()
         mask = Mask([KEY])
         log.configure(settings.log_level, settings.log_format, mask=mask)
-        click.echo(greeting(url))
+        announce(greeting(url))
         if not settings.watch:
             structlog.get_logger("dev").warning(UNWATCHED)
         return await service.serve(settings, configuration.source, environment, mask, configuration.read)

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import click
-
 from supervisor.devserver import saboteur
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.faults import FaultScript, FaultScriptError, parse_text
+from supervisor.settings.asking import announce
 from supervisor.settings.config import ConfigError
 from supervisor.text.authority import authority
+from supervisor.text.decoding import NotText, decode_text
 
 
 async def serve(settings: DevServerSettings, key_hint: str) -> None:
@@ -31,12 +31,12 @@ async def serve(settings: DevServerSettings, key_hint: str) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         server = await opened(settings, stack)
-        click.echo(greeting(server.url, key_hint))
+        announce(greeting(server.url, key_hint))
         if settings.faults is not None:
             _show(saboteur.log)
         await stop.wait()
         if settings.faults is not None:
-            click.echo(tally(server.faults_injected))
+            announce(tally(server.faults_injected))
 
 
 async def opened(settings: DevServerSettings, stack: AsyncExitStack) -> DevServer:
@@ -56,12 +56,10 @@ async def opened(settings: DevServerSettings, stack: AsyncExitStack) -> DevServe
 def read_faults(path: Path) -> FaultScript:
     """The fault script in a file; raises `ConfigError`."""
     try:
-        return parse_text(path.read_text(), is_json=path.suffix == ".json")
+        return parse_text(decode_text(path.read_bytes()), is_json=path.suffix == ".json")
     except OSError as error:
         raise ConfigError(f"--faults: {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--faults: {path} is not text: {error}") from error
-    except FaultScriptError as error:
+    except (NotText, FaultScriptError) as error:
         raise ConfigError(f"--faults: {path}: {error}") from error
 
 

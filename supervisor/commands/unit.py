@@ -88,9 +88,13 @@ TimeoutAbortSec=10
 LoadCredential=mobius-api-key:{settings}/api-key
 EnvironmentFile=-{settings}/env
 WorkingDirectory={folder}
+# systemd follows links in it; by this name a reload finds the release that a link leads to by then.
+Environment=PWD={folder}
 ExecStart={program} run
-# New handlers and the settings of --config; running jobs go on.
-ExecReload=/bin/kill -HUP $MAINPID
+# New handlers and the settings of --config; running jobs go on.  It ends with the outcome, which a signal does not
+# tell: when the old handlers and settings stay it fails, with the reason in the journal.  The time is below
+# TimeoutStartSec, which bounds a reload as well.
+ExecReload={program} reload --timeout 170s
 
 # The supervisor stops its children itself, in order; what is left at the very end systemd kills.
 KillMode=mixed

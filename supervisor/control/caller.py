@@ -20,8 +20,11 @@ class Denied(Exception):
     """The running program does not do it; the text is its sentence.  Caught by the commands."""
 
 
-def call(path: Path, method: str, target: str, *, timeout: float = PATIENCE) -> bytes:
-    """The body of the answer; raise `NotRunning`, `Denied` or `ConfigError`."""
+def call(path: Path, method: str, target: str, *, timeout: float = PATIENCE, meanwhile: str = "") -> bytes:
+    """The body of the answer; raise `NotRunning`, `Denied` or `ConfigError`.
+
+    `meanwhile` is what happens although there is no answer in time, for the sentence.
+    """
     if problem := too_long(path):
         raise ConfigError(problem)
     connection = _Connection(path, timeout)
@@ -34,7 +37,7 @@ def call(path: Path, method: str, target: str, *, timeout: float = PATIENCE) -> 
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotRunning(f"no supervisor listens at {path}") from None
     except TimeoutError:
-        raise Denied(f"the supervisor at {path} does not answer within {timeout:g} s") from None
+        raise Denied(f"the supervisor at {path} does not answer within {timeout:g} s{meanwhile}") from None
     except (OSError, http.client.HTTPException) as error:
         raise Denied(f"the supervisor at {path} does not answer: {error}") from error
     finally:

@@ -13,13 +13,10 @@ import click
 
 from supervisor.exit_code import ExitCode
 from supervisor.settings import config, kinds
-from supervisor.settings.asking import asked, fail, home, reads, values_of
+from supervisor.settings.asking import asked, fail, given_by, home, reads, values_of
 from supervisor.settings.config import ConfigError
 from supervisor.text.printable import escaped
 from supervisor.version import __version__
-
-RELOAD_PATIENCE = 300.0
-"""Seconds: the handlers are imported meanwhile."""
 
 _PLACE_OPTIONS = ("socket", "worker_id", "state_dir")
 _places = asked(*_PLACE_OPTIONS)
@@ -110,10 +107,21 @@ def drain(**answers: Any) -> None:
 
 
 @click.command()
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    callback=reads(kinds.POSITIVE_DURATION),
+    default="5m",
+    show_default=True,
+    help="How long to wait for the outcome.",
+)
 @_places
-def reload(**answers: Any) -> None:
-    """Load handlers and settings anew; no job is dropped.  When they cannot be loaded the old ones stay."""
-    _ask(answers, "POST", "/reload", timeout=RELOAD_PATIENCE)
+def reload(timeout: float, **answers: Any) -> None:
+    """Load handlers and settings anew; no job is dropped.
+
+    When they cannot be loaded the old ones stay: the reason is printed, and the exit code is 1.
+    """
+    _ask(answers, "POST", "/reload", timeout=timeout, meanwhile="; the reload goes on")
     click.echo("reloaded")
 
 
@@ -132,12 +140,25 @@ def _socket(answers: dict[str, Any]) -> Path:
     """The socket that is named, or that of the one program that runs here."""
     from supervisor.control.place import find
 
-    given = values_of(_PLACE_OPTIONS, answers)
+    given = config.read_values(_PLACE_OPTIONS, given_by(answers), os.environ, _written())
     if given["socket"] is not None:
         path: Path = given["socket"]
         return path
     state_dir = given["state_dir"] or config.default_state_dir(os.environ, home())
     return find(os.environ, state_dir, given["worker_id"])
+
+
+def _written() -> config.Written:
+    """What the settings file of the running program says of its place; nothing if the file cannot be read."""
+    from supervisor.settings.settings_file import read_settings_file
+
+    path: Path | None = values_of(["config"], {})["config"]
+    if path is None:
+        return config.NOTHING_WRITTEN
+    try:
+        return read_settings_file(path)
+    except ConfigError:  # the program that runs has another one; it is for a reload to say what is wrong
+        return config.NOTHING_WRITTEN
 
 
 @contextmanager
@@ -152,7 +173,7 @@ def _one_sentence() -> Iterator[None]:
         fail(str(error), ExitCode.INTERNAL_ERROR)
 
 
-def _watch(look: Callable[[os.terminal_size], str]) -> None:
+def _watch(look: Callable[[os.terminal_size | None], str]) -> None:
     try:
         from supervisor.control.watching import watch
     except ImportError:

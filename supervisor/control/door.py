@@ -9,12 +9,13 @@ from __future__ import annotations
 import hmac
 import os
 import pwd
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from supervisor.control.connection_limit import Caller
 from supervisor.control.origin import complaint
-from supervisor.control.peer import ANYBODY, Connection, Peer, Standing, identify
+from supervisor.control.peer import Connection, Peer, Standing, identify, identify_address
 from supervisor.page.document import Access
 
 
@@ -32,10 +33,17 @@ class Door(Protocol):
     @property
     def access(self) -> Access: ...
 
+    @property
+    def name(self) -> str:
+        """The name of this way in, for the log."""
+
     def identify(self, connection: Connection) -> Peer:
         """Return who has connected; called when the connection is accepted."""
 
-    def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:
+    def caller(self, peer: Peer) -> Caller:
+        """Return whose connection this counts as, before a request has come."""
+
+    def admit(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:
         """Let a visitor look; raise `NotAdmitted`."""
 
     def admit_operator(self, peer: Peer, headers: Mapping[str, str]) -> str:
@@ -49,6 +57,7 @@ class UnixDoor:
     """
 
     access = Access.STEER
+    name = "the control socket"
 
     def __init__(self, is_of_a_job: Callable[[int], bool]) -> None:
         self._is_of_a_job = is_of_a_job
@@ -56,8 +65,12 @@ class UnixDoor:
     def identify(self, connection: Connection) -> Peer:
         return identify(connection, self._is_of_a_job)
 
-    def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:
-        _keep_out_strangers(headers, "localhost")
+    def caller(self, peer: Peer) -> Caller:
+        is_operator = peer.standing is Standing.OPERATOR and peer.uid in (0, os.geteuid())
+        return Caller(peer.identity, is_privileged=True) if is_operator else Caller("jobs")
+
+    def admit(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:
+        _keep_out_strangers(headers, (), is_probe=is_probe)
         if peer.uid not in (0, os.geteuid()):
             raise NotAdmitted(403, f"{_named(peer.uid)} is neither the user of this supervisor nor root")
 
@@ -71,20 +84,31 @@ class UnixDoor:
 
 @dataclass(frozen=True, slots=True)
 class TcpDoor:
-    """For everybody who reaches the address; `token` is None when nobody is to change anything."""
+    """For everybody who reaches the address; `token` is None when nobody is to change anything.
+
+    `names` are those of `--listen-name`, in lower case.
+    """
 
     host: str
     token: str | None
+    names: frozenset[str] = frozenset()
 
     @property
     def access(self) -> Access:
         return Access.LOOK if self.token is None else Access.UNLOCK
 
-    def identify(self, connection: Connection) -> Peer:  # noqa: ARG002 - see Door
-        return ANYBODY
+    @property
+    def name(self) -> str:
+        return "--listen"
 
-    def admit(self, peer: Peer, headers: Mapping[str, str]) -> None:  # noqa: ARG002 - see Door
-        _keep_out_strangers(headers, self.host)
+    def identify(self, connection: Connection) -> Peer:
+        return identify_address(connection)
+
+    def caller(self, peer: Peer) -> Caller:
+        return Caller(peer.identity)
+
+    def admit(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:  # noqa: ARG002 - see Door
+        _keep_out_strangers(headers, {self.host.lower(), *self.names}, is_probe=is_probe)
 
     def admit_operator(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see Door
         if self.token is None:
@@ -102,7 +126,7 @@ def _named(uid: int) -> str:
         return f"uid {uid}"
 
 
-def _keep_out_strangers(headers: Mapping[str, str], our_name: str) -> None:
-    said = complaint(headers, our_name)
+def _keep_out_strangers(headers: Mapping[str, str], our_names: Collection[str], *, is_probe: bool) -> None:
+    said = complaint(headers, our_names, is_probe=is_probe)
     if said is not None:
         raise NotAdmitted(421, said)

@@ -7,8 +7,6 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from supervisor.control.place import is_answered, too_long
@@ -19,26 +17,58 @@ from supervisor.text.authority import authority
 BACKLOG = 64
 
 
-@contextmanager
-def unix_socket(path: Path) -> Iterator[socket.socket]:
-    """Listen at `path`, for this user alone; raise `ConfigError`.  The socket is closed by whoever takes it."""
-    if problem := too_long(path):
-        raise ConfigError(problem)
-    with ExitStack() as stack:
+class SocketFile:
+    """Owns the file at which the control socket is found."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ours: os.stat_result | None = None
+
+    def bind(self) -> socket.socket:
+        """Listen at the path, for this user alone; raise `ConfigError`.  The caller closes the socket."""
+        if problem := too_long(self.path):
+            raise ConfigError(problem)
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder = stack.enter_context(Directory.open(path.parent))
-            _refuse_what_is_no_leftover(path)
-            end = _bound(folder, path.name)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with Directory.open(self.path.parent) as folder:
+                self._refuse_what_is_no_leftover()
+                end = _bound(folder, self.path.name)
+                self._ours = folder.status(self.path.name)
         except OSError as error:
-            raise ConfigError(f"the control socket {path} cannot be made: {error.strerror or error}") from error
-        ours = folder.status(path.name)
+            raise _refused(self.path, error.strerror or str(error)) from error
+        return end
+
+    def bind_again(self) -> socket.socket:
+        """Listen anew once the file is gone; raise `ConfigError`, also if another user's file took its place."""
+        with contextlib.suppress(OSError):
+            owner = self.path.lstat().st_uid
+            if owner != os.geteuid():
+                raise _refused(self.path, f"a file of uid {owner} is there")
+        return self.bind()
+
+    def is_in_place(self) -> bool:
+        """True if the path leads to the socket that listens; its inode is not given away while it does."""
         try:
-            yield end
-        finally:
-            with contextlib.suppress(OSError):
-                if os.path.samestat(folder.status(path.name), ours):
-                    folder.unlink(path.name)
+            with Directory.open(self.path.parent) as folder:
+                return self._is_ours(folder)
+        except OSError:
+            return False
+
+    def remove(self) -> None:
+        """Remove the file, unless another one took its place."""
+        with contextlib.suppress(OSError), Directory.open(self.path.parent) as folder:
+            if self._is_ours(folder):
+                folder.unlink(self.path.name)
+
+    def _is_ours(self, folder: Directory) -> bool:
+        return self._ours is not None and os.path.samestat(folder.status(self.path.name), self._ours)
+
+    def _refuse_what_is_no_leftover(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(self.path.lstat().st_mode):
+                raise _refused(self.path, "something else is there")
+            if is_answered(self.path):
+                raise _refused(self.path, "another process listens there")
 
 
 def tcp_socket(host: str, port: int) -> socket.socket:
@@ -51,12 +81,8 @@ def tcp_socket(host: str, port: int) -> socket.socket:
         raise ConfigError(f"--listen: {where} cannot be listened on: {error.strerror or error}") from error
 
 
-def _refuse_what_is_no_leftover(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise ConfigError(f"the control socket {path} cannot be made: something else is there")
-        if is_answered(path):
-            raise ConfigError(f"the control socket {path} cannot be made: another process listens there")
+def _refused(path: Path, why: str) -> ConfigError:
+    return ConfigError(f"the control socket {path} cannot be made: {why}")
 
 
 def _bound(folder: Directory, name: str) -> socket.socket:

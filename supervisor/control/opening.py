@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import structlog
 
+from supervisor.control.control_socket import ControlSocket
 from supervisor.control.door import Door, TcpDoor, UnixDoor
 from supervisor.control.feed import Feed
-from supervisor.control.listener import tcp_socket, unix_socket
+from supervisor.control.listener import SocketFile, tcp_socket
 from supervisor.control.place import folder, socket_path
-from supervisor.control.reception import receiving
+from supervisor.control.reception import Reception, receiving
 from supervisor.control.site import Site
 from supervisor.control.steering import Steering
 from supervisor.control.token import read_token
@@ -22,6 +23,7 @@ from supervisor.settings.bounded_read import BoundedRead
 from supervisor.settings.config import ConfigError
 from supervisor.settings.settings import Settings
 from supervisor.text.authority import authority
+from supervisor.timing.tasks import Alongside
 
 log = structlog.get_logger("control")
 
@@ -43,28 +45,36 @@ async def controlled(
     def site(door: Door) -> Site:
         return Site(steering, ledger, door, feed)
 
-    with ExitStack() as sockets:
-        async with AsyncExitStack() as receptions:
-            path = settings.socket or socket_path(folder(environment, settings.state_dir), settings.worker_id)
-            try:
-                end = sockets.enter_context(unix_socket(path))
-            except ConfigError as error:
-                if settings.socket is not None:
-                    raise
-                # Nobody has asked for it: jobs are worth more than a look at them.
-                log.warning("nothing can be seen or steered", reason=str(error))
-            else:
-                await receptions.enter_async_context(receiving(end, site(UnixDoor(is_of_a_job))))
-            if settings.listen is None and settings.listen_token_file is not None:
-                log.warning("--listen-token-file does nothing without --listen")
-            if settings.listen is not None:
-                host, port = settings.listen
-                listening = tcp_socket(host, port)
-                file = settings.listen_token_file
-                door = TcpDoor(host, None if file is None else await _token_in(file))
-                await receptions.enter_async_context(receiving(listening, site(door)))
-                log.info("listening", page=f"http://{authority(*listening.getsockname()[:2])}/")
-            yield
+    async with AsyncExitStack() as stack:
+        path = settings.socket or socket_path(folder(environment, settings.state_dir), settings.worker_id)
+        control = ControlSocket(SocketFile(path), Reception(site(UnixDoor(is_of_a_job))))
+        stack.push_async_callback(control.close)
+        try:
+            await control.open()
+        except ConfigError as error:
+            if settings.socket is not None:
+                raise
+            # Nobody has asked for it: jobs are worth more than a look at them.
+            log.warning("nothing can be seen or steered", reason=str(error))
+        if settings.listen is None:
+            _warn_of_idle_settings(settings)
+        else:
+            host, port = settings.listen
+            listening = tcp_socket(host, port)
+            file = settings.listen_token_file
+            door = TcpDoor(host, None if file is None else await _token_in(file), frozenset(settings.listen_names))
+            await stack.enter_async_context(receiving(listening, site(door)))
+            log.info("listening", page=f"http://{authority(*listening.getsockname()[:2])}/")
+        beside = await stack.enter_async_context(Alongside())
+        beside.start(control.keep)
+        yield
+
+
+def _warn_of_idle_settings(settings: Settings) -> None:
+    if settings.listen_token_file is not None:
+        log.warning("--listen-token-file does nothing without --listen")
+    if settings.listen_names:
+        log.warning("--listen-name does nothing without --listen")
 
 
 async def _token_in(file: Path) -> str:

@@ -12,9 +12,9 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 SO_PEERPIDFD = 77
 """Linux 6.5 (asm-generic/socket.h); Python has no name for it."""
@@ -34,17 +34,27 @@ class Connection(Protocol):
     """A connected socket."""
 
     def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
+    def getpeername(self) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process at the other end of a connection; `uid` is that of the time of its `connect`."""
+    """The process at the other end of a connection; `uid` is that of the time of its `connect`.
+
+    `identity` is equal for connections of one process, or of one address.
+    """
 
     standing: Standing
     uid: int = -1
+    identity: Hashable = None
 
 
-ANYBODY = Peer(Standing.UNKNOWN)
+def identify_address(connection: Connection) -> Peer:
+    """Return who has connected by TCP; never raise."""
+    try:
+        return Peer(Standing.UNKNOWN, identity=connection.getpeername()[0])
+    except OSError:  # the peer has left already
+        return Peer(Standing.UNKNOWN)
 
 
 def identify(connection: Connection, is_of_a_job: Callable[[int], bool]) -> Peer:
@@ -55,9 +65,9 @@ def identify(connection: Connection, is_of_a_job: Callable[[int], bool]) -> Peer
     except OSError:  # the connection is gone
         return Peer(Standing.GONE)
     try:
-        return Peer(_standing(connection, pid, uid, is_of_a_job), uid)
+        return Peer(_standing(connection, pid, uid, is_of_a_job), uid, pid)
     except OSError:  # no descriptor is left to look with
-        return Peer(Standing.GONE, uid)
+        return Peer(Standing.GONE, uid, pid)
 
 
 def _standing(connection: Connection, pid: int, uid: int, is_of_a_job: Callable[[int], bool]) -> Standing:

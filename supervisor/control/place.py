@@ -50,8 +50,13 @@ def too_long(path: Path) -> str | None:
 
 
 def find(environment: Mapping[str, str], state_dir: Path, worker_id: str | None) -> Path:
-    """The socket of the one program that runs here, or of the one with this id; raise `ConfigError`."""
+    """The socket of the one program that runs here, or of the one with this id; raise `ConfigError`.
+
+    Inside a service, as in `ExecReload=`, it is the service's own: others of the same user do not count.
+    """
     folders = [*_folders(environment, state_dir), *of_services(RUN)]
+    if environment.get("RUNTIME_DIRECTORY") and worker_id is None and len(own := _all_in(folders[:1])) == 1:
+        return own[0]
     found = _all_in(folders) if worker_id is None else _answered(socket_path(each, worker_id) for each in folders)
     if not found:
         raise NotRunning(_nobody(folders, worker_id))

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from supervisor.control import health, metrics
+from supervisor.control.connection_limit import Caller
 from supervisor.control.door import Door, NotAdmitted
 from supervisor.control.feed import Feed
 from supervisor.control.peer import Connection, Peer
@@ -42,13 +43,21 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An address, its one method, and who answers.  `steers`: for operators only; `lasts`: no haste."""
+    """An address, its one method, and who answers.
+
+    `steers`: for operators only; `lasts`: no haste; `is_probe`: for probes and scrapers, which ask by many a name.
+    """
 
     method: str
     pattern: str
     answer: Callable[[Visit], Awaitable[web.StreamResponse]]
     steers: bool = False
     lasts: bool = False
+    is_probe: bool = False
+
+    def takes(self, method: str) -> bool:
+        """True if the route answers this method; HEAD is as GET, and aiohttp leaves the body out."""
+        return method == self.method or (method == "HEAD" and self.method == "GET" and not self.lasts)
 
 
 class Site:
@@ -61,9 +70,9 @@ class Site:
         self._stream = Stream(feed)
         self._routes = (
             Route("GET", "/", self._show_page),
-            Route("GET", "/healthz", self._show_health),
-            Route("GET", "/readyz", self._show_readiness),
-            Route("GET", "/metrics", self._show_metrics),
+            Route("GET", "/healthz", self._show_health, is_probe=True),
+            Route("GET", "/readyz", self._show_readiness, is_probe=True),
+            Route("GET", "/metrics", self._show_metrics, is_probe=True),
             Route("GET", "/status.json", self._show_status),
             Route("GET", "/events", self._show_events, lasts=True),
             Route("GET", "/jobs/([^/]+)/stack", self._show_stack, steers=True),
@@ -74,9 +83,18 @@ class Site:
             Route("POST", "/reload", self._reload, steers=True, lasts=True),
         )
 
+    @property
+    def name(self) -> str:
+        """The name of the door, for the log."""
+        return self._door.name
+
     def identify(self, connection: Connection) -> Peer:
         """Return who has connected; called when the connection is accepted."""
         return self._door.identify(connection)
+
+    def caller(self, peer: Peer) -> Caller:
+        """Return whose connection this counts as."""
+        return self._door.caller(peer)
 
     async def answer(self, request: web.BaseRequest, peer: Peer, give_time: Callable[[], None]) -> web.StreamResponse:
         """Answer a request of `peer`; `give_time` is called for one that may last."""
@@ -92,23 +110,25 @@ class Site:
         return response
 
     async def _answer(self, request: web.BaseRequest, peer: Peer, give_time: Callable[[], None]) -> web.StreamResponse:
-        self._door.admit(peer, request.headers)
+        route, job_id = self._found(request.rel_url.raw_path)
+        self._door.admit(peer, request.headers, is_probe=route is not None and route.is_probe)
         if (request.content_length or 0) > LARGEST_BODY:
             raise NotAdmitted(413, "no command has a body that long")
-        route, job_id = self._route(request.method, request.rel_url.raw_path)
+        if route is None:
+            raise NotAdmitted(404, "there is nothing at this address")
+        if not route.takes(request.method):
+            raise NotAdmitted(405, f"this address takes {route.method} only")
         by = self._door.admit_operator(peer, request.headers) if route.steers else ""
         if route.lasts:
             give_time()
         return await route.answer(Visit(request, by, job_id))
 
-    def _route(self, method: str, path: str) -> tuple[Route, str]:
-        """Who answers, and the job that is meant; raise `NotAdmitted`."""
+    def _found(self, path: str) -> tuple[Route | None, str]:
+        """Who answers at an address, and the job that is meant."""
         for route in self._routes:
             if found := re.fullmatch(route.pattern, path):
-                if route.method != method:
-                    raise NotAdmitted(405, f"this address takes {route.method} only")
                 return route, unquote("".join(found.groups()))
-        raise NotAdmitted(404, "there is nothing at this address")
+        return None, ""
 
     async def _show_page(self, _: Visit) -> web.Response:
         text = render(await self._steering.status(), self._door.access)

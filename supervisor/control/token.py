@@ -6,6 +6,7 @@ from pathlib import Path
 
 from supervisor.settings.config import ConfigError
 from supervisor.settings.regular_file import read_regular
+from supervisor.text.decoding import NotText, decode_text
 
 SHORTEST = 16
 """Characters; what is shorter can be guessed."""
@@ -16,11 +17,11 @@ LONGEST = 1024
 def read_token(path: Path) -> str:
     """The token in a file, without the white space around it; raise `ConfigError`."""
     try:
-        token = _content(path).decode().strip()
+        token = decode_text(_content(path)).strip()
     except OSError as error:
         raise _refused(path, f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise _refused(path, "is not UTF-8 text") from error
+    except NotText as error:
+        raise _refused(path, str(error)) from error
     if len(token) < SHORTEST:
         raise _refused(path, f"must hold a token of at least {SHORTEST} characters")
     if not token.isprintable() or " " in token:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from os import terminal_size
+from typing import NoReturn
 
+import click
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -15,15 +17,24 @@ INTERVAL = 1.0
 """Seconds between two looks."""
 
 
-def watch(look: Callable[[terminal_size], str]) -> None:
+def watch(look: Callable[[terminal_size | None], str]) -> None:
     """Show what `look` returns for the room that there is, until Ctrl-C; what it raises ends this too."""
     console = Console()
     with suppress(KeyboardInterrupt):
+        if not console.is_terminal:
+            _print_on(look)
         shown = _shown(look(terminal_size(console.size)))  # before the screen is cleared: it may fail
         with Live(shown, console=console, auto_refresh=False, screen=True) as live:
             while True:
                 time.sleep(INTERVAL)
                 live.update(_shown(look(terminal_size(console.size))), refresh=True)
+
+
+def _print_on(look: Callable[[terminal_size | None], str]) -> NoReturn:
+    """Print one look after the other, whole, until the reader leaves: on a pipe nothing is shown in the same place."""
+    while True:
+        click.echo(look(None))
+        time.sleep(INTERVAL)
 
 
 def _shown(text: str) -> Text:

@@ -7,10 +7,13 @@ heartbeats.  So what may block is written by a thread; the lines wait for it, as
 from __future__ import annotations
 
 import atexit
+import io
 import os
+import select
 import stat
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TextIO
 
 MOST_WAITING = 4 * 1024 * 1024
@@ -88,12 +91,35 @@ class _Writer:
 
 
 def _write(stream: TextIO, text: str) -> None:
+    # The journal or the reader of a pipe went away, the disk is full, the stream was closed.
+    with suppress(OSError, ValueError):
+        descriptor = _descriptor_of(stream)
+        if descriptor is None:
+            stream.write(text)
+        else:
+            _write_all(descriptor, text.encode(stream.encoding or "utf-8", "backslashreplace"))
+
+
+def _descriptor_of(stream: TextIO) -> int | None:
+    """The descriptor to write to; None if there is none behind the stream.
+
+    Not by the stream: it keeps what could not be written, and Python, which tries again at the end of the program,
+    then makes 120 of the exit code.
+    """
     try:
-        stream.write(text)
-        stream.flush()
-    except (OSError, ValueError):
-        # The journal went away, the disk is full, the stream was closed.
-        return
+        return stream.fileno()
+    except io.UnsupportedOperation:
+        return None
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        try:
+            content = content[os.write(descriptor, content) :]
+        except BlockingIOError:  # another program that shares the terminal has made it so
+            writable = select.poll()
+            writable.register(descriptor, select.POLLOUT)
+            writable.poll()
 
 
 def _may_block(stream: TextIO) -> bool:

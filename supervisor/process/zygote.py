@@ -67,6 +67,8 @@ class Nursery:
     refused: Mapping[str, Problem] = field(default_factory=dict)
     open_files: int = 0
     """The soft limit of descriptors; 0 for that of this process."""
+    working_directory: Path = Path()
+    """Where it runs, and its children between jobs; looked up at each start, as it may lead through a link."""
 
 
 class Zygote:
@@ -306,6 +308,7 @@ def _spawn(nursery: Nursery, mark: int, theirs: socket.socket, output: int) -> s
     folders = map(str, nursery.folders)
     return subprocess.Popen(
         [*program, *map(str, numbers), confinement, *folders, "--", *nursery.refused],
+        cwd=nursery.working_directory,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,

@@ -56,6 +56,7 @@ class Sources:
     confinement: Confinement
     open_files: int
     """How many descriptors a child may open (RLIMIT_NOFILE, the soft limit)."""
+    working_directory: Path
 
     def read_key(self) -> str:
         """The key as it is now; no log shows it from here on.  Raises `ConfigError`."""
@@ -75,7 +76,9 @@ class Sources:
 
     def nursery(self, settings: Settings) -> Nursery:
         """What a zygote is started with."""
-        return nursery_of(settings, self.environment, self.confinement, self.open_files)
+        return nursery_of(
+            settings, self.environment, self.confinement, self.working_directory, open_files=self.open_files
+        )
 
     def tell_what_is_misspelt(self, settings: Settings) -> None:
         """Say in the log what in the environment looks like a setting and is none."""

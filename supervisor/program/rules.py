@@ -29,7 +29,12 @@ def rules_of(settings: Settings, scratch: Path, mask: Mask) -> Rules:
 
 
 def nursery_of(
-    settings: Settings, environment: Mapping[str, str], confinement: Confinement, open_files: int
+    settings: Settings,
+    environment: Mapping[str, str],
+    confinement: Confinement,
+    working_directory: Path,
+    *,
+    open_files: int,
 ) -> Nursery:
     """What a zygote is started with."""
     return Nursery(
@@ -38,6 +43,7 @@ def nursery_of(
         settings.import_timeout,
         confinement,
         open_files=open_files,
+        working_directory=working_directory,
     )
 
 

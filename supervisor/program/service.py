@@ -44,6 +44,7 @@ from supervisor.server import AuthRevoked, ClaimRefused, JobServer
 from supervisor.settings.config import ConfigError
 from supervisor.settings.credential import CredentialSource
 from supervisor.settings.settings import Settings
+from supervisor.settings.working_directory import working_directory
 from supervisor.timing.tasks import Alongside, ready_threads
 from supervisor.work import memory
 from supervisor.work.admission import Admission
@@ -124,7 +125,14 @@ async def serve(
                 trust.warn(settings, source, settings_file)
             confinement = trust.confinement_of(settings, source, settings_file)
             sources = Sources(
-                reread or (lambda: settings), source, environment, scratch, mask or Mask(), confinement, open_files
+                reread or (lambda: settings),
+                source,
+                environment,
+                scratch,
+                mask or Mask(),
+                confinement,
+                open_files,
+                working_directory(environment),
             )
             return await Service(settings, sources, _spare_the_collector if is_alone else _leave_it).run()
     except* StartFailed as failed:

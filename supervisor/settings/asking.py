@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -20,15 +21,34 @@ from supervisor.text.printable import escaped
 
 def fail(message: str, code: ExitCode) -> NoReturn:
     """End the command with one sentence."""
-    click.echo(f"Error: {escaped(message)}", err=True)
+    with suppress(OSError):  # the exit code counts, also if standard error takes nothing
+        click.echo(f"Error: {escaped(message)}", err=True)
     sys.exit(code)
 
 
-def give_up_output() -> None:
+def announce(message: str) -> None:
+    """Print what a server has to say; it goes on serving if the reader of its output has left."""
+    with suppress(BrokenPipeError):
+        click.echo(message)
+
+
+def give_up(stream: TextIO) -> None:
     """Write nothing more: at the end of the program what still waits would be tried again, with a traceback."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def settle_streams() -> None:
+    """Give up the standard streams that take nothing any more, so that they do not change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:  # the reader of a pipe is gone, the disk is full
+            give_up(stream)
+        except ValueError:  # it is closed
+            continue
 
 
 def home() -> Path | None:

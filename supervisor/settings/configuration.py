@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
 from supervisor.settings import config
 from supervisor.settings.config import NOTHING_WRITTEN, ConfigError, Given, Machine, Written
-from supervisor.settings.credential import CredentialSource
+from supervisor.settings.credential import STANDARD_INPUT, CredentialSource
 from supervisor.settings.settings import Settings
 from supervisor.settings.settings_file import read_settings_file
+from supervisor.settings.working_directory import UNKNOWN, working_directory
 
 TO_WATCH = "pip install 'mobius-supervisor[watch]'"
 """What brings the package that watches files."""
@@ -24,8 +26,12 @@ class Configuration:
         self._given = given
         self._environment = environment
         self._machine = machine
-        self.settings_file: Path | None = config.read_values(["config"], given, environment)["config"]
+        self._folder = working_directory(environment)
+        file: Path | None = config.read_values(["config"], given, environment)["config"]
+        self.settings_file = None if file is None else self._folder / file
         key_file = config.read_values(["api_key_file"], given, environment, self._written())["api_key_file"]
+        if key_file is not None and key_file != STANDARD_INPUT:
+            key_file = self._folder / key_file
         self.source = CredentialSource(key_file, environment)
 
     def read(self) -> Settings:
@@ -39,20 +45,20 @@ class Configuration:
             key_project=credential.project if credential else None,
             written=self._written(),
         )
-        require_folders(settings.handlers)
+        require_folders(settings.handlers, self._folder)
         if settings.watch:
             require_watchfiles()
-        return settings
+        return dataclasses.replace(settings, handlers=tuple(self._folder / each for each in settings.handlers))
 
     def _written(self) -> Written:
         return read_settings_file(self.settings_file) if self.settings_file else NOTHING_WRITTEN
 
 
-def require_folders(folders: Iterable[Path]) -> None:
-    """Raise `ConfigError` when one of the handlers' folders is not there, or out of reach."""
+def require_folders(folders: Iterable[Path], base: Path = UNKNOWN) -> None:
+    """Raise `ConfigError` when one of the handlers' folders, which may be relative to `base`, is not there."""
     for folder in folders:
         try:
-            is_there = folder.is_dir()
+            is_there = (base / folder).is_dir()
         except OSError as error:  # above it is a folder that is not ours to look into, or the name is too long
             raise ConfigError(f"--handlers: the folder {str(folder)!r} cannot be read: {error.strerror}") from error
         if not is_there:

@@ -18,6 +18,7 @@ from supervisor.settings import standard_input
 from supervisor.settings.config import ConfigError
 from supervisor.settings.kinds import PROJECT_HANDLE
 from supervisor.settings.regular_file import read_regular
+from supervisor.text.decoding import NotText, decode_text
 
 VARIABLE = "MOBIUS_API_KEY"
 SYSTEMD_NAME = "mobius-api-key"
@@ -177,7 +178,10 @@ def _decode(content: bytes, place: str) -> str:
         raise ConfigError(f"the API key in {place} is empty")
     if len(content) > _LONGEST:
         raise ConfigError(f"the API key in {place} is longer than {_LONGEST} bytes: is it the right file?")
-    token = content.decode("utf-8", "replace")
+    try:
+        token = decode_text(content)
+    except NotText as error:
+        raise ConfigError(f"the API key in {place} {error}") from None  # its cause holds the bytes of the key
     if not _PRINTABLE.fullmatch(token):
         raise ConfigError(f"the API key in {place} contains spaces, line breaks or other characters that no key has")
     return token

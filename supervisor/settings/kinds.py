@@ -22,6 +22,7 @@ MOST_WORKERS = 1024
 
 PROJECT_HANDLE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\.?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _UNREAD = re.compile(r"[\ud800-\udfff]")
@@ -193,6 +194,13 @@ def _read_address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def _read_host_name(text: str) -> str:
+    """Read a name as it stands in a `Host` header, where the root of all domains may end it; `*` is any."""
+    if text != "*" and not _HOST_NAME.fullmatch(text):
+        raise ValueError(f"must be a host name without a port, such as 'render-07.example', or '*', not {text!r}")
+    return text.rstrip(".").lower()
+
+
 def _read_variable(text: str) -> str:
     if not _VARIABLE.fullmatch(text):
         raise ValueError(f"must be the name of an environment variable, not {text!r}")
@@ -234,6 +242,7 @@ COUNT = Kind(_read_count, "N")
 NICENESS = Kind(_read_niceness, "0..19")
 WAIT = Kind(_read_wait, "SECONDS")
 ADDRESS = Kind(_read_address, "HOST:PORT")
+HOST_NAMES = Kind(_read_host_name, "NAME", separator=",")
 VARIABLES = Kind(_read_variable, "NAME", separator=",")
 LEVEL = Kind(_read_level, "debug|info|warning|error")
 FORMAT = Kind(_read_format, "auto|console|json")

@@ -180,6 +180,13 @@ class Settings:
         shown_default="none",
         is_fixed=True,
     )
+    listen_names: tuple[str, ...] = setting(
+        "listen-name",
+        kinds.HOST_NAMES,
+        "Name by which --listen may be asked besides its own, '*' for health and metrics by any; may be repeated.",
+        shown_default="none",
+        is_fixed=True,
+    )
     listen_token_file: Path | None = setting(
         "listen-token-file",
         kinds.PATH,

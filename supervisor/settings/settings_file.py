@@ -14,6 +14,7 @@ from supervisor.settings.misspelling import nearest
 from supervisor.settings.option import Option
 from supervisor.settings.regular_file import read_regular
 from supervisor.settings.settings import CONFIG, OPTIONS
+from supervisor.text.decoding import NotText, decode_text
 
 LONGEST = 1024 * 1024
 """Bytes of the file; what is longer is something else."""
@@ -24,11 +25,11 @@ _BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS.valu
 def read_settings_file(path: Path) -> Written:
     """What the file says; raises `ConfigError` when it cannot be read or says what is no setting."""
     try:
-        return parse_settings(_content(path).decode("utf-8"), str(path))
+        return parse_settings(decode_text(_content(path)), str(path))
     except OSError as error:
         raise ConfigError(f"the settings file {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the settings file {path} is not UTF-8 text") from error
+    except NotText as error:
+        raise ConfigError(f"the settings file {path} {error}") from error
 
 
 def parse_settings(text: str, path: str) -> Written:

@@ -55,6 +55,10 @@ class Installation:
         lines = [f"{name}={value}\n" for name, value in {**given, **PATHS}.items()]
         self._box.write(f"{self._settings}/env", "".join(lines))
 
+    def write(self, path: str, text: str) -> None:
+        """Write a file that the service can read."""
+        self._box.write(path, text)
+
     def command(self, *arguments: str) -> str:
         """What `mobius-supervisor …` prints for root, who has never run one of his own."""
         paths = [f"{name}={value}" for name, value in PATHS.items()]

@@ -88,6 +88,29 @@ async def test_a_reload_takes_new_code_over_in_the_same_process(server: DevServe
     assert "reloaded generation=2" in service.journal()
 
 
+OWN = "from supervisor import handler\n\n\n@handler('own')\ndef own() -> None: ...\n"
+
+
+async def test_a_reload_of_broken_code_fails_and_its_reason_is_in_the_journal(
+    server: DevServer, service: Installation
+) -> None:
+    service.write("/opt/own/own.py", OWN)
+    service.configure(server.url, MOBIUS_SUPERVISOR_HANDLERS="/opt/own")
+    await systemctl(service, "start")
+    before = service.shows("MainPID")
+    service.write("/opt/own/own.py", "def (\n")
+
+    with pytest.raises(AssertionError, match="systemctl"):  # its exit code is not 0
+        await systemctl(service, "reload")
+
+    await until(service, "ActiveState", "active")
+    assert "Error: /opt/own/own.py:1: SyntaxError" in service.journal()
+    service.write("/opt/own/own.py", OWN)
+    await systemctl(service, "reload")
+    assert (await finished_job(server, await start_job(server, "own"))).status == "completed"
+    assert (service.shows("MainPID"), service.shows("NRestarts")) == (before, "0")
+
+
 async def test_a_stop_waits_for_the_jobs_and_leaves_no_process(server: DevServer, service: Installation) -> None:
     service.configure(server.url, "TimeoutStopSec=1s\n")  # less than the drain may take: systemd is asked for more
     await systemctl(service, "start")

@@ -275,7 +275,9 @@ async def test_a_reload_is_waited_for_and_its_refusal_told(server: DevServer, st
         (handlers / "broken.py").write_text("def (")
         refused = await run("reload", state=state)
         after_that = await shown(state)
+        late = await run("reload", "--timeout", "1ms", state=state)
 
+    assert (late.code, late.err.endswith(" does not answer within 0.001 s; the reload goes on\n")) == (1, True)
     assert (taken.code, taken.out) == (0, "reloaded\n")
     assert (after_it["code"]["generation"], after_it["code"]["error"]) == (2, None)
     assert "more" in after_it["code"]["actions"]
@@ -336,12 +338,15 @@ async def test_of_two_one_is_named_by_its_worker_id_or_its_socket(server: DevSer
         neither = await run("status", state=state)
         by_name = await run("status", "--json", "--worker-id", "two", state=state)
         by_socket = await run("status", "--json", MOBIUS_SUPERVISOR_SOCKET=str(state / "run" / "one.sock"))
+        (state / "settings.toml").write_text(f"state-dir = '{state}'\nworker-id = 'two'\n")
+        by_settings = await run("status", "--json", MOBIUS_SUPERVISOR_CONFIG=str(state / "settings.toml"))
 
     assert neither.code == 2
     assert "one.sock" in neither.err
     assert "two.sock" in neither.err
     assert json.loads(by_name.out)["worker_id"] == "two"
     assert json.loads(by_socket.out)["worker_id"] == "one"
+    assert json.loads(by_settings.out)["worker_id"] == "two"
 
 
 async def test_after_a_sigkill_the_next_one_takes_the_place(server: DevServer, state: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +22,7 @@ from supervisor.commands import dev
 from supervisor.devserver.app import DevServer
 from supervisor.settings.config import ConfigError
 from supervisor.settings.configuration import require_watchfiles
-from tests.harness import finished_job, is_alive, logged, program, reports, result_of, start_job, started
+from tests.harness import PROJECT, finished_job, is_alive, logged, program, reports, result_of, start_job, started
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
 
@@ -95,6 +97,115 @@ async def test_after_a_reload_the_folders_of_the_new_settings_are_watched(
         job = await finished_job(server, await start_job(server, "tells"))
 
         assert result_of(reports(server, job.id)[0]) == "new"
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Path:
+    """Two releases, and the link `current` to the first."""
+    for release in ("1", "2"):
+        (tmp_path / release / "handlers").mkdir(parents=True)
+        write(tmp_path / release / "handlers", f"of release {release}")
+    (tmp_path / "current").symlink_to("1")
+    return tmp_path
+
+
+def switch(releases: Path) -> None:
+    """Have `current` lead to the second release, in one step as `mv -T` does it."""
+    (releases / "next").symlink_to("2")
+    (releases / "next").rename(releases / "current")
+
+
+async def served(server: DevServer) -> object:
+    """What the handler returns that is served now."""
+    job = await finished_job(server, await start_job(server, "tells"))
+    return result_of(reports(server, job.id)[0])
+
+
+async def test_a_release_that_is_switched_by_a_link_is_served_and_watched(
+    server: DevServer, state: Path, releases: Path
+) -> None:
+    async with program(server.url, state, handlers=str(releases / "current" / "handlers"), watch=""):
+        await logged(state, '"serving"')
+        switch(releases)
+        await logged(state, '"generation":2')
+        after_the_switch = await served(server)
+        # Nothing tells since when the new folder is watched.
+        while '"generation":3' not in (state / "log").read_text():
+            write(releases / "2" / "handlers", "edited")
+            await asyncio.sleep(1.0)
+
+        assert (after_the_switch, await served(server)) == ("of release 2", "edited")
+        assert f'"by":"another folder at {releases}/current/handlers"' in (state / "log").read_text()
+
+
+async def test_a_reload_takes_relative_paths_from_the_folder_that_the_user_named(
+    server: DevServer, state: Path, releases: Path
+) -> None:
+    for release in ("1", "2"):
+        (releases / release / "lib").mkdir()
+        (releases / release / "lib" / "libtold.py").write_text(f"VERSION = 'library {release}'")
+        (releases / release / "data").write_text(f"data {release}")
+        (releases / release / "handlers" / "told.py").write_text(RELATIVE)
+        (releases / release / "settings.toml").write_text(f"threads = {release}")
+        (releases / release / "key").write_text("mbx_local")
+    options = ("--base-url", server.url, "--project", PROJECT, "--state-dir", str(state), "--workers", "1")
+    relative = ("--config", "settings.toml", "--api-key-file", "key")
+    command = (sys.executable, "-m", "supervisor", *options, *relative)
+    place = {"PWD": str(releases / "current"), "PYTHONPATH": f"lib:{os.environ.get('PYTHONPATH', '')}"}
+    state.mkdir()
+    async with started(command, log=state / "log", environment=place, folder=releases / "current") as process:
+        await logged(state, '"serving"')
+        switch(releases)
+        (releases / "1" / "key").unlink()
+        (releases / "1" / "settings.toml").unlink()
+        process.send_signal(signal.SIGHUP)
+        await logged(state, '"generation":2')
+
+        assert await served(server) == "of release 2"
+        job = await finished_job(server, await start_job(server, "told"))
+        assert result_of(reports(server, job.id)[0]) == ["library 2", "data 2", "2"]
+
+
+RELATIVE = """
+import os
+import libtold
+from pathlib import Path
+from supervisor import handler
+
+DATA = Path("data").read_text()
+
+@handler("told")
+def told() -> list[str]:
+    return [libtold.VERSION, DATA, os.environ["OMP_NUM_THREADS"]]
+"""
+
+# In a namespace of users the limit is its own (namespaces(7), /proc/sys/user): no other program has less for it.
+WITHOUT_INOTIFY = ("unshare", "--user", "--map-root-user", "sh", "-c")
+WITHOUT_INOTIFY += ('echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"', "sh")
+
+
+def has_namespaces() -> bool:
+    """Whether this user may have a namespace of users."""
+    with contextlib.suppress(OSError):
+        return subprocess.run([*WITHOUT_INOTIFY, "true"], capture_output=True, check=False).returncode == 0
+    return False
+
+
+async def test_without_inotify_it_serves_and_says_once_that_nothing_is_watched(
+    server: DevServer, state: Path, handlers: Path
+) -> None:
+    if not has_namespaces():
+        pytest.skip("this user can have no namespace of users")
+    async with program(server.url, state, WITHOUT_INOTIFY, handlers=str(handlers), watch="") as process:
+        await logged(state, '"handlers are not watched"')
+        await logged(state, '"serving"')
+        assert await served(server) == "old"
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+    log = (state / "log").read_text()
+    assert log.count("fs.inotify.max_user_instances") == 1
+    assert "Traceback" not in log
 
 
 async def test_without_the_package_nothing_can_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:

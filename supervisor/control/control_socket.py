@@ -1,0 +1,66 @@
+"""The control socket while the program serves: listened on, and made again when a cleaner has removed its file.
+
+Cleaners of old files (tmpreaper, systemd-tmpfiles) take sockets and folders that have not changed for days.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from supervisor.control.listener import SocketFile
+from supervisor.control.reception import Reception
+from supervisor.settings.config import ConfigError
+
+log = structlog.get_logger("control")
+
+CHECK_INTERVAL = 2.0
+"""Seconds between two looks at the file; a look takes microseconds, in a thread."""
+
+
+class ControlSocket:
+    """Owns the server behind the file."""
+
+    def __init__(self, file: SocketFile, reception: Reception) -> None:
+        self._file = file
+        self._reception = reception
+        self._server: asyncio.Server | None = None
+        self._problem: str | None = None
+        """Why it cannot be made just now."""
+
+    async def open(self) -> None:
+        """Listen; raise `ConfigError`."""
+        try:
+            self._server = await self._reception.listen(self._file.bind())
+        except ConfigError as error:
+            self._problem = str(error)
+            raise
+
+    async def keep(self) -> None:
+        """Make the socket again whenever its file is gone, until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL)
+            if not await asyncio.to_thread(self._file.is_in_place):
+                await self._reopen()
+
+    async def close(self) -> None:
+        """Listen no more, and end all connections."""
+        if self._server is not None:
+            self._server.close()
+        await self._reception.close()
+        self._file.remove()
+
+    async def _reopen(self) -> None:
+        try:
+            end = await asyncio.to_thread(self._file.bind_again)
+        except ConfigError as error:
+            if str(error) != self._problem:
+                log.warning("control socket unavailable", reason=str(error))
+            self._problem = str(error)
+            return
+        old, self._server = self._server, await self._reception.listen(end)
+        if old is not None:
+            old.close()  # no path leads to it any more; its connections stay
+        self._problem = None
+        log.warning("control socket restored", path=str(self._file.path))
