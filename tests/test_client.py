@@ -22,7 +22,7 @@ from supervisor.api.client import LONGEST_RETRY_AFTER, Account, Client, retry_af
 from supervisor.devserver.app import DevServer, DevServerSettings, HangUp, LoseAnswer
 from supervisor.devserver.journal import Call
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Succeeded
-from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
+from supervisor.server import ClaimRefused, KeyRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from tests.harness import GENEROUS, KEY, PROJECT, events, start_job
 from tests.process_world import descriptors_left, open_descriptors
 from tests.raw_server import (
@@ -165,7 +165,7 @@ async def test_a_key_that_is_not_valid_ends_the_program() -> None:
         client_of(server.url, "mbx_wrong") as client,
     ):
         for call in CALLS.values():
-            with pytest.raises(AuthRevoked, match="401"):
+            with pytest.raises(KeyRefused, match="401"):
                 await call(client)
 
 
@@ -303,8 +303,8 @@ async def test_cookies_are_not_kept() -> None:
     ("status", "error"),
     [
         (400, Rejected),
-        (401, AuthRevoked),
-        (403, AuthRevoked),
+        (401, KeyRefused),
+        (403, KeyRefused),
         (405, Rejected),
         (408, Unavailable),
         (413, Rejected),
@@ -320,13 +320,33 @@ async def test_cookies_are_not_kept() -> None:
     ],
 )
 async def test_a_status_that_is_no_success(call: str, status: int, error: type[ServerError]) -> None:
-    async with against(answering(status, ERROR)) as (client, _):
+    async with against(answering(status, ERROR, Content_Type="application/json")) as (client, _):
         with pytest.raises(error) as caught:
             await CALLS[call](client)
 
     assert str(caught.value) == f"{status} some_code: some message"
     if isinstance(caught.value, Rejected):
         assert (caught.value.status, caught.value.too_large) == (status, status == 413)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"<html>Request blocked</html>", "text/html"),
+        (b"", "application/json"),
+        (b'{"message":"Forbidden"}', "application/json"),
+        (b'{"error":"forbidden"}', "application/json"),
+        (ERROR, "text/html"),
+    ],
+)
+async def test_a_refusal_that_is_not_in_the_form_of_the_server_is_no_verdict_on_the_key(
+    status: int, body: bytes, kind: str
+) -> None:
+    async with against(answering(status, body, Content_Type=kind)) as (client, _):
+        for call in CALLS.values():
+            with pytest.raises(Unavailable, match=f"^{status}.*not in the form of the job server"):
+                await call(client)
 
 
 @pytest.mark.parametrize("status", [404, 409])

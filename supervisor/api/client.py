@@ -26,10 +26,10 @@ from supervisor.api import schema
 from supervisor.api.request import Request
 from supervisor.api.resolver import Resolver
 from supervisor.api.spill import Spill
-from supervisor.api.trouble import in_words, redirected
+from supervisor.api.trouble import foreign_refusal, in_words, redirected
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.process.reserve import Reserve
-from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
+from supervisor.server import ClaimRefused, KeyRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from supervisor.timing.alarms import Alarms
 from supervisor.timing.interruptible import Interruptible
 from supervisor.version import __version__
@@ -49,6 +49,7 @@ LONGEST_RETRY_AFTER = 600.0
 CHUNK = 256 * 1024
 SILENCE = 25
 """Seconds after which a connection whose other end acknowledges nothing is given up: most of all, an open poll's."""
+_REFUSALS = (401, 403)
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 """What is the same in a path as it is."""
 
@@ -221,7 +222,7 @@ class Client:
                 raise TimeoutError
         except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
             raise Unavailable(in_words(error, url, seconds)) from error
-        if answer.status == 401 and await self._is_renewed(used):
+        if answer.status in _REFUSALS and await self._is_renewed(used):
             return await self._send(session, method, url, body, seconds, read=read, headers=headers)
         return answer
 
@@ -312,7 +313,8 @@ def _raise_for(answer: _Answer) -> None:
 def _error_of(answer: _Answer) -> ServerError:
     match answer.status:
         case 401 | 403:
-            return AuthRevoked(_say(answer))
+            is_own = schema.is_own_error(answer.headers.get(hdrs.CONTENT_TYPE, ""), answer.body)
+            return KeyRefused(_say(answer)) if is_own else Unavailable(foreign_refusal(_say(answer)))
         case 404 | 409:
             return StaleFence(_say(answer))
         case 429:

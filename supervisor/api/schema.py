@@ -82,6 +82,15 @@ class _Anything(msgspec.Struct):
     """An object, whatever is in it."""
 
 
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Error
+
+
 class JobState(msgspec.Struct):
     """What the server tells of a job that is looked up."""
 
@@ -117,6 +126,7 @@ _place = msgspec.json.Decoder(tuple[int, int])
 _number = msgspec.json.Decoder(float)
 _beat = msgspec.json.Decoder(_Beat)
 _job_state = msgspec.json.Decoder(JobState)
+_error = msgspec.json.Decoder(_ErrorBody)
 _anything = msgspec.json.Decoder(_Anything)
 
 
@@ -250,6 +260,20 @@ def is_object(body: bytes) -> bool:
     try:
         _decode(_anything, body)
     except Unavailable:
+        return False
+    return True
+
+
+def is_own_error(content_type: str, body: bytes) -> bool:
+    """Whether an error answer has the job server's own form: `{"error": {"code": "...", "message": "..."}}`, as JSON.
+
+    A gateway's page, or an empty body, must not count as the server's word.
+    """
+    if "json" not in content_type.lower():
+        return False
+    try:
+        _error.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return True
 

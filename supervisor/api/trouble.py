@@ -66,6 +66,11 @@ def redirected(status: int, location: str) -> str:
     return f"{status}: redirects to {_place(location)}, which is not followed; correct --base-url"
 
 
+def foreign_refusal(said: str) -> str:
+    """What to do about a 401 or 403 that is not in the job server's own form; it is no verdict on the key."""
+    return f"{said}: not in the form of the job server, so perhaps from a proxy or gateway before it"
+
+
 def _place(location: str) -> str:
     """An address without what may be secret: a user, a password, a query."""
     try:

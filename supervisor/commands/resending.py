@@ -17,6 +17,7 @@ from supervisor.reporting.spoolfile import Destination
 from supervisor.server import AuthRevoked
 from supervisor.text.duration import format_duration
 from supervisor.text.printable import escaped
+from supervisor.work.authorization import Authorization, AuthorizedServer
 
 
 async def replay(spool: Spool, destination: Destination, token: str) -> ExitCode:
@@ -27,7 +28,8 @@ async def replay(spool: Spool, destination: Destination, token: str) -> ExitCode
     account = Account(destination.base_url, destination.project, worker_id="", queues=())
     code = ExitCode.DRAINED
     async with Client(account, token) as client:
-        again = Replay(Reporter(client, spool, destination, 0.0, Ledger()))
+        server = AuthorizedServer(client, Authorization(0.0, is_known=True))
+        again = Replay(Reporter(server, spool, destination, 0.0, Ledger()))
         waiting = await again.waiting()
         if not waiting:
             click.echo(_nothing(spool, destination), err=True)

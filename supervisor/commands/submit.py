@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import aiohttp
@@ -18,7 +18,8 @@ import click
 import msgspec
 from yarl import URL
 
-from supervisor.api.trouble import in_words, redirected
+from supervisor.api import schema
+from supervisor.api.trouble import foreign_refusal, in_words, redirected
 from supervisor.commands.event_stream import EventDecoder, RunEvent
 from supervisor.exit_code import ExitCode
 from supervisor.server import Unavailable
@@ -150,8 +151,7 @@ class RunClient:
 
     async def _check(self, answer: aiohttp.ClientResponse) -> None:
         if answer.status in (401, 403):
-            message = f"the server at {self._target.base_url} refuses the API key ({answer.status})"
-            raise SubmitError(message, ExitCode.CREDENTIAL_REFUSED)
+            await self._refuse_key(answer)
         if answer.status == 404:
             message = f"the server at {self._target.base_url} knows no project {self._target.project!r} (404)"
             raise SubmitError(message, ExitCode.USAGE)
@@ -162,6 +162,15 @@ class RunClient:
         if answer.status >= 300:
             said = escaped((await answer.text(errors="replace"))[:500])
             raise SubmitError(f"the server refuses the run ({answer.status}): {said}", ExitCode.INTERNAL_ERROR)
+
+    async def _refuse_key(self, answer: aiohttp.ClientResponse) -> NoReturn:
+        if not schema.is_own_error(answer.headers.get("Content-Type", ""), await answer.read()):
+            raise SubmitError(
+                f"{URL(self._target.base_url).authority} answered {foreign_refusal(str(answer.status))}",
+                ExitCode.INTERNAL_ERROR,
+            )
+        message = f"the server at {self._target.base_url} refuses the API key ({answer.status})"
+        raise SubmitError(message, ExitCode.CREDENTIAL_REFUSED)
 
     def _run_url(self, run_id: str) -> str:
         return f"{self._target.runs_url}/{quote(run_id, safe='')}"

@@ -30,6 +30,7 @@ from supervisor.settings.credential import CredentialSource
 from supervisor.settings.misspelling import misspelt_variables
 from supervisor.settings.settings import Settings
 from supervisor.status import CodeStatus, ServiceState
+from supervisor.work.authorization import Authorization
 from supervisor.work.gate import Bar
 from supervisor.work.pool import Pool
 
@@ -71,6 +72,7 @@ class Plant:
     code: Code
     pool: Pool
     client: Client
+    authorization: Authorization
     reporter: Reporter
     shutdown: Shutdown
     notifier: Notifier
@@ -226,6 +228,7 @@ class Operations:
         plant, old = self._plant, self.settings
         self.settings = settings
         plant.client.renew(token, settings.queues)
+        plant.authorization.timeout = settings.auth_timeout
         plant.reporter.spool_after = settings.spool_after
         plant.watch.use(settings.handlers)
         if (settings.log_level, settings.log_format) != (old.log_level, old.log_format):

@@ -44,6 +44,7 @@ from supervisor.settings.settings import Settings
 from supervisor.timing.tasks import Alongside, ready_threads
 from supervisor.work import memory
 from supervisor.work.admission import Admission
+from supervisor.work.authorization import Authorization, AuthorizedServer
 from supervisor.work.gate import Bar
 from supervisor.work.outcome import SHUTDOWN
 from supervisor.work.pool import Pool
@@ -140,6 +141,7 @@ class Service:
         self._shutdown = Shutdown()
         self._code = Code(nursery_of(settings, sources.environment, sources.confinement), self._family)
         self._operations: Operations | None = None
+        self._key_error: str | None = None
         self._has_killed = False  # jobs that did not end when they were told to, or outcomes
 
     async def run(self) -> ExitCode:
@@ -185,9 +187,11 @@ class Service:
         settings = self._settings
         account = Account(settings.base_url, settings.project, settings.worker_id, settings.queues, settings.worker_id)
         async with Client(account, self._token, self._reread) as client:
-            reporter = self._reporter(client)
+            authorization = Authorization(settings.auth_timeout)
+            server = AuthorizedServer(client, authorization)
+            reporter = self._reporter(server)
             replay = Replay(reporter)
-            plant = self._plant(client, reporter, replay)
+            plant = self._plant(client, authorization, reporter, replay)
             log.info(
                 "started",
                 workers=settings.workers,
@@ -203,19 +207,20 @@ class Service:
                 self._operations = None
                 await replay.tell_what_waits()
 
-    def _plant(self, client: Client, reporter: Reporter, replay: Replay) -> Plant:
+    def _plant(self, client: Client, authorization: Authorization, reporter: Reporter, replay: Replay) -> Plant:
         pool = Pool(
             self._settings.workers,
             rules=rules_of(self._settings, self._sources.scratch, self._sources.mask),
-            server=client,
+            server=reporter.server,
             reporter=reporter,
             ledger=self._ledger,
             family=self._family,
             zygote=self._code.zygote,
         )
+        authorization.blocker = pool
         herald = Herald(self._notifier, pool, self._code, replay, self._shutdown, self._sources.mask)
         watch = Watch(self._settings.handlers)
-        return Plant(self._code, pool, client, reporter, self._shutdown, self._notifier, herald, watch)
+        return Plant(self._code, pool, client, authorization, reporter, self._shutdown, self._notifier, herald, watch)
 
     @asynccontextmanager
     async def _controlled(self, plant: Plant, operations: Operations) -> AsyncIterator[None]:
@@ -244,9 +249,15 @@ class Service:
                 return self._sources.read_key()
             except ConfigError as error:
                 if loop.time() >= give_up_at:
-                    log.error("the API key cannot be read again", error=str(error))
+                    self._log_key_error(str(error))
                     return None
             await asyncio.sleep(KEY_PATIENCE / 10)
+
+    def _log_key_error(self, error: str) -> None:
+        """Log once why the key cannot be read: while it is refused, each call looks for another one."""
+        if error != self._key_error:
+            log.error("the API key cannot be read again", error=error)
+        self._key_error = error
 
     async def _serve(self, plant: Plant, operations: Operations, replay: Replay) -> ExitCode:
         pool, herald = plant.pool, plant.herald

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from supervisor.job import Event, Fence
 from supervisor.ledger import Ledger
-from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.server import JobServer, KeyRefused, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.timing.backoff import Backoff
 from supervisor.timing.bucket import TokenBucket
 from supervisor.timing.tasks import Alongside
@@ -123,7 +123,7 @@ class Courier:
                 await self._server.send_events(self._fence, batch)
             except RateLimited as limited:
                 await asyncio.sleep(max(limited.retry_after, backoff.next()))
-            except Unavailable as error:
+            except (Unavailable, KeyRefused) as error:
                 self._log.warning("events were not accepted, they will be sent again", error=str(error))
                 await asyncio.sleep(backoff.next())
             except StaleFence as stale:

@@ -243,6 +243,14 @@ class Pool:
         """This cause is over."""
         self.gate.lift(bar)
 
+    def block_for_key(self, reason: str, retry_in: float) -> None:
+        """Claim nothing while the server refuses the key, but for one claim in `retry_in` seconds that asks again."""
+        self._polls.refuse(reason, retry_in)
+
+    def unblock_for_key(self) -> None:
+        """The server accepts the key again."""
+        self._polls.accept()
+
     def drain(self) -> None:
         """Claim nothing new; `run` returns when the running jobs are done."""
         for slot in self._slots:

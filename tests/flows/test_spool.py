@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from supervisor.devserver.answers import error_answer
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.journal import Call, HangUp
 from supervisor.exit_code import ExitCode
@@ -321,12 +322,14 @@ async def test_a_job_that_is_cut_says_so_though_its_outcome_is_on_disk(
 @pytest.mark.parametrize("refused", ["complete", "claim"])
 async def test_a_revoked_key_ends_the_program_and_loses_no_result(server: DevServer, state: Path, refused: str) -> None:
     answer(server, 503, "complete")
-    async with supervising(server, state, wait_seconds="1") as supervisor:
+    async with supervising(server, state, wait_seconds="1", auth_timeout="300ms") as supervisor:
         run = await start_job(server, "echo", {"text": "kept"})
         await server.until(lambda: calls(server, "complete") or None)
 
         async def intercept(call: Call) -> web.StreamResponse | None:
-            return web.Response(status=401 if call.name == refused else 503) if call.name != "heartbeat" else None
+            if call.name == "heartbeat":
+                return None
+            return error_answer(401, "unauthorized", "revoked") if call.name == refused else web.Response(status=503)
 
         server.intercept = intercept
         code = await supervisor.exit_code()
