@@ -60,6 +60,8 @@ def _now(status: Status) -> Iterator[Metric]:
     yield _gauge("open_polls", "Claims that wait for a job.", status.claims.open_polls)
     blocked = {bar.name.lower(): float(bar.name.lower() in status.claims.blocked_by) for bar in Bar}
     yield _gauges("claims_blocked", "Whether nothing is claimed for this reason.", "reason", blocked)
+    quarantined = len(status.quarantined_actions)
+    yield _gauge("quarantined_handlers", "Handlers left out of claims, because they kill their children.", quarantined)
     yield _gauge("loop_lag_seconds", "By how much the event loop was late at worst in ten seconds.", status.loop_lag)
     info = GaugeMetricFamily(PREFIX + "build_info", "The program that runs.", labels=("version",))
     info.add_metric((status.version,), 1)

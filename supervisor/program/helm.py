@@ -100,6 +100,7 @@ class Helm:
             recent=tuple(reversed(pool.ledger.recent)),
             spool=self._look.spool,
             quarantined=tuple(pool.quarantine.refused(boottime())),
+            quarantined_actions=pool.quarantine.actions(),
             standstill=pool.standstill(asyncio.get_running_loop().time()),
         )
         hidden: Status = masked(status, self._mask)

@@ -16,8 +16,6 @@ from supervisor.work.surroundings import Surroundings
 
 QUICK = 0.5
 """Part of the asked wait; an empty answer that comes sooner is no long poll, and the next claim backs off."""
-PARTIAL_WAIT = 1.0
-"""Seconds that a claim waits when it leaves out actions that are full: they are to be asked for soon after."""
 SHORTEST_ROUND = 0.5
 """Seconds from one empty claim to the next, however short the asked wait is."""
 CLAIM_PATIENCE = 60.0
@@ -128,7 +126,7 @@ class Claiming:
     def _wait_for(self, actions: tuple[str, ...]) -> float:
         wait = self._around.rules.wait
         is_partial = len(actions) < len(self._around.zygote.actions)
-        return min(wait, PARTIAL_WAIT) if is_partial else wait
+        return min(wait, self._around.partial_wait(actions)) if is_partial else wait
 
     async def _rest(self, taken: float, wait: float, *, is_first: bool) -> None:
         """After an empty answer that has taken so long."""

@@ -125,6 +125,10 @@ class Slot:
         """Whether a job of this action runs here, or may come with the claim that is open."""
         return action in self._claiming.asked or (self._attempt is not None and self._attempt.job.action == action)
 
+    def asks_for(self, action: str) -> bool:
+        """Whether the claim that is open asks for it."""
+        return action in self._claiming.asked
+
     async def run(self) -> None:
         """Run jobs until drained; when this returns the slot's child is gone."""
         try:
@@ -253,14 +257,17 @@ class Slot:
 
     def _learn(self, attempt: Attempt) -> None:
         self._around.ledger.job_ended(attempt.ended(time.time()))
-        if attempt.has_succeeded:
-            self._around.quarantine.survived(attempt.job)
-            return
         self.jobs_cut += attempt.was_cut
         if attempt.killed_its_child:
-            self._around.quarantine.died(attempt.job, boottime())
-        elif attempt.was_run:
-            self._around.quarantine.survived(attempt.job)
+            self._note_crash(attempt.job)
+        elif (attempt.has_succeeded or attempt.was_run) and self._around.quarantine.survived(attempt.job):
+            self._log.warning("handler quarantine ended: a child survived a job", action=attempt.job.action)
+
+    def _note_crash(self, job: Job) -> None:
+        pause = self._around.quarantine.died(job, boottime())
+        if pause is not None:
+            self._log.error("handler quarantined: it is left out of claims", action=job.action, trial_in=pause)
+            self._around.leave_out(job.action)
 
     def _left_over_for(self, job: Job) -> Child | None:
         """The child with the old code, for a job that the last claim before a reload brought and no new code runs."""
