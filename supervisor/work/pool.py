@@ -181,10 +181,7 @@ class Pool:
         zygote, trials = self.zygote, self.quarantine.limits(boottime() - trial_delay)
         if not zygote.capped and not trials:
             return zygote.actions
-        limits = {
-            **zygote.capped,
-            **{action: min(most, zygote.capped.get(action, 1)) for action, most in trials.items()},
-        }
+        limits = {**zygote.capped, **trials}  # a limit is at least 1, and a trial allows no more
         full = {action for action, most in limits.items() if self._engaged(action) >= most}
         return tuple(action for action in zygote.actions if action not in full)
 
