@@ -817,3 +817,64 @@ async def test_a_file_that_shrank_is_no_report() -> None:
             await asyncio.wait_for(client.complete(FENCE, Succeeded(blob)), 5)
 
     assert server.requests[0].body == b""
+
+
+# Bytes that belong to no request
+
+EMPTY = b"HTTP/1.1 204 No Content\r\n\r\n"
+STALE = b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"ok":false}'
+FRESH = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"ok":true}'
+IN_CHUNKS = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n{"ok":true}\r\n0\r\n\r\n'
+
+
+def once_with(surplus: bytes, answer: bytes, *, late: bool) -> Behaviour:
+    """Give the first connection this answer, with bytes left over; answer well on all others."""
+
+    async def behave(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_first = server.connections == 1
+        while True:
+            await server.read_request(reader)
+            writer.write(answer if late or not is_first else answer + surplus)
+            await writer.drain()
+            if is_first and late:
+                await asyncio.sleep(0.05)  # the client has the whole answer by then, or takes both at once
+                writer.write(surplus)
+                await reader.read()
+                server.hung_up.set()
+                return
+
+    return behave
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("answer", [FRESH, IN_CHUNKS])
+@pytest.mark.parametrize("surplus", [STALE, STALE[:20], STALE[:1], EMPTY, b"X"])
+async def test_a_connection_with_bytes_left_over_is_not_used_again(
+    answer: bytes, surplus: bytes, *, late: bool
+) -> None:
+    async with against(once_with(surplus, answer, late=late)) as (client, server):
+        try:
+            assert await client.heartbeat(FENCE, timeout=5.0) is Directive.CONTINUE
+        except Unavailable:
+            assert surplus == b"X"  # which cannot begin an answer: then the whole is none
+        if late:
+            await asyncio.wait_for(server.hung_up.wait(), 5)
+        assert await client.heartbeat(FENCE, timeout=5.0) is Directive.CONTINUE
+
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("answer", [FRESH, IN_CHUNKS])
+async def test_a_connection_without_bytes_left_over_is_reused_however_the_answer_was_cut(answer: bytes) -> None:
+    async def behave(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for cut in (len(answer), 10, len(answer) - 12, len(answer) - 1):
+            await server.read_request(reader)
+            writer.write(answer[:cut])
+            await asyncio.sleep(0.01)
+            writer.write(answer[cut:])
+
+    async with against(behave) as (client, server):
+        for _ in range(4):
+            assert await client.heartbeat(FENCE, timeout=5.0) is Directive.CONTINUE
+
+    assert server.connections == 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -23,8 +22,8 @@ from aiohttp import hdrs
 from yarl import URL
 
 from supervisor.api import schema
+from supervisor.api.connection import Connector
 from supervisor.api.request import Request
-from supervisor.api.resolver import Resolver
 from supervisor.api.spill import Spill
 from supervisor.api.trouble import foreign_refusal, in_words, redirected
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
@@ -47,8 +46,6 @@ LARGEST_CLAIM = 256 * 1024 * 1024
 LONGEST_RETRY_AFTER = 600.0
 """Seconds; a server that names more is asked again after these."""
 CHUNK = 256 * 1024
-SILENCE = 25
-"""Seconds after which a connection whose other end acknowledges nothing is given up: most of all, an open poll's."""
 _REFUSALS = (401, 403)
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 """What is the same in a path as it is."""
@@ -240,8 +237,7 @@ class Client:
 def _session(url: URL) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         request_class=Request,
-        # No limit: there are never more calls than slots, and a heartbeat must not queue behind anything.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, resolver=Resolver(), socket_factory=_socket),
+        connector=Connector(),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={
             hdrs.HOST: url.host_port_subcomponent or "",
@@ -253,22 +249,6 @@ def _session(url: URL) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=LONGEST_CONNECT),  # each call has a limit of its own
         auto_decompress=True,
     )
-
-
-def _socket(address: Any) -> socket.socket:
-    """A socket that notices that its peer is gone without a word (tcp(7))."""
-    family, kind, protocol, _, _ = address
-    connection = socket.socket(family, kind, protocol)
-    connection.setblocking(False)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, SILENCE - 3 * (SILENCE // 5)),
-        (socket.TCP_KEEPINTVL, SILENCE // 5),
-        (socket.TCP_KEEPCNT, 3),
-        (socket.TCP_USER_TIMEOUT, SILENCE * 1000),
-    ):
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)
-    return connection
 
 
 def _at_hand(response: aiohttp.ClientResponse) -> bytes | None:

@@ -24,6 +24,10 @@ LONGEST_INTERVAL = 60.0
 """Seconds.  A longer interval is taken for this: a cancel is told with a heartbeat only."""
 SHORTEST_INTERVAL = 0.1
 """Seconds.  A shorter interval is taken for this: it would be nothing but heartbeats."""
+MAX_ATTEMPT = 2**31 - 1
+"""An attempt beyond this is a slip: the number must fit in a message to the child."""
+MAX_ID_LENGTH = 1000
+"""Characters of an id or action; longer ones fit in no address and no log."""
 LONGEST_WAIT = 30
 """Seconds that a claim may wait, by the protocol."""
 
@@ -162,6 +166,7 @@ def claimed_job(body: bytes, take: Callable[[], int] | None = None) -> Job:
         if salvaged is None:
             raise
         claimed = salvaged
+    _refuse_malformed(claimed)
     return Job(
         job_id=claimed.job_id,
         run_id=claimed.run_id,
@@ -173,6 +178,18 @@ def claimed_job(body: bytes, take: Callable[[], int] | None = None) -> Job:
         parameters=_parameters(claimed.parameters, take),
         heartbeat_interval=sane_interval(claimed.heartbeat_interval_seconds),
     )
+
+
+def _refuse_malformed(claimed: _Claimed) -> None:
+    """Raise `Unavailable` for a claim that no later call could name."""
+    for name in ("job_id", "action"):
+        text = getattr(claimed, name)
+        if not text.strip():
+            raise Unavailable(f"the claim is malformed: {name} is empty")
+        if len(text) > MAX_ID_LENGTH:
+            raise Unavailable(f"the claim is malformed: {name} has {len(text)} characters, {MAX_ID_LENGTH} at most")
+    if not 1 <= claimed.attempt <= MAX_ATTEMPT:
+        raise Unavailable(f"the claim is malformed: attempt must be 1 to {MAX_ATTEMPT}")
 
 
 def _parameters(given: msgspec.Raw, take: Callable[[], int] | None) -> bytes | Blob:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from supervisor.ledger import Histogram, Ledger
+from supervisor.ledger import UNKNOWN, Histogram, Ledger
 from supervisor.status import Status
 from supervisor.work.gate import Bar
 from supervisor.work.outcome import Label
@@ -45,7 +45,7 @@ def _now(status: Status) -> Iterator[Metric]:
     states = Tally(dict.fromkeys(("starting", "idle", "busy", "stopping", "reporting"), 0))
     states.update(slot.state for slot in slots if slot.state != "none")
     taken = sum(slot.job is not None for slot in slots)
-    running = Tally(slot.job.action for slot in slots if slot.job and slot.state != "reporting")
+    running = Tally(_handler(status, slot.job.action) for slot in slots if slot.job and slot.state != "reporting")
     memory = {str(slot.slot): float(slot.memory) for slot in slots if slot.memory is not None}
     yield _gauges("children", "Children, by what they do.", "state", states)
     yield _gauge("slots", "Jobs that can run at once.", len(slots))
@@ -66,6 +66,10 @@ def _now(status: Status) -> Iterator[Metric]:
     info = GaugeMetricFamily(PREFIX + "build_info", "The program that runs.", labels=("version",))
     info.add_metric((status.version,), 1)
     yield info
+
+
+def _handler(status: Status, action: str) -> str:
+    return action if action in status.code.actions else UNKNOWN
 
 
 def _children(ledger: Ledger) -> Iterator[Metric]:

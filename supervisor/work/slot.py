@@ -207,6 +207,7 @@ class Slot:
         claimed_at = self._claiming.answered_at
         handler = self._around.zygote.handler_of(job.action)
         left_over = self._left_over_for(job) if handler is None else None
+        is_known = handler is not None or left_over is not None
         limits = self._limits_of(handler if left_over is None else left_over.zygote.handler_of(job.action))
         child = left_over or self._berth.child_at_hand(limits)
         # From here on it is seen, counted, kept and stopped as any other, whether there is a child for it or not.
@@ -229,7 +230,7 @@ class Slot:
         finally:
             self._attempt = None
             self._around.made_room()  # not only after the cleaning, which may take long
-            self._learn(attempt)
+            self._learn(attempt, is_known=is_known)
             if attempt.has_left_files or not self._berth.is_kept(limits):
                 await self._clean_up(limits, attempt)
 
@@ -255,8 +256,8 @@ class Slot:
         stood_still = self._around.pulse.stood_still(boottime(), since=attempt.renewed_at)
         return f"; the supervisor itself stood still for about {stood_still:.0f} s" if stood_still else ""
 
-    def _learn(self, attempt: Attempt) -> None:
-        self._around.ledger.job_ended(attempt.ended(time.time()))
+    def _learn(self, attempt: Attempt, *, is_known: bool) -> None:
+        self._around.ledger.job_ended(attempt.ended(time.time()), is_known=is_known)
         self.jobs_cut += attempt.was_cut
         if attempt.killed_its_child:
             self._note_crash(attempt.job)
