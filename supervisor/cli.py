@@ -18,11 +18,13 @@ import click
 
 from supervisor.control.commands import COMMANDS
 from supervisor.exit_code import ExitCode
+from supervisor.proxy import Proxy
 from supervisor.settings import config, kinds
 from supervisor.settings.asking import asked, fail, give_up_output, given_by, home, reads, values_of
 from supervisor.settings.config import ConfigError, Machine
 from supervisor.settings.configuration import Configuration, require_folders
 from supervisor.settings.credential import Credential, CredentialSource
+from supervisor.settings.proxy_source import proxy_to
 from supervisor.settings.settings import OPTIONS
 from supervisor.version import __version__
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 _CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
 _DEV_OPTIONS = ("workers", "handlers", "import_timeout", "pass_env", "job_memory", "listen", "log_level", "log_format")
-_SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http")
+_SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http", "proxy")
 _STANDARD_ERROR = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What becomes of a command's output on a disk that is full, or broken; a reader that is gone is `click`'s to see."""
@@ -206,7 +208,7 @@ def submit(action: str, params: str, queue: str | None, *, follow: bool, **answe
 
     parameters = read_parameters(params)
     values, credential = _account(_SUBMIT_OPTIONS, answers)
-    target = Target(values["base_url"], values["project"], credential.token)
+    target = Target(values["base_url"], values["project"], credential.token, _proxy(values))
     try:
         sys.exit(asyncio.run(start(target, action, parameters, queue=queue, follow=follow)))
     except SubmitError as error:
@@ -266,7 +268,7 @@ def spool_replay(**answers: Any) -> None:
 
     values, credential = _account(_REPLAY_OPTIONS, answers)
     destination = Destination(values["base_url"], values["project"])
-    sys.exit(asyncio.run(resending.replay(_spool(answers), destination, credential.token)))
+    sys.exit(asyncio.run(resending.replay(_spool(answers), destination, credential.token, _proxy(values))))
 
 
 @main.command()
@@ -322,6 +324,10 @@ def _account(names: Iterable[str], answers: Mapping[str, Any]) -> tuple[dict[str
     config.complete(values, has_key=credential is not None, key_project=credential.project if credential else None)
     assert credential is not None  # `complete` has said that it is missing
     return values, credential
+
+
+def _proxy(values: Mapping[str, Any]) -> Proxy | None:
+    return proxy_to(values["base_url"], values["proxy"], os.environ)
 
 
 def _spool(answers: Mapping[str, Any]) -> Spool:

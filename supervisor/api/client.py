@@ -23,11 +23,12 @@ from yarl import URL
 
 from supervisor.api import schema
 from supervisor.api.connection import Connector
-from supervisor.api.request import Request
+from supervisor.api.request import Request, way_through
 from supervisor.api.spill import Spill
 from supervisor.api.trouble import foreign_refusal, in_words, redirected
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.process.reserve import Reserve
+from supervisor.proxy import Proxy
 from supervisor.server import ClaimRefused, KeyRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from supervisor.timing.alarms import Alarms
 from supervisor.timing.interruptible import Interruptible
@@ -60,6 +61,7 @@ class Account:
     worker_id: str
     queues: tuple[str, ...]
     worker_name: str = ""
+    proxy: Proxy | None = None
 
 
 Reread = Callable[[], Awaitable[str | None]]
@@ -118,10 +120,10 @@ class Client:
         for session in self._sessions:
             await session.close()
 
-    def renew(self, token: str, queues: tuple[str, ...]) -> None:
-        """From now on use this key, and claim from these queues."""
+    def renew(self, token: str, queues: tuple[str, ...], proxy: Proxy | None = None) -> None:
+        """From now on use this key and this proxy, and claim from these queues."""
         self._use(token)
-        self._account = replace(self._account, queues=queues)
+        self._account = replace(self._account, queues=queues, proxy=proxy)
 
     async def claim(self, actions: Sequence[str], *, wait: float) -> Job | None:
         """See `server.JobServer`; so for the methods below."""
@@ -204,13 +206,14 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> _Answer:
         """One request; one more when the key is refused and there is another one by now."""
-        used, answer = self._token, None
+        used, answer, proxy = self._token, None, self._account.proxy
         is_stream = callable(body)
         data = body() if is_stream else body
         try:
             # For all of it, not only for each read: a server that sends a byte now and then must not hold us.
             with Interruptible(self._alarms, after=seconds):
-                response = await session.request(method, url, data=data, headers=headers, allow_redirects=False)
+                way = way_through(proxy, url, headers)
+                response = await session.request(method, url, data=data, allow_redirects=False, **way)
                 if (whole := None if is_stream else _at_hand(response)) is None:
                     async with response:
                         whole = await (read if response.status == 200 else _read)(response)
@@ -218,7 +221,7 @@ class Client:
             if answer is None:
                 raise TimeoutError
         except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
-            raise Unavailable(in_words(error, url, seconds)) from error
+            raise Unavailable(in_words(error, url, seconds, proxy.name if proxy else None)) from error
         if answer.status in _REFUSALS and await self._is_renewed(used):
             return await self._send(session, method, url, body, seconds, read=read, headers=headers)
         return answer
@@ -299,6 +302,8 @@ def _error_of(answer: _Answer) -> ServerError:
             return StaleFence(_say(answer))
         case 429:
             return RateLimited(_say(answer), retry_after=retry_after(answer.headers))
+        case 407:  # of a proxy: it says nothing about the request
+            return Unavailable(f"a proxy refuses the call: {_say(answer)}; correct --proxy")
         case 408 | 425:
             return Unavailable(_say(answer))
         case status if 400 <= status < 500:

@@ -23,8 +23,22 @@ LONGEST_PLACE = 200
 """Characters of an address that a server names."""
 
 
-def in_words(error: Exception, url: URL, seconds: float) -> str:
-    """Why a call to `url`, which had `seconds` seconds, got no answer."""
+def in_words(error: Exception, url: URL, seconds: float, proxy: str | None = None) -> str:
+    """Why a call to `url`, which had `seconds` seconds and went through `proxy`, got no answer."""
+    if proxy is None:
+        return _of_call(error, url, seconds)
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return f"the host name of the proxy {proxy} could not be resolved (DNS): {error.os_error.strerror}"
+        case aiohttp.ClientProxyConnectionError():
+            return f"no connection to the proxy {proxy}: {_reason(error.os_error)}"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy {proxy} does not connect to {url.authority}: {error.status} {error.message}".rstrip()
+        case _:
+            return f"{_of_call(error, url, seconds)}, through the proxy {proxy}"
+
+
+def _of_call(error: Exception, url: URL, seconds: float) -> str:
     match error:
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as found):
             hint = "; a CA of your own is trusted when SSL_CERT_FILE names its certificate"

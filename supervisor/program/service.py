@@ -185,7 +185,11 @@ class Service:
         from supervisor.api.client import Account, Client  # see `_import_the_rest`
 
         settings = self._settings
-        account = Account(settings.base_url, settings.project, settings.worker_id, settings.queues, settings.worker_id)
+        proxy = self._sources.proxy_to(settings)
+        if proxy is not None:
+            log.info("calls go through a proxy", proxy=proxy.name)
+        worker = settings.worker_id
+        account = Account(settings.base_url, settings.project, worker, settings.queues, worker, proxy)
         async with Client(account, self._token, self._reread) as client:
             authorization = Authorization(settings.auth_timeout)
             server = AuthorizedServer(client, authorization)

@@ -9,6 +9,7 @@ from pathlib import Path
 from supervisor.settings import config
 from supervisor.settings.config import NOTHING_WRITTEN, ConfigError, Given, Machine, Written
 from supervisor.settings.credential import CredentialSource
+from supervisor.settings.proxy_source import proxy_to
 from supervisor.settings.settings import Settings
 from supervisor.settings.settings_file import read_settings_file
 
@@ -38,6 +39,7 @@ class Configuration:
             key_project=credential.project if credential else None,
             written=self._written(),
         )
+        proxy_to(settings.base_url, settings.proxy, self._environment)  # a wrong one is refused here
         require_folders(settings.handlers)
         if settings.watch:
             require_watchfiles()
