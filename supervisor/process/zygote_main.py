@@ -30,6 +30,7 @@ from supervisor.process.landlock import Ruleset
 from supervisor.process.mark import wear
 from supervisor.process.messages import Fork, Forked, OrderToChild, OrderToZygote, Retire, ZygoteMessage
 from supervisor.process.pipe_main import BlockingPipe
+from supervisor.process.program_identity import identity
 from supervisor.process.wire import decoder_of, encode
 
 MOST_AT_ONCE = 16
@@ -51,6 +52,7 @@ def main() -> None:
         sys.exit("the supervisor is gone")
     ruleset = msgspec.json.decode(sys.argv[4], type=Confinement).enter()
     tell = partial(_tell, pipe, os.getpid())
+    tell(identity())
     end = sys.argv.index("--")
     imported = import_handlers([Path(folder) for folder in sys.argv[5:end]], tell, sys.argv[end + 1 :])
     die_with_parent(armed=False)
