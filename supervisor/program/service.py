@@ -62,6 +62,8 @@ LAST_REPORTS = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
 LAST_SPOOLED = 5.0
 """Seconds that a server which does not take outcomes gets for them at the end, when all of them are on disk."""
+LAST_EVENTS = 5.0
+"""Seconds at the end in which the server must take some of a job's events; else they are dropped."""
 LOOK_AGAIN = 0.25
 """Seconds between two looks at what is left."""
 KEY_PATIENCE = 1.0
@@ -296,7 +298,8 @@ class Service:
         pool.stop(SHUTDOWN)
         await self._shutdown.reached(Stage.KILL, timeout=pool.longest_grace + LAST_REPORTS)
         running = pool.running
-        log.warning("ending at once", running=running, reporting=pool.busy - running)
+        events = pool.undelivered_events
+        log.warning("ending at once", running=running, reporting=pool.busy - running, events_dropped=events)
         self._end(pool, serving)
 
     async def _leave_what_is_on_disk(self, pool: Pool, serving: asyncio.Task[None]) -> None:
@@ -306,6 +309,7 @@ class Service:
         since: float | None = None
         while since is None or loop.time() < since + LAST_SPOOLED:
             await asyncio.sleep(LOOK_AGAIN)
+            pool.hurry(LAST_EVENTS)
             since = (since or loop.time()) if pool.can_be_left else None
         log.info("no job runs, and the outcomes that the server does not take are on disk", outcomes=pool.busy)
         self._end(pool, serving)

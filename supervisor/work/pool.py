@@ -114,6 +114,16 @@ class Pool:
         """Whether a job runs, or has an outcome that is not on disk: an end now would be the end of that."""
         return not all(attempt.is_kept for attempt in self.attempts)
 
+    def hurry(self, patience: float) -> None:
+        """The program ends: what is reported is to be on disk, and events wait for the server no longer than that."""
+        for attempt in self.attempts:
+            attempt.hurry(patience)
+
+    @property
+    def undelivered_events(self) -> int:
+        """How many events of jobs here the server does not have."""
+        return sum(attempt.undelivered_events for attempt in self.attempts)
+
     @property
     def open_polls(self) -> int:
         return self._polls.open

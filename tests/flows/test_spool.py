@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog.testing
 from aiohttp import web
 
 from supervisor.devserver.answers import error_answer
@@ -289,6 +290,25 @@ async def test_a_drain_waits_for_events_whose_outcome_is_on_disk(
 
     assert (code, server.jobs(run)[0].status) == (ExitCode.DRAINED, "completed")
     assert len(events(server, run, "tick")) == 1
+
+
+async def test_a_drain_keeps_the_outcome_and_drops_events_that_a_server_which_is_gone_never_takes(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LAST_SPOOLED", 0.0)
+    monkeypatch.setattr(service, "LAST_EVENTS", 0.3)
+    with structlog.testing.capture_logs() as logged:
+        # Neither the lease nor the time for the spool ends the wait.
+        async with supervising(server, state, workers="1", lease_ttl="10m", spool_after="10m") as supervisor:
+            answer(server, 0, "heartbeat", "events", "complete", "get_job")
+            await start_job(server, "emits", {"count": 7})
+            await server.until(lambda: calls(server, "events") or None)
+            supervisor.signal(signal.SIGTERM)
+            code = await supervisor.exit_code()
+
+    assert (code, spooled(state)) == (ExitCode.DRAINED, ["completed"])
+    (dropped,) = [line for line in logged if line["event"].startswith("events dropped")]
+    assert (dropped["count"], dropped["reason"]) == (7, "the program ends")
 
 
 async def test_a_job_whose_outcome_is_on_disk_was_not_cut_though_its_events_were_never_taken(
