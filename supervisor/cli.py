@@ -21,11 +21,13 @@ from supervisor.control.commands import COMMANDS
 from supervisor.exit_code import ExitCode
 from supervisor.process import signal_defaults
 from supervisor.process.cpu_limit import available_cpus
+from supervisor.proxy import Proxy
 from supervisor.settings import config, kinds
 from supervisor.settings.asking import asked, fail, give_up, given_by, home, reads, settle_streams, values_of
 from supervisor.settings.config import ConfigError, Machine
 from supervisor.settings.configuration import Configuration, require_folders
 from supervisor.settings.credential import Credential, CredentialSource
+from supervisor.settings.proxy_source import proxy_to
 from supervisor.settings.settings import OPTIONS
 from supervisor.settings.working_directory import working_directory
 from supervisor.version import __version__
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 _CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
 _DEV_OPTIONS = ("workers", "handlers", "import_timeout", "pass_env", "job_memory", "listen", "log_level", "log_format")
-_SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http")
+_SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http", "proxy")
 _STANDARD_ERROR = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What becomes of a command's output on a disk that is full, or broken; a reader that is gone is `click`'s to see."""
@@ -217,7 +219,7 @@ def submit(action: str, params: str, queue: str | None, *, follow: bool, **answe
 
     parameters = read_parameters(params)
     values, credential = _account(_SUBMIT_OPTIONS, answers)
-    target = Target(values["base_url"], values["project"], credential.token)
+    target = Target(values["base_url"], values["project"], credential.token, _proxy(values))
     try:
         sys.exit(asyncio.run(start(target, action, parameters, queue=queue, follow=follow)))
     except SubmitError as error:
@@ -278,9 +280,9 @@ def spool_replay(**answers: Any) -> None:
     from supervisor.reporting.spoolfile import Destination
 
     values, credential = _account(_REPLAY_OPTIONS, answers)
-    destination = Destination(values["base_url"], values["project"])
+    destination, proxy = Destination(values["base_url"], values["project"]), _proxy(values)
     # The spool comes last: root becomes its owner there, who may neither read root's key nor import from root's home.
-    sys.exit(asyncio.run(resending.replay(_spool(answers), destination, credential.token)))
+    sys.exit(asyncio.run(resending.replay(_spool(answers), destination, credential.token, proxy)))
 
 
 @main.command()
@@ -339,6 +341,10 @@ def _account(names: Iterable[str], answers: Mapping[str, Any]) -> tuple[dict[str
     config.complete(values, has_key=credential is not None, key_project=credential.project if credential else None)
     assert credential is not None  # `complete` has said that it is missing
     return values, credential
+
+
+def _proxy(values: Mapping[str, Any]) -> Proxy | None:
+    return proxy_to(values["base_url"], values["proxy"], os.environ)
 
 
 def _spool(answers: Mapping[str, Any]) -> Spool:

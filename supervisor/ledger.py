@@ -27,6 +27,8 @@ REMEMBERED = 50
 MOST_HANDLERS = 500
 """Handlers with numbers of their own; a server that hands out ever new actions must not fill the memory."""
 OTHERS = "(others)"
+UNKNOWN = "(unknown)"
+"""Label of every action that no handler here answers to."""
 
 
 class Histogram:
@@ -86,8 +88,9 @@ class Ledger:
         self.claims["error"] += 1
         self.claim_error = why
 
-    def job_ended(self, ended: Recent) -> None:
-        action = ended.action
+    def job_ended(self, ended: Recent, *, is_known: bool = True) -> None:
+        """A job ended; `is_known` when a handler here answers to its action."""
+        action = ended.action if is_known else UNKNOWN
         if action not in self.job_seconds:
             if len(self.job_seconds) >= MOST_HANDLERS:
                 action = OTHERS

@@ -1,12 +1,14 @@
 """What we ask of a job server, and what it may raise.  No I/O: `api.client` does it over HTTP.
 
 ServerError
-├── AuthRevoked      401, 403             ends the program
+├── KeyRefused       401, 403             retried: see `work.authorization`
+├── AuthRevoked      401, 403 for long    ends the program
 ├── ClaimRefused     404, 409 on a claim  ends the program
 ├── StaleFence       404, 409 on a job    ends the attempt
 ├── Rejected         400, 413, 422        our request was wrong; not retried
 ├── RateLimited      429                  retried after `retry_after`
-└── Unavailable      5xx                  retried with backoff
+└── Unavailable      5xx, or an answer    retried with backoff
+    │                not from the server
     └── Unreachable  no reply             the same
 """
 
@@ -22,8 +24,12 @@ class ServerError(Exception):
     """A call did not do what was asked; the subclass says what follows from it."""
 
 
+class KeyRefused(ServerError):
+    """401 or 403 in the server's own form: this call was refused for its key.  Callers try again as if unanswered."""
+
+
 class AuthRevoked(ServerError):
-    """401 or 403: the credential is refused.  Caught by `main`, which ends the program."""
+    """The key stayed refused, or was never accepted.  Caught by `main`, which ends the program."""
 
 
 class ClaimRefused(ServerError):

@@ -79,6 +79,8 @@ class ClaimStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_answer_age: float | None
     last_job_age: float | None
     is_full: bool = False
+    is_quarantined: bool = False
+    """Whether every handler is quarantined."""
     blocked_by: tuple[str, ...] = ()
     """What keeps us from asking, by the names in the metric `claims_blocked`."""
 
@@ -123,6 +125,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     recent: tuple[Recent, ...]
     spool: SpoolStatus
     quarantined: tuple[str, ...]
+    quarantined_actions: tuple[str, ...] = ()
+    """Actions that are left out of claims, because their handler kills its children."""
     standstill: str | None = None
     """What does not move that should: claims, or heartbeats."""
     shortage: str | None = None

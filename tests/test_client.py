@@ -22,7 +22,7 @@ from supervisor.api.client import LONGEST_RETRY_AFTER, Account, Client, retry_af
 from supervisor.devserver.app import DevServer, DevServerSettings, HangUp, LoseAnswer
 from supervisor.devserver.journal import Call
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Succeeded
-from supervisor.server import AuthRevoked, ClaimRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
+from supervisor.server import ClaimRefused, KeyRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from tests.harness import GENEROUS, KEY, PROJECT, events, start_job
 from tests.process_world import descriptors_left, open_descriptors
 from tests.raw_server import (
@@ -165,7 +165,7 @@ async def test_a_key_that_is_not_valid_ends_the_program() -> None:
         client_of(server.url, "mbx_wrong") as client,
     ):
         for call in CALLS.values():
-            with pytest.raises(AuthRevoked, match="401"):
+            with pytest.raises(KeyRefused, match="401"):
                 await call(client)
 
 
@@ -303,8 +303,8 @@ async def test_cookies_are_not_kept() -> None:
     ("status", "error"),
     [
         (400, Rejected),
-        (401, AuthRevoked),
-        (403, AuthRevoked),
+        (401, KeyRefused),
+        (403, KeyRefused),
         (405, Rejected),
         (408, Unavailable),
         (413, Rejected),
@@ -320,13 +320,33 @@ async def test_cookies_are_not_kept() -> None:
     ],
 )
 async def test_a_status_that_is_no_success(call: str, status: int, error: type[ServerError]) -> None:
-    async with against(answering(status, ERROR)) as (client, _):
+    async with against(answering(status, ERROR, Content_Type="application/json")) as (client, _):
         with pytest.raises(error) as caught:
             await CALLS[call](client)
 
     assert str(caught.value) == f"{status} some_code: some message"
     if isinstance(caught.value, Rejected):
         assert (caught.value.status, caught.value.too_large) == (status, status == 413)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"<html>Request blocked</html>", "text/html"),
+        (b"", "application/json"),
+        (b'{"message":"Forbidden"}', "application/json"),
+        (b'{"error":"forbidden"}', "application/json"),
+        (ERROR, "text/html"),
+    ],
+)
+async def test_a_refusal_that_is_not_in_the_form_of_the_server_is_no_verdict_on_the_key(
+    status: int, body: bytes, kind: str
+) -> None:
+    async with against(answering(status, body, Content_Type=kind)) as (client, _):
+        for call in CALLS.values():
+            with pytest.raises(Unavailable, match=f"^{status}.*not in the form of the job server"):
+                await call(client)
 
 
 @pytest.mark.parametrize("status", [404, 409])
@@ -797,3 +817,64 @@ async def test_a_file_that_shrank_is_no_report() -> None:
             await asyncio.wait_for(client.complete(FENCE, Succeeded(blob)), 5)
 
     assert server.requests[0].body == b""
+
+
+# Bytes that belong to no request
+
+EMPTY = b"HTTP/1.1 204 No Content\r\n\r\n"
+STALE = b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"ok":false}'
+FRESH = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"ok":true}'
+IN_CHUNKS = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n{"ok":true}\r\n0\r\n\r\n'
+
+
+def once_with(surplus: bytes, answer: bytes, *, late: bool) -> Behaviour:
+    """Give the first connection this answer, with bytes left over; answer well on all others."""
+
+    async def behave(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_first = server.connections == 1
+        while True:
+            await server.read_request(reader)
+            writer.write(answer if late or not is_first else answer + surplus)
+            await writer.drain()
+            if is_first and late:
+                await asyncio.sleep(0.05)  # the client has the whole answer by then, or takes both at once
+                writer.write(surplus)
+                await reader.read()
+                server.hung_up.set()
+                return
+
+    return behave
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("answer", [FRESH, IN_CHUNKS])
+@pytest.mark.parametrize("surplus", [STALE, STALE[:20], STALE[:1], EMPTY, b"X"])
+async def test_a_connection_with_bytes_left_over_is_not_used_again(
+    answer: bytes, surplus: bytes, *, late: bool
+) -> None:
+    async with against(once_with(surplus, answer, late=late)) as (client, server):
+        try:
+            assert await client.heartbeat(FENCE, timeout=5.0) is Directive.CONTINUE
+        except Unavailable:
+            assert surplus == b"X"  # which cannot begin an answer: then the whole is none
+        if late:
+            await asyncio.wait_for(server.hung_up.wait(), 5)
+        assert await client.heartbeat(FENCE, timeout=5.0) is Directive.CONTINUE
+
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("answer", [FRESH, IN_CHUNKS])
+async def test_a_connection_without_bytes_left_over_is_reused_however_the_answer_was_cut(answer: bytes) -> None:
+    async def behave(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for cut in (len(answer), 10, len(answer) - 12, len(answer) - 1):
+            await server.read_request(reader)
+            writer.write(answer[:cut])
+            await asyncio.sleep(0.01)
+            writer.write(answer[cut:])
+
+    async with against(behave) as (client, server):
+        for _ in range(4):
+            assert await client.heartbeat(FENCE, timeout=5.0) is Directive.CONTINUE
+
+    assert server.connections == 1

@@ -40,6 +40,8 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         worker_id="box-71-ab12cd",
         api_key_file=None,
         wait_seconds=20.0,
+        auth_timeout=120.0,
+        proxy="env",
         cancel_grace=2.0,
         job_timeout=None,
         job_memory=None,

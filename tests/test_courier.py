@@ -90,7 +90,7 @@ async def test_a_courier_that_gives_up_leaves_its_child_to_be_read() -> None:
             courier.take(BIG, hold_back=True)
         assert tap.is_paused
 
-        courier.give_up()
+        courier.give_up("the job is cancelled")
 
         assert not tap.is_paused
 

@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from supervisor.control.metrics import PREFIX, exposition
 from supervisor.ledger import MOST_HANDLERS, OTHERS, Ledger
 from supervisor.status import Recent, SpoolStatus
-from tests.status_world import BUSY, CLAIMS, IDLE, status
+from tests.status_world import BUSY, CLAIMS, IDLE, JOB, status
 
 
 def samples(ledger: Ledger, **changes: object) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -108,6 +108,18 @@ def test_ever_new_actions_do_not_fill_the_memory() -> None:
 
     assert len(ledger.job_seconds) == MOST_HANDLERS + 1
     assert ledger.jobs[OTHERS, "failed"] == 50
+
+
+def test_all_actions_that_no_handler_answers_to_have_one_label() -> None:
+    ledger = Ledger()
+    for number in range(3):
+        ledger.job_ended(ended("failed", action=f"foreign {number}"), is_known=False)
+
+    values = samples(ledger, slots=(replace(BUSY, job=replace(JOB, action="foreign")),))
+
+    assert values["jobs_total", (("handler", "(unknown)"), ("outcome", "failed"))] == 3
+    assert values["jobs_running", (("handler", "(unknown)"),)] == 1
+    assert [ended.action for ended in ledger.recent] == ["foreign 0", "foreign 1", "foreign 2"]
 
 
 def test_all_names_have_the_prefix_or_are_the_process_own() -> None:

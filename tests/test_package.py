@@ -22,7 +22,7 @@ LEVELS = [
     {"process"},
     {"handling"},
     {"timing", "text", "ledger"},
-    {"server", "limits", "status"},
+    {"server", "limits", "status", "proxy"},
     {"job", "exit_code", "version"},
 ]
 """The rooms, and the files that are in none: each imports from those below it."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from supervisor.work.gate import Bar
 from supervisor.work.polling import Appetite, Polls
 
 
@@ -203,3 +204,37 @@ async def test_a_slot_that_finds_a_job_lets_others_poll_while_it_still_holds_its
         await polls.room()
         with polls:
             assert polls.open == 2
+
+
+async def test_while_the_key_is_refused_one_poll_at_a_time_asks_again() -> None:
+    async with slots(3) as world:
+        world.polls.found()
+        await settled(lambda: world.polls.open == 2)
+        world.polls.refuse("refused", 0.01)
+        for number in (0, 1):
+            world.let_go(number)
+
+        await settled(lambda: len(world.held) == 3)
+        trial = world.polls.open
+        world.let_go(2)  # without a verdict
+        world.want(2)
+        await settled(lambda: len(world.held) == 4)
+        again = world.polls.open
+        world.polls.accept()
+        await settled(lambda: len(world.held) == 5)
+
+    assert (trial, again, world.polls.gate.is_open) == (1, 1, True)
+
+
+async def test_a_pause_of_the_operator_holds_back_the_poll_that_asks_again() -> None:
+    async with slots(2) as world:
+        world.polls.gate.shut(Bar.PAUSED, "paused")
+        world.polls.refuse("refused", 0.0)
+        world.let_go(0)
+        await settled(lambda: world.polls.open == 0)
+        before = list(world.held)
+
+        world.polls.gate.lift(Bar.PAUSED)
+        await settled(lambda: len(world.held) == 2)
+
+    assert before == [0]

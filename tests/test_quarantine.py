@@ -1,4 +1,4 @@
-"""Jobs and handlers that kill their children again and again are refused for a while."""
+"""Jobs that kill their children again and again are not run; handlers that do so are left out of claims."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisor.job import Job
-from supervisor.work.quarantine import DEATHS, PERIOD, REMEMBERED, Quarantine
+from supervisor.work.quarantine import DEATHS, FIRST_PAUSE, MAX_PAUSE, PERIOD, REMEMBERED, Quarantine
 from tests.process_world import a_job
 
 NOW = 1000.0
@@ -26,8 +26,14 @@ def kill(quarantine: Quarantine, *jobs: Job, at: float = NOW) -> None:
         quarantine.died(job, at)
 
 
+def crash(quarantine: Quarantine, action: str, times: int, at: float = NOW) -> list[float | None]:
+    """Let so many jobs of one action kill their children; return what each made of it."""
+    return [quarantine.died(job_of(action, f"job_{number}"), at) for number in range(times)]
+
+
 def test_what_has_killed_nothing_is_run(quarantine: Quarantine) -> None:
     assert quarantine.refusal(job_of("a"), NOW) is None
+    assert quarantine.limits(NOW) == {}
     assert quarantine.refused(NOW) == []
 
 
@@ -44,37 +50,64 @@ def test_a_job_is_refused_after_so_many_deaths_whichever_handler_it_has(quaranti
     assert quarantine.refused(NOW) == ["job job_1"]
 
 
-def test_a_handler_is_refused_after_so_many_deaths_whatever_the_jobs(quarantine: Quarantine) -> None:
-    kill(quarantine, *[job_of("a", f"job_{number}") for number in range(DEATHS)])
+def test_a_refused_job_is_run_again_after_the_period_and_its_next_death_begins_another(quarantine: Quarantine) -> None:
+    kill(quarantine, *[job_of(action) for action in "abc"])
 
-    refusal = quarantine.refusal(job_of("a", "another"), NOW)
-
-    assert refusal is not None
-    assert "the handler of 'a' killed its child" in refusal.message
-    assert quarantine.refusal(job_of("b", "another"), NOW) is None
-    assert quarantine.refused(NOW) == ["handler a"]
-
-
-def test_it_is_over_after_its_period_and_the_next_death_begins_another(quarantine: Quarantine) -> None:
-    job = job_of("a")
-    kill(quarantine, *[job] * DEATHS)
-
-    assert quarantine.refusal(job, NOW + PERIOD - 1) is not None
-    assert quarantine.refusal(job, NOW + PERIOD) is None
+    assert quarantine.refusal(job_of("a"), NOW + PERIOD - 1) is not None
+    assert quarantine.refusal(job_of("a"), NOW + PERIOD) is None
     assert quarantine.refused(NOW + PERIOD) == []
 
-    kill(quarantine, job, at=NOW + PERIOD)
-    assert quarantine.refusal(job, NOW + PERIOD) is not None
+    kill(quarantine, job_of("d"), at=NOW + PERIOD)
+    assert quarantine.refusal(job_of("a"), NOW + PERIOD) is not None
+
+
+def test_a_handler_is_left_out_after_so_many_deaths_and_its_jobs_are_not_refused(quarantine: Quarantine) -> None:
+    pauses = crash(quarantine, "a", DEATHS)
+
+    assert pauses == [*[None] * (DEATHS - 1), FIRST_PAUSE]
+    assert quarantine.limits(NOW) == {"a": 0}
+    assert quarantine.actions() == ("a",)
+    assert quarantine.refused(NOW) == ["handler a"]
+    assert quarantine.refusal(job_of("a", "another"), NOW) is None
+
+
+def test_after_the_pause_one_job_is_its_trial(quarantine: Quarantine) -> None:
+    crash(quarantine, "a", DEATHS)
+
+    assert quarantine.next_trial_in(["a", "b"], NOW + 10) == FIRST_PAUSE - 10
+    assert quarantine.next_trial_in(["b"], NOW) is None
+    assert quarantine.limits(NOW + FIRST_PAUSE) == {"a": 1}
+    assert quarantine.next_trial_in(["a"], NOW + FIRST_PAUSE) is None
+    assert quarantine.actions() == ("a",)
+
+
+def test_what_was_claimed_before_the_quarantine_changes_no_pause(quarantine: Quarantine) -> None:
+    crash(quarantine, "a", DEATHS)
+
+    assert crash(quarantine, "a", 20, at=NOW + 1) == [None] * 20
+    assert quarantine.limits(NOW + FIRST_PAUSE) == {"a": 1}
+
+
+def test_each_trial_that_fails_doubles_the_pause_up_to_a_limit(quarantine: Quarantine) -> None:
+    now, pauses = NOW, crash(quarantine, "a", DEATHS)[-1:]
+    for _ in range(8):
+        now += pauses[-1] or 0.0
+        pauses += crash(quarantine, "a", 1, at=now)
+
+    assert pauses[:3] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
+    assert set(pauses[5:]) == {MAX_PAUSE}
 
 
 def test_a_child_that_comes_through_clears_the_job_and_its_handler(quarantine: Quarantine) -> None:
     job = job_of("a")
     kill(quarantine, *[job] * (DEATHS - 1))
 
-    quarantine.survived(job)
-    kill(quarantine, *[job] * (DEATHS - 1))
+    assert quarantine.survived(job) is False
+    kill(quarantine, *[job] * DEATHS)
+    assert quarantine.survived(job) is True
 
     assert quarantine.refusal(job, NOW) is None
+    assert quarantine.limits(NOW) == {}
 
 
 def test_the_oldest_are_forgotten_first(quarantine: Quarantine) -> None:

@@ -50,6 +50,25 @@ def test_a_claimed_job_is_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"job_id": ""}, "job_id is empty"),
+        ({"job_id": " "}, "job_id is empty"),
+        ({"job_id": "x" * 1001}, "job_id has 1001 characters, 1000 at most"),
+        ({"action": ""}, "action is empty"),
+        ({"action": "x" * 1001}, "action has 1001 characters, 1000 at most"),
+        ({"attempt": 0}, "attempt must be 1 to 2147483647"),
+        ({"attempt": -1}, "attempt must be 1 to 2147483647"),
+        ({"attempt": 2**31}, "attempt must be 1 to 2147483647"),
+        ({"attempt": 10**40}, "makes no sense|attempt must be"),
+    ],
+)
+def test_a_claim_that_no_later_call_could_name_is_refused(changes: dict[str, Any], what: str) -> None:
+    with pytest.raises(Unavailable, match=what):
+        claimed(**changes)
+
+
+@pytest.mark.parametrize(
     "parameters", [b"{}", b'{ "a" : 1.0 ,"b":1e3}', b'{"big": 123456789012345678901234567890}', b'{"a":1,"a":2}']
 )
 def test_parameters_are_passed_on_byte_for_byte(parameters: bytes) -> None:

@@ -69,7 +69,7 @@ def test_what_has_gone_wrong_is_told() -> None:
     assert row(text, "disk") == "disk outcomes wait in memory only, until their lease is over: No space left on device"
     assert row(text, "stuck") == "stuck the claim of slot 1 does not end"
     assert row(text, "not served") == "handlers not served: bad.py:3: SyntaxError"
-    assert row(text, "refused") == "refused handler resize"
+    assert row(text, "crashing") == "crashing handler resize"
     assert "ValueError: no" in row(text, "job_0")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -23,15 +22,16 @@ from aiohttp import hdrs
 from yarl import URL
 
 from supervisor.api import schema
-from supervisor.api.request import Request
-from supervisor.api.resolver import Resolver
+from supervisor.api.connection import Connector
+from supervisor.api.request import Request, way_through
 from supervisor.api.spill import Spill
-from supervisor.api.trouble import in_words, redirected
+from supervisor.api.trouble import foreign_refusal, in_words, redirected
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
 from supervisor.process.reserve import Reserve
+from supervisor.proxy import Proxy
 from supervisor.server import (
-    AuthRevoked,
     ClaimRefused,
+    KeyRefused,
     RateLimited,
     Rejected,
     ServerError,
@@ -56,8 +56,7 @@ LARGEST_CLAIM = 256 * 1024 * 1024
 LONGEST_RETRY_AFTER = 600.0
 """Seconds; a server that names more is asked again after these."""
 CHUNK = 256 * 1024
-SILENCE = 25
-"""Seconds after which a connection whose other end acknowledges nothing is given up: most of all, an open poll's."""
+_REFUSALS = (401, 403)
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 """What is the same in a path as it is."""
 
@@ -71,6 +70,7 @@ class Account:
     worker_id: str
     queues: tuple[str, ...]
     worker_name: str = ""
+    proxy: Proxy | None = None
 
 
 Reread = Callable[[], Awaitable[str | None]]
@@ -129,10 +129,10 @@ class Client:
         for session in self._sessions:
             await session.close()
 
-    def renew(self, token: str, queues: tuple[str, ...]) -> None:
-        """From now on use this key, and claim from these queues."""
+    def renew(self, token: str, queues: tuple[str, ...], proxy: Proxy | None = None) -> None:
+        """From now on use this key and this proxy, and claim from these queues."""
         self._use(token)
-        self._account = replace(self._account, queues=queues)
+        self._account = replace(self._account, queues=queues, proxy=proxy)
 
     async def claim(self, actions: Sequence[str], *, wait: float) -> Job | None:
         """See `server.JobServer`; so for the methods below."""
@@ -215,13 +215,14 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> _Answer:
         """One request; one more when the key is refused and there is another one by now."""
-        used, answer = self._token, None
+        used, answer, proxy = self._token, None, self._account.proxy
         is_stream = callable(body)
         data = body() if is_stream else body
         try:
             # For all of it, not only for each read: a server that sends a byte now and then must not hold us.
             with Interruptible(self._alarms, after=seconds):
-                response = await session.request(method, url, data=data, headers=headers, allow_redirects=False)
+                way = way_through(proxy, url, headers)
+                response = await session.request(method, url, data=data, allow_redirects=False, **way)
                 if (whole := None if is_stream else _at_hand(response)) is None:
                     async with response:
                         whole = await (read if response.status == 200 else _read)(response)
@@ -229,8 +230,8 @@ class Client:
             if answer is None:
                 raise TimeoutError
         except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
-            raise Unreachable(in_words(error, url, seconds)) from error
-        if answer.status == 401 and await self._is_renewed(used):
+            raise Unreachable(in_words(error, url, seconds, proxy.name if proxy else None)) from error
+        if answer.status in _REFUSALS and await self._is_renewed(used):
             return await self._send(session, method, url, body, seconds, read=read, headers=headers)
         return answer
 
@@ -248,8 +249,7 @@ class Client:
 def _session(url: URL) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         request_class=Request,
-        # No limit: there are never more calls than slots, and a heartbeat must not queue behind anything.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=75, resolver=Resolver(), socket_factory=_socket),
+        connector=Connector(),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={
             hdrs.HOST: url.host_port_subcomponent or "",
@@ -261,22 +261,6 @@ def _session(url: URL) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=LONGEST_CONNECT),  # each call has a limit of its own
         auto_decompress=True,
     )
-
-
-def _socket(address: Any) -> socket.socket:
-    """A socket that notices that its peer is gone without a word (tcp(7))."""
-    family, kind, protocol, _, _ = address
-    connection = socket.socket(family, kind, protocol)
-    connection.setblocking(False)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, SILENCE - 3 * (SILENCE // 5)),
-        (socket.TCP_KEEPINTVL, SILENCE // 5),
-        (socket.TCP_KEEPCNT, 3),
-        (socket.TCP_USER_TIMEOUT, SILENCE * 1000),
-    ):
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)
-    return connection
 
 
 def _at_hand(response: aiohttp.ClientResponse) -> bytes | None:
@@ -321,11 +305,14 @@ def _raise_for(answer: _Answer) -> None:
 def _error_of(answer: _Answer) -> ServerError:
     match answer.status:
         case 401 | 403:
-            return AuthRevoked(_say(answer))
+            is_own = schema.is_own_error(answer.headers.get(hdrs.CONTENT_TYPE, ""), answer.body)
+            return KeyRefused(_say(answer)) if is_own else Unavailable(foreign_refusal(_say(answer)))
         case 404 | 409:
             return StaleFence(_say(answer))
         case 429:
             return RateLimited(_say(answer), retry_after=retry_after(answer.headers))
+        case 407:  # of a proxy: it says nothing about the request
+            return Unavailable(f"a proxy refuses the call: {_say(answer)}; correct --proxy")
         case 408 | 425:
             return Unavailable(_say(answer))
         case status if 400 <= status < 500:

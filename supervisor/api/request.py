@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
 from aiohttp.connector import Connection
 from multidict import CIMultiDict
+from yarl import URL
+
+from supervisor.proxy import Proxy
 
 SMALL = 16 * 1024
 """Bytes of a body that is given to the kernel at once, right after its head."""
 
 
-class Request(aiohttp.ClientRequest):
+class ProxiedRequest(aiohttp.ClientRequest):
+    """A request that tells a proxy nothing but what is meant for it.
+
+    aiohttp gives a proxy all headers of the session, the API key among them, when it asks for a tunnel.
+    """
+
+    def update_proxy(self, proxy: URL | None, proxy_auth: Any, proxy_headers: Any) -> None:
+        given = proxy_headers or {}
+        own = {name: given[name] for name in (hdrs.PROXY_AUTHORIZATION,) if name in given}
+        super().update_proxy(proxy, proxy_auth, CIMultiDict(own) if proxy is not None else None)
+
+
+class Request(ProxiedRequest):
     """Takes its session's headers as they are, `Host` among them, and writes a small body without a task for that.
 
     aiohttp's own finds out each time what is the same in all of ours, and before Python 3.12 a task costs a turn of
@@ -49,3 +65,17 @@ class Request(aiohttp.ClientRequest):
         assert conn.transport is not None  # or the head could not have been written
         conn.transport.write(self._small)
         return response
+
+
+def way_through(proxy: Proxy | None, url: URL, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The arguments of a request that take it through `proxy`, with `headers` of its own.
+
+    In a tunnel only the proxy gets the credentials for it.  Without one they go with each request, for aiohttp would
+    send them with the first on a connection only.
+    """
+    if proxy is None:
+        return {"headers": headers}
+    mine = {} if proxy.authorization is None else {hdrs.PROXY_AUTHORIZATION: proxy.authorization}
+    if url.scheme == "https":
+        return {"headers": headers, "proxy": proxy.url, "proxy_headers": mine}
+    return {"headers": {**(headers or {}), **mine}, "proxy": proxy.url}

@@ -24,6 +24,10 @@ LONGEST_INTERVAL = 60.0
 """Seconds.  A longer interval is taken for this: a cancel is told with a heartbeat only."""
 SHORTEST_INTERVAL = 0.1
 """Seconds.  A shorter interval is taken for this: it would be nothing but heartbeats."""
+MAX_ATTEMPT = 2**31 - 1
+"""An attempt beyond this is a slip: the number must fit in a message to the child."""
+MAX_ID_LENGTH = 1000
+"""Characters of an id or action; longer ones fit in no address and no log."""
 LONGEST_WAIT = 30
 """Seconds that a claim may wait, by the protocol."""
 
@@ -82,6 +86,15 @@ class _Anything(msgspec.Struct):
     """An object, whatever is in it."""
 
 
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Error
+
+
 class JobState(msgspec.Struct):
     """What the server tells of a job that is looked up."""
 
@@ -117,6 +130,7 @@ _place = msgspec.json.Decoder(tuple[int, int])
 _number = msgspec.json.Decoder(float)
 _beat = msgspec.json.Decoder(_Beat)
 _job_state = msgspec.json.Decoder(JobState)
+_error = msgspec.json.Decoder(_ErrorBody)
 _anything = msgspec.json.Decoder(_Anything)
 
 
@@ -152,6 +166,7 @@ def claimed_job(body: bytes, take: Callable[[], int] | None = None) -> Job:
         if salvaged is None:
             raise
         claimed = salvaged
+    _refuse_malformed(claimed)
     return Job(
         job_id=claimed.job_id,
         run_id=claimed.run_id,
@@ -163,6 +178,18 @@ def claimed_job(body: bytes, take: Callable[[], int] | None = None) -> Job:
         parameters=_parameters(claimed.parameters, take),
         heartbeat_interval=sane_interval(claimed.heartbeat_interval_seconds),
     )
+
+
+def _refuse_malformed(claimed: _Claimed) -> None:
+    """Raise `Unavailable` for a claim that no later call could name."""
+    for name in ("job_id", "action"):
+        text = getattr(claimed, name)
+        if not text.strip():
+            raise Unavailable(f"the claim is malformed: {name} is empty")
+        if len(text) > MAX_ID_LENGTH:
+            raise Unavailable(f"the claim is malformed: {name} has {len(text)} characters, {MAX_ID_LENGTH} at most")
+    if not 1 <= claimed.attempt <= MAX_ATTEMPT:
+        raise Unavailable(f"the claim is malformed: attempt must be 1 to {MAX_ATTEMPT}")
 
 
 def _parameters(given: msgspec.Raw, take: Callable[[], int] | None) -> bytes | Blob:
@@ -250,6 +277,20 @@ def is_object(body: bytes) -> bool:
     try:
         _decode(_anything, body)
     except Unavailable:
+        return False
+    return True
+
+
+def is_own_error(content_type: str, body: bytes) -> bool:
+    """Whether an error answer has the job server's own form: `{"error": {"code": "...", "message": "..."}}`, as JSON.
+
+    A gateway's page, or an empty body, must not count as the server's word.
+    """
+    if "json" not in content_type.lower():
+        return False
+    try:
+        _error.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return True
 

@@ -23,8 +23,22 @@ LONGEST_PLACE = 200
 """Characters of an address that a server names."""
 
 
-def in_words(error: Exception, url: URL, seconds: float) -> str:
-    """Why a call to `url`, which had `seconds` seconds, got no answer."""
+def in_words(error: Exception, url: URL, seconds: float, proxy: str | None = None) -> str:
+    """Why a call to `url`, which had `seconds` seconds and went through `proxy`, got no answer."""
+    if proxy is None:
+        return _of_call(error, url, seconds)
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return f"the host name of the proxy {proxy} could not be resolved (DNS): {error.os_error.strerror}"
+        case aiohttp.ClientProxyConnectionError():
+            return f"no connection to the proxy {proxy}: {_reason(error.os_error)}"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy {proxy} does not connect to {url.authority}: {error.status} {error.message}".rstrip()
+        case _:
+            return f"{_of_call(error, url, seconds)}, through the proxy {proxy}"
+
+
+def _of_call(error: Exception, url: URL, seconds: float) -> str:
     match error:
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as found):
             hint = "; a CA of your own is trusted when SSL_CERT_FILE names its certificate"
@@ -64,6 +78,11 @@ def _of_no_use(error: Exception, url: URL) -> str:
 def redirected(status: int, location: str) -> str:
     """What to do when a call is answered by a redirect; it is not followed: the key would travel to another host."""
     return f"{status}: redirects to {_place(location)}, which is not followed; correct --base-url"
+
+
+def foreign_refusal(said: str) -> str:
+    """What to do about a 401 or 403 that is not in the job server's own form; it is no verdict on the key."""
+    return f"{said}: not in the form of the job server, so perhaps from a proxy or gateway before it"
 
 
 def _place(location: str) -> str:

@@ -10,6 +10,7 @@ import click
 from supervisor.api.client import Account, Client
 from supervisor.exit_code import ExitCode
 from supervisor.ledger import Ledger
+from supervisor.proxy import Proxy
 from supervisor.reporting.replay import GIVE_UP_AFTER, Replay, TooOld
 from supervisor.reporting.report import Accepted, Answer, NotYet, Refused, Reporter
 from supervisor.reporting.spool import Shelf, Spool
@@ -17,17 +18,19 @@ from supervisor.reporting.spoolfile import Destination
 from supervisor.server import AuthRevoked
 from supervisor.text.duration import format_duration
 from supervisor.text.printable import escaped
+from supervisor.work.authorization import Authorization, AuthorizedServer
 
 
-async def replay(spool: Spool, destination: Destination, token: str) -> ExitCode:
+async def replay(spool: Spool, destination: Destination, token: str, proxy: Proxy | None = None) -> ExitCode:
     """Send once all that waits for a server and project, and print what became of each.
 
     The exit code says whether anything is left that the server should have.
     """
-    account = Account(destination.base_url, destination.project, worker_id="", queues=())
+    account = Account(destination.base_url, destination.project, worker_id="", queues=(), proxy=proxy)
     code = ExitCode.DRAINED
     async with Client(account, token) as client:
-        again = Replay(Reporter(client, spool, destination, 0.0, Ledger()))
+        server = AuthorizedServer(client, Authorization(0.0, is_known=True))
+        again = Replay(Reporter(server, spool, destination, 0.0, Ledger()))
         waiting = await again.waiting()
         if not waiting:
             click.echo(_nothing(spool, destination), err=True)

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import aiohttp
@@ -18,9 +18,12 @@ import click
 import msgspec
 from yarl import URL
 
-from supervisor.api.trouble import in_words, redirected
+from supervisor.api import schema
+from supervisor.api.request import ProxiedRequest, way_through
+from supervisor.api.trouble import foreign_refusal, in_words, redirected
 from supervisor.commands.event_stream import EventDecoder, RunEvent
 from supervisor.exit_code import ExitCode
+from supervisor.proxy import Proxy
 from supervisor.server import Unavailable
 from supervisor.settings.config import ConfigError
 from supervisor.text.printable import escaped
@@ -51,6 +54,7 @@ class Target:
     base_url: str
     project: str
     token: str = field(repr=False)
+    proxy: Proxy | None = None
 
     @property
     def runs_url(self) -> str:
@@ -86,7 +90,7 @@ class RunClient:
     def __init__(self, target: Target) -> None:
         self._target = target
         headers = {"Authorization": f"Bearer {target.token}", "User-Agent": f"mobius-supervisor/{__version__}"}
-        self._session = aiohttp.ClientSession(headers=headers, timeout=_TIMEOUT)
+        self._session = aiohttp.ClientSession(headers=headers, timeout=_TIMEOUT, request_class=ProxiedRequest)
 
     async def __aenter__(self) -> RunClient:
         return self
@@ -121,7 +125,7 @@ class RunClient:
                         # How the run stands may carry the newest number although its history is still to come.
                         since = since if event.type == "run_updated" else max(since, event.seq)
             except (aiohttp.ClientError, Unavailable) as error:
-                _tell(f"connection lost, trying again: {_why(error, self._target.runs_url)}")
+                _tell(f"connection lost, trying again: {self._why(error, self._target.runs_url)}")
             if is_over:
                 return
             await asyncio.sleep(_RECONNECT_AFTER)
@@ -130,7 +134,8 @@ class RunClient:
         decoder = EventDecoder()
         patience: float | None = None
         url = f"{self._run_url(run_id)}/events"
-        async with self._session.get(url, params={"since": since}, allow_redirects=False) as answer:
+        way = way_through(self._target.proxy, URL(url))
+        async with self._session.get(url, params={"since": since}, allow_redirects=False, **way) as answer:
             await self._check(answer)
             while piece := await _read(answer.content, patience):
                 for event in decoder.feed(piece):
@@ -139,22 +144,24 @@ class RunClient:
 
     async def _call(self, method: str, url: str, body: object = None) -> dict[str, Any]:
         try:
-            async with self._session.request(method, url, json=body, allow_redirects=False) as answer:
+            way = way_through(self._target.proxy, URL(url))
+            async with self._session.request(method, url, json=body, allow_redirects=False, **way) as answer:
                 await self._check(answer)
                 return msgspec.json.decode(await answer.read(), type=dict[str, Any])
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise SubmitError(_why(error, url), ExitCode.INTERNAL_ERROR) from error
+            raise SubmitError(self._why(error, url), ExitCode.INTERNAL_ERROR) from error
         except (Unavailable, msgspec.DecodeError) as error:
             message = f"the server at {self._target.base_url} gives no answer of use: {error}"
             raise SubmitError(message, ExitCode.INTERNAL_ERROR) from error
 
     async def _check(self, answer: aiohttp.ClientResponse) -> None:
         if answer.status in (401, 403):
-            message = f"the server at {self._target.base_url} refuses the API key ({answer.status})"
-            raise SubmitError(message, ExitCode.CREDENTIAL_REFUSED)
+            await self._refuse_key(answer)
         if answer.status == 404:
             message = f"the server at {self._target.base_url} knows no project {self._target.project!r} (404)"
             raise SubmitError(message, ExitCode.USAGE)
+        if answer.status == 407:
+            raise Unavailable("a proxy refuses the call (407): correct --proxy")
         if answer.status == 429 or answer.status >= 500:
             raise Unavailable(f"it answered {answer.status}")
         if 300 <= answer.status < 400 and "Location" in answer.headers:
@@ -163,12 +170,23 @@ class RunClient:
             said = escaped((await answer.text(errors="replace"))[:500])
             raise SubmitError(f"the server refuses the run ({answer.status}): {said}", ExitCode.INTERNAL_ERROR)
 
+    async def _refuse_key(self, answer: aiohttp.ClientResponse) -> NoReturn:
+        if not schema.is_own_error(answer.headers.get("Content-Type", ""), await answer.read()):
+            raise SubmitError(
+                f"{URL(self._target.base_url).authority} answered {foreign_refusal(str(answer.status))}",
+                ExitCode.INTERNAL_ERROR,
+            )
+        message = f"the server at {self._target.base_url} refuses the API key ({answer.status})"
+        raise SubmitError(message, ExitCode.CREDENTIAL_REFUSED)
+
+    def _why(self, error: Exception, url: str) -> str:
+        if isinstance(error, Unavailable):
+            return str(error)
+        proxy = self._target.proxy
+        return in_words(error, URL(url), _LONGEST_SILENCE, proxy.name if proxy else None)
+
     def _run_url(self, run_id: str) -> str:
         return f"{self._target.runs_url}/{quote(run_id, safe='')}"
-
-
-def _why(error: Exception, url: str) -> str:
-    return str(error) if isinstance(error, Unavailable) else in_words(error, URL(url), _LONGEST_SILENCE)
 
 
 async def _read(content: aiohttp.StreamReader, patience: float | None) -> bytes:

@@ -33,6 +33,8 @@ def unreadiness(status: Status) -> str | None:
         return "no child is up"
     if status.claims.blocked_by:
         return status.claims.reason
+    if status.claims.is_quarantined:
+        return status.claims.reason
     return _silence(status) or illness(status)
 
 

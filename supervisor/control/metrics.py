@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from supervisor.ledger import Histogram, Ledger
+from supervisor.ledger import UNKNOWN, Histogram, Ledger
 from supervisor.status import Status
 from supervisor.work.gate import Bar
 from supervisor.work.outcome import Label
@@ -45,7 +45,7 @@ def _now(status: Status) -> Iterator[Metric]:
     states = Tally(dict.fromkeys(("starting", "idle", "busy", "stopping", "reporting"), 0))
     states.update(slot.state for slot in slots if slot.state != "none")
     taken = sum(slot.job is not None for slot in slots)
-    running = Tally(slot.job.action for slot in slots if slot.job and slot.state != "reporting")
+    running = Tally(_handler(status, slot.job.action) for slot in slots if slot.job and slot.state != "reporting")
     memory = {str(slot.slot): float(slot.memory) for slot in slots if slot.memory is not None}
     yield _gauges("children", "Children, by what they do.", "state", states)
     yield _gauge("slots", "Jobs that can run at once.", len(slots))
@@ -60,10 +60,16 @@ def _now(status: Status) -> Iterator[Metric]:
     yield _gauge("open_polls", "Claims that wait for a job.", status.claims.open_polls)
     blocked = {bar.name.lower(): float(bar.name.lower() in status.claims.blocked_by) for bar in Bar}
     yield _gauges("claims_blocked", "Whether nothing is claimed for this reason.", "reason", blocked)
+    quarantined = len(status.quarantined_actions)
+    yield _gauge("quarantined_handlers", "Handlers left out of claims, because they kill their children.", quarantined)
     yield _gauge("loop_lag_seconds", "By how much the event loop was late at worst in ten seconds.", status.loop_lag)
     info = GaugeMetricFamily(PREFIX + "build_info", "The program that runs.", labels=("version",))
     info.add_metric((status.version,), 1)
     yield info
+
+
+def _handler(status: Status, action: str) -> str:
+    return action if action in status.code.actions else UNKNOWN
 
 
 def _children(ledger: Ledger) -> Iterator[Metric]:

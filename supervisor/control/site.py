@@ -140,7 +140,9 @@ class Site:
         return _verdict(health.illness(self._steering.glance()))
 
     async def _show_readiness(self, _: Visit) -> web.Response:
-        return _verdict(health.unreadiness(self._steering.glance()))
+        status = self._steering.glance()
+        left_out = status.quarantined_actions
+        return _verdict(health.unreadiness(status), {"quarantined": left_out} if left_out else None)
 
     async def _show_metrics(self, _: Visit) -> web.Response:
         text = metrics.exposition(await self._steering.status(), self._ledger)
@@ -181,8 +183,9 @@ def _done(visit: Visit) -> web.Response:
     return _told({"ok": True, "by": visit.by})
 
 
-def _verdict(reason: str | None) -> web.Response:
-    return _told({"ok": True}) if reason is None else _told({"ok": False, "reason": reason}, 503)
+def _verdict(reason: str | None, details: dict[str, Any] | None = None) -> web.Response:
+    more = details or {}
+    return _told({"ok": True, **more}) if reason is None else _told({"ok": False, "reason": reason, **more}, 503)
 
 
 def _told(what: dict[str, Any], status: int = 200) -> web.Response:

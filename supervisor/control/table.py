@@ -102,7 +102,7 @@ def _outlook(status: Status) -> Iterator[str]:
     for problem in code.problems:
         yield f"handlers  not served: {escaped(problem)}"
     if status.quarantined:
-        yield f"refused   {', '.join(map(shown_name, status.quarantined))}"
+        yield f"crashing  {', '.join(map(shown_name, status.quarantined))}"
     if status.spool.items:
         yield f"spool     {_spool(status.spool)}"
 

@@ -60,7 +60,8 @@ def alerts(status: Status) -> Markup:
         )
     if status.quarantined:
         number = counted(len(status.quarantined), "quarantine")
-        told.append(_alert("quarantine", "warn", f"{number}: what killed its children is refused", *status.quarantined))
+        what = f"{number} for crashes: handlers are left out of claims, jobs are not run"
+        told.append(_alert("quarantine", "warn", what, *status.quarantined))
     return element("section", *told, class_="alerts") if told else Markup()
 
 

@@ -1,8 +1,8 @@
 """What parent, zygote and child say to each other.  Pure data; `wire` turns it into bytes.
 
 parent → zygote   `Fork` (with three descriptors: the child's ends of pipe and output, and its stack file), `Retire`
-zygote → parent   `Importing`, for each module before it is imported, and `Logged`; then `Imported`, in parts, and
-                  nothing after it
+zygote → parent   `Hello`; `Importing`, for each module before it is imported, and `Logged`; then `Imported`, in parts,
+                  and nothing after it
 parent → child    `Run`; after a result that came as a descriptor `Taken`, or `Again`; stopping is a signal, so that the
                   child needs no reader thread
 child  → parent   `Forked`, `Ready`, then per job: any number of `Emitted` and `Logged`, one `Finished`
@@ -65,6 +65,17 @@ class Fork(msgspec.Struct, tag=True, frozen=True):
 
 class Retire(msgspec.Struct, tag=True, frozen=True):
     """No more forks: leave."""
+
+
+class Hello(msgspec.Struct, tag=True, frozen=True):
+    """The first message of a zygote: which program it is (see `process.program_identity`).
+
+    Later versions must keep this message as it is: a parent of any version reads it.
+    """
+
+    version: str
+    shapes: int
+    """Checksum of all messages."""
 
 
 class Importing(msgspec.Struct, tag=True, frozen=True):
@@ -176,7 +187,7 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
     has_output: bool = True
 
 
-ZygoteMessage = Importing | Imported | Logged
+ZygoteMessage = Hello | Importing | Imported | Logged
 ChildMessage = Forked | Ready | Emitted | Logged | Finished
 OrderToZygote = Fork | Retire
 OrderToChild = Run | Again | Taken

@@ -25,9 +25,20 @@ from supervisor.process.crash import CrashReport
 from supervisor.process.environment import child_environment
 from supervisor.process.exit import signal_name
 from supervisor.process.family import Family, ended
-from supervisor.process.messages import Fork, HandlerInfo, Imported, Importing, Logged, Problem, Retire, ZygoteMessage
+from supervisor.process.messages import (
+    Fork,
+    HandlerInfo,
+    Hello,
+    Imported,
+    Importing,
+    Logged,
+    Problem,
+    Retire,
+    ZygoteMessage,
+)
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
+from supervisor.process.program_identity import difference
 from supervisor.process.threads import VARIABLES
 from supervisor.process.wire import WireError
 
@@ -83,6 +94,7 @@ class Zygote:
         self._family = family
         self.is_gone = False
         """Whether its pipe is at an end: it forks nothing any more, and soon ends."""
+        self._hello: Hello | None = None
         self._importing: Importing | None = None
         """The module with which it has begun last."""
         self._heard = Imported((), tuple(nursery.refused.values()))
@@ -197,6 +209,8 @@ class Zygote:
             how = "cannot be killed"
         else:
             how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
+        if self._hello is None and (why := difference(None)) is not None:
+            return StartFailed(why)
         crash = self._crash.sentence if code is not None and code < 0 else ""
         last = crash or "; ".join(self._output.last_lines(3)) or "it said nothing"
         message = f"the process that imports the handlers {how}{self._at_module(' while it imported')}: {last}"
@@ -230,16 +244,33 @@ class Zygote:
         if isinstance(message, Logged):
             _log_record(message, self.pid)
             return
-        if self._imported.cancelled():
+        if self._imported.cancelled() or self._is_refused:
             return  # nobody waits for it any more, which it cannot know
         if self._imported.done():
             raise WireError(f"said {type(message).__name__} out of turn, after what it imported")
-        if isinstance(message, Importing):
+        if self._hello is None:
+            self._on_hello(message)
+        elif isinstance(message, Importing):
             self._importing = message
-            return
-        self._heard = self._heard.joined(message)
-        if not message.partial:
-            self._on_imported(self._heard)
+        elif isinstance(message, Imported):
+            self._heard = self._heard.joined(message)
+            if not message.partial:
+                self._on_imported(self._heard)
+        else:
+            raise WireError("introduced itself twice")
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether it is another program: it is ended before it is asked for anything."""
+        return self._imported.done() and self._imported.exception() is not None
+
+    def _on_hello(self, message: ZygoteMessage) -> None:
+        """See that it speaks as its parent does, before anything depends on that."""
+        if not isinstance(message, Hello):
+            raise WireError(f"said {type(message).__name__} before it introduced itself")
+        self._hello = message
+        if (why := difference(message)) is not None:
+            self._imported.set_exception(StartFailed(why))
 
     def _on_imported(self, message: Imported) -> None:
         self._imported.set_result(message)

@@ -30,6 +30,7 @@ from supervisor.process.kernel import die_with_parent, enter_cgroup, set_dumpabl
 from supervisor.process.mark import wear
 from supervisor.process.messages import Fork, Forked, Logged, OrderToChild, OrderToZygote, Retire, ZygoteMessage
 from supervisor.process.pipe_main import BlockingPipe
+from supervisor.process.program_identity import identity
 from supervisor.process.wire import decoder_of, encode
 
 MOST_AT_ONCE = 16
@@ -58,6 +59,7 @@ def main() -> None:
         sys.exit("the supervisor is gone")
     restrictions = msgspec.json.decode(sys.argv[5], type=Confinement).enter()
     tell = partial(_tell, pipe, os.getpid())
+    tell(identity())
     end = sys.argv.index("--")
     folders, skipped = [Path(folder) for folder in sys.argv[6:end]], sys.argv[end + 1 :]
     _hide_arguments()

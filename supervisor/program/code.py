@@ -95,7 +95,8 @@ class Code:
                 continue  # a reload has ended it
             if asyncio.get_running_loop().time() - since > STEADY:
                 backoff.reset()
-            log.warning("the zygote died, a new one is started", code=code)
+            if self.outage is None:  # not for each of those that do not come up
+                log.warning("the zygote died, a new one is started", code=code)
             # Not over the reason why the last one did not come up.
             self.outage = self.outage or f"the process that imports the handlers has ended with code {code}"
             await asyncio.sleep(backoff.next())
@@ -112,7 +113,8 @@ class Code:
         try:
             self._take_over(await self._start(self._nursery), self._nursery)
         except StartFailed as failed:
-            log.error("no new zygote", error=str(failed))
+            if str(failed) != self.outage:
+                log.error("no new zygote", error=str(failed))
             self.outage = str(failed)
         else:
             use(self.zygote)

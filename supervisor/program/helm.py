@@ -101,6 +101,7 @@ class Helm:
             spool=self._look.spool,
             quarantined=tuple(pool.quarantine.refused(boottime())),
             shortage=pool.births.shortage,
+            quarantined_actions=pool.quarantine.actions(),
             standstill=pool.standstill(asyncio.get_running_loop().time()),
         )
         hidden: Status = masked(status, self._mask)

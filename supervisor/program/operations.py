@@ -26,13 +26,16 @@ from supervisor.program.rules import nursery_of, rules_of
 from supervisor.program.shutdown import Shutdown, Stage
 from supervisor.program.systemd import Notifier
 from supervisor.program.watch import Watch
+from supervisor.proxy import Proxy
 from supervisor.reporting.report import Reporter
 from supervisor.settings.bounded_read import BoundedRead
 from supervisor.settings.config import ConfigError, keep_fixed
 from supervisor.settings.credential import CredentialSource
 from supervisor.settings.misspelling import misspelt_variables
+from supervisor.settings.proxy_source import proxy_to
 from supervisor.settings.settings import Settings
 from supervisor.status import CodeStatus, ServiceState
+from supervisor.work.authorization import Authorization
 from supervisor.work.gate import Bar
 from supervisor.work.pool import Pool
 
@@ -80,6 +83,13 @@ class Sources:
             settings, self.environment, self.confinement, self.working_directory, open_files=self.open_files
         )
 
+    def proxy_to(self, settings: Settings) -> Proxy | None:
+        """The proxy on the way to the server; no log shows its password from here on.  Raises `ConfigError`."""
+        proxy = proxy_to(settings.base_url, settings.proxy, self.environment)
+        for secret in proxy.secrets if proxy is not None else ():
+            self.mask.add(secret)
+        return proxy
+
     def tell_what_is_misspelt(self, settings: Settings) -> None:
         """Say in the log what in the environment looks like a setting and is none."""
         for sentence in misspelt_variables(self.environment, settings.pass_env):
@@ -93,6 +103,7 @@ class Plant:
     code: Code
     pool: Pool
     client: Client
+    authorization: Authorization
     reporter: Reporter
     shutdown: Shutdown
     notifier: Notifier
@@ -252,7 +263,8 @@ class Operations:
     def _apply(self, settings: Settings, token: str) -> None:
         plant, old = self._plant, self.settings
         self.settings = settings
-        plant.client.renew(token, settings.queues)
+        plant.client.renew(token, settings.queues, self._sources.proxy_to(settings))
+        plant.authorization.timeout = settings.auth_timeout
         plant.reporter.spool_after = settings.spool_after
         plant.watch.use(settings.handlers)
         if (settings.log_level, settings.log_format) != (old.log_level, old.log_format):

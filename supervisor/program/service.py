@@ -48,6 +48,7 @@ from supervisor.settings.working_directory import working_directory
 from supervisor.timing.tasks import Alongside, ready_threads
 from supervisor.work import memory
 from supervisor.work.admission import Admission
+from supervisor.work.authorization import Authorization, AuthorizedServer
 from supervisor.work.gate import Bar
 from supervisor.work.outcome import SHUTDOWN
 from supervisor.work.pool import Pool
@@ -65,6 +66,8 @@ LAST_REPORTS = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
 LAST_SPOOLED = 5.0
 """Seconds that a server which does not take outcomes gets for them at the end, when all of them are on disk."""
+LAST_EVENTS = 5.0
+"""Seconds at the end in which the server must take some of a job's events; else they are dropped."""
 LOOK_AGAIN = 0.25
 """Seconds between two looks at what is left."""
 KEY_PATIENCE = 1.0
@@ -166,6 +169,7 @@ class Service:
         self._shutdown = Shutdown()
         self._code = Code(sources.nursery(settings), self._family)
         self._operations: Operations | None = None
+        self._key_error: str | None = None
         self._has_killed = False  # jobs that did not end when they were told to, or outcomes
 
     async def run(self) -> ExitCode:
@@ -209,11 +213,17 @@ class Service:
         from supervisor.api.client import Account, Client  # see `_import_the_rest`
 
         settings = self._settings
-        account = Account(settings.base_url, settings.project, settings.worker_id, settings.queues, settings.worker_id)
+        proxy = self._sources.proxy_to(settings)
+        if proxy is not None:
+            log.info("calls go through a proxy", proxy=proxy.name)
+        worker = settings.worker_id
+        account = Account(settings.base_url, settings.project, worker, settings.queues, worker, proxy)
         async with Client(account, self._token, self._reread) as client:
-            reporter = self._reporter(client)
+            authorization = Authorization(settings.auth_timeout)
+            server = AuthorizedServer(client, authorization)
+            reporter = self._reporter(server)
             replay = Replay(reporter)
-            plant = self._plant(client, reporter, replay)
+            plant = self._plant(client, authorization, reporter, replay)
             log.info(
                 "started",
                 workers=settings.workers,
@@ -229,19 +239,20 @@ class Service:
                 self._operations = None
                 await replay.tell_what_waits()
 
-    def _plant(self, client: Client, reporter: Reporter, replay: Replay) -> Plant:
+    def _plant(self, client: Client, authorization: Authorization, reporter: Reporter, replay: Replay) -> Plant:
         pool = Pool(
             self._settings.workers,
             rules=rules_of(self._settings, self._sources.scratch, self._sources.mask),
-            server=client,
+            server=reporter.server,
             reporter=reporter,
             ledger=self._ledger,
             family=self._family,
             zygote=self._code.zygote,
         )
+        authorization.blocker = pool
         herald = Herald(self._notifier, pool, self._code, replay, self._shutdown, self._sources.mask)
         watch = Watch(self._settings.handlers)
-        return Plant(self._code, pool, client, reporter, self._shutdown, self._notifier, herald, watch)
+        return Plant(self._code, pool, client, authorization, reporter, self._shutdown, self._notifier, herald, watch)
 
     @asynccontextmanager
     async def _controlled(self, plant: Plant, operations: Operations) -> AsyncIterator[None]:
@@ -270,9 +281,15 @@ class Service:
                 return await self._sources.reread_key()
             except ConfigError as error:
                 if loop.time() >= give_up_at:
-                    log.error("the API key cannot be read again", error=str(error))
+                    self._log_key_error(str(error))
                     return None
             await asyncio.sleep(KEY_PATIENCE / 10)
+
+    def _log_key_error(self, error: str) -> None:
+        """Log once why the key cannot be read: while it is refused, each call looks for another one."""
+        if error != self._key_error:
+            log.error("the API key cannot be read again", error=error)
+        self._key_error = error
 
     async def _serve(self, plant: Plant, operations: Operations, replay: Replay) -> ExitCode:
         pool, herald = plant.pool, plant.herald
@@ -308,7 +325,8 @@ class Service:
         pool.stop(SHUTDOWN)
         await self._shutdown.reached(Stage.KILL, timeout=pool.longest_grace + LAST_REPORTS)
         running = pool.running
-        log.warning("ending at once", running=running, reporting=pool.busy - running)
+        events = pool.undelivered_events
+        log.warning("ending at once", running=running, reporting=pool.busy - running, events_dropped=events)
         self._end(pool, serving)
 
     async def _leave_what_is_on_disk(self, pool: Pool, serving: asyncio.Task[None]) -> None:
@@ -318,6 +336,7 @@ class Service:
         since: float | None = None
         while since is None or loop.time() < since + LAST_SPOOLED:
             await asyncio.sleep(LOOK_AGAIN)
+            pool.hurry(LAST_EVENTS)
             since = (since or loop.time()) if pool.can_be_left else None
         log.info("no job runs, and the outcomes that the server does not take are on disk", outcomes=pool.busy)
         self._end(pool, serving)

@@ -17,7 +17,16 @@ from supervisor.job import Failed, Fence, Outcome
 from supervisor.ledger import Ledger
 from supervisor.reporting.spool import Entry, Spool
 from supervisor.reporting.spoolfile import Destination
-from supervisor.server import AuthRevoked, JobServer, RateLimited, Rejected, StaleFence, Unavailable, Unreachable
+from supervisor.server import (
+    AuthRevoked,
+    JobServer,
+    KeyRefused,
+    RateLimited,
+    Rejected,
+    StaleFence,
+    Unavailable,
+    Unreachable,
+)
 from supervisor.timing.backoff import Backoff
 from supervisor.timing.tasks import to_the_end, whole
 
@@ -194,6 +203,8 @@ class Report:
             raise
         except RateLimited as limited:
             return NotYet(str(limited), limited.retry_after)
+        except KeyRefused as refused:  # a clear no: unlike a lost answer it leaves no doubt about what the server has
+            return NotYet(str(refused), was_answered=False)
         except Unavailable as error:
             self._was_unanswered = True
             return NotYet(str(error), was_answered=not isinstance(error, Unreachable))
@@ -211,6 +222,8 @@ class Report:
             is_settled = False
         except RateLimited as limited:
             return NotYet(str(limited), limited.retry_after)
+        except KeyRefused as refused:
+            return NotYet(str(refused), was_answered=False)
         except Unavailable as error:
             return NotYet(str(error), was_answered=not isinstance(error, Unreachable))
         return Accepted() if is_settled else _refused(stale)

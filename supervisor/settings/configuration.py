@@ -10,6 +10,7 @@ from pathlib import Path
 from supervisor.settings import config
 from supervisor.settings.config import NOTHING_WRITTEN, ConfigError, Given, Machine, Written
 from supervisor.settings.credential import STANDARD_INPUT, CredentialSource
+from supervisor.settings.proxy_source import proxy_to
 from supervisor.settings.settings import Settings
 from supervisor.settings.settings_file import read_settings_file
 from supervisor.settings.working_directory import UNKNOWN, working_directory
@@ -45,6 +46,7 @@ class Configuration:
             key_project=credential.project if credential else None,
             written=self._written(),
         )
+        proxy_to(settings.base_url, settings.proxy, self._environment)  # a wrong one is refused here
         require_folders(settings.handlers, self._folder)
         if settings.watch:
             require_watchfiles()

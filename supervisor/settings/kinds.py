@@ -136,16 +136,33 @@ def _split_url(text: str) -> SplitResult:
 def is_in_clear(url: str) -> bool:
     """Would a key sent to `url` cross a network unencrypted?"""
     parts = urlsplit(url)
-    return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def read_proxy(text: str) -> str:
+    """Read the address of a proxy; the text of the error never shows it, for it may hold a password."""
+    if text in ("env", "off"):
+        return text
+    wrong = ValueError("must be 'env', 'off' or the address of an HTTP proxy, such as 'http://proxy.example:3128'")
+    try:
+        parts = urlsplit(text)
+        is_bad = parts.port == 0  # reading the port is what checks it
+    except ValueError:
+        raise wrong from None
+    if is_bad or parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
+        raise wrong
+    if parts.query or parts.fragment or _UNPRINTABLE.search(text) or " " in text:
+        raise wrong
+    return text
 
 
 def _read_positive_duration(text: str) -> float:
@@ -234,6 +251,7 @@ NAME = Kind(_read_name, "TEXT")
 NAMES = Kind(_read_name, "NAME", separator=",")
 PROJECT = Kind(_read_project, "HANDLE")
 URL = Kind(_read_url, "URL")
+PROXY = Kind(read_proxy, "URL|env|off")
 DURATION = Kind(parse_duration, "DURATION")
 POSITIVE_DURATION = Kind(_read_positive_duration, "DURATION")
 SIZE = Kind(parse_size, "SIZE")

@@ -71,8 +71,20 @@ class Settings:
         shown_default="the systemd credential mobius-api-key, else $MOBIUS_API_KEY",
         is_fixed=True,
     )
+    proxy: str = setting(
+        "proxy",
+        kinds.PROXY,
+        "HTTP proxy on the way to a server that is not local; env: as HTTPS_PROXY, HTTP_PROXY, NO_PROXY say.",
+        default="env",
+    )
     wait_seconds: float = setting(
         "wait-seconds", kinds.WAIT, "How long an empty claim waits for a job, at most 30 s.", default="20"
+    )
+    auth_timeout: float = setting(
+        "auth-timeout",
+        kinds.DURATION,
+        "How long the server may refuse an API key that it has accepted before, until the program ends.",
+        default="2m",
     )
     cancel_grace: float = setting(
         "cancel-grace", kinds.DURATION, "From SIGTERM to SIGKILL when a job is stopped.", default="2s"

@@ -71,6 +71,7 @@ class Attempt:
     _waiting: asyncio.Task[Child] | None = None  # for a child
     _told: Outcome | None = None
     _is_delivering = False  # its last events
+    _is_hurried = False  # by the end of the program
     _report: Report | None = None
     _reported: Outcome | None = None
 
@@ -247,6 +248,22 @@ class Attempt:
         """It may be over: the machine was suspended."""
         self._beside.start(lambda: look_twice(self._lease, self._now))
 
+    def hurry(self, patience: float) -> None:
+        """The program ends: have the outcome on disk, then drop events if the server takes none for `patience` s."""
+        report, courier = self._report, self._courier
+        if report is None:
+            return
+        if not self._is_hurried:
+            self._is_hurried = True
+            self._beside.start(report.keep)
+        elif report.is_kept and courier is not None and courier.has_stalled(patience):
+            courier.give_up("the program ends")
+
+    @property
+    def undelivered_events(self) -> int:
+        """How many of its events the server does not have."""
+        return 0 if self._courier is None else self._courier.undelivered
+
     @property
     def is_stopping(self) -> bool:
         """Whether its handler was asked to stop."""
@@ -392,7 +409,7 @@ class Attempt:
         assert self._courier is not None
         await self._report.replace(self._decide(self._told))
         await asyncio.sleep(CANCEL_FLUSH)
-        self._courier.give_up()
+        self._courier.give_up("the job is cancelled")
 
     def _decide(self, told: Outcome | None) -> Outcome:
         outcome = decide(told, stop=self._stopping.why, ending=self._child.ending)

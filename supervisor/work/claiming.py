@@ -8,15 +8,14 @@ from typing import Any
 
 from supervisor.job import Job
 from supervisor.process.kernel import boottime
-from supervisor.server import JobServer, RateLimited, Rejected, Unavailable
+from supervisor.server import JobServer, KeyRefused, RateLimited, Rejected, Unavailable
 from supervisor.timing.backoff import Backoff
+from supervisor.work.gate import Bar
 from supervisor.work.polling import Polls
 from supervisor.work.surroundings import Surroundings
 
 QUICK = 0.5
 """Part of the asked wait; an empty answer that comes sooner is no long poll, and the next claim backs off."""
-PARTIAL_WAIT = 1.0
-"""Seconds that a claim waits when it leaves out actions that are full: they are to be asked for soon after."""
 SHORTEST_ROUND = 0.5
 """Seconds from one empty claim to the next, however short the asked wait is."""
 CLAIM_PATIENCE = 60.0
@@ -54,13 +53,17 @@ class Claiming:
             return None
         ledger = self._around.ledger
         is_first = ledger.answered_at is None  # nobody knows us yet
-        wait = 0.0 if is_first else self._wait_for(self.asked)
+        # The first answer says that the server knows us; one that ends a refusal of the key is wanted soon as well.
+        wait = 0.0 if is_first or self._polls.gate.has(Bar.CREDENTIAL) else self._wait_for(self.asked)
         asked_at = ledger.claimed_at = boottime()
         self.due_at = self._loop.time() + wait + CLAIM_PATIENCE
         try:
             job = await self._server.claim(self.asked, wait=wait)
         except RateLimited as limited:
             self._pause_all(limited)
+            return None
+        except KeyRefused as refused:
+            self._note_refusal(refused)
             return None
         except (Unavailable, Rejected) as error:
             await self._back_off(error)
@@ -93,6 +96,12 @@ class Claiming:
         self._polls.pause(pause, "the server asks for a pause")
         self._around.answered()
 
+    def _note_refusal(self, refused: KeyRefused) -> None:
+        """The key was refused: `Authorization` has blocked claims and decides when one asks again."""
+        self._around.ledger.claim_failed(str(refused))
+        self._log.warning("claim refused for its key", error=str(refused))
+        self._polls.found_nothing()
+
     async def _back_off(self, error: Unavailable | Rejected) -> None:
         """It was not answered, or not as a claim is."""
         self._around.ledger.claim_failed(str(error))
@@ -117,7 +126,7 @@ class Claiming:
     def _wait_for(self, actions: tuple[str, ...]) -> float:
         wait = self._around.rules.wait
         is_partial = len(actions) < len(self._around.zygote.actions)
-        return min(wait, PARTIAL_WAIT) if is_partial else wait
+        return min(wait, self._around.partial_wait(actions)) if is_partial else wait
 
     async def _rest(self, taken: float, wait: float, *, is_first: bool) -> None:
         """After an empty answer that has taken so long."""

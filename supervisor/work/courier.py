@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from supervisor.job import Event, Fence
 from supervisor.ledger import Ledger
-from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.server import JobServer, KeyRefused, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.timing.backoff import Backoff
 from supervisor.timing.bucket import TokenBucket
 from supervisor.timing.tasks import Alongside
@@ -59,6 +59,7 @@ class Courier:
         self._read_on_timer: asyncio.TimerHandle | None = None
         self._sender: asyncio.Task[None] | None = None
         self._has_dropped = False
+        self._moved_at = now()  # when the server took events last, or the first ones came
 
     @property
     def is_idle(self) -> bool:
@@ -80,6 +81,7 @@ class Courier:
             return
         self._outbox.add(event)
         if self.is_idle:
+            self._moved_at = self._now()
             self._sender = self._beside.start(self._send)
         if hold_back:
             self._hold_back()
@@ -89,9 +91,21 @@ class Courier:
         if self._sender is not None:
             await asyncio.wait([self._sender])
 
-    def give_up(self) -> None:
+    @property
+    def undelivered(self) -> int:
+        """How many events the server does not have."""
+        return 0 if self.is_idle else len(self._outbox)
+
+    def has_stalled(self, patience: float) -> bool:
+        """Whether events wait, and the server has taken none for `patience` seconds."""
+        return not self.is_idle and self._now() - self._moved_at >= patience
+
+    def give_up(self, why: str) -> None:
         """Send nothing more."""
         self._tap.resume()  # the child may be another job's soon
+        if lost := self.undelivered:
+            self._ledger.events_dropped += lost
+            self._log.warning("events dropped: the server has not taken them", count=lost, reason=why)
         if self._sender is not None:
             self._sender.cancel()
 
@@ -123,7 +137,7 @@ class Courier:
                 await self._server.send_events(self._fence, batch)
             except RateLimited as limited:
                 await asyncio.sleep(max(limited.retry_after, backoff.next()))
-            except Unavailable as error:
+            except (Unavailable, KeyRefused) as error:
                 self._log.warning("events were not accepted, they will be sent again", error=str(error))
                 await asyncio.sleep(backoff.next())
             except StaleFence as stale:
@@ -133,6 +147,7 @@ class Courier:
                 self._drop_offender(batch, rejected)
             else:
                 self._ledger.events_sent += len(batch)
+                self._moved_at = self._now()
                 backoff.reset()
                 self._outbox.settle()
             if self._read_on_timer is None:

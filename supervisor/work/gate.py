@@ -12,11 +12,12 @@ class Bar(enum.Enum):
     PAUSED = enum.auto()  # an operator wants it so, until an operator wants it otherwise
     HALTED = enum.auto()  # SIGTSTP, until SIGCONT
     MEMORY = enum.auto()  # the machine is short of it
+    CREDENTIAL = enum.auto()  # the server refuses the key
     SERVER = enum.auto()  # it has asked for it (429)
 
 
 class Gate:
-    """Open as long as no bar is there; `opened` is called when the last one is lifted."""
+    """Open as long as no bar is there.  `opened` is called when the last is lifted, or the last but a refused key."""
 
     def __init__(self, opened: Callable[[], None]) -> None:
         self._opened = opened
@@ -28,6 +29,11 @@ class Gate:
     @property
     def is_open(self) -> bool:
         return not self._reasons
+
+    @property
+    def allows_trial(self) -> bool:
+        """Whether nothing but a refused key blocks claims: a single claim may ask again."""
+        return self._reasons.keys() == {Bar.CREDENTIAL}
 
     @property
     def reason(self) -> str | None:
@@ -48,5 +54,5 @@ class Gate:
 
     def lift(self, bar: Bar) -> None:
         """This cause is over; others may still be there."""
-        if self._reasons.pop(bar, None) is not None and self.is_open:
+        if self._reasons.pop(bar, None) is not None and (self.is_open or self.allows_trial):
             self._opened()

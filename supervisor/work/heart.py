@@ -11,7 +11,7 @@ from typing import Any
 
 from supervisor.job import Fence
 from supervisor.ledger import Ledger
-from supervisor.server import JobServer, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.server import JobServer, KeyRefused, RateLimited, Rejected, StaleFence, Unavailable
 from supervisor.timing.tasks import Alongside
 from supervisor.work.lease import Lease, LeaseLost
 
@@ -77,9 +77,9 @@ class Heart:
         except RateLimited as limited:
             self._note("failed", now)
             self._lease.unanswered(self._now(), wait=limited.retry_after)
-        except (Unavailable, Rejected) as error:
+        except (Unavailable, KeyRefused, Rejected) as error:
             self._note("failed", now)
-            # A refusal of the request itself (400) tells as little of the lease as no answer.
+            # A refusal of the request (400) or of the key (401) says as little about the lease as no answer.
             self._log.warning("heartbeat failed", error=str(error))
             self._lease.unanswered(self._now())
         else:
@@ -99,7 +99,7 @@ class Heart:
         """Ask how long the lease lives; a job that is over before its first beat does not cost a call more."""
         try:
             self._lease.learn(await self._server.lease_length(self._fence))
-        except (Unavailable, RateLimited, StaleFence, Rejected):
+        except (Unavailable, KeyRefused, RateLimited, StaleFence, Rejected):
             self._asked_length = False  # with the next beat again; a stale fence is for that one to tell
 
 

@@ -33,6 +33,10 @@ class Outbox:
         self._batch: dict[int, Event] = {}
         self._size = 0
 
+    def __len__(self) -> int:
+        """How many events are not settled."""
+        return len(self._waiting) + len(self._batch)
+
     @property
     def is_full(self) -> bool:
         return self._size >= self._limit

@@ -40,6 +40,9 @@ class Polls:
         self._appetite = Appetite()
         self._open = 0
         self._paused_until = 0.0
+        self._trial: asyncio.TimerHandle | None = None  # of a poll though the server refuses the key
+        self._trial_delay = 0.0
+        self._is_trial_due = False
         self._backoff = Backoff(0.2, 15.0)  # after polls that brought what is of no use
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._called: set[asyncio.Future[None]] = set()  # whose turn it is, and who have not come yet
@@ -58,7 +61,7 @@ class Polls:
     @property
     def has_room(self) -> bool:
         """Whether one more poll may be opened."""
-        return self._open < self._appetite.allowed and self.gate.is_open
+        return self._open < self._appetite.allowed if self.gate.is_open else self._may_try
 
     async def room(self) -> None:
         """Wait until one more poll may be opened."""
@@ -68,13 +71,43 @@ class Polls:
     def __enter__(self) -> None:
         """A poll is open inside the block."""
         self._open += 1
+        if not self.gate.is_open:
+            self._is_trial_due = False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open -= 1
+        if self.gate.has(Bar.CREDENTIAL):
+            self._plan_trial()
         if self._waiting:
             self._admit()
+
+    def refuse(self, why: str, retry_in: float) -> None:
+        """Open no poll while the server refuses the key, but one in `retry_in` seconds, which asks again."""
+        self._trial_delay = retry_in
+        self.gate.shut(Bar.CREDENTIAL, why)
+        self._plan_trial()
+
+    def accept(self) -> None:
+        """The server accepts the key again."""
+        if self._trial is not None:
+            self._trial.cancel()
+        self._trial, self._is_trial_due = None, False
+        self.gate.lift(Bar.CREDENTIAL)
+
+    @property
+    def _may_try(self) -> bool:
+        return self._is_trial_due and self.gate.allows_trial
+
+    def _plan_trial(self) -> None:
+        """Also after a trial that ended without an answer: the next one is due after the same delay."""
+        if self._trial is None and not self._is_trial_due:
+            self._trial = asyncio.get_running_loop().call_later(self._trial_delay, self._offer_trial)
+
+    def _offer_trial(self) -> None:
+        self._trial, self._is_trial_due = None, True
+        self._admit()
 
     def pause(self, seconds: float, why: str) -> None:
         """Open no further poll for so long."""
@@ -119,9 +152,8 @@ class Polls:
             self._called.discard(waiter)
 
     def _admit(self) -> None:
-        if not self.gate.is_open:
-            return
-        room = self._appetite.allowed - self._open
+        may_try = self._may_try and not self._called
+        room = self._appetite.allowed - self._open if self.gate.is_open else int(may_try)
         while room > 0 and self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():

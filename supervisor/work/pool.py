@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
 from supervisor.job import Job
 from supervisor.ledger import Ledger
 from supervisor.process.family import Family
+from supervisor.process.kernel import boottime
 from supervisor.process.usage import Usage
 from supervisor.process.zygote import Zygote
 from supervisor.reporting.report import Reporter
@@ -29,6 +31,11 @@ from supervisor.work.quarantine import Quarantine
 from supervisor.work.slot import Slot
 from supervisor.work.surroundings import Rules
 
+PARTIAL_WAIT = 1.0
+"""Seconds that a claim waits when it leaves out actions that are full."""
+MAX_TRIAL_DELAY = 1.0
+"""Seconds that a trial which is due may be late before that counts as a standstill."""
+ALL_QUARANTINED = "every handler is quarantined for crashes: nothing is claimed but one trial job at a time"
 FULL = "every handler runs as many jobs as its max_concurrent allows"
 
 
@@ -107,6 +114,16 @@ class Pool:
         """Whether a job runs, or has an outcome that is not on disk: an end now would be the end of that."""
         return not all(attempt.is_kept for attempt in self.attempts)
 
+    def hurry(self, patience: float) -> None:
+        """The program ends: what is reported is to be on disk, and events wait for the server no longer than that."""
+        for attempt in self.attempts:
+            attempt.hurry(patience)
+
+    @property
+    def undelivered_events(self) -> int:
+        """How many events of jobs here the server does not have."""
+        return sum(attempt.undelivered_events for attempt in self.attempts)
+
     @property
     def open_polls(self) -> int:
         return self._polls.open
@@ -131,12 +148,24 @@ class Pool:
         is_full = self._polls.open == 0 and not self.open_actions()
         return ClaimStatus(
             open_polls=self._polls.open,
-            reason=reason or self.gate.reason or (FULL if is_full else ledger.claim_error),
+            reason=reason or self.gate.reason or self._idle_reason(is_full=is_full) or ledger.claim_error,
             is_full=is_full,
+            is_quarantined=self._is_quarantined,
             last_answer_age=_age(ledger.answered_at, now),
             last_job_age=_age(ledger.got_job_at, now),
             blocked_by=tuple(bar.name.lower() for bar in self.gate.bars),
         )
+
+    @property
+    def _is_quarantined(self) -> bool:
+        """Whether every handler is quarantined."""
+        return bool(self.zygote.actions) and set(self.zygote.actions) <= set(self.quarantine.actions())
+
+    def _idle_reason(self, *, is_full: bool) -> str | None:
+        """Why the actions that are served are not claimed."""
+        if self._is_quarantined:
+            return ALL_QUARANTINED
+        return FULL if is_full else None
 
     def attempt_at(self, job_id: str) -> Attempt | None:
         """What runs here of a job; None when nothing does."""
@@ -149,18 +178,33 @@ class Pool:
 
     def standstill(self, now: float) -> str | None:
         """What does not move that should, at a time of the loop's clock; None when claims and heartbeats go on."""
-        has_missed_room = self._room is not None and self.gate.is_open and self.open_actions()
+        has_missed_room = self._room is not None and self.gate.is_open and self.open_actions(MAX_TRIAL_DELAY)
         if self._polls.is_stuck or has_missed_room:
             return "nobody claims though somebody may"
         return next((said for slot in self._slots if (said := slot.standstill(now)) is not None), None)
 
-    def open_actions(self) -> tuple[str, ...]:
-        """The actions of which one more job may run: all but those that are at their `max_concurrent`."""
-        zygote = self.zygote
-        if not zygote.capped:
+    def open_actions(self, trial_delay: float = 0.0) -> tuple[str, ...]:
+        """The actions of which one more job may run: not those at their `max_concurrent`, nor quarantined ones.
+
+        A trial counts from `trial_delay` seconds after it was due.
+        """
+        zygote, trials = self.zygote, self.quarantine.limits(boottime() - trial_delay)
+        if not zygote.capped and not trials:
             return zygote.actions
-        full = {action for action, most in zygote.capped.items() if self._engaged(action) >= most}
+        limits = {**zygote.capped, **trials}  # a limit is at least 1, and a trial allows no more
+        full = {action for action, most in limits.items() if self._engaged(action) >= most}
         return tuple(action for action in zygote.actions if action not in full)
+
+    def partial_wait(self, asked: tuple[str, ...]) -> float:
+        now, left_out = boottime(), set(self.zygote.actions) - set(asked)
+        resting = {action for action, most in self.quarantine.limits(now).items() if not most}
+        trial_in = self.quarantine.next_trial_in(left_out, now)
+        return PARTIAL_WAIT if trial_in is None or left_out - resting else max(PARTIAL_WAIT, trial_in)
+
+    def leave_out(self, action: str) -> None:
+        for slot in self._slots:
+            if slot.asks_for(action):
+                slot.look_again()
 
     def _engaged(self, action: str) -> int:
         return sum(slot.may_run(action) for slot in self._slots)
@@ -184,7 +228,9 @@ class Pool:
         while not self.open_actions():
             if self._room is None:
                 self._room = asyncio.Event()
-            await self._room.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.quarantine.next_trial_in(self.zygote.actions, boottime())):
+                    await self._room.wait()
 
     async def run(self) -> None:
         """Run until every slot is drained; an error that concerns all of them ends all of them."""
@@ -243,6 +289,14 @@ class Pool:
         """This cause is over."""
         self.gate.lift(bar)
 
+    def block_for_key(self, reason: str, retry_in: float) -> None:
+        """Claim nothing while the server refuses the key, but for one claim in `retry_in` seconds that asks again."""
+        self._polls.refuse(reason, retry_in)
+
+    def unblock_for_key(self) -> None:
+        """The server accepts the key again."""
+        self._polls.accept()
+
     def drain(self) -> None:
         """Claim nothing new; `run` returns when the running jobs are done."""
         for slot in self._slots:
@@ -250,6 +304,7 @@ class Pool:
 
     def look_at_leases(self) -> None:
         """The machine was suspended: what is over is to end before anything else is done."""
+        self.made_room()  # a trial may be due, and timers stood still
         for slot in self._slots:
             if slot.attempt is not None:
                 slot.attempt.look_at_lease()

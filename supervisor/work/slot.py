@@ -125,6 +125,10 @@ class Slot:
         """Whether a job of this action runs here, or may come with the claim that is open."""
         return action in self._claiming.asked or (self._attempt is not None and self._attempt.job.action == action)
 
+    def asks_for(self, action: str) -> bool:
+        """Whether the claim that is open asks for it."""
+        return action in self._claiming.asked
+
     async def run(self) -> None:
         """Run jobs until drained; when this returns the slot's child is gone."""
         try:
@@ -203,6 +207,7 @@ class Slot:
         claimed_at = self._claiming.answered_at
         handler = self._around.zygote.handler_of(job.action)
         left_over = self._left_over_for(job) if handler is None else None
+        is_known = handler is not None or left_over is not None
         limits = self._limits_of(handler if left_over is None else left_over.zygote.handler_of(job.action))
         child = left_over or self._berth.child_at_hand(limits)
         # From here on it is seen, counted, kept and stopped as any other, whether there is a child for it or not.
@@ -225,7 +230,7 @@ class Slot:
         finally:
             self._attempt = None
             self._around.made_room()  # not only after the cleaning, which may take long
-            self._learn(attempt)
+            self._learn(attempt, is_known=is_known)
             if attempt.has_left_files or not self._berth.is_kept(limits):
                 await self._clean_up(limits, attempt)
 
@@ -251,16 +256,19 @@ class Slot:
         stood_still = self._around.pulse.stood_still(boottime(), since=attempt.renewed_at)
         return f"; the supervisor itself stood still for about {stood_still:.0f} s" if stood_still else ""
 
-    def _learn(self, attempt: Attempt) -> None:
-        self._around.ledger.job_ended(attempt.ended(time.time()))
-        if attempt.has_succeeded:
-            self._around.quarantine.survived(attempt.job)
-            return
+    def _learn(self, attempt: Attempt, *, is_known: bool) -> None:
+        self._around.ledger.job_ended(attempt.ended(time.time()), is_known=is_known)
         self.jobs_cut += attempt.was_cut
         if attempt.killed_its_child:
-            self._around.quarantine.died(attempt.job, boottime())
-        elif attempt.was_run:
-            self._around.quarantine.survived(attempt.job)
+            self._note_crash(attempt.job)
+        elif (attempt.has_succeeded or attempt.was_run) and self._around.quarantine.survived(attempt.job):
+            self._log.warning("handler quarantine ended: a child survived a job", action=attempt.job.action)
+
+    def _note_crash(self, job: Job) -> None:
+        pause = self._around.quarantine.died(job, boottime())
+        if pause is not None:
+            self._log.error("handler quarantined: it is left out of claims", action=job.action, trial_in=pause)
+            self._around.leave_out(job.action)
 
     def _left_over_for(self, job: Job) -> Child | None:
         """The child with the old code, for a job that the last claim before a reload brought and no new code runs."""

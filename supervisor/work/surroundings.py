@@ -64,6 +64,12 @@ class Surroundings(Source, Protocol):
     def open_actions(self) -> tuple[str, ...]:
         """The actions that may be claimed now."""
 
+    def partial_wait(self, asked: tuple[str, ...]) -> float:
+        """Seconds that a claim may wait which leaves out actions: they are to be asked for soon after."""
+
+    def leave_out(self, action: str) -> None:
+        """The handler of `action` is quarantined: open claims that ask for it end soon."""
+
     def take(self, job: Job) -> bool:
         """Have this very attempt for oneself until `leave`; false when a slot has it already."""
 

@@ -47,7 +47,7 @@ async def test_a_child_that_dies_while_idle_is_replaced(server: DevServer, state
 async def test_one_dead_child_hurts_no_other_job(server: DevServer, state: Path) -> None:
     async with supervising(server, state):
         long = await start_job(server, "sleeps", {"seconds": 0.5})
-        for _ in range(5):
+        for _ in range(3):
             await finished_job(server, await start_job(server, "segfault"))
         job = await finished_job(server, long)
 

@@ -409,6 +409,19 @@ async def test_a_flood_of_events_delays_no_other_jobs_heartbeats(state: Path) ->
     assert sorted(later - earlier for earlier, later in pairwise(beats))[len(beats) // 2] < 0.4  # one is due each 0.2 s
 
 
+async def test_a_malformed_claim_costs_one_line_and_neither_child_nor_slot(state: Path) -> None:
+    malformed = [claim("pid", job_id=""), claim(""), claim("pid").replace(b'"attempt": 1', b'"attempt": -1')]
+
+    async with dispensing(claim("pid", job_id="before")) as dispenser, program(dispenser.url, state, workers="1"):
+        (before,) = await dispenser.until_told()
+        dispenser.claims += [*malformed, claim("pid", job_id="after")]
+        after = (await dispenser.until_told(2))[-1]
+
+    assert result_text(before) == result_text(after)
+    assert logged(state).count("the claim is malformed") == len(malformed)
+    assert "Traceback" not in logged(state)
+
+
 async def test_jobs_that_were_not_asked_for_are_not_claimed_without_a_pause_and_told_once(state: Path) -> None:
     unknown = [claim("unknown", job_id=f"unknown-{number}") for number in range(1000)]
 

@@ -128,16 +128,6 @@ async def test_a_crash_is_reported_with_its_stack(server: DevServer, state: Path
     assert "in segfault" in body["error_message"]
 
 
-async def test_a_handler_that_killed_three_children_in_a_row_is_refused(server: DevServer, state: Path) -> None:
-    async with supervising(server, state, workers="1"):
-        ends = [await finished_job(server, await start_job(server, "segfault")) for _ in range(4)]
-        fine = await finished_job(server, await start_job(server, "nothing"))
-
-    assert [job.error_type for job in ends] == ["ChildDied", "ChildDied", "ChildDied", "Quarantined"]
-    assert "killed its child 3 times in a row" in reports(server, ends[-1].id)[0].body["error_message"]
-    assert fine.status == "completed"
-
-
 async def test_children_that_never_come_up_end_the_program_with_3(
     server: DevServer, state: Path, tmp_path: Path
 ) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from supervisor.devserver.app import DevServer
+from supervisor.work import quarantine
 from tests.flows.test_hostile import MEBI, claim, dispensing, peak_memory, result_text, until
 from tests.harness import event, finished_job, logged, program, reports, result_of, start_job, supervising
+from tests.process_world import module
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on; most of this is the whole
 
@@ -98,12 +100,24 @@ async def test_a_child_that_is_killed_takes_no_parameters_with_it(server: DevSer
         await nothing_is_left()
 
 
-async def test_big_parameters_of_an_action_that_is_refused_are_not_kept(server: DevServer, state: Path) -> None:
-    async with supervising(server, state, workers="1"):
-        for _ in range(3):
-            await finished_job(server, await start_job(server, "segfault"))
+ABORTS = """
+    import os
+    from supervisor import handler
 
-        job = await finished_job(server, await start_job(server, "segfault", {"text": a_text(2 * MEBI)}))
+    @handler("aborts")
+    def aborts(text: str) -> None:
+        os.abort()
+"""
+
+
+async def test_big_parameters_of_a_job_that_is_refused_are_not_kept(
+    server: DevServer, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "FIRST_PAUSE", 0.01)  # of its handler, which is left out of claims
+    again = [{"max_retries": 5, "base_delay": "0s"}]
+    handlers = str(module(tmp_path / "aborts", ABORTS))
+    async with supervising(server, state, handlers=handlers, workers="1", wait_seconds="1"):
+        job = await finished_job(server, await start_job(server, "aborts", {"text": a_text(2 * MEBI)}, retry=again))
 
         assert job.error_type == "Quarantined"
         await nothing_is_left()

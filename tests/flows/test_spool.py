@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 from aiohttp import web
 
+from supervisor.devserver.answers import error_answer
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.journal import Call, HangUp
 from supervisor.exit_code import ExitCode
@@ -287,6 +289,25 @@ async def test_a_drain_waits_for_events_whose_outcome_is_on_disk(
     assert len(events(server, run, "tick")) == 1
 
 
+async def test_a_drain_keeps_the_outcome_and_drops_events_that_a_server_which_is_gone_never_takes(
+    server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LAST_SPOOLED", 0.0)
+    monkeypatch.setattr(service, "LAST_EVENTS", 0.3)
+    with structlog.testing.capture_logs() as logged:
+        # Neither the lease nor the time for the spool ends the wait.
+        async with supervising(server, state, workers="1", lease_ttl="10m", spool_after="10m") as supervisor:
+            answer(server, 0, "heartbeat", "events", "complete", "get_job")
+            await start_job(server, "emits", {"count": 7})
+            await server.until(lambda: calls(server, "events") or None)
+            supervisor.signal(signal.SIGTERM)
+            code = await supervisor.exit_code()
+
+    assert (code, spooled(state)) == (ExitCode.DRAINED, ["completed"])
+    (dropped,) = [line for line in logged if line["event"].startswith("events dropped")]
+    assert (dropped["count"], dropped["reason"]) == (7, "the program ends")
+
+
 async def test_a_job_whose_outcome_is_on_disk_was_not_cut_though_its_events_were_never_taken(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,12 +339,14 @@ async def test_a_job_that_is_cut_says_so_though_its_outcome_is_on_disk(
 @pytest.mark.parametrize("refused", ["complete", "claim"])
 async def test_a_revoked_key_ends_the_program_and_loses_no_result(server: DevServer, state: Path, refused: str) -> None:
     answer(server, 503, "complete")
-    async with supervising(server, state, wait_seconds="1") as supervisor:
+    async with supervising(server, state, wait_seconds="1", auth_timeout="300ms") as supervisor:
         run = await start_job(server, "echo", {"text": "kept"})
         await server.until(lambda: calls(server, "complete") or None)
 
         async def intercept(call: Call) -> web.StreamResponse | None:
-            return web.Response(status=401 if call.name == refused else 503) if call.name != "heartbeat" else None
+            if call.name == "heartbeat":
+                return None
+            return error_answer(401, "unauthorized", "revoked") if call.name == refused else web.Response(status=503)
 
         server.intercept = intercept
         code = await supervisor.exit_code()
