@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from benchmarks.figures import Figure, run_alone
@@ -18,34 +19,41 @@ class Memory:
 
     title: str = "Memory, idle"
     rounds: int = 3
-    parents: list[list[float]] = field(default_factory=list)
-    """Resident, and the parent's share of that."""
+    parents: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    """The parent's share of what is resident; empty for a user who may not read it."""
     zygotes: list[float] = field(default_factory=list)
     children: list[float] = field(default_factory=list)
 
     def measure(self) -> None:
         _, zygote, few = _look(FEW)
-        parent, _, many = _look(MANY)
-        self.parents.append([size / MIB for size in parent])
+        parent, _, many = _look(MANY, self.shares)
+        self.parents.append(parent / MIB)
         self.zygotes.append(zygote / MIB)
         self.children.append((many - few) / (MANY - FEW) / MIB)
 
     def figures(self) -> list[Figure]:
+        share = [Figure.of("parent (PSS)", self.shares, "MiB", at_most=45)] if self.shares else []
         return [
-            Figure.of("parent (PSS)", [share for _, share in self.parents], "MiB", at_most=45),
-            Figure.of("parent, resident, with what it shares", [resident for resident, _ in self.parents], "MiB"),
+            *share,
+            Figure.of("parent, resident, with what it shares", self.parents, "MiB"),
             Figure.of("zygote, resident", self.zygotes, "MiB"),
             Figure.of("each further child (PSS)", self.children, "MiB", at_most=3),
         ]
 
 
-def _look(workers: int) -> tuple[tuple[int, int], int, int]:
-    """Bytes of the parent (resident, and its share), of the zygote, and of the zygote and all children together."""
+def _look(workers: int, shares: list[float] | None = None) -> tuple[int, int, int]:
+    """Return the bytes of the parent, of the zygote, and of the zygote and all children together.
+
+    Add the parent's share in MiB to `shares`.
+    """
     with job_server() as server, supervisor(server.url, workers=workers, handlers=(HANDLERS, HEAVY)) as program:
         server.until(lambda tally: tally["open_polls"])
         family = settled_family(program.pid, workers + HELPERS)
-        parent = memory_of(program.pid), share_of(program.pid)
-        return parent, max(map(memory_of, family)), sum(map(share_of, family))
+        if shares is not None:
+            with suppress(PermissionError):  # only root may read it: the parent is not dumpable
+                shares.append(share_of(program.pid) / MIB)
+        return memory_of(program.pid), max(map(memory_of, family)), sum(map(share_of, family))
 
 
 if __name__ == "__main__":
