@@ -102,7 +102,7 @@ except PermissionError as error:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root makes folders of somebody else")
+@pytest.mark.root("only root can make folders of another user")
 @pytest.mark.parametrize("is_empty", [True, False])
 def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, is_empty: bool) -> None:
     top = tmp_path / "top"

@@ -19,7 +19,10 @@ from tests.box.box import why_not
 from tests.box.installation import Installation, installed
 from tests.harness import KEY, calls, event, finished_job, reports, result_of, start_job
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on, whatever the tests do
+pytestmark = [
+    pytest.mark.root("only root can boot a box"),
+    pytest.mark.asyncio(loop_factories=["uvloop"]),  # what the program runs on, whatever the tests do
+]
 
 CREDENTIAL = "/run/credentials/mobius-supervisor.service/mobius-api-key"
 ADMINISTRATORS = "/etc/mobius-supervisor/api-key"
