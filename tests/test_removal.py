@@ -12,7 +12,7 @@ import pytest
 from supervisor.work.removal import remove
 
 DEEP = 3000
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts, in a namespace of its own")
+needs_root = pytest.mark.root("only root mounts, in a namespace of its own")
 
 
 def test_nothing_is_removed_without_a_word(tmp_path: Path) -> None:
