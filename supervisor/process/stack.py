@@ -19,7 +19,8 @@ MOMENT = 0.005
 """Seconds until one looks again whether a stack is there, all of it, which nothing tells."""
 
 _HERE = Path(__file__).parent
-_OUR_FRAMES = (f'File "{as_dumped(_HERE)}', 'File "<frozen runpy>"')
+# Frames of tasks are written by Python, which escapes nothing.
+_OUR_FRAMES = (f'File "{_HERE}', f'File "{as_dumped(_HERE)}', 'File "<frozen runpy>"')
 
 
 class StackFile:
