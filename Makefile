@@ -1,11 +1,18 @@
 # `make demo` and `make test` set up what they need: a virtual environment in .venv, installed from pyproject.toml.
+# A PYTHON that is given and is not the one of .venv makes a new .venv; without one the .venv that is there is used.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
 BENCH := .venv-bench
 
-.PHONY: demo test soak bench compare check format clean
+ifneq ($(origin PYTHON),file)
+ifneq ($(PYTHON),$(shell cat .venv/.python 2>/dev/null))
+OTHER_PYTHON := other-python
+endif
+endif
+
+.PHONY: demo test soak bench compare check format clean other-python
 
 demo: $(READY)
 	$(BIN)/python -m supervisor.demo
@@ -37,9 +44,10 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(OTHER_PYTHON)
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	echo '$(PYTHON)' > .venv/.python
 	touch $@
 
 # A virtual environment of its own: what is measured beside the program stays out of the tests' one.

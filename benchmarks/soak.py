@@ -37,6 +37,7 @@ from typing import Any
 import aiohttp
 import psutil
 
+from benchmarks.machine import user
 from benchmarks.soak_accounts import Accounts, settle
 from benchmarks.soak_load import fault_script, next_job
 from benchmarks.soak_programs import PROJECT, Server, Supervisor
@@ -89,6 +90,7 @@ class Findings:
         """The figures, by name."""
         accounts = self.accounts
         return {
+            "measured as": user(),
             "seconds": f"{self.seconds:.0f}",
             "jobs": f"{accounts.jobs:,}",
             "handlers finished": f"{accounts.finished:,}",

@@ -13,8 +13,11 @@ import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
+
+from supervisor.control.caller import call
 
 PROJECT = "soak"
 WORKERS = 4
@@ -25,6 +28,7 @@ PATIENCE = 30.0
 """Seconds that a program may take to start or to stop."""
 
 _PROGRAM = (sys.executable, "-m", "supervisor")
+_OPEN = re.compile(r"^process_open_fds (\S+)$", re.MULTILINE)
 _EXPIRED = re.compile(r"fault: expire_lease on \w+ of job (\S+), attempt (\d+)")
 
 
@@ -103,6 +107,7 @@ class Supervisor:
             "wait-seconds": 2,
             "spool-after": "500ms",  # so that jobs of both kinds are met: on disk before the report, and not
             "log-format": "json",
+            "socket": self._socket,
         }
         with self.log.open("ab") as log:
             self._process = await _spawn("run", options, stdout=log, stderr=log)
@@ -149,9 +154,28 @@ class Supervisor:
         return psutil.Process(self.pid).memory_info().rss, time.monotonic()
 
     def descriptors(self) -> int:
-        """How many it holds, without connections to the server, which come and go."""
-        process = psutil.Process(self.pid)
-        return process.num_fds() - len(process.net_connections("tcp"))
+        """Return how many descriptors it holds, without connections to the server, which come and go.
+
+        Its metrics count them: only root may look into /proc/PID/fd of a process that is not dumpable.
+        """
+        metrics = call(self._socket, "GET", "/metrics").decode()
+        held = int(float(_OPEN.findall(metrics)[0]))
+        return held - len(self._connections())
+
+    def _connections(self) -> list[object]:
+        """Its connections to the server: all but the connections of this process."""
+        port = urlsplit(self._url).port
+        found = psutil.net_connections("tcp")
+        return [each for each in found if each.raddr and each.raddr.port == port and _is_of_another_process(each)]
+
+    @property
+    def _socket(self) -> Path:
+        return self._folder / "control.sock"
+
+
+def _is_of_another_process(connection: Any) -> bool:
+    """True unless this process holds it, or no process does any more."""
+    return connection.pid != os.getpid() and bool(connection.status != psutil.CONN_TIME_WAIT)
 
 
 async def _spawn(command: str, options: dict[str, Any], *, stdout: Any, stderr: Any) -> Process:

@@ -24,6 +24,7 @@ def group() -> Iterator[Cgroup]:
         yield Cgroup(parent / "child-1", counts_memory=False)
 
 
+@pytest.mark.root("only root can make control groups")
 async def test_all_that_is_in_it_is_killed_in_one_stroke(group: Cgroup) -> None:
     family = Family()
     process = start_in(group.folder, "sh", "-c", "setsid sleep 600 & exec sleep 600")
@@ -36,6 +37,7 @@ async def test_all_that_is_in_it_is_killed_in_one_stroke(group: Cgroup) -> None:
     await family.sweep()
 
 
+@pytest.mark.root("only root can make control groups")
 async def test_it_is_removed_as_soon_as_its_last_process_has_left(group: Cgroup) -> None:
     process = start_in(group.folder, "sleep", "600")
 
@@ -49,6 +51,7 @@ async def test_it_is_removed_as_soon_as_its_last_process_has_left(group: Cgroup)
     process.wait()
 
 
+@pytest.mark.root("only root can make control groups")
 async def test_what_cannot_be_ended_keeps_its_group(group: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroup, "EMPTY_WITHIN", 0.05)
     process = start_in(group.folder, "sleep", "600")
@@ -60,6 +63,7 @@ async def test_what_cannot_be_ended_keeps_its_group(group: Cgroup, monkeypatch: 
     process.wait()
 
 
+@pytest.mark.root("only root can make control groups")
 async def test_groups_that_a_handler_made_in_it_are_removed_as_well(group: Cgroup) -> None:
     (group.folder / "workers" / "first").mkdir(parents=True)
 
@@ -68,6 +72,7 @@ async def test_groups_that_a_handler_made_in_it_are_removed_as_well(group: Cgrou
     assert not group.folder.exists()
 
 
+@pytest.mark.root("only root can make control groups")
 async def test_to_end_what_is_gone_is_fine(group: Cgroup) -> None:
     await group.remove()
 

@@ -1082,6 +1082,7 @@ async def test_a_child_that_cannot_be_watched_is_a_failed_start(monkeypatch: pyt
         assert (await here.child()).is_idle
 
 
+@pytest.mark.root("only root can freeze processes")
 @needs_a_freezer
 async def test_a_child_that_outlives_its_kill_is_written_off_and_reaped_when_it_ends_after_all() -> None:
     async with world() as here:

@@ -452,7 +452,7 @@ STRANGER = ("--reuid=54321", "--clear-groups", "--inh-caps=+dac_read_search", "-
 HOMELESS = ["setpriv", *STRANGER, "env", *(f"--unset={name}" for name in ("HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"))]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="to be another user one must be root")
+@pytest.mark.root("only root can become another user")
 @pytest.mark.parametrize("command", [["spool", "ls"], ["status"]])
 def test_a_user_without_a_home_is_told_to_give_the_state_directory_and_needs_no_more(command: list[str]) -> None:
     state = ["--state-dir", "/nonexistent/state"]

@@ -14,6 +14,7 @@ import pytest
 
 from supervisor import Cancelled
 from tests.handler_world import World
+from tests.harness import GENEROUS
 
 
 @pytest.fixture
@@ -229,6 +230,18 @@ def test_whatever_is_logged_the_job_goes_on(world, arguments, text):
     world.context().log.info(*arguments)
 
     assert world.logged == [(logging.INFO, text)]
+
+
+def test_the_handlers_of_the_log_have_a_lock_that_logging_can_enter_and_nobody_waits_for(world):
+    handlers = world.context().log.handlers
+
+    assert handlers
+    for handler in handlers:
+        with handler.lock:  # since Python 3.13 `Handler.handle` enters it
+            other = threading.Thread(target=handler.acquire, daemon=True)
+            other.start()
+            other.join(GENEROUS)
+            assert not other.is_alive()
 
 
 def test_the_log_is_no_part_of_loggings_tree(world, caplog):

@@ -87,6 +87,7 @@ print(cli._machine().cpus)
 """
 
 
+@pytest.mark.root("only root can make control groups")
 def test_workers_are_as_many_as_a_quota_above_allows_and_at_least_one(half_a_cpu: Path) -> None:
     command = [sys.executable, "-c", SHOWS, str(half_a_cpu)]
 

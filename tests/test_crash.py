@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from supervisor.process.crash import CrashReport
+from supervisor.process.crash import CrashReport, as_dumped
 from supervisor.process.exit import signal_name
 
 
@@ -111,3 +111,13 @@ def test_only_the_newest_report_counts(tmp_path: Path) -> None:
 )
 def test_without_a_report_there_is_nothing_to_quote(lines: list[str]) -> None:
     assert sentence_of(lines) == ""
+
+
+def test_a_path_is_escaped_as_faulthandler_does(tmp_path: Path) -> None:
+    module = tmp_path / "ü ☃ 😀" / "dumping.py"
+    module.parent.mkdir()
+    module.write_text("import faulthandler\nfaulthandler.dump_traceback()\n")
+
+    dumped = subprocess.run([sys.executable, module], stderr=subprocess.PIPE, text=True, check=True).stderr
+
+    assert f'File "{as_dumped(module)}", line 2 in <module>' in dumped

@@ -47,12 +47,14 @@ def looked(*prefix: str) -> str:
     return subprocess.run([*prefix, sys.executable, "-c", LOOK], check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.root("only root can make control groups")
 def test_a_group_that_is_not_delegated_is_left_alone() -> None:
     with a_group() as folder:
         assert "does not delegate its control group" in looked(*inside(folder))
         assert not (folder / "supervisor").exists()
 
 
+@pytest.mark.root("only root can make control groups")
 def test_a_group_with_others_in_it_is_left_alone(unit: Path) -> None:
     other = start_in(unit, "sleep", "600")
 
@@ -62,6 +64,7 @@ def test_a_group_with_others_in_it_is_left_alone(unit: Path) -> None:
     other.wait()
 
 
+@pytest.mark.root("only root can make control groups")
 async def test_each_child_and_all_that_it_starts_is_in_a_group_of_its_own(
     server: DevServer, state: Path, unit: Path
 ) -> None:
@@ -79,6 +82,7 @@ async def test_each_child_and_all_that_it_starts_is_in_a_group_of_its_own(
     assert [folder.name for folder in unit.glob("*/")] == ["supervisor"]
 
 
+@pytest.mark.root("only root can make control groups")
 async def test_the_group_of_a_child_that_was_killed_is_gone_with_all_that_it_started(
     server: DevServer, state: Path, unit: Path
 ) -> None:
@@ -98,6 +102,7 @@ async def test_the_group_of_a_child_that_was_killed_is_gone_with_all_that_it_sta
     assert not any(map(is_alive, pids))
 
 
+@pytest.mark.root("only root can make control groups")
 async def test_what_a_dead_supervisor_has_left_is_ended_and_removed(server: DevServer, state: Path, unit: Path) -> None:
     for name in ("child-1", "child-7"):
         (unit / name).mkdir()

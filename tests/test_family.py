@@ -136,6 +136,7 @@ async def test_two_sweeps_at_once_do_not_disturb_each_other() -> None:
     assert sum(swept) == 10
 
 
+@pytest.mark.root("only root can freeze processes")
 @needs_a_freezer
 async def test_a_stray_that_cannot_be_killed_is_told_of_once_and_reaped_when_it_ends_after_all(
     monkeypatch: pytest.MonkeyPatch,
@@ -182,7 +183,7 @@ print(theirs.pid, by_child, by_parent, sep=";", file=sys.stderr)
 """
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process of another user")
+@pytest.mark.root("only root can start a process of another user")
 def test_what_is_left_behind_by_another_user_stops_neither_a_child_nor_the_parent() -> None:
     command = ["setpriv", "--bounding-set=-kill", sys.executable, "-W", "ignore", "-c", SWEEPS]
 

@@ -325,7 +325,7 @@ def test_a_folder_that_is_none_is_told(tmp_path):
     ]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root becomes somebody who may not read all there is")
+@pytest.mark.root("only root can become another user")
 @pytest.mark.parametrize("mode", [0o700, 0o711, 0o744])
 def test_a_folder_that_is_not_ours_to_read_is_told(mode):
     with TemporaryDirectory() as path:

@@ -197,7 +197,7 @@ def test_a_state_directory_that_root_links_to_is_followed_and_its_scratch_has_no
         assert scratch == tmp_path / "real" / "instances" / "w" / "scratch"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root makes a link of another user")
+@pytest.mark.root("root makes a link of another user")
 def test_a_link_of_another_user_is_no_state_directory(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

@@ -124,7 +124,7 @@ finally:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.root("only root can become another user")
 @pytest.mark.parametrize("command", [["ls"], ["show", "job"], ["drop", "job", "--yes"], ["replay"]])
 def test_root_is_the_owner_of_the_state_directory_before_anything_in_it_is_opened(
     tmp_path: Path, command: list[str]

@@ -34,6 +34,19 @@ def test_all_lines_reach_a_slow_reader_in_their_order_before_the_program_ends() 
     assert [line.split('"')[11] for line in ended.stderr.splitlines()] == [f"line {number}" for number in range(2000)]
 
 
+def test_a_pipe_that_another_program_made_non_blocking_loses_no_line() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(writing, "w") as stream, open(reading) as read:
+        lines = Outlet(stream)
+        for number in range(2000):
+            lines.write(f"{number} {'x' * 99}")
+
+        numbers = [read.readline().split()[0] for _ in range(2000)]
+
+    assert numbers == [str(number) for number in range(2000)]
+
+
 def test_nobody_waits_for_a_reader_and_what_is_too_much_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlet, "MOST_WAITING", 200_000)
     reading, writing = os.pipe()
@@ -54,9 +67,10 @@ def test_nobody_waits_for_a_reader_and_what_is_too_much_is_counted(monkeypatch: 
 
 def test_the_end_of_the_program_does_not_wait_for_ever_for_a_reader() -> None:
     reading, writing = os.pipe()
-    process = subprocess.Popen([sys.executable, "-c", SAYS.replace("2000", "20000")], stderr=writing)
+    environments = [{**os.environ, "PYTHONUNBUFFERED": text} for text in ("1", "")]  # a buffer has a lock
+    ending = [subprocess.Popen([sys.executable, "-c", SAYS], stderr=writing, env=each) for each in environments]
 
-    assert process.wait(GENEROUS) == 0
+    assert [process.wait(GENEROUS) for process in ending] == [0, 0]
     os.close(reading)
     os.close(writing)
 

@@ -33,7 +33,7 @@ def test_a_sticky_folder_is_no_risk(tmp_path: Path) -> None:
     assert warnings_of([tmp_path / "folder"]) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
+@pytest.mark.root("only root can make a file of another user")
 def test_what_another_user_owns_is_a_risk_for_root(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     os.chown(tmp_path / "file", 65534, 65534)

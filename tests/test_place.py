@@ -171,7 +171,7 @@ except (place.NotRunning, place.ConfigError) as error:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.root("only root can become another user")
 def test_what_is_not_ours_does_not_stand_in_the_way_of_what_is(short: Path) -> None:
     def found(worker_id: str) -> str:
         """What an ordinary user finds, beside a service of somebody else."""

@@ -12,7 +12,7 @@ import pytest
 from supervisor.work.removal import remove
 
 DEEP = 3000
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts, in a namespace of its own")
+needs_root = pytest.mark.root("only root mounts, in a namespace of its own")
 
 
 def test_nothing_is_removed_without_a_word(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ except PermissionError as error:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root makes folders of somebody else")
+@pytest.mark.root("only root can make folders of another user")
 @pytest.mark.parametrize("is_empty", [True, False])
 def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, is_empty: bool) -> None:
     top = tmp_path / "top"

@@ -92,7 +92,7 @@ def test_what_was_there_before_the_job_and_what_has_taken_its_name_stays(name: s
     assert file.exists()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+@pytest.mark.root("only root can give a file away")
 def test_what_belongs_to_another_user_stays(name: str) -> None:
     os.close(segment(SHM / name))
     os.chown(SHM / name, 65534, 65534)

@@ -472,6 +472,7 @@ def test_a_folder_that_cannot_be_read_is_told_until_it_can_be(state: Path) -> No
     assert spool.measure(0.0).trouble is None
 
 
+@pytest.mark.root("only root can mount")
 def test_a_full_disk_is_one_warning_and_leaves_no_rest() -> None:
     mount = 'mount -t tmpfs -o size=1m tmpfs /mnt && exec "$@"'
     isolated = ["unshare", "-m", "sh", "-c", mount, "sh"]

@@ -22,6 +22,7 @@ def set_the_clock() -> None:
         pytest.skip("setting the clock is not permitted here")
 
 
+@pytest.mark.root("only root can set the clock")
 async def test_each_jump_of_the_clock_is_told() -> None:
     before = open_descriptors()
     told = asyncio.Semaphore(0)
@@ -34,6 +35,7 @@ async def test_each_jump_of_the_clock_is_told() -> None:
     assert not open_descriptors() - before
 
 
+@pytest.mark.root("only root can set the clock")
 @pytest.mark.asyncio(loop_factories=["uvloop"])
 async def test_a_lease_that_lives_survives_a_jump_of_the_clock(server: DevServer, state: Path) -> None:
     async with supervising(server, state):

@@ -66,7 +66,7 @@ def test_it_is_printed_with_the_paths_of_this_installation(tmp_path: Path) -> No
     text, warnings = printed("--directory", str(tmp_path))
 
     (program,) = re.findall("^ExecStart=(.*) run$", text, re.MULTILINE)
-    assert Path(program) == Path(sys.executable).parent / "mobius-supervisor"
+    assert Path(program.strip('"')) == Path(sys.executable).parent / "mobius-supervisor"
     assert f"WorkingDirectory={tmp_path}\n" in text
     assert f"the service will not see {tmp_path}" in warnings
 
@@ -96,7 +96,16 @@ def test_instances_share_no_key_no_settings_no_user_and_no_state() -> None:
     assert all("%i" in line for line in template if line not in plain)
 
 
-@pytest.mark.parametrize("folder", ["/opt/my jobs", "/opt/100%", "/opt/$HOME", "/opt/a\nUser=root", "relative"])
+def test_a_path_may_have_blanks_and_letters_beyond_ascii() -> None:
+    text = unit.service(Installation(Path("/opt/my jobs/ü/bin/mobius-supervisor"), Path("/opt/my jobs/ü")))
+
+    assert 'ExecStart="/opt/my jobs/ü/bin/mobius-supervisor" run\n' in text
+    assert "WorkingDirectory=/opt/my jobs/ü\n" in text
+
+
+@pytest.mark.parametrize(
+    "folder", ["/opt/jobs ", "/opt/a\tb", "/opt/100%", "/opt/$HOME", "/opt/a\nUser=root", "relative"]
+)
 def test_a_path_that_systemd_would_read_otherwise_is_refused(folder: str) -> None:
     with pytest.raises(ConfigError, match="install elsewhere"):
         Installation(IN_OPT.program, Path(folder))

@@ -36,8 +36,12 @@ def memory(session: Session, told: Beacon) -> dict[str, float | str]:
         told.hear()
     time.sleep(QUIET)
     whole = [session.worker.pid, *(each.pid for each in psutil.Process(session.worker.pid).children(recursive=True))]
+    try:
+        shared: float | str = sum(map(share_of, whole)) / MIB
+    except PermissionError:  # our parent is not dumpable
+        shared = "for root only"
     return {
-        f"{WORKERS} idle slots, 100 MiB imported: memory (PSS, MiB)": sum(map(share_of, whole)) / MIB,
+        f"{WORKERS} idle slots, 100 MiB imported: memory (PSS, MiB)": shared,
         f"{WORKERS} idle slots: processes": float(len(whole)),
     }
 

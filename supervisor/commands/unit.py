@@ -13,8 +13,8 @@ from supervisor.settings.config import ConfigError
 
 NAME = "mobius-supervisor"
 
-# What neither systemd nor a shell reads in a way of its own.
-_PLAIN_PATH = re.compile(r"/[\w./+@:~,-]*", re.ASCII)
+# What systemd does not read in a way of its own, between quotes.  It drops a blank at the end of a line.
+_PLAIN_PATH = re.compile(r"/([\w ./+@:~,-]*[\w./+@:~,-])?")
 # What the unit hides from the service: ProtectHome=, PrivateTmp=.
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is written there
 
@@ -55,7 +55,12 @@ def delegation() -> str:
 
 
 def _fill(installation: Installation, **names: str) -> str:
-    return _SERVICE.format(program=installation.program, folder=installation.folder, **names)
+    return _SERVICE.format(program=_word(installation.program), folder=installation.folder, **names)
+
+
+def _word(path: Path) -> str:
+    """Return a path as one word of a command line; only `Exec…=` has words (systemd.service(5), "Command lines")."""
+    return f'"{path}"' if " " in str(path) else str(path)
 
 
 _SERVICE = """\

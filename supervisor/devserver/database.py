@@ -39,14 +39,18 @@ class Database:
     def execute(self, statement: str, *values: Value) -> None:
         self._connection.execute(statement, values)
 
-    def all(self, kind: type[Record], statement: str, *values: Value) -> list[Record]:
-        """The rows as records; the columns must be those of the record's table."""
-        return [kind(*row) for row in self._connection.execute(statement, values).fetchall()]
+    def all(self, kind: type[Record], statement: str, *values: Value, **named: Value) -> list[Record]:
+        """Return the rows as records; the columns must be those of the record's table.
 
-    def one(self, kind: type[Record], statement: str, *values: Value) -> Record | None:
+        Pass `values` for placeholders `?`, or `named` for placeholders `:name`, which may occur more than once.
+        """
+        # Not `?1`: Python 3.12.0 and 3.12.1 take that for a name and warn that a sequence was passed.
+        return [kind(*row) for row in self._connection.execute(statement, named or values).fetchall()]
+
+    def one(self, kind: type[Record], statement: str, *values: Value, **named: Value) -> Record | None:
         """The first row, if any."""
         # All rows are fetched: a statement with RETURNING is carried out only as far as it is read.
-        rows = self.all(kind, statement, *values)
+        rows = self.all(kind, statement, *values, **named)
         return rows[0] if rows else None
 
     def value(self, statement: str, *values: Value) -> Value:

@@ -152,10 +152,10 @@ class Flow:
         except DeadReference as error:
             return self.fail(run, "run_failed", f"outputs: {error}", now)
         statement = (
-            "UPDATE runs SET status = 'completed', result = ?1, completed_at = ?2, updated_at = ?2"
-            " WHERE id = ?3 RETURNING *"
+            "UPDATE runs SET status = 'completed', result = ?, completed_at = ?, updated_at = ?"
+            " WHERE id = ? RETURNING *"
         )
-        return self._tell(self._database.one(Run, statement, outputs, now, run.id), None, now)
+        return self._tell(self._database.one(Run, statement, outputs, now, now, run.id), None, now)
 
     def _tell(self, run: Run | None, open_job: Job | None, now: float) -> None:
         assert run is not None

@@ -22,14 +22,23 @@ class Leases:
     def grant(self, project: str, request: ClaimRequest, now: float) -> Job | None:
         """Lease the oldest job that fits; None when there is none."""
         statement = (
-            "UPDATE jobs SET status = 'claimed', claimed_by = ?1, claimed_at = ?2, expires_at = ?3, updated_at = ?2"
-            " WHERE number = (SELECT number FROM jobs WHERE project = ?4 AND status = 'pending' AND scheduled_at <= ?2"
-            " AND (?5 IS NULL OR queue IN (SELECT value FROM json_each(?5)))"
-            " AND (?6 IS NULL OR action IN (SELECT value FROM json_each(?6)))"
+            "UPDATE jobs SET status = 'claimed', claimed_by = :worker, claimed_at = :now, expires_at = :expires_at,"
+            " updated_at = :now WHERE number = (SELECT number FROM jobs"
+            " WHERE project = :project AND status = 'pending' AND scheduled_at <= :now"
+            " AND (:queues IS NULL OR queue IN (SELECT value FROM json_each(:queues)))"
+            " AND (:actions IS NULL OR action IN (SELECT value FROM json_each(:actions)))"
             " ORDER BY scheduled_at, number LIMIT 1) RETURNING *"
         )
-        wanted = (_choice(request.queues), _choice(request.actions))
-        return self._database.one(Job, statement, request.worker_id, now, now + self._ttl, project, *wanted)
+        return self._database.one(
+            Job,
+            statement,
+            project=project,
+            worker=request.worker_id,
+            queues=_choice(request.queues),
+            actions=_choice(request.actions),
+            now=now,
+            expires_at=now + self._ttl,
+        )
 
     def release(self, job: Job, now: float) -> Job | None:
         """Take back a lease that nobody has used yet; None when it was used or is gone."""

@@ -187,8 +187,8 @@ class Store:
 
     def run(self, project: str | None, run_id: str) -> Run:
         """`project` None looks in all of them, for ids are unique."""
-        statement = "SELECT * FROM runs WHERE id = ?1 AND (?2 IS NULL OR project = ?2)"
-        run = self._database.one(Run, statement, run_id, project)
+        statement = "SELECT * FROM runs WHERE id = :id AND (:project IS NULL OR project = :project)"
+        run = self._database.one(Run, statement, id=run_id, project=project)
         if run is None:
             raise Unknown(f"there is no run {run_id!r}")
         return run
@@ -196,17 +196,18 @@ class Store:
     def runs(self, project: str, chosen: RunFilter) -> list[Run]:
         """The project's runs, newest first, from below `cursor` (a run's number), one more than `limit`."""
         statement = (
-            "SELECT * FROM runs WHERE project = ?1 AND (?2 IS NULL OR status = ?2)"
-            " AND (?3 IS NULL OR workflow_name = ?3) AND (?4 IS NULL OR queue = ?4)"
-            " AND (?5 IS NULL OR external_id = ?5) AND (?6 IS NULL OR number < ?6) ORDER BY number DESC LIMIT ?7"
+            "SELECT * FROM runs WHERE project = :project AND (:status IS NULL OR status = :status)"
+            " AND (:workflow_type IS NULL OR workflow_name = :workflow_type) AND (:queue IS NULL OR queue = :queue)"
+            " AND (:external_id IS NULL OR external_id = :external_id) AND (:cursor IS NULL OR number < :cursor)"
+            " ORDER BY number DESC LIMIT :limit"
         )
-        wanted = (chosen.status, chosen.workflow_type, chosen.queue, chosen.external_id, chosen.cursor)
-        return self._database.all(Run, statement, project, *wanted, chosen.limit + 1)
+        wanted = msgspec.structs.asdict(chosen) | {"limit": chosen.limit + 1}
+        return self._database.all(Run, statement, project=project, **wanted)
 
     def job(self, project: str | None, job_id: str) -> Job:
         """`project` None looks in all of them, for ids are unique."""
-        statement = "SELECT * FROM jobs WHERE id = ?1 AND (?2 IS NULL OR project = ?2)"
-        job = self._database.one(Job, statement, job_id, project)
+        statement = "SELECT * FROM jobs WHERE id = :id AND (:project IS NULL OR project = :project)"
+        job = self._database.one(Job, statement, id=job_id, project=project)
         if job is None:
             raise Unknown(f"there is no job {job_id!r}")
         return job

@@ -185,6 +185,18 @@ class Voice:
             self._tell = None
 
 
+class _NoLock:
+    """Has the methods that `logging` calls on a handler's lock, and locks nothing."""
+
+    def acquire(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *raised: object) -> None: ...
+
+
 class _LogToParent(logging.Handler):
     """Passes on log records; those of a job that is over are nobody's and dropped.
 
@@ -196,8 +208,9 @@ class _LogToParent(logging.Handler):
         self._voice = voice
 
     def createLock(self) -> None:  # noqa: N802 - logging's name
-        """Have none: the voice has its own, which `Cancelled` cannot leave locked as it could this one."""
-        self.lock = None
+        """Lock nothing: the voice has its own lock, which `Cancelled` cannot leave locked as it could this one."""
+        # Not None: since Python 3.13 `Handler.handle` enters it.
+        self.lock = _NoLock()  # type: ignore[assignment]  # it has what `logging` uses of an RLock
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

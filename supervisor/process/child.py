@@ -23,7 +23,7 @@ from supervisor.process.cord import Cord
 from supervisor.process.dialogue import Dialogue, Listener, Misheard, Told
 from supervisor.process.exit import UNKNOWN, Ending, Exit
 from supervisor.process.family import Family
-from supervisor.process.kernel import cpu_seconds, kill_group, weigh_session
+from supervisor.process.kernel import cpu_seconds, kill_group
 from supervisor.process.messages import ChildMessage, Finished, Forked, Ready, Run
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
@@ -162,6 +162,9 @@ class Child:
         self._segments.begin()
         self._output.forget()
         self._stack.forget()
+        # Niceness counts within a session: dozens of sessions that weigh as much as the parent's would delay its
+        # heartbeats.
+        self._weigh_session(order.nice)
         return self._dialogue.run(order, listener)
 
     async def be_taken_up(self) -> None:
@@ -208,8 +211,12 @@ class Child:
 
     def _hurry(self) -> None:
         """Give it its full share of the CPU: also to end, a process must be scheduled."""
-        if self.pid is not None and self.state is State.BUSY:
-            weigh_session(0, self.pid)
+        if self.state is State.BUSY:
+            self._weigh_session(0)
+
+    def _weigh_session(self, niceness: int) -> None:
+        if self.pid is not None:
+            self._family.session_weights.set(self.pid, niceness)
 
     async def write_stack(self, within: float) -> bool:
         """Have the child write its Python stack, even from inside a C call, which takes it a millisecond.
@@ -465,6 +472,8 @@ class Child:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+        if self.pid is not None:
+            self._family.session_weights.forget(self.pid)
         self._family.leave(self)
 
     def _signal(self, number: signal.Signals) -> None:

@@ -35,7 +35,7 @@ from supervisor.process.condition import Condition, running_threads
 from supervisor.process.confinement import Restrictions
 from supervisor.process.error_text import describe, is_made_of, text_of, type_of
 from supervisor.process.generators import Reseed
-from supervisor.process.kernel import become_subreaper, bytes_waiting, die_with_parent, set_dumpable, weigh_session
+from supervisor.process.kernel import become_subreaper, bytes_waiting, die_with_parent, set_dumpable
 from supervisor.process.messages import Again, Finished, Logged, OrderToChild, Ready, Run
 from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.refusal import is_gone, reason
@@ -136,7 +136,6 @@ class Worker:
         self._termination = Termination(self._interruption, self._whereabouts, birth.stack)
         self._home = _working_directory()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
-        self._session_niceness = 0
         self._condition = Condition.of_this_process()
         self._threads = 0
         self._tasks_left = 0
@@ -251,11 +250,6 @@ class Worker:
     def _be_nice(self, added: int) -> None:
         with contextlib.suppress(PermissionError):  # only root may become less nice than it was for an earlier job
             os.setpriority(os.PRIO_PROCESS, 0, self._niceness + added)
-        # Niceness counts within a session, and this process leads one of its own: dozens of them, each weighed like
-        # the supervisor's, would starve its heartbeats.
-        if added != self._session_niceness:
-            weigh_session(added)
-            self._session_niceness = added
 
     def _call(self, job: Job, parameters: bytes, order: Run) -> Failed | bytes | None:
         """How the handler's call ended: a failure, or its encoded result."""

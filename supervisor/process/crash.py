@@ -15,8 +15,15 @@ MOST_FRAMES = 3
 _TITLE = "Fatal Python error: "
 _FRAME = '  File "'
 _PLACE = re.compile(r' *File "(.+)", line ([0-9]{1,9}) in ')
+
+
+def as_dumped(path: str | Path) -> str:
+    """Return a path as `faulthandler` writes it, which escapes what is beyond ASCII (`_Py_DumpASCII` in CPython)."""
+    return str(path).encode("ascii", "backslashreplace").decode()
+
+
 # What lies below each module, and is no news to its author: importlib, runpy and our own.
-_MACHINERY = tuple(f"{_FRAME}{path}" for path in ("<frozen ", importlib.__file__, Path(__file__).parent))
+_MACHINERY = tuple(f"{_FRAME}{as_dumped(path)}" for path in ("<frozen ", importlib.__file__, Path(__file__).parent))
 
 
 class CrashReport:
@@ -42,7 +49,7 @@ class CrashReport:
 
     def place_in(self, folder: Path) -> tuple[str, int]:
         """Return file and line of the innermost frame below `folder`; "" and 1 when there was none."""
-        inside = [place for place in self._places if Path(place[0]).is_relative_to(folder)]
+        inside = [place for place in self._places if Path(place[0]).is_relative_to(as_dumped(folder))]
         return inside[0] if inside else ("", 1)
 
     @property

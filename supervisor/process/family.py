@@ -22,6 +22,7 @@ from supervisor.process.lost import Lost, reap_at_once
 from supervisor.process.mark import new_mark
 from supervisor.process.readiness import readable
 from supervisor.process.reserve import Reserve
+from supervisor.process.session_weights import SessionWeights
 
 log = structlog.get_logger("family")
 
@@ -57,6 +58,8 @@ class Family:
         """What every process of this family wears (see `process.mark`)."""
         self.reserve = Reserve()
         """A descriptor for what a member has to hand over; kept while there is any member."""
+        self.session_weights = SessionWeights()
+        """How much CPU the sessions of children get beside the parent's."""
         self._members: set[Member] = set()
         # What was here before us (a shell that exec'ed into us may have had children) is none of our business.
         self._elders = frozenset(children_of(os.getpid()))

@@ -74,13 +74,17 @@ def set_dumpable(dumpable: bool) -> None:  # noqa: FBT001 - it is the kernel's o
     prctl(PR_SET_DUMPABLE, int(dumpable))
 
 
-def weigh_session(niceness: int, pid: int | None = None) -> None:
-    """Weigh the session of `pid`, or our own, by `niceness` against others (sched(7), "The autogroup feature").
+def weigh_session(niceness: int, pid: int) -> None:
+    """Weigh the session of `pid` by `niceness` against others (sched(7), "The autogroup feature").
 
-    Nothing happens where the kernel groups by other things, as below systemd's CPU accounting, or allows no change yet.
+    Raise `BlockingIOError` when the kernel accepts no change yet, `FileNotFoundError` where it has no such groups.
+    The write has no effect where the kernel groups by other things, as below systemd's CPU accounting.
     """
-    with contextlib.suppress(OSError), open(f"/proc/{pid or 'self'}/autogroup", "wb", buffering=0) as file:
-        file.write(str(niceness).encode())
+    descriptor = os.open(f"/proc/{pid}/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, str(niceness).encode())  # not a file object, whose `write` returns None for EAGAIN
+    finally:
+        os.close(descriptor)
 
 
 def become_subreaper() -> None:

@@ -11,13 +11,16 @@ import fcntl
 import os
 from pathlib import Path
 
+from supervisor.process.crash import as_dumped
+
 LONGEST = 16 * 1024
 """Bytes that are read; a child may write what it likes."""
 MOMENT = 0.005
 """Seconds until one looks again whether a stack is there, all of it, which nothing tells."""
 
 _HERE = Path(__file__).parent
-_OUR_FRAMES = (f'File "{_HERE}', 'File "<frozen runpy>"')
+# Frames of tasks are written by Python, which escapes nothing.
+_OUR_FRAMES = (f'File "{_HERE}', f'File "{as_dumped(_HERE)}', 'File "<frozen runpy>"')
 
 
 class StackFile:

@@ -95,8 +95,15 @@ def _tell(pipe: BlockingPipe[OrderToZygote], pid: int, message: ZygoteMessage) -
     if os.getpid() != pid:  # a module has forked, and this is the other process
         descendants.leave(None)
     if not pipe.is_intact:
-        sys.exit("it has closed descriptors that are not its own")
+        _leave("it has closed descriptors that are not its own")
     pipe.send(message)
+
+
+def _leave(why: str) -> NoReturn:
+    # Not sys.exit: it flushes the standard streams, and a closed one changes the exit code to 120.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{why}\n".encode())
+    os._exit(1)
 
 
 def _settle() -> None:

@@ -17,9 +17,12 @@ from supervisor.exit_code import ExitCode
 from supervisor.process import landlock
 from tests.box.box import why_not
 from tests.box.installation import Installation, installed
-from tests.harness import KEY, calls, event, finished_job, reports, result_of, start_job
+from tests.harness import GENEROUS, KEY, calls, event, finished_job, reports, result_of, start_job
 
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on, whatever the tests do
+pytestmark = [
+    pytest.mark.root("only root can boot a box"),
+    pytest.mark.asyncio(loop_factories=["uvloop"]),  # what the program runs on, whatever the tests do
+]
 
 CREDENTIAL = "/run/credentials/mobius-supervisor.service/mobius-api-key"
 ADMINISTRATORS = "/etc/mobius-supervisor/api-key"
@@ -63,7 +66,7 @@ async def test_a_start_returns_once_the_server_has_answered_however_long_that_ta
 
     server.intercept = hold
     starting = asyncio.create_task(systemctl(service, "start"))
-    await asked.wait()
+    await asyncio.wait_for(asked.wait(), GENEROUS)
     await asyncio.sleep(3.0)
     before = service.shows("ActiveState")
     may_answer.set()

@@ -79,7 +79,7 @@ async def test_a_socket_that_is_removed_is_made_again_but_never_in_the_place_of_
     assert not path.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+@pytest.mark.root("only root can give a file to another user")
 async def test_a_socket_of_another_user_in_its_place_is_left_alone(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def silent_nameserver() -> Iterator[socket.socket]:
         yield nameserver
 
 
+@pytest.mark.root("only root can mount")
 async def test_a_server_is_found_as_soon_as_its_name_resolves(server: DevServer, state: Path, names: Names) -> None:
     url = server.url.replace("127.0.0.1", HOST)
     async with program(url, state, names.command, allow_http=""):
@@ -85,6 +86,7 @@ async def test_a_server_is_found_as_soon_as_its_name_resolves(server: DevServer,
     assert "Traceback" not in logged(state)
 
 
+@pytest.mark.root("only root can mount")
 async def test_heartbeats_go_on_while_the_names_are_slow(server: DevServer, state: Path, names: Names) -> None:
     names.know()
     url = server.url.replace("127.0.0.1", HOST)
@@ -103,6 +105,7 @@ async def test_heartbeats_go_on_while_the_names_are_slow(server: DevServer, stat
     assert beats[-1] - beats[0] > 3.0
 
 
+@pytest.mark.root("only root can mount")
 async def test_sigterm_does_not_wait_for_a_slow_name(server: DevServer, state: Path, names: Names) -> None:
     names.give_up_after(15)
     with silent_nameserver() as nameserver:

@@ -33,6 +33,7 @@ from tests.harness import (
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # the program runs in a process of its own
 
 
+@pytest.mark.root("newer kernels let only root filter what a TCP socket receives")
 async def test_a_short_silence_of_the_network_is_not_noticed_by_the_job(server: DevServer, state: Path) -> None:
     async with Cable(server.url) as cable, program(cable.url, state, lease_ttl="15s") as process:
         run = await start_job(server, "sleeps", {"seconds": 2.0})
@@ -48,6 +49,7 @@ async def test_a_short_silence_of_the_network_is_not_noticed_by_the_job(server: 
     assert [call.status for call in reports(server, job.id)][-1] == 204
 
 
+@pytest.mark.root("newer kernels let only root filter what a TCP socket receives")
 async def test_a_long_silence_of_the_network_ends_the_job_and_work_goes_on_after_it(state: Path) -> None:
     def is_claimed_again(job: Any) -> bool:
         return (job.status, job.attempt) == ("claimed", 2)
@@ -73,6 +75,7 @@ async def test_a_long_silence_of_the_network_ends_the_job_and_work_goes_on_after
     assert calls(server, "complete") == []
 
 
+@pytest.mark.root("newer kernels let only root filter what a TCP socket receives")
 async def test_sigterm_ends_a_program_whose_network_is_silent(server: DevServer, state: Path) -> None:
     async with Cable(server.url) as cable, program(cable.url, state) as process:
         await finished_job(server, await start_job(server, "nothing"))
@@ -84,6 +87,7 @@ async def test_sigterm_ends_a_program_whose_network_is_silent(server: DevServer,
     assert (code, taken[0] < 10) == (ExitCode.DRAINED, True)
 
 
+@pytest.mark.root("newer kernels let only root filter what a TCP socket receives")
 async def test_a_poll_that_leads_nowhere_is_given_up_long_before_its_end(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,7 +123,7 @@ async def test_big_parameters_of_a_job_that_is_refused_are_not_kept(
         await nothing_is_left()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave its capabilities behind")
+@pytest.mark.root("only root can leave its capabilities behind")
 async def test_big_parameters_arrive_though_a_handler_keeps_the_kernel_from_sending_them(
     server: DevServer, state: Path, tmp_path: Path
 ) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,8 +16,8 @@ import pytest
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.exit_code import ExitCode
 from supervisor.process.kernel import children_of
-from tests.flows.test_hostile import SOMEBODY, UNPRIVILEGED
 from tests.harness import GENEROUS, finished_job, logged, program, reports, result_of, start_job
+from tests.somebody import UNPRIVILEGED, give_to_somebody
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # the program brings its own loop; ours does not matter
 
@@ -36,10 +34,11 @@ def key_file(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def given_the_key(
-    server: DevServer, state: Path, key_file: Path, prefix: Sequence[str] = ()
+    server: DevServer, state: Path, key_file: Path, prefix: Sequence[str] = (), **changes: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
+    given = {"api_key_file": "-", "workers": "1", **changes}
     with key_file.open("rb") as stdin:
-        async with program(server.url, state, prefix, stdin=stdin, api_key_file="-", workers="1") as process:
+        async with program(server.url, state, prefix, stdin=stdin, **given) as process:
             yield process
 
 
@@ -54,6 +53,7 @@ def lines(state: Path, event: str) -> list[dict[str, Any]]:
     return [line for line in told if line["event"] == event]
 
 
+@pytest.mark.root("only root can look at the descriptors of a process that is not dumpable")
 async def test_the_supervisor_and_all_that_it_starts_have_nothing_left_to_read(state: Path, key_file: Path) -> None:
     async with demanding(KEY) as server, given_the_key(server, state, key_file) as process:
         job = await finished_job(server, await start_job(server, "descriptors"))
@@ -65,14 +65,15 @@ async def test_the_supervisor_and_all_that_it_starts_have_nothing_left_to_read(s
         assert theirs == {"/dev/null"}
 
 
-async def test_a_handler_finds_the_key_nowhere(state: Path, key_file: Path) -> None:
-    if subprocess.run([*UNPRIVILEGED, "true"], check=False, capture_output=True).returncode != 0:
-        pytest.skip("another user's processes are not permitted here")  # and from root nothing can be kept
-    state.mkdir()
-    os.chown(state, SOMEBODY, SOMEBODY)
+@pytest.mark.root("only root can become another user")
+async def test_a_handler_finds_the_key_nowhere(state: Path, key_file: Path, somebodys_handlers: str) -> None:
+    give_to_somebody(state)  # from root nothing can be kept
     wanted = {"digest": hashlib.sha256(KEY.encode()).hexdigest(), "key_file": str(key_file)}
 
-    async with demanding(KEY) as server, given_the_key(server, state, key_file, UNPRIVILEGED):
+    async with (
+        demanding(KEY) as server,
+        given_the_key(server, state, key_file, UNPRIVILEGED, handlers=somebodys_handlers),
+    ):
         await logged(state, '"serving"')
         key_file.unlink()  # this user may read all files, as one of a service may not
         job = await finished_job(server, await start_job(server, "spy", wanted))
@@ -92,12 +93,20 @@ async def test_where_a_standard_stream_is_closed_the_program_ends_as_it_does_els
     without = ("sh", "-c", f'exec "$@" {closed}', "sh")
     async with program(server.url, state, without, workers="1") as process:
         job = await finished_job(server, await start_job(server, "nothing"))
-        streams = [str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in range(3)]
         process.send_signal(signal.SIGTERM)
         code = await asyncio.wait_for(process.wait(), GENEROUS)
 
     assert (job.status, code) == ("completed", ExitCode.DRAINED)
-    assert set(streams) <= {"/dev/null", str(state / "log")}
+
+
+@pytest.mark.root("only root can look at the descriptors of a process that is not dumpable")
+async def test_a_standard_stream_that_was_closed_is_opened_on_nothing(server: DevServer, state: Path) -> None:
+    without = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    async with program(server.url, state, without, workers="1") as process:
+        await finished_job(server, await start_job(server, "nothing"))
+        streams = {str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in range(3)}
+
+    assert streams == {"/dev/null"}
 
 
 async def test_a_reload_goes_on_with_the_same_key(state: Path, key_file: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.vm.machine import Machine, missing
 
 pytestmark = [
+    pytest.mark.root("only root may show a virtual machine all files of this host"),
     pytest.mark.skipif(bool(missing()), reason=missing()),
     pytest.mark.timeout(300),
 ]
