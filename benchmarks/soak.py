@@ -45,6 +45,8 @@ from supervisor.process.mark import bearers
 from supervisor.timing.tasks import whole
 
 MOST_GROWTH = 5 * 1024 * 1024
+TRIAL_INTERVAL = 5.0
+"""Seconds between two reloads at the end, which give quarantined handlers a new trial: their jobs are not claimed."""
 BACKLOG = 40
 """Runs that are active at once; in a short soak so many less that they end in time."""
 KILLING_PART = 0.4
@@ -190,8 +192,12 @@ class Soak:
     async def _rest(self) -> None:
         """Wait until no run is active, or it is clear that some never will end."""
         give_up_at = time.monotonic() + max(20.0, min(90.0, self.seconds))
+        reload_at = time.monotonic() + TRIAL_INTERVAL
         while await self._active() and time.monotonic() < give_up_at:
             await asyncio.sleep(0.1)
+            if time.monotonic() >= reload_at:
+                self.supervisor.signal(signal.SIGHUP)
+                reload_at += TRIAL_INTERVAL
 
     async def _descriptors_at_rest(self) -> int:
         """The fewest in a second: children that were killed are still being replaced."""
