@@ -233,7 +233,7 @@ class Child:
         """SIGKILL to the child and its process group, after a look at a job's shared memory; then await `wait`."""
         if self._looking is not None:
             return  # it is killed when the look is over
-        if self.state is State.BUSY and self.pid is not None:
+        if self.state is State.BUSY and self.pid is not None and self._segments.may_exist():
             self._looking = self._loop.create_task(self._look_then_kill(self.pid))
         else:
             self._kill_at_once()

@@ -2,8 +2,7 @@
 
 A segment lives until it is removed, and a job that is killed removes nothing.  So the parent looks what the job's
 processes have mapped before it kills them.  Afterwards it removes what the job made and no process holds any more.
-Both may wait for the kernel, and run in a thread of
-the parent.
+Both may wait for the kernel, and run in a thread of the parent.
 """
 
 from __future__ import annotations
@@ -25,6 +24,9 @@ from supervisor.process.usage import descendants
 FOLDER = "/dev/shm"  # noqa: S108 - no file is made there
 MAPS_TIMEOUT = 0.1
 """Seconds that a kill waits for a look at what the job has mapped; it takes a millisecond."""
+SYSTEM_V_LIST = "/proc/sysvipc/shm"
+"""A line of headers, and a line a segment (proc_sysvipc(5))."""
+MAX_HEADER_BYTES = 4096
 MAX_PROCESSES = 256
 """Processes of a job that are looked at."""
 MAX_MAPS_BYTES = 4 * 1024 * 1024
@@ -67,9 +69,20 @@ class JobSegments:
         """A job begins."""
         self._began_at = time.time()
 
+    def may_exist(self) -> bool:
+        """True if some process of this user made a segment since the job began: else a kill need not wait for a look.
+
+        Takes some 20 µs where there are few segments, and never waits: these files are in memory.
+        """
+        try:
+            return _was_file_made(self._began_at) or _has_system_v()
+        except OSError:  # no descriptor is left
+            return False
+
     async def look(self, pid: int) -> None:
         """Look what the job has mapped, for `MAPS_TIMEOUT` at most: a process that waits for a disk may not tell."""
-        with contextlib.suppress(TimeoutError, RuntimeError):  # RuntimeError: there is no thread to be had
+        # RuntimeError: there is no thread to be had; OSError: no descriptor.
+        with contextlib.suppress(TimeoutError, RuntimeError, OSError):
             async with asyncio.timeout(MAPS_TIMEOUT):
                 self._mapped = await asyncio.to_thread(mapped_by, pid)
 
@@ -80,6 +93,22 @@ class JobSegments:
             with contextlib.suppress(RuntimeError):
                 return await asyncio.to_thread(remove, mapped, self._began_at)
         return 0
+
+
+def _was_file_made(since: float) -> bool:
+    user = os.geteuid()
+    with os.scandir(FOLDER) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                if status.st_uid == user and status.st_ctime >= since - CLOCK_SLACK:
+                    return True
+    return False
+
+
+def _has_system_v() -> bool:
+    with open(SYSTEM_V_LIST, "rb") as file:
+        return file.read(MAX_HEADER_BYTES).count(b"\n") > 1
 
 
 def mapped_by(pid: int) -> Mapped:
@@ -150,7 +179,7 @@ def _is_the_jobs(status: os.stat_result, segment: Segment, since: float) -> bool
 
 def _remove_system_v(ids: frozenset[int], since: float) -> Iterator[int]:
     try:
-        lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+        lines = Path(SYSTEM_V_LIST).read_text().splitlines()[1:]
     except OSError:
         return
     for line in lines:

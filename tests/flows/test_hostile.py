@@ -602,13 +602,13 @@ os.register_at_fork(after_in_child=die_in_the_child)
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("while True: pass", "importing the handlers took longer than 1 s; it had come to module 'module' ("),
+        ("while True: pass", "took longer than 1 s; no handler could be loaded"),
         (
             "import os, sys\nprint('bye', flush=True)\nos._exit(7)",
-            "exited with code 7 while it imported module 'module' (",
+            "exited with code 7: bye; no handler could be loaded",
         ),
         ("import sys\nsys.exit(0)", "no handler could be loaded"),
-        ("import os\nos.abort()", "was killed by SIGABRT while it imported module 'module' ("),
+        ("import os\nos.abort()", "was killed by SIGABRT"),
         (FORK_HOOK + WORKING, "could not be forked"),
         (PICKY_HOOK + WORKING, "a child exited with code 1"),
     ],

@@ -15,8 +15,8 @@ import pytest
 from supervisor.devserver.app import DevServer
 from supervisor.process import landlock
 from supervisor.process.kernel import children_of
-from tests.flows.test_hostile import SOMEBODY, UNPRIVILEGED
 from tests.harness import GENEROUS, finished_job, logged, program, reports, result_of, start_job
+from tests.somebody import SOMEBODY, UNPRIVILEGED
 
 pytestmark = [
     pytest.mark.asyncio(loop_factories=["uvloop"]),  # the program brings its own loop; ours does not matter
