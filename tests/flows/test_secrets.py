@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,15 +15,12 @@ from supervisor.devserver.app import DevServer
 from supervisor.process import landlock
 from supervisor.process.kernel import children_of
 from tests.harness import GENEROUS, finished_job, logged, program, reports, result_of, start_job
-from tests.somebody import SOMEBODY, UNPRIVILEGED
+from tests.somebody import SOMEBODY, UNPRIVILEGED, give_to_somebody
 
 pytestmark = [
     pytest.mark.asyncio(loop_factories=["uvloop"]),  # the program brings its own loop; ours does not matter
     pytest.mark.skipif(landlock.version() < landlock.WITH_REFER, reason="this kernel has no Landlock"),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or subprocess.run([*UNPRIVILEGED, "true"], check=False, capture_output=True).returncode != 0,
-        reason="root makes a folder that the program's user cannot write to",
-    ),
+    pytest.mark.root("only root can make a folder that the program's user cannot write to"),
 ]
 
 READS = """
@@ -61,8 +57,7 @@ async def test_a_job_reads_neither_the_token_nor_a_credential_nor_the_environmen
         path.write_text(f"the text of {path.name}, for the tests".replace(" ", "-"))
         os.chown(path, SOMEBODY, SOMEBODY)
         path.chmod(0o600)
-    state.mkdir()
-    os.chown(state, SOMEBODY, SOMEBODY)
+    give_to_somebody(state)
     wrapper = (*UNPRIVILEGED, "sh", "-c", 'CREDENTIALS_DIRECTORY=$0 "$@"; exit $?', str(closed / "credentials"))
     given = {"handlers": str(closed / "handlers"), "listen": "127.0.0.1:0", "listen_token_file": str(token)}
 
