@@ -221,7 +221,7 @@ class Client:
         try:
             # For all of it, not only for each read: a server that sends a byte now and then must not hold us.
             with Interruptible(self._alarms, after=seconds):
-                way = way_through(proxy, url, headers)
+                way = {"headers": headers} if proxy is None else way_through(proxy, url, headers)
                 response = await session.request(method, url, data=data, allow_redirects=False, **way)
                 if (whole := None if is_stream else _at_hand(response)) is None:
                     async with response:

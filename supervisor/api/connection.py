@@ -31,40 +31,36 @@ class AnswerReader(ResponseHandler):
     is_idle = False
     """Whether the connection waits in the pool: the server has nothing to say there."""
 
-    _is_first = False
-    """Whether nothing of the answer has come yet."""
+    _head_size = -1
+    """Bytes of the answer's head; -1 while it is not known."""
+    _received = 0
+    """Bytes of the answer so far."""
 
     def set_response_params(self, **params: Any) -> None:
         """A request is about to be sent; its answer has a parser of its own."""
         self.is_idle = False
-        self._is_first = True
+        self._head_size, self._received = -1, 0
         self._payload = None  # of the last answer
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
         if not self.is_idle or not data:  # aiohttp passes no data to have what it has kept back read on
-            is_first, self._is_first = self._is_first, False
             super().data_received(data)
-            # Also idle by now, perhaps: the end of the answer has released the connection.
-            if self._should_close or not self._is_answered or (is_first and self._is_whole(data)):
+            if not self._received:
+                self._head_size = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+            self._received += len(data)
+            payload = self._payload
+            if payload is None or not payload.is_eof():
                 return
-            if not self._has_surplus():
+            # A whole head in the first piece and a body that is not encoded, as most answers have: the bytes add up.
+            if self._received - self._head_size == payload.total_bytes and self._head_size >= len(_END_OF_HEAD):
+                return
+            # Also idle by now, perhaps: the end of the answer has released the connection.
+            if self._should_close or self._parser is None or not self._has_surplus():
                 return
             self.force_close()
         if self.is_idle and self.transport is not None:
             self.transport.close()
-
-    @property
-    def _is_answered(self) -> bool:
-        return self._parser is not None and self._payload is not None and self._payload.is_eof()
-
-    def _is_whole(self, data: bytes) -> bool:
-        """Whether these first bytes are a head and the body, not encoded, and nothing more, as with most answers.
-
-        `_has_surplus` finds that as well, and takes 8 us more.
-        """
-        assert self._payload is not None
-        return len(data) - data.find(_END_OF_HEAD) - len(_END_OF_HEAD) == self._payload.total_bytes
 
     def _has_surplus(self) -> bool:
         """Whether bytes have come beyond the answer that is complete now; a whole second answer is seen by aiohttp."""

@@ -25,9 +25,11 @@ class ProxiedRequest(aiohttp.ClientRequest):
     """
 
     def update_proxy(self, proxy: URL | None, proxy_auth: Any, proxy_headers: Any) -> None:
-        given = proxy_headers or {}
-        own = {name: given[name] for name in (hdrs.PROXY_AUTHORIZATION,) if name in given}
-        super().update_proxy(proxy, proxy_auth, CIMultiDict(own) if proxy is not None else None)
+        own = None
+        if proxy is not None:
+            given = proxy_headers or {}
+            own = CIMultiDict({name: given[name] for name in (hdrs.PROXY_AUTHORIZATION,) if name in given})
+        super().update_proxy(proxy, proxy_auth, own)
 
 
 class Request(ProxiedRequest):

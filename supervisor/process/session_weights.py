@@ -41,10 +41,11 @@ class SessionWeights:
 
     def set(self, pid: int, niceness: int) -> None:
         """Weigh the session that `pid` leads: at once, or as soon as the kernel accepts it."""
-        self._waiting.pop(pid, None)
+        if pid in self._waiting:
+            del self._waiting[pid]
         if self._written.get(pid, 0) != niceness:
             self._waiting[pid] = niceness
-        if self._timer is None:
+        if self._waiting and self._timer is None:
             self._write_waiting()
 
     def forget(self, pid: int) -> None:

@@ -54,7 +54,9 @@ class Claiming:
         ledger = self._around.ledger
         is_first = ledger.answered_at is None  # nobody knows us yet
         # The first answer says that the server knows us; one that ends a refusal of the key is wanted soon as well.
-        wait = 0.0 if is_first or self._polls.gate.has(Bar.CREDENTIAL) else self._wait_for(self.asked)
+        gate = self._polls.gate
+        asks_again = not gate.is_open and gate.has(Bar.CREDENTIAL)
+        wait = 0.0 if is_first or asks_again else self._wait_for(self.asked)
         asked_at = ledger.claimed_at = boottime()
         self.due_at = self._loop.time() + wait + CLAIM_PATIENCE
         try:

@@ -78,7 +78,7 @@ class Polls:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open -= 1
-        if self.gate.has(Bar.CREDENTIAL):
+        if not self.gate.is_open and self.gate.has(Bar.CREDENTIAL):
             self._plan_trial()
         if self._waiting:
             self._admit()

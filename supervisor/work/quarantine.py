@@ -70,6 +70,8 @@ class Quarantine:
 
     def limits(self, now: float) -> dict[str, int]:
         """How many jobs of a quarantined handler may be claimed: none during its pause, then one, its trial."""
+        if not self._handlers:
+            return {}
         return {
             action: int(now >= record.ends_at) for action, record in self._handlers.items() if record.is_quarantined
         }
