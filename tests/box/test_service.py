@@ -15,8 +15,7 @@ from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
 from supervisor.process import landlock
-from tests.box.box import why_not
-from tests.box.installation import Installation, installed
+from tests.box.installation import Installation
 from tests.harness import GENEROUS, KEY, calls, event, finished_job, reports, result_of, start_job
 
 pytestmark = [
@@ -28,14 +27,6 @@ CREDENTIAL = "/run/credentials/mobius-supervisor.service/mobius-api-key"
 ADMINISTRATORS = "/etc/mobius-supervisor/api-key"
 needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_REFER, reason="this kernel's Landlock is old")
 KEPT_SIGNALS = "PermissionError" if landlock.version() >= landlock.WITH_SIGNALS else "done"
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[Installation]:
-    if reason := why_not():
-        pytest.skip(reason)
-    with installed() as installation:
-        yield installation
 
 
 @pytest.fixture
