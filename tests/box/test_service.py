@@ -20,6 +20,7 @@ from tests.harness import GENEROUS, KEY, calls, event, finished_job, reports, re
 
 pytestmark = [
     pytest.mark.root("only root can boot a box"),
+    pytest.mark.xdist_group("box of the service"),  # a box for each worker takes longer than one for all tests
     pytest.mark.asyncio(loop_factories=["uvloop"]),  # what the program runs on, whatever the tests do
 ]
 
