@@ -55,9 +55,13 @@ class Installation:
         lines = [f"{name}={value}\n" for name, value in {**given, **PATHS}.items()]
         self._box.write(f"{self._settings}/env", "".join(lines))
 
-    def write(self, path: str, text: str) -> None:
-        """Write a file that the service can read."""
-        self._box.write(path, text)
+    def write(self, path: str, text: str, mode: str = "644") -> None:
+        """Write a file, which the service can read unless its mode forbids that."""
+        self._box.write(path, text, mode)
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """What a command prints for root in the box."""
+        return self._box.run(*command, check=check)
 
     def command(self, *arguments: str) -> str:
         """What `mobius-supervisor …` prints for root, who has never run one of his own."""

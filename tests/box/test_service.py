@@ -15,12 +15,12 @@ from supervisor.devserver.app import DevServer
 from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
 from supervisor.process import landlock
-from tests.box.box import why_not
-from tests.box.installation import Installation, installed
+from tests.box.installation import Installation
 from tests.harness import GENEROUS, KEY, calls, event, finished_job, reports, result_of, start_job
 
 pytestmark = [
     pytest.mark.root("only root can boot a box"),
+    pytest.mark.xdist_group("box of the service"),  # a box for each worker takes longer than one for all tests
     pytest.mark.asyncio(loop_factories=["uvloop"]),  # what the program runs on, whatever the tests do
 ]
 
@@ -28,14 +28,6 @@ CREDENTIAL = "/run/credentials/mobius-supervisor.service/mobius-api-key"
 ADMINISTRATORS = "/etc/mobius-supervisor/api-key"
 needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_REFER, reason="this kernel's Landlock is old")
 KEPT_SIGNALS = "PermissionError" if landlock.version() >= landlock.WITH_SIGNALS else "done"
-
-
-@pytest.fixture(scope="module")
-def box() -> Iterator[Installation]:
-    if reason := why_not():
-        pytest.skip(reason)
-    with installed() as installation:
-        yield installation
 
 
 @pytest.fixture
