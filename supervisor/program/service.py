@@ -22,7 +22,7 @@ from supervisor.logs.redaction import Mask
 from supervisor.process import descriptor_limit
 from supervisor.process.delegation import Delegation
 from supervisor.process.family import Family
-from supervisor.process.reaper import Reaper
+from supervisor.process.orphan_watch import OrphanWatch
 from supervisor.process.zygote import StartFailed
 from supervisor.program import trust
 from supervisor.program.code import Code
@@ -299,7 +299,7 @@ class Service:
             beside.start(lambda: self._leave_what_is_on_disk(pool, serving))
             beside.start(lambda: self._code.keep(pool.use))
             beside.start(lambda: _mind_memory(pool, operations))
-            beside.start(Reaper(self._family).run)
+            beside.start(OrphanWatch(self._family).run)
             beside.start(operations.run)
             beside.start(replay.run)
             beside.start(herald.announce)
