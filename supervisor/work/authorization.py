@@ -81,10 +81,9 @@ class Authorization:
             self._since = now
         left = self._since + self.timeout - now
         if left <= 0:
-            stayed = (
-                f"; the key stayed refused for {format_duration(round(now - self._since))}" if self._refused else ""
-            )
-            raise AuthRevoked(error + stayed)
+            if not self._refused:
+                raise AuthRevoked(error)
+            raise AuthRevoked(f"{error}; the key stayed refused for {format_duration(round(now - self._since))}")
         if not self._refused:
             log.error("key refused: claims are blocked", call=call, error=error, ends_after=self.timeout)
         self._refused.add(call)
