@@ -122,18 +122,16 @@ async def serve(
             descriptor_limit.raised() as open_files,
             claimed_instance(settings.state_dir, settings.worker_id) as scratch,
         ):
-            if sentence := descriptor_limit.misfit(settings.workers):
-                raise ConfigError(sentence)
+            _require_descriptors(settings.workers)
             if is_alone:
                 trust.warn(settings, source, settings_file)
-            confinement = trust.confinement_of(settings, source, settings_file)
             sources = Sources(
                 reread or (lambda: settings),
                 source,
                 environment,
                 scratch,
                 mask or Mask(),
-                confinement,
+                trust.confinement_of(settings, source, settings_file),
                 open_files,
                 working_directory(environment),
             )
@@ -354,6 +352,11 @@ def _import_the_rest() -> None:
     """
     import supervisor.api.client
     import supervisor.control.opening  # noqa: F401 - they are there from now on
+
+
+def _require_descriptors(workers: int) -> None:
+    if sentence := descriptor_limit.misfit(workers):
+        raise ConfigError(sentence)
 
 
 def _spare_the_collector() -> None:
