@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from supervisor import Context
+from supervisor.handling.context import Voice
 from supervisor.handling.interruption import Interruption
 from supervisor.job import Job
 from supervisor.process.messages import Emitted, Logged
@@ -44,7 +45,7 @@ class World:
             worker_id="worker_1",
             workdir=str(self.folder / "work" / "job_1"),
             parameters=parameters or {},
-            tell=self.told.append,
+            voice=Voice(a_job(**job).job_id, self.told.append, self.interruption),
             interruption=self.interruption,
             clock=lambda: self.now,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from supervisor.server import AuthRevoked
 from supervisor.work.authorization import CLAIM, MAX_RETRY_DELAY, Authorization
@@ -113,3 +114,13 @@ def test_the_timeout_begins_anew_with_each_acceptance_and_follows_a_reload() -> 
 
     with pytest.raises(AuthRevoked):
         world.refuse("heartbeat")
+
+
+def test_without_a_timeout_a_refusal_ends_the_program_and_no_claim_is_said_to_be_blocked() -> None:
+    world = World()
+    world.authorization.timeout = 0.0
+
+    with capture_logs() as logged, pytest.raises(AuthRevoked, match=r"^401 unauthorized$"):
+        world.refuse("complete")
+
+    assert (logged, world.blocker.delays) == ([], [])

@@ -174,7 +174,7 @@ async def test_a_key_and_queues_that_are_renewed_are_used_from_the_next_call_on(
         DevServer(DevServerSettings(api_key="mbx_new", journal=True)) as server,
         client_of(server.url, "mbx_old") as client,
     ):
-        client.renew("mbx_new", ("other",))
+        client.renew("mbx_new", ("other",), None)
 
         assert await client.claim(["echo"], wait=0) is None
         assert server.calls[-1].body["queues"] == ["other"]

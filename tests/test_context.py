@@ -270,7 +270,7 @@ def test_the_working_directory_is_made_on_first_use(world):
 
 def test_after_the_end_nothing_is_said_any_more(world, capfd):
     context = world.context()
-    context.close()
+    context._voice.close()
 
     with pytest.raises(RuntimeError, match="job job_1 is over"):
         context.emit("page", {})
@@ -297,7 +297,7 @@ def test_the_end_waits_for_the_message_that_another_thread_is_sending(world):
     sending.wait(10)
     threading.Timer(0.05, go_on.set).start()
 
-    context.close()
+    context._voice.close()
 
     assert len(world.told) == 1
     thread.join()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 from supervisor.job import Failed, Succeeded
+from tests.harness import GENEROUS
 from tests.process_world import Heard, module, run, world
 
 RAISING = """
@@ -176,7 +180,7 @@ async def result_of(child: Any, action: str) -> Any:
 
 
 LOGGING = """
-import logging, os, sys, threading, warnings
+import logging, os, signal, sys, warnings
 from supervisor import handler
 
 log = logging.getLogger("books.reader")
@@ -214,6 +218,22 @@ def forks():
         log.error("of a fork")
         os._exit(0)
     os.wait()
+
+@handler("finalizes")
+def finalizes(context):
+    def log_in_the_middle(frame, event, _):  # as a finalizer does, wherever the garbage collector runs
+        if (frame.f_code.co_name, event) == ("_send_once", "call"):
+            sys.setprofile(None)
+            log.error("in the middle")
+
+    sys.setprofile(log_in_the_middle)
+    context.emit("page", {})
+
+signal.signal(signal.SIGUSR2, lambda *_: log.error("between two jobs"))
+
+@handler("takes-a-number")
+def takes_a_number(number: int):
+    pass
 """
 
 
@@ -242,6 +262,34 @@ async def test_what_libraries_log_arrives_once_with_its_level_and_logger(tmp_pat
         heard = Heard()
         await run(child, "forks", heard)
         assert (heard.logged, heard.lines) == ([], ["ERROR books.reader: of a fork"])
+
+
+async def test_what_a_library_logs_in_the_middle_of_an_event_is_printed(tmp_path: Path) -> None:
+    async with world(module(tmp_path / "logging", LOGGING)) as here:
+        heard = Heard()
+        async with asyncio.timeout(GENEROUS):
+            await run(await here.child(), "finalizes", heard)
+
+    assert [event.type for event in heard.events] == ["page"]
+    assert (heard.logged, heard.lines) == ([], ["ERROR books.reader: in the middle"])
+
+
+async def test_what_a_library_logs_after_a_job_that_did_not_begin_is_printed(tmp_path: Path) -> None:
+    async with world(module(tmp_path / "logging", LOGGING)) as here:
+        child = await here.child()
+
+        outcome = (await run(child, "takes-a-number", number="x")).outcome
+        assert isinstance(outcome, Failed)
+        assert outcome.error_type == "InvalidParameters"
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGUSR2)
+        async with asyncio.timeout(GENEROUS):
+            while child.last_line != "ERROR books.reader: between two jobs":
+                await asyncio.sleep(0.01)
+
+        heard = Heard()
+        await run(child, "forks", heard)
+        assert heard.lines == ["ERROR books.reader: of a fork"]
 
 
 DICE = """

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from supervisor.job import Succeeded
 from supervisor.process.child import Child
 from supervisor.process.family import Family
-from supervisor.process.zygote import Nursery, StartFailed, Zygote, import_once
+from supervisor.process.zygote import Nursery, StartFailed, Zygote, import_once, start_zygote
 from tests.harness import GENEROUS, HANDLERS, is_alive, timed
 from tests.hoard import hoard
 from tests.process_world import Heard, module, nursery, open_descriptors, run, world
@@ -381,3 +381,19 @@ async def test_its_repr_tells_its_pid() -> None:
     async with world() as here:
         assert repr(here.zygote) == f"<Zygote pid {here.zygote.pid}>"
         assert is_alive(here.zygote.pid)
+
+
+async def test_a_module_that_ends_the_process_is_left_out_whatever_the_locale(tmp_path: Path) -> None:
+    folder = tmp_path / "café"
+    folder.mkdir()
+    (folder / "bad.py").write_text("import os; os._exit(3)")
+    (folder / "good.py").write_text("from supervisor import handler\n@handler('good')\ndef f(): ...\n")
+    family = Family()
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    async with asyncio.timeout(GENEROUS):
+        zygote = await start_zygote(Nursery((folder,), ascii_only), family)
+        await zygote.kill()
+
+    [problem] = zygote.imported.problems
+    assert (problem.file, zygote.actions) == (str(folder / "bad.py"), ("good",))

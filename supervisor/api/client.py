@@ -129,7 +129,7 @@ class Client:
         for session in self._sessions:
             await session.close()
 
-    def renew(self, token: str, queues: tuple[str, ...], proxy: Proxy | None = None) -> None:
+    def renew(self, token: str, queues: tuple[str, ...], proxy: Proxy | None) -> None:
         """From now on use this key and this proxy, and claim from these queues."""
         self._use(token)
         self._account = replace(self._account, queues=queues, proxy=proxy)

@@ -6,12 +6,14 @@ Cleaners of old files (tmpreaper, systemd-tmpfiles) take sockets and folders tha
 from __future__ import annotations
 
 import asyncio
+from socket import socket
 
 import structlog
 
 from supervisor.control.listener import SocketFile
 from supervisor.control.reception import Reception
 from supervisor.settings.config import ConfigError
+from supervisor.timing.tasks import to_the_end
 
 log = structlog.get_logger("control")
 
@@ -53,7 +55,7 @@ class ControlSocket:
 
     async def _reopen(self) -> None:
         try:
-            end = await asyncio.to_thread(self._file.bind_again)
+            end = await to_the_end(self._file.bind_again, discard=socket.close)  # `close` removes the file then
         except ConfigError as error:
             if str(error) != self._problem:
                 log.warning("control socket unavailable", reason=str(error))

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from supervisor.control.connection_limit import Caller
 from supervisor.control.origin import complaint
-from supervisor.control.peer import Connection, Peer, Standing, identify, identify_address
+from supervisor.control.peer import ConnectedSocket, Peer, Standing, identify, identify_address
 from supervisor.page.document import Access
 
 
@@ -37,7 +37,7 @@ class Door(Protocol):
     def name(self) -> str:
         """The name of this way in, for the log."""
 
-    def identify(self, connection: Connection) -> Peer:
+    def identify(self, connection: ConnectedSocket) -> Peer:
         """Return who has connected; called when the connection is accepted."""
 
     def caller(self, peer: Peer) -> Caller:
@@ -62,7 +62,7 @@ class UnixDoor:
     def __init__(self, is_of_a_job: Callable[[int], bool]) -> None:
         self._is_of_a_job = is_of_a_job
 
-    def identify(self, connection: Connection) -> Peer:
+    def identify(self, connection: ConnectedSocket) -> Peer:
         return identify(connection, self._is_of_a_job)
 
     def caller(self, peer: Peer) -> Caller:
@@ -101,7 +101,7 @@ class TcpDoor:
     def name(self) -> str:
         return "--listen"
 
-    def identify(self, connection: Connection) -> Peer:
+    def identify(self, connection: ConnectedSocket) -> Peer:
         return identify_address(connection)
 
     def caller(self, peer: Peer) -> Caller:

@@ -55,7 +55,7 @@ async def controlled(
             if settings.socket is not None:
                 raise
             # Nobody has asked for it: jobs are worth more than a look at them.
-            log.warning("nothing can be seen or steered", reason=str(error))
+            log.warning("control socket unavailable", reason=str(error))
         if settings.listen is None:
             _warn_of_idle_settings(settings)
         else:

@@ -30,7 +30,7 @@ class Standing(enum.Enum):
     UNKNOWN = enum.auto()  # it came by TCP
 
 
-class Connection(Protocol):
+class ConnectedSocket(Protocol):
     """A connected socket."""
 
     def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
@@ -49,7 +49,7 @@ class Peer:
     identity: Hashable = None
 
 
-def identify_address(connection: Connection) -> Peer:
+def identify_address(connection: ConnectedSocket) -> Peer:
     """Return who has connected by TCP; never raise."""
     try:
         return Peer(Standing.UNKNOWN, identity=connection.getpeername()[0])
@@ -57,7 +57,7 @@ def identify_address(connection: Connection) -> Peer:
         return Peer(Standing.UNKNOWN)
 
 
-def identify(connection: Connection, is_of_a_job: Callable[[int], bool]) -> Peer:
+def identify(connection: ConnectedSocket, is_of_a_job: Callable[[int], bool]) -> Peer:
     """Return who has connected by a unix socket (unix(7), SO_PEERCRED); never raise."""
     try:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_CREDENTIALS))
@@ -70,7 +70,7 @@ def identify(connection: Connection, is_of_a_job: Callable[[int], bool]) -> Peer
         return Peer(Standing.GONE, uid, pid)
 
 
-def _standing(connection: Connection, pid: int, uid: int, is_of_a_job: Callable[[int], bool]) -> Standing:
+def _standing(connection: ConnectedSocket, pid: int, uid: int, is_of_a_job: Callable[[int], bool]) -> Standing:
     try:
         pidfd = _pidfd(connection)
     except OSError as error:
@@ -85,7 +85,7 @@ def _standing(connection: Connection, pid: int, uid: int, is_of_a_job: Callable[
         os.close(pidfd)
 
 
-def _pidfd(connection: Connection) -> int:
+def _pidfd(connection: ConnectedSocket) -> int:
     (pidfd,) = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, struct.calcsize("i")))
     return int(pidfd)
 

@@ -15,7 +15,7 @@ from supervisor.control import health, metrics
 from supervisor.control.connection_limit import Caller
 from supervisor.control.door import Door, NotAdmitted
 from supervisor.control.feed import Feed
-from supervisor.control.peer import Connection, Peer
+from supervisor.control.peer import ConnectedSocket, Peer
 from supervisor.control.steering import Refused, Steering
 from supervisor.control.stream import Stream
 from supervisor.ledger import Ledger
@@ -88,7 +88,7 @@ class Site:
         """The name of the door, for the log."""
         return self._door.name
 
-    def identify(self, connection: Connection) -> Peer:
+    def identify(self, connection: ConnectedSocket) -> Peer:
         """Return who has connected; called when the connection is accepted."""
         return self._door.identify(connection)
 

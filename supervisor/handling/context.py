@@ -18,6 +18,7 @@ from typing import Any, SupportsFloat, SupportsIndex, TypeVar
 
 from supervisor.handling.encoding import NotJson, encode_json
 from supervisor.handling.interruption import Cancelled, Interruption
+from supervisor.handling.log_handler import LogHandler, fitted, write_line
 from supervisor.handling.numbers import finite_number
 from supervisor.job import EVENT_TYPE, LARGEST_PAYLOAD, Event, Job
 from supervisor.process.messages import Emitted, Logged
@@ -25,7 +26,6 @@ from supervisor.text.value_repr import type_name
 
 __all__ = ["Cancelled", "Context", "PermanentError"]
 
-_LOG_LIMIT = 16 * 1024
 _LONGEST_MESSAGE = 2000
 """Characters of a message of progress: escaped, each takes six bytes at most of the payload's 16 KiB."""
 _SECONDS_BETWEEN_PROGRESS = 0.5
@@ -53,7 +53,7 @@ class Context:
         worker_id: str,
         workdir: str,
         parameters: dict[str, Any],
-        tell: Tell,
+        voice: Voice,
         interruption: Interruption,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,7 +69,7 @@ class Context:
         self._workdir = workdir
         self._interruption = interruption
         self._clock = clock
-        self._voice = Voice(job.job_id, tell, interruption)
+        self._voice = voice
 
     def __repr__(self) -> str:
         return f"<Context {self.action} {self.job_id}#{self.attempt}>"
@@ -120,7 +120,7 @@ class Context:
         said = {
             "done": finite_number("done", done),
             "total": finite_number("total", total),
-            "message": None if message is None else _fit(str(message), _LONGEST_MESSAGE),
+            "message": None if message is None else fitted(str(message), _LONGEST_MESSAGE),
         }
         self.emit("progress", {name: value for name, value in said.items() if value is not None})
 
@@ -142,13 +142,9 @@ class Context:
         if told != done:
             self.progress(done, total)
 
-    def close(self) -> None:
-        """The job is over: a thread that it left behind can say nothing more.  Called by `child_main`, disarmed."""
-        self._voice.close()
-
 
 class Voice:
-    """The way to the parent while the job lasts, for its threads but not for processes that it forked."""
+    """The one way to the parent while the job lasts, for its threads but not for processes that it forked."""
 
     def __init__(self, job_id: str, tell: Tell, interruption: Interruption) -> None:
         self._job_id = job_id
@@ -181,23 +177,12 @@ class Voice:
                 self._speaker = None
 
     def close(self) -> None:
+        """End it with the job: a thread that the job left behind sends nothing more.  Called disarmed."""
         with self._lock:
             self._tell = None
 
 
-class _NoLock:
-    """Has the methods that `logging` calls on a handler's lock, and locks nothing."""
-
-    def acquire(self) -> None: ...
-
-    def release(self) -> None: ...
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *raised: object) -> None: ...
-
-
-class _LogToParent(logging.Handler):
+class _LogToParent(LogHandler):
     """Passes on log records; those of a job that is over are nobody's and dropped.
 
     A forked process has no way to the parent but what it prints.
@@ -207,27 +192,16 @@ class _LogToParent(logging.Handler):
         super().__init__()
         self._voice = voice
 
-    def createLock(self) -> None:  # noqa: N802 - logging's name
-        """Lock nothing: the voice has its own lock, which `Cancelled` cannot leave locked as it could this one."""
-        # Not None: since Python 3.13 `Handler.handle` enters it.
-        self.lock = _NoLock()  # type: ignore[assignment]  # it has what `logging` uses of an RLock
-
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self.format(record)
         except Exception:  # noqa: BLE001 - arguments that do not fit must not fail the job
             text = f"{record.msg} {record.args!r}"
         if self._voice.is_forked:
-            _print(_fit(f"{record.levelname}: {text}"))
+            write_line(fitted(f"{record.levelname}: {text}"))
         else:
             with contextlib.suppress(RuntimeError):  # the job is over
-                self._voice.say(Logged(record.levelno, _fit(text)))
-
-
-def _print(text: str) -> None:
-    # Not sys.stderr: another thread may have held its lock at the fork, or the handler have replaced it.
-    with contextlib.suppress(OSError):  # closed, or its reader gone
-        os.write(2, f"{text}\n".encode())
+                self._voice.say(Logged(record.levelno, fitted(text)))
 
 
 def _length(iterable: Iterable[object]) -> int | None:
@@ -238,13 +212,6 @@ def _length(iterable: Iterable[object]) -> int | None:
         return len(iterable)
     except (TypeError, ValueError, OverflowError, NotImplementedError):
         return None
-
-
-def _fit(text: str, limit: int = _LOG_LIMIT) -> str:
-    """Make `text` fit a frame: valid as UTF-8 and not endless."""
-    if len(text) > limit:
-        text = f"{text[:limit]}… ({len(text)} characters)"
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _checked_type(type: object) -> str:  # noqa: A002 - as in `emit`

@@ -11,19 +11,20 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
+
+from supervisor.handling.log_handler import LogHandler, fitted, write_line
+from supervisor.text.value_repr import value_repr
 
 Send = Callable[[int, str, str], None]
 """Sends level, logger and text of one record, or raises `RuntimeError` and has sent nothing."""
 
 LEVEL = logging.INFO
 """What is logged unless a module sets another level."""
-_LONGEST_TEXT = 16 * 1024
 _LONGEST_NAME = 200
 
 
-class LibraryLog(logging.Handler):
+class LibraryLog(LogHandler):
     """Passes on the records of all loggers but those of `Context.log`, which have a handler of their own."""
 
     def __init__(self) -> None:
@@ -50,18 +51,11 @@ class LibraryLog(logging.Handler):
         """From now on records go this way."""
         self.send, self._pid = send, os.getpid()
 
-    def handle(self, record: logging.LogRecord) -> bool:
-        """As in `logging`, without its lock: `Cancelled` could leave that locked.  `send` has a lock of its own."""
-        passes = self.filter(record)
-        if passes:
-            self.emit(record)
-        return bool(passes)
-
     def emit(self, record: logging.LogRecord) -> None:
         if _is_printed(record):  # by a handler of the author's: once is enough
             return
-        text = _fit(self._text(record), _LONGEST_TEXT)
-        name = _fit(str(record.name), _LONGEST_NAME)
+        text = fitted(self._text(record))
+        name = fitted(str(record.name), _LONGEST_NAME)
         if self.send is not None and self._pid == os.getpid():
             try:
                 self.send(record.levelno, name, text)
@@ -69,13 +63,13 @@ class LibraryLog(logging.Handler):
                 pass
             else:
                 return
-        _print(f"{record.levelname} {name}: {text}")
+        write_line(f"{record.levelname} {name}: {text}")
 
     def _text(self, record: logging.LogRecord) -> str:
         try:
             return self.format(record).rstrip()
         except Exception:  # noqa: BLE001 - arguments that do not fit must not fail the job
-            return f"{str.__str__(str(record.msg)) if isinstance(record.msg, str) else type(record.msg)}"
+            return str.__str__(record.msg) if isinstance(record.msg, str) else value_repr(record.msg)
 
 
 def _basic_config(ours: LibraryLog, original: Callable[..., None]) -> Callable[..., None]:
@@ -110,15 +104,3 @@ def _is_console(handler: logging.Handler) -> bool:
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     stream = getattr(handler, "stream", None)
     return stream is not None and any(stream is standard for standard in streams)
-
-
-def _print(text: str) -> None:
-    # Not sys.stderr: another thread may have held its lock at the fork, or the handler have replaced it.
-    with suppress(OSError):  # closed, or its reader gone
-        os.write(2, f"{text}\n".encode())
-
-
-def _fit(text: str, limit: int) -> str:
-    if len(text) > limit:
-        text = f"{text[:limit]}… ({len(text)} characters)"
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -71,7 +71,7 @@ def _unswallowed(error: BaseException, frames: list[FrameType], again: Again) ->
     for frame in frames:
         frame.f_trace_opcodes = True
         frame.f_trace = on_step
-    sys.settrace(pass_by)
+    sys.settrace(_pass_by)
     try:
         yield
     finally:
@@ -94,5 +94,5 @@ def _passes_on(frame: FrameType) -> bool:
     return frame.f_code.co_code[frame.f_lasti] == opmap["RERAISE"]
 
 
-def pass_by(*_: object) -> None:
+def _pass_by(*_: object) -> None:
     """Trace none of the frames that begin."""

@@ -77,9 +77,9 @@ class _Writer:
                 lines, self._lines = self._lines, deque()
                 dropped, self._dropped = self._dropped, 0
             for line in lines:
-                _write_through(self._stream, line)
+                _write(self._stream, line)
             if dropped:
-                _write_through(self._stream, f"[{dropped} log lines dropped: nobody read them]\n")
+                _write(self._stream, f"[{dropped} log lines dropped: nobody read them]\n")
             with self._changed:
                 self._waiting -= sum(map(len, lines))
                 self._changed.notify_all()
@@ -103,8 +103,8 @@ def _write(stream: TextIO, text: str) -> None:
 def _descriptor_of(stream: TextIO) -> int | None:
     """The descriptor to write to; None if there is none behind the stream.
 
-    Not by the stream: it keeps what could not be written, and Python, which tries again at the end of the program,
-    then makes 120 of the exit code.
+    The stream's own buffer keeps what could not be written: Python tries again when the program ends, and makes 120 of
+    the exit code.  Its lock is held while a write waits, and Python waits for that lock when it ends.
     """
     try:
         return stream.fileno()
@@ -120,24 +120,6 @@ def _write_all(descriptor: int, content: bytes) -> None:
             writable = select.poll()
             writable.register(descriptor, select.POLLOUT)
             writable.poll()
-
-
-def _write_through(stream: TextIO, text: str) -> None:
-    """Write past the stream's buffer: its lock would be held meanwhile, and Python waits for it when it ends."""
-    try:
-        left = memoryview(text.encode(stream.encoding, stream.errors or "strict"))
-        while left:
-            left = left[_write_some(stream.fileno(), left) :]
-    except (OSError, ValueError):
-        return
-
-
-def _write_some(descriptor: int, data: memoryview) -> int:
-    while True:
-        try:
-            return os.write(descriptor, data)
-        except BlockingIOError:  # another program has made this pipe or terminal non-blocking
-            select.select((), (descriptor,), ())
 
 
 def _may_block(stream: TextIO) -> bool:

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from msgspec.structs import replace
@@ -53,7 +54,7 @@ LAST_STEPS = 0.05
 """Seconds for a thread that was told to end to do so."""
 OOM_SCORE = 500
 """Added to a child's badness: when memory runs out the kernel is to take a job, not the supervisor (proc(5))."""
-_AROUND_HANDLERS = {__file__, watched.__file__, __file__.replace("child_main", "event_loop")}
+_AROUND_HANDLERS = {__file__, watched.__file__, str(Path(__file__).with_name("event_loop.py"))}
 """Files whose frames stand above those of a handler in a traceback."""
 
 
@@ -256,19 +257,26 @@ class Worker:
         handler = registry.get(job.action)
         if handler is None:
             return Failed("ActionNotRegistered", f"no handler is registered for the action {job.action!r}")
+        with self._way_to_parent(job) as voice:
+            try:
+                arguments = handler.parameters.bind(parameters)
+                if handler.parameters.context is not None:
+                    arguments[handler.parameters.context] = self._context(job, parameters, order, voice)
+            except InvalidParameters as error:
+                return Failed("InvalidParameters", str(error))
+            try:
+                return encode_result(self._interruptible(handler, arguments))
+            except BaseException as error:  # noqa: BLE001 - users' code may raise anything, SystemExit included
+                return self._failure(error)
+
+    @contextlib.contextmanager
+    def _way_to_parent(self, job: Job) -> Iterator[Voice]:
+        """Let the job's context and its libraries send messages inside the block; afterwards the parent takes none."""
+        # One for both: a finalizer that logs in the middle of an event would wait for its own thread in the pipe.
         voice = Voice(job.job_id, self._pipe.send, self._interruption)
         self._library_log.use(lambda level, logger, text: voice.say(Logged(level, text, logger)))
         try:
-            arguments = handler.parameters.bind(parameters)
-            context = None
-            if handler.parameters.context is not None:
-                context = arguments[handler.parameters.context] = self._context(job, parameters, order)
-        except InvalidParameters as error:
-            return Failed("InvalidParameters", str(error))
-        try:
-            return encode_result(self._interruptible(handler, arguments, context))
-        except BaseException as error:  # noqa: BLE001 - users' code may raise anything, SystemExit included
-            return self._failure(error)
+            yield voice
         finally:
             self._library_log.use(None)
             voice.close()
@@ -283,7 +291,7 @@ class Worker:
             return Failed("fatal_error", describe(error, _AROUND_HANDLERS, MESSAGE_LIMIT))
         return Failed(type_of(error), describe(error, _AROUND_HANDLERS, MESSAGE_LIMIT))
 
-    def _interruptible(self, handler: Handler, arguments: dict[str, Any], context: Context | None) -> Any:
+    def _interruptible(self, handler: Handler, arguments: dict[str, Any]) -> Any:
         try:
             self._interruption.arm()
             if handler.is_async:
@@ -291,11 +299,7 @@ class Worker:
             return handler.function(**arguments)
         finally:
             self._leave_if_forked()
-            try:
-                self._interruption.disarm()
-            finally:  # a `Cancelled` that comes at the last moment escapes from disarm
-                if context is not None:
-                    context.close()
+            self._interruption.disarm()  # a `Cancelled` that comes at the last moment escapes from here
 
     def _leave_if_forked(self) -> None:
         """End this process if the handler has forked it: what comes after the handler is for the one that it was."""
@@ -322,13 +326,13 @@ class Worker:
             result, self._tasks_left = event_loop.run(run())
         return result
 
-    def _context(self, job: Job, parameters: bytes, order: Run) -> Context:
+    def _context(self, job: Job, parameters: bytes, order: Run, voice: Voice) -> Context:
         return Context(
             job,
             worker_id=order.worker_id,
             workdir=order.workdir,
             parameters=decode_parameters(parameters),
-            tell=self._pipe.send,
+            voice=voice,
             interruption=self._interruption,
         )
 

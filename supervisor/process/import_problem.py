@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from supervisor.process.error_text import text_of
 from supervisor.process.handler_files import HandlerFile
 from supervisor.process.messages import Problem
 from supervisor.text.value_repr import type_name, value_repr
@@ -45,13 +46,6 @@ def _of_syntax(error: BaseException) -> Iterator[tuple[str, int]]:
 def _sentence(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"it called sys.exit({value_repr(error.code)}) when it was imported"
-    text = str(error.msg) if isinstance(error, SyntaxError) else _text_of(error)
+    text = str(error.msg) if isinstance(error, SyntaxError) else text_of(error)
     lines = [line for line in text.splitlines() if line.strip()]
     return ": ".join([type_name(error).replace("\n", " "), *lines[:1]])
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException:  # noqa: BLE001 - users' exceptions may have a broken __str__
-        return "its text cannot be shown"

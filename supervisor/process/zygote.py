@@ -300,7 +300,7 @@ async def start_zygote(nursery: Nursery, family: Family) -> Zygote:
         try:
             return await Zygote.start(nursery, family)
         except ImportEnded as ended:
-            if ended.is_slow and is_late:
+            if ended.file in nursery.refused or (ended.is_slow and is_late):
                 raise
             is_late = is_late or ended.is_slow
             nursery = replace(nursery, refused={**nursery.refused, ended.file: ended.problem})

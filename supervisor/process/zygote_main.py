@@ -25,6 +25,7 @@ from supervisor.handling.library_log import LibraryLog
 from supervisor.process import child_main, descendants, descriptor_limit, generators, guard, signal_defaults
 from supervisor.process.child_main import Birth
 from supervisor.process.confinement import Confinement
+from supervisor.process.handler_files import MAX_PATH
 from supervisor.process.importing import import_handlers
 from supervisor.process.kernel import die_with_parent, enter_cgroup, set_dumpable
 from supervisor.process.mark import wear
@@ -32,6 +33,7 @@ from supervisor.process.messages import Fork, Forked, Logged, OrderToChild, Orde
 from supervisor.process.pipe_main import BlockingPipe
 from supervisor.process.program_identity import identity
 from supervisor.process.wire import decoder_of, encode
+from supervisor.text.printable import encodable
 
 MOST_AT_ONCE = 16
 """Children that are born together: each holds three descriptors until then."""
@@ -61,7 +63,9 @@ def main() -> None:
     tell = partial(_tell, pipe, os.getpid())
     tell(identity())
     end = sys.argv.index("--")
-    folders, skipped = [Path(folder) for folder in sys.argv[6:end]], sys.argv[end + 1 :]
+    folders = [Path(folder) for folder in sys.argv[6:end]]
+    # As messages carry the paths: the locale of this process may decode an argument otherwise.
+    skipped = [encodable(file, MAX_PATH) for file in sys.argv[end + 1 :]]
     _hide_arguments()
     library_log = LibraryLog.install()
     library_log.use(lambda level, logger, text: pipe.send(Logged(level, text, logger)))

@@ -249,21 +249,21 @@ class Operations:
         if settings.workers > self._plant.pool.size and (sentence := descriptor_limit.misfit(settings.workers)):
             raise ConfigError(sentence)
         self._sources.tell_what_is_misspelt(settings)
-        token = await self._sources.reread_key()
+        token, proxy = await self._sources.reread_key(), self._sources.proxy_to(settings)
         rules = rules_of(settings, self._sources.scratch, self._sources.mask)
 
         def use(zygote: Zygote) -> None:
             self._plant.pool.use(zygote, rules)
             for flag in fixed:
                 log.warning("%s cannot change while the program runs: it needs a restart", flag)
-            self._apply(settings, token)
+            self._apply(settings, token, proxy)
 
         await self._plant.code.reload(self._sources.nursery(settings), use)
 
-    def _apply(self, settings: Settings, token: str) -> None:
+    def _apply(self, settings: Settings, token: str, proxy: Proxy | None) -> None:
         plant, old = self._plant, self.settings
         self.settings = settings
-        plant.client.renew(token, settings.queues, self._sources.proxy_to(settings))
+        plant.client.renew(token, settings.queues, proxy)
         plant.authorization.timeout = settings.auth_timeout
         plant.reporter.spool_after = settings.spool_after
         plant.watch.use(settings.handlers)

@@ -22,7 +22,7 @@ from supervisor.logs.redaction import Mask
 from supervisor.process import descriptor_limit
 from supervisor.process.delegation import Delegation
 from supervisor.process.family import Family
-from supervisor.process.reaper import Reaper
+from supervisor.process.orphan_watch import OrphanWatch
 from supervisor.process.zygote import StartFailed
 from supervisor.program import trust
 from supervisor.program.code import Code
@@ -122,18 +122,16 @@ async def serve(
             descriptor_limit.raised() as open_files,
             claimed_instance(settings.state_dir, settings.worker_id) as scratch,
         ):
-            if sentence := descriptor_limit.misfit(settings.workers):
-                raise ConfigError(sentence)
+            _require_descriptors(settings.workers)
             if is_alone:
                 trust.warn(settings, source, settings_file)
-            confinement = trust.confinement_of(settings, source, settings_file)
             sources = Sources(
                 reread or (lambda: settings),
                 source,
                 environment,
                 scratch,
                 mask or Mask(),
-                confinement,
+                trust.confinement_of(settings, source, settings_file),
                 open_files,
                 working_directory(environment),
             )
@@ -299,7 +297,7 @@ class Service:
             beside.start(lambda: self._leave_what_is_on_disk(pool, serving))
             beside.start(lambda: self._code.keep(pool.use))
             beside.start(lambda: _mind_memory(pool, operations))
-            beside.start(Reaper(self._family).run)
+            beside.start(OrphanWatch(self._family).run)
             beside.start(operations.run)
             beside.start(replay.run)
             beside.start(herald.announce)
@@ -354,6 +352,11 @@ def _import_the_rest() -> None:
     """
     import supervisor.api.client
     import supervisor.control.opening  # noqa: F401 - they are there from now on
+
+
+def _require_descriptors(workers: int) -> None:
+    if sentence := descriptor_limit.misfit(workers):
+        raise ConfigError(sentence)
 
 
 def _spare_the_collector() -> None:

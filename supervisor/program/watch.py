@@ -49,7 +49,7 @@ class Watch:
             self._moved.clear()
             folders = self._folders
             places = await asyncio.to_thread(places_of, folders)
-            while folders == self._folders:
+            while not self._moved.is_set():  # also when `use` has named others and then these again
                 places = await self._watch_once(folders, places, changed)
 
     async def _watch_once(

@@ -79,11 +79,14 @@ class Authorization:
         now = self._last_at = self.now()
         if not self._refused:
             self._since = now
-            log.error("key refused: claims are blocked", call=call, error=error, ends_after=self.timeout)
-        self._refused.add(call)
         left = self._since + self.timeout - now
         if left <= 0:
+            if not self._refused:
+                raise AuthRevoked(error)
             raise AuthRevoked(f"{error}; the key stayed refused for {format_duration(round(now - self._since))}")
+        if not self._refused:
+            log.error("key refused: claims are blocked", call=call, error=error, ends_after=self.timeout)
+        self._refused.add(call)
         if self.blocker is not None:
             reason = f"the server refuses the API key: {error}"
             self.blocker.block_for_key(reason, min(self._backoff.next(), left))

@@ -54,11 +54,12 @@ def _is_there(folder: Directory, name: str) -> bool:
 
 def _remove_tree(parent: int, name: str, faults: list[OSError]) -> None:
     """Each folder below is first brought up to the top, so that neither depth nor the length of a path matters."""
-    with _noting(faults), _opened(name, parent, kernel.mount_of(parent)) as (top, mount):
+    mount = kernel.mount_of(parent)
+    with _noting(faults), _opened(name, parent, mount) as top:
         waiting = _emptied(top, top, mount, faults)
         while waiting:
             below = waiting.pop()
-            with _noting(faults), _opened(below, top, mount) as (folder, _):
+            with _noting(faults), _opened(below, top, mount) as folder:
                 waiting += _emptied(folder, top, mount, faults)
             with _noting(faults):
                 os.rmdir(below, dir_fd=top)
@@ -99,15 +100,15 @@ def _noting(faults: list[OSError]) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(name: str, within: int, mount: int) -> Iterator[tuple[int, int]]:
-    """A folder that can be listed and written to, and its mount; raise `OSError` when it is not of `mount`."""
+def _opened(name: str, within: int, mount: int) -> Iterator[int]:
+    """A folder that can be listed and written to; raise `OSError` when it is not of `mount`."""
     found = _writable(name, within, mount)
     try:
         descriptor = os.open(".", os.O_RDONLY | _NO_LINK, dir_fd=found)
     finally:
         os.close(found)
     try:
-        yield descriptor, mount
+        yield descriptor
     finally:
         os.close(descriptor)
 

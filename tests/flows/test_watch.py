@@ -20,9 +20,21 @@ import pytest
 
 from supervisor.commands import dev
 from supervisor.devserver.app import DevServer
+from supervisor.program.watch import Watch
 from supervisor.settings.config import ConfigError
 from supervisor.settings.configuration import require_watchfiles
-from tests.harness import PROJECT, finished_job, is_alive, logged, program, reports, result_of, start_job, started
+from tests.harness import (
+    GENEROUS,
+    PROJECT,
+    finished_job,
+    is_alive,
+    logged,
+    program,
+    reports,
+    result_of,
+    start_job,
+    started,
+)
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on
 
@@ -182,6 +194,24 @@ def told() -> list[str]:
 # In a namespace of users the limit is its own (namespaces(7), /proc/sys/user): no other program has less for it.
 WITHOUT_INOTIFY = ("unshare", "--user", "--map-root-user", "sh", "-c")
 WITHOUT_INOTIFY += ('echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"', "sh")
+
+
+async def test_folders_that_are_named_again_at_once_are_watched_on(handlers: Path, tmp_path: Path) -> None:
+    changes = asyncio.Queue[str]()
+    watch = Watch([handlers])
+    running = asyncio.create_task(watch.run(changes.put_nowait))
+    await asyncio.sleep(0)  # it looks where the folders are
+    watch.use([tmp_path])
+    watch.use([handlers])
+
+    async with asyncio.timeout(GENEROUS):
+        while changes.empty():
+            write(handlers, "2")
+            await asyncio.sleep(0.1)
+
+    running.cancel()
+    await asyncio.wait([running])
+    assert "a change of" in changes.get_nowait()
 
 
 def has_namespaces() -> bool:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from supervisor.devserver.app import DevServer
-from supervisor.process import reaper
+from supervisor.process import orphan_watch
 from supervisor.process.family import Family
 from supervisor.process.kernel import children_of, has_ended
-from supervisor.process.reaper import Reaper
+from supervisor.process.orphan_watch import OrphanWatch
 from tests.harness import GENEROUS, logged, program
 from tests.process_world import world
 
@@ -32,8 +32,8 @@ async def gone(pid: int) -> None:
 
 
 async def test_an_orphan_is_reaped_when_it_ends_and_left_alone_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reaper, "REAP_INTERVAL", 0.01)
-    reaping = asyncio.ensure_future(Reaper(Family()).run())
+    monkeypatch.setattr(orphan_watch, "CHECK_INTERVAL", 0.01)
+    reaping = asyncio.ensure_future(OrphanWatch(Family()).run())
     short, long = orphan(0.05), orphan(600)
 
     await gone(short)
@@ -46,12 +46,12 @@ async def test_an_orphan_is_reaped_when_it_ends_and_left_alone_before(monkeypatc
 
 
 async def test_what_was_there_before_is_reaped_and_then_its_pid_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reaper, "REAP_INTERVAL", 0.01)
+    monkeypatch.setattr(orphan_watch, "CHECK_INTERVAL", 0.01)
     Family()  # from here on this process is a subreaper
     elder = orphan(0.05)
     family = Family()
     assert elder in family._elders
-    reaping = asyncio.ensure_future(Reaper(family).run())
+    reaping = asyncio.ensure_future(OrphanWatch(family).run())
 
     await gone(elder)
 
@@ -60,9 +60,9 @@ async def test_what_was_there_before_is_reaped_and_then_its_pid_means_nothing(mo
 
 
 async def test_a_member_is_left_to_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reaper, "REAP_INTERVAL", 0.0)
+    monkeypatch.setattr(orphan_watch, "CHECK_INTERVAL", 0.0)
     async with world() as here:
-        reaping = asyncio.ensure_future(Reaper(here.family).run())
+        reaping = asyncio.ensure_future(OrphanWatch(here.family).run())
         for _ in range(10):
             child = await here.child()
             assert child.pid is not None

@@ -12,11 +12,11 @@ import os
 
 from supervisor.process.family import Family
 
-REAP_INTERVAL = 1.0
+CHECK_INTERVAL = 1.0
 """Seconds between two looks, one system call each; uvloop keeps SIGCHLD, which would announce an end, to itself."""
 
 
-class Reaper:
+class OrphanWatch:
     """Looks now and then whether an inherited child has ended."""
 
     def __init__(self, family: Family) -> None:
@@ -25,7 +25,7 @@ class Reaper:
     async def run(self) -> None:
         """Go on until cancelled."""
         while True:
-            await asyncio.sleep(REAP_INTERVAL)
+            await asyncio.sleep(CHECK_INTERVAL)
             if _has_a_child_ended():
                 with contextlib.suppress(OSError):  # no descriptor is left to look with; the next look may have one
                     self._family.reap_ended()
