@@ -60,6 +60,23 @@ def keep_an_outcome(state: Path) -> None:
     entry.close()
 
 
+@pytest.mark.parametrize("shelf", ["undeliverable", "damaged"])
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_a_part_of_the_spool_that_cannot_be_read_is_an_error_and_not_nothing(
+    tmp_path: Path, shelf: str, kind: str
+) -> None:
+    keep_an_outcome(tmp_path)
+    place = tmp_path / "spool" / shelf
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+        place.symlink_to(tmp_path / "elsewhere")
+    else:
+        place.write_text("no folder")
+
+    with pytest.raises(ConfigError, match=f"the spool {place} cannot be read"):
+        inventory.spool_in(tmp_path, {})
+
+
 def test_of_several_it_is_the_one_that_keeps_outcomes(tmp_path: Path, services: Path, own: Path) -> None:
     own.mkdir(parents=True)
     (services / "mobius-supervisor").mkdir()

@@ -130,10 +130,8 @@ def spool_in(state_dir: Path, environment: MutableMapping[str, str]) -> Spool:
     spool = Spool(state_dir, state=state)
     try:
         spool.require_readable()
-    except FileNotFoundError:
-        pass  # nothing was ever kept there
     except OSError as error:
-        raise ConfigError(f"the spool {spool.folder} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"the spool {error.filename} cannot be read: {error.strerror}") from error
     return spool
 
 

@@ -180,9 +180,16 @@ class Spool:
         return path.name in self._names(Shelf.DAMAGED)
 
     def require_readable(self) -> None:
-        """Raise `OSError` when the waiting outcomes cannot be listed."""
-        with self._opened(Shelf.WAITING) as folder:
-            folder.names()
+        """Raise `OSError`, with the folder as its file name, when outcomes in it cannot be listed."""
+        for shelf in Shelf:
+            path = self.folder if shelf is Shelf.WAITING else self.folder / shelf.value
+            try:
+                with self._opened(shelf) as folder:
+                    folder.names()
+            except FileNotFoundError:
+                pass  # nothing was ever kept there
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
     def discard(self, path: Path) -> None:
         """Delete a damaged file, which no process takes."""
