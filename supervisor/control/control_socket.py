@@ -57,12 +57,21 @@ class ControlSocket:
         try:
             end = await to_the_end(self._file.bind_again, discard=socket.close)  # `close` removes the file then
         except ConfigError as error:
-            if str(error) != self._problem:
-                log.warning("control socket unavailable", reason=str(error))
-            self._problem = str(error)
+            self._note_problem(str(error))
             return
-        old, self._server = self._server, await self._reception.listen(end)
+        try:
+            server = await self._reception.listen(end)
+        except OSError as error:  # no descriptor or memory is left: the next check tries again
+            end.close()
+            self._note_problem(error.strerror or str(error))
+            return
+        old, self._server = self._server, server
         if old is not None:
             old.close()  # no path leads to it any more; its connections stay
         self._problem = None
         log.warning("control socket restored", path=str(self._file.path))
+
+    def _note_problem(self, reason: str) -> None:
+        if reason != self._problem:
+            log.warning("control socket unavailable", reason=reason)
+        self._problem = reason
