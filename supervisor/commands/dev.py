@@ -29,9 +29,6 @@ KEY = "mbx_local"
 HEARTBEAT_INTERVAL = 2.0
 """Seconds: whoever tries a cancellation does not want to wait for it."""
 
-DEFAULTS = {"listen": ("127.0.0.1:0",), "log_level": ("debug",)}
-"""Where nobody says otherwise the status page is at a free port, which the log names, and every job is told of."""
-
 UNWATCHED = f"handlers are not reloaded when they change, for the package watchfiles is not there: {TO_WATCH}"
 
 _OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
@@ -52,7 +49,7 @@ async def develop(server: DevServerSettings, given: Given, machine: Machine, sta
         url = (await opened(server, stack)).url
         environment = own_environment(os.environ)
         socket = _socket(environment, machine, state)
-        configuration = Configuration({**DEFAULTS, **given, **_local(url, state, socket)}, environment, machine)
+        configuration = Configuration({**given, **_local(url, state, socket)}, environment, machine)
         settings = configuration.read()
         mask = Mask([KEY])
         log.configure(settings.log_level, settings.log_format, mask=mask)

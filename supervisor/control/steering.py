@@ -12,7 +12,7 @@ class Refused(Exception):
 
 
 class Steering(Protocol):
-    """`by` names who asks, for the log and for reports: "SIGTSTP", "root (uid 0) by the control socket"."""
+    """`by` names who asks, for the log and for reports: "SIGTSTP", "root (uid 0) over the control socket"."""
 
     async def status(self) -> Status:
         """Everything at this instant."""

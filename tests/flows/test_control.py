@@ -175,7 +175,7 @@ async def test_a_job_that_an_operator_cancels_says_so(server: DevServer, state: 
     (report,) = reports(server, job_id)
     assert report.body["error_type"] == "Cancelled"
     assert report.body["error_message"].startswith("cancelled by ")
-    assert f"(uid {os.geteuid()}) by the control socket; it stopped" in report.body["error_message"]
+    assert f"(uid {os.geteuid()}) over the control socket; it stopped" in report.body["error_message"]
     assert [ended["outcome"] for ended in status["recent"]] == ["cancelled"]
 
 
@@ -239,7 +239,7 @@ async def test_who_pauses_is_seen_until_somebody_resumes(server: DevServer, stat
 
     assert (paused.code, paused.out) == (0, "paused: nothing new is claimed\n")
     assert while_paused["state"] == "paused"
-    assert f"(uid {os.geteuid()}) by the control socket since " in while_paused["claims"]["reason"]
+    assert f"(uid {os.geteuid()}) over the control socket since " in while_paused["claims"]["reason"]
     assert (resumed.code, afterwards["state"], afterwards["claims"]["reason"]) == (0, "serving", None)
 
 
@@ -260,7 +260,7 @@ async def test_only_resume_ends_a_pause_by_command_and_it_ends_any(server: DevSe
         after_that = await shown(state)
 
     assert after_both["state"] == "paused"
-    assert "by the control socket since " in after_both["claims"]["reason"]
+    assert "over the control socket since " in after_both["claims"]["reason"]
     assert (after_that["state"], after_that["claims"]["reason"]) == ("serving", None)
 
 
