@@ -194,6 +194,8 @@ def server(api_key_file: Path | None, faults: Path | None, **limits: Any) -> Non
 def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
     """Run a local server and a supervisor in one, until Ctrl-C.
 
+    Ctrl-C: finish the running jobs, then end; a second one stops the jobs, with exit code 6.
+
     It reloads when a handler's file changes, where the package watchfiles is installed.
     """
     _require_kernel_features()

@@ -85,9 +85,12 @@ def cancel(job_id: str, **answers: Any) -> None:
 @click.command()
 @_places
 def pause(**answers: Any) -> None:
-    """Claim nothing new until `resume`; what runs goes on."""
+    """Claim nothing new until `resume`; what runs goes on.
+
+    A claim that is open already may still bring a job: it is run.
+    """
     _ask(answers, "POST", "/pause")
-    click.echo("paused: nothing new is claimed")
+    click.echo("paused: nothing new is claimed; a claim that is open already may still bring a job")
 
 
 @click.command()

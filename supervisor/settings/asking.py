@@ -100,7 +100,8 @@ def _help(option: Option) -> str:
 
 
 def _own_help(option: Option, own: config.Given) -> str:
-    default = f"default: {', '.join(own[option.key])}" if option.key in own else _default(option)
+    texts = own.get(option.key)
+    default = f"default: {', '.join(texts)}" if texts else _default(option)
     return f"{option.help}  [{default}]"
 
 
