@@ -64,7 +64,7 @@ def test_how_long_a_claim_waits_at_most_is_told() -> None:
     assert f"more than {longest:g} is taken as {longest:g}" in row[3]
 
 
-def test_no_example_looks_as_if_the_beginning_of_an_id_were_enough() -> None:
+def test_no_example_names_an_id_that_is_nowhere() -> None:
     assert not re.findall(r"\bjob_[0-9a-f]+\b", TEXT)
 
 

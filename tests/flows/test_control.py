@@ -158,7 +158,7 @@ async def test_how_jobs_ended_is_remembered(server: DevServer, state: Path) -> N
 
 async def test_the_stack_of_a_job_inside_a_c_call(server: DevServer, state: Path) -> None:
     async with watched(server, state, "sits-in-c", {}) as (_, job_id):
-        answer = await run("stack", job_id, state=state)
+        answer = await run("stack", f"{job_id}#1", state=state)
 
         assert answer.code == 0
         assert "in sits_in_c" in answer.out
@@ -167,11 +167,13 @@ async def test_the_stack_of_a_job_inside_a_c_call(server: DevServer, state: Path
 
 async def test_a_job_that_an_operator_cancels_says_so(server: DevServer, state: Path) -> None:
     async with watched(server, state, "sits-in-c", {}, cancel_grace="200ms") as (run_id, job_id):
-        answer = await run("cancel", job_id, state=state)
+        of_run = await run("cancel", run_id, state=state)
+        answer = await run("cancel", job_id[:-1], state=state)
         await finished_job(server, run_id)
         status = await shown(state)
 
-    assert (answer.code, answer.out) == (0, f"{job_id} is asked to stop\n")
+    assert (of_run.code, of_run.err.split()[-1]) == (1, job_id)
+    assert (answer.code, answer.out) == (0, f"{job_id[:-1]} is asked to stop\n")
     (report,) = reports(server, job_id)
     assert report.body["error_type"] == "Cancelled"
     assert report.body["error_message"].startswith("cancelled by ")
