@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
 _DEV_OPTIONS = ("workers", "handlers", "import_timeout", "pass_env", "job_memory", "listen", "log_level", "log_format")
+_DEV_DEFAULTS: config.Given = {"listen": ("127.0.0.1:0",), "log_level": ("debug",)}
+"""The status page is at a free port, which the log names; the log shows every job."""
 _SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http", "proxy")
 _STANDARD_ERROR = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -188,9 +190,11 @@ def server(api_key_file: Path | None, faults: Path | None, **limits: Any) -> Non
 @click.option(
     "--db", "database", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file.  [default: in memory]"
 )
-@asked(*_DEV_OPTIONS)
+@asked(*_DEV_OPTIONS, own=_DEV_DEFAULTS)
 def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
     """Run a local server and a supervisor in one, until Ctrl-C.
+
+    Ctrl-C: finish the running jobs, then end; a second one stops the jobs, with exit code 6.
 
     It reloads when a handler's file changes, where the package watchfiles is installed.
     """
@@ -198,7 +202,8 @@ def dev(host: str, port: int, database: Path | None, **answers: Any) -> None:
 
     from supervisor.commands import dev as development
 
-    sys.exit(development.main(given_by(answers), _machine(), host=host, port=port, database=database))
+    given = {**_DEV_DEFAULTS, **given_by(answers)}
+    sys.exit(development.main(given, _machine(), host=host, port=port, database=database))
 
 
 @main.command()

@@ -163,6 +163,22 @@ def test_all_faults_are_told_at_once():
     ]
 
 
+def test_a_first_parameter_that_may_be_meant_for_the_context_is_missing_with_a_hint():
+    def function(ctx, width): ...
+
+    def other(width, ctx): ...
+
+    with pytest.raises(InvalidParameters) as hinted:
+        bind(function, "{}")
+    with pytest.raises(InvalidParameters) as plain:
+        bind(other, "{}")
+
+    hint = "for the job's context name it 'context', or annotate it as Context"
+    assert str(hinted.value) == f"parameter 'ctx' is missing ({hint}); parameter 'width' is missing"
+    assert str(plain.value) == "parameter 'width' is missing; parameter 'ctx' is missing"
+    assert bind(function, '{"ctx": 1, "width": 2}') == {"ctx": 1, "width": 2}
+
+
 @pytest.mark.parametrize(
     ("annotation", "json", "fault"),
     [

@@ -615,8 +615,9 @@ async def test_an_async_def_that_its_decorator_hides_is_told_as_such_and_nothing
         told = await run(child, "async-hidden", heard)
         await run(child, "prints", heard, line="the end")
 
-    why = "the handler returned a coroutine that nobody awaited: its decorator hides that it is an async def"
-    assert told.outcome == Failed("InvalidResult", why)
+    assert isinstance(told.outcome, Failed)
+    assert told.outcome.error_type == "InvalidResult"
+    assert told.outcome.message.endswith("if it is one, another decorator hides that")
     assert sorted(heard.lines) == ["raw on descriptor 1", "raw on descriptor 2", "the end"]
 
 

@@ -324,8 +324,16 @@ def test_a_port_in_use_is_one_sentence() -> None:
         ended = subprocess.run([*COMMAND, "server", "--port", port], capture_output=True, text=True, check=False)
 
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith(f"Error: cannot serve on 127.0.0.1:{port}: ")
-    assert ended.stderr.count("\n") == 1
+    why = "Address already in use; give another --port, or --port 0 for a free one"
+    assert ended.stderr == f"Error: cannot serve on 127.0.0.1:{port}: {why}\n"
+
+
+def test_the_help_of_dev_names_the_defaults_of_dev_and_no_variable_that_dev_ignores() -> None:
+    shown = " ".join(invoke("dev", "--help").output.split())
+
+    assert re.search(r"--log-level \S+ [^\[]*\[default: debug\]", shown)
+    assert re.search(r"--listen HOST:PORT [^\[]*\[default: 127\.0\.0\.1:0\]", shown)
+    assert "env:" not in shown
 
 
 def test_a_host_that_has_no_address_is_one_sentence() -> None:

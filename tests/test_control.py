@@ -113,7 +113,7 @@ async def test_who_asks_for_something_is_told_on(path: Path, steered: Steered) -
             assert (await text(client, "POST", f"/{command}"))[0] == 200
 
     assert [what for what, _ in steered.asked] == ["cancel job_1", "pause", "resume", "drain"]
-    assert all(BY in by and by.endswith("by the control socket") for _, by in steered.asked)
+    assert all(BY in by and by.endswith("over the control socket") for _, by in steered.asked)
 
 
 async def test_what_cannot_be_done_is_one_sentence(path: Path, steered: Steered) -> None:

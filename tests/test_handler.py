@@ -92,6 +92,8 @@ def test_an_action_needs_a_name(registry, name):
 def test_a_forgotten_name_is_explained():
     with pytest.raises(TypeError, match=r"as in @handler\(\"resize\"\), not <function resize"):
         handler(resize)
+    with pytest.raises(TypeError, match=r"^@handler needs the name of an action, as in @handler\(\"resize\"\)$"):
+        handler()
 
 
 @pytest.mark.parametrize(

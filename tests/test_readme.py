@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from click.testing import CliRunner
@@ -64,7 +64,7 @@ def test_how_long_a_claim_waits_at_most_is_told() -> None:
     assert f"more than {longest:g} is taken as {longest:g}" in row[3]
 
 
-def test_no_example_looks_as_if_the_beginning_of_an_id_were_enough() -> None:
+def test_no_example_names_an_id_that_is_nowhere() -> None:
     assert not re.findall(r"\bjob_[0-9a-f]+\b", TEXT)
 
 
@@ -140,6 +140,17 @@ def test_the_example_works_as_it_stands(tmp_path: Path) -> None:
 
     assert scope["shout"](world.context(), "hello", 2) == {"shouted": "HELLO HELLO"}
     assert world.progress[-1] == {"done": 2, "total": 2}
+    # `make check` runs `mypy --strict` on handlers too, which refuses a container without the type of its items.
+    assert not {dict, list, set, tuple} & set(get_type_hints(scope["shout"]).values())
+
+
+def test_what_is_to_be_tried_names_the_file_and_the_program() -> None:
+    tried = TEXT.partition("## Try it\n")[2].partition("\n## ")[0]
+    (action,) = re.findall(r'@handler\("(\w+)"', TEXT.partition("## Try it\n")[0])
+
+    assert f"`handlers/{action}.py`" in tried
+    assert f"submit {action} " in tried
+    assert 0 <= tried.find(". .venv/bin/activate\n") < tried.find("mobius-supervisor server\n")
 
 
 def test_what_to_do_first_is_on_the_first_screen() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -76,6 +77,25 @@ async def test_a_followed_run_shows_its_events_and_ends_with_its_result(
     ]
     assert '  progress {"done": 1, "note": "\\u001b[2J"}' in lines
     assert lines[-1].endswith("completed")
+
+
+async def test_ctrl_c_while_a_run_is_followed_names_the_run_that_goes_on(server: DevServer) -> None:
+    account = {"MOBIUS_BASE_URL": server.url, "PROJECT": "acme", "MOBIUS_API_KEY": "mbx_right"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "supervisor", "submit", "resize-image", "--follow"),
+        env={**os.environ, **account},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    run_id = (await process.stderr.readline()).decode().split()[1]
+    await process.stderr.readline()  # of its job: it is followed
+    process.send_signal(signal.SIGINT)
+    rest = (await process.stderr.read()).decode()
+
+    assert await process.wait() == 1
+    assert f"run {run_id} goes on: only this command ends\n" in rest
+    assert "Traceback" not in rest
+    assert server.jobs(run_id)[0].status == "pending"
 
 
 async def test_a_run_that_failed_is_exit_code_1_and_says_why(

@@ -71,6 +71,8 @@ def test_what_has_gone_wrong_is_told() -> None:
     assert row(text, "not served") == "handlers not served: bad.py:3: SyntaxError"
     assert row(text, "crashing") == "crashing handler resize"
     assert "ValueError: no" in row(text, "job_0")
+    alone = table_of(status(spool=SpoolStatus(items=1, bytes=2048)))
+    assert row(alone, "spool") == "spool 1 outcome waits for the server, 2 KiB"
 
 
 def test_what_others_wrote_cannot_draw_on_the_terminal() -> None:

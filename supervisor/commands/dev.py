@@ -29,9 +29,6 @@ KEY = "mbx_local"
 HEARTBEAT_INTERVAL = 2.0
 """Seconds: whoever tries a cancellation does not want to wait for it."""
 
-DEFAULTS = {"listen": ("127.0.0.1:0",), "log_level": ("debug",)}
-"""Where nobody says otherwise the status page is at a free port, which the log names, and every job is told of."""
-
 UNWATCHED = f"handlers are not reloaded when they change, for the package watchfiles is not there: {TO_WATCH}"
 
 _OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
@@ -41,9 +38,7 @@ def main(given: Given, machine: Machine, *, host: str, port: int, database: Path
     """Serve until Ctrl-C; raise `ConfigError` when that cannot be done."""
     server = DevServerSettings(host=host, port=port, database=database, heartbeat_interval=HEARTBEAT_INTERVAL)
     with tempfile.TemporaryDirectory(prefix="mobius-dev-") as state, service.loop_runner() as runner:
-        code = runner.run(develop(server, given, machine, Path(state)))
-    # Whoever tries things out ends them, too: what was cut then is no failure.
-    return ExitCode.DRAINED if code is ExitCode.JOBS_CUT else code
+        return runner.run(develop(server, given, machine, Path(state)))
 
 
 async def develop(server: DevServerSettings, given: Given, machine: Machine, state: Path) -> ExitCode:
@@ -52,7 +47,7 @@ async def develop(server: DevServerSettings, given: Given, machine: Machine, sta
         url = (await opened(server, stack)).url
         environment = own_environment(os.environ)
         socket = _socket(environment, machine, state)
-        configuration = Configuration({**DEFAULTS, **given, **_local(url, state, socket)}, environment, machine)
+        configuration = Configuration({**given, **_local(url, state, socket)}, environment, machine)
         settings = configuration.read()
         mask = Mask([KEY])
         log.configure(settings.log_level, settings.log_format, mask=mask)
@@ -71,7 +66,7 @@ def own_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def greeting(url: str) -> str:
     """What to do next, in another terminal."""
     return (
-        f"development server on {url}; Ctrl-C ends it and all jobs\n\n"
+        f"development server on {url}; Ctrl-C finishes the running jobs and ends it, a second one stops the jobs\n\n"
         f"    export MOBIUS_BASE_URL={url} PROJECT={PROJECT} MOBIUS_API_KEY={KEY}\n"
         f"    mobius-supervisor submit ACTION --params '{{}}' --follow\n"
     )
@@ -87,7 +82,7 @@ def _socket(environment: Mapping[str, str], machine: Machine, state: Path) -> Pa
 
 
 def _local(url: str, state: Path, socket: Path) -> dict[str, tuple[str]]:
-    """What is no choice here; jobs are stopped by the first Ctrl-C."""
+    """What is no choice here."""
     return {
         "base_url": (url,),
         "project": (PROJECT,),
@@ -95,5 +90,4 @@ def _local(url: str, state: Path, socket: Path) -> dict[str, tuple[str]]:
         **({} if too_long(socket) else {"socket": (str(socket),)}),
         "all_queues": ("on",),
         "watch": ("on" if can_watch() else "off",),
-        "drain_timeout": ("0s",),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -48,7 +49,8 @@ async def opened(settings: DevServerSettings, stack: AsyncExitStack) -> DevServe
         # asyncio's own sentence names the address again; the numbers of getaddrinfo(3) are none of errno(3).
         number = None if isinstance(error, socket.gaierror) else error.errno
         why = os.strerror(number) if number else error.strerror or str(error)
-        raise ConfigError(f"cannot serve on {where}: {why}") from error
+        advice = "; give another --port, or --port 0 for a free one" if number == errno.EADDRINUSE else ""
+        raise ConfigError(f"cannot serve on {where}: {why}{advice}") from error
     except sqlite3.Error as error:
         raise ConfigError(f"cannot use the database {settings.database}: {error}") from error
 

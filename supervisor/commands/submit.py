@@ -80,7 +80,11 @@ async def submit(target: Target, action: str, parameters: dict[str, Any], *, que
             click.echo(run_id)
             return ExitCode.DRAINED
         _tell(f"run {run_id}")
-        await _tell_events(client, run_id)
+        try:
+            await _tell_events(client, run_id)
+        except asyncio.CancelledError:  # Ctrl-C
+            _tell(f"run {run_id} goes on: only this command ends")
+            raise
         return _show_end(await client.look_up(run_id))
 
 

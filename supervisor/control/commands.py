@@ -65,7 +65,7 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
 def stack(job_id: str, **answers: Any) -> None:
     """Show the Python stack of a running job.
 
-    Also from inside a C call.
+    Also from inside a C call.  JOB is its id, JOB#ATTEMPT, or at least 8 characters with which only its id begins.
     """
     import json
 
@@ -77,7 +77,10 @@ def stack(job_id: str, **answers: Any) -> None:
 @click.argument("job_id", metavar="JOB", callback=reads(kinds.NAME))
 @_places
 def cancel(job_id: str, **answers: Any) -> None:
-    """Stop a running job; it is reported as `Cancelled`."""
+    """Stop a running job; it is reported as `Cancelled`.
+
+    JOB is its id, JOB#ATTEMPT, or at least 8 characters with which only its id begins.
+    """
     _ask(answers, "POST", f"/jobs/{quote(job_id, safe='')}/cancel")
     click.echo(f"{job_id} is asked to stop")
 
@@ -85,9 +88,12 @@ def cancel(job_id: str, **answers: Any) -> None:
 @click.command()
 @_places
 def pause(**answers: Any) -> None:
-    """Claim nothing new until `resume`; what runs goes on."""
+    """Claim nothing new until `resume`; what runs goes on.
+
+    A claim that is open already may still bring a job: it is run.
+    """
     _ask(answers, "POST", "/pause")
-    click.echo("paused: nothing new is claimed")
+    click.echo("paused: nothing new is claimed; a claim that is open already may still bring a job")
 
 
 @click.command()

@@ -79,7 +79,7 @@ class UnixDoor:
             raise NotAdmitted(403, "the process that connected has ended, and could have been a job's")
         if peer.standing is Standing.JOB:
             raise NotAdmitted(403, "a job cannot steer the supervisor that runs it")
-        return f"{_named(peer.uid)} by the control socket"
+        return f"{_named(peer.uid)} over the control socket"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ class Refused(Exception):
 
 
 class Steering(Protocol):
-    """`by` names who asks, for the log and for reports: "SIGTSTP", "root (uid 0) by the control socket"."""
+    """`by` names who asks, for the log and for reports: "SIGTSTP", "root (uid 0) over the control socket"."""
 
     async def status(self) -> Status:
         """Everything at this instant."""
@@ -21,7 +21,10 @@ class Steering(Protocol):
         """As `status`, at once: what children use, and the spool, are as they were when somebody looked last."""
 
     async def stack(self, job_id: str) -> str:
-        """The Python stack of the job's child as it is now; raise `Refused` when the job does not run here."""
+        """The Python stack of the job's child as it is now; raise `Refused` when no such job runs here.
+
+        `job_id` is an id, JOB#ATTEMPT, or the beginning of one id; so it is for `cancel`.
+        """
 
     def cancel(self, job_id: str, by: str) -> None:
         """Have the job stopped and reported as `Cancelled`; raise `Refused` when it does not run here."""

@@ -167,7 +167,8 @@ def _progress(job: JobStatus) -> str:
 
 def _spool(spool: SpoolStatus) -> str:
     oldest = "" if spool.oldest_age is None else f", the oldest {_ago(spool.oldest_age)} old"
-    return f"{spool.items} outcomes wait for the server, {format_size(spool.bytes)}{oldest}"
+    waiting = "1 outcome waits" if spool.items == 1 else f"{spool.items} outcomes wait"
+    return f"{waiting} for the server, {format_size(spool.bytes)}{oldest}"
 
 
 def _length(seconds: float) -> str:

@@ -21,6 +21,8 @@ from supervisor.text.value_repr import value_repr
 
 Item = TypeVar("Item")
 
+_NEARLY_CONTEXT = ("ctx", "ctxt", "cx", "_context", "job_context")
+_CONTEXT_HINT = " (for the job's context name it 'context', or annotate it as Context)"
 _JSON_TYPES = (dict, list, str, int, float, bool, NoneType)
 
 
@@ -75,7 +77,7 @@ class Binding:
         """Return the arguments by name, all but the context, for `function(**arguments)`; raise `InvalidParameters`."""
         given = _decode_object(raw, dict[str, msgspec.Raw])
         arguments: dict[str, Any] = {}
-        faults = [f"parameter {name!r} is missing" for name in self._required() if name not in given]
+        faults = [self._missing(name) for name in self._required() if name not in given]
         for name, value in given.items():
             parameter = self._parameter(name)
             if parameter is None:
@@ -88,6 +90,10 @@ class Binding:
         if faults:
             raise InvalidParameters("; ".join(faults))
         return arguments
+
+    def _missing(self, name: str) -> str:
+        is_mistaken = self.context is None and name == next(iter(self.named)) and name in _NEARLY_CONTEXT
+        return f"parameter {name!r} is missing{_CONTEXT_HINT if is_mistaken else ''}"
 
     def _required(self) -> Iterator[str]:
         return (name for name, parameter in self.named.items() if parameter.is_required)

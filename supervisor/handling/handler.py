@@ -21,6 +21,9 @@ from supervisor.text.value_repr import value_repr
 MAX_NAME = 200
 """Characters of an action's name: more are shown nowhere, and the name is part of every log line of its jobs."""
 
+_NO_NAME: Any = object()
+"""Of `@handler()`; Python's own sentence for a missing argument does not show what to write."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -113,7 +116,7 @@ registry = Registry()
 """The handlers of this process: the only mutable state at module level."""
 
 
-def handler(name: str, **limits: Unpack[Stated]) -> Callable[[Function], Function]:
+def handler(name: str = _NO_NAME, **limits: Unpack[Stated]) -> Callable[[Function], Function]:
     """Make a function answer to the action `name`; it stays the plain function that it is.
 
     `timeout` bounds one attempt, `cancel_grace` is how long its cleanup may take once it was asked to stop: seconds,
@@ -124,6 +127,8 @@ def handler(name: str, **limits: Unpack[Stated]) -> Callable[[Function], Functio
     child's niceness, `threads` is how many threads numeric libraries use.  None leaves each to the settings.
     Raises `TypeError` or `ValueError`, one sentence that names the function.
     """
+    if name is _NO_NAME:
+        raise TypeError('@handler needs the name of an action, as in @handler("resize")')
     if not isinstance(name, str):
         raise TypeError(f'@handler needs the name of an action, as in @handler("resize"), not {value_repr(name)}')
     plain = str.__str__(name)  # what a member of an enum, or another subclass, is to the parent

@@ -6,7 +6,10 @@ from collections.abc import Coroutine
 
 from supervisor.handling.encoding import NotJson, encode_json
 
-_FORGOTTEN = "the handler returned a coroutine that nobody awaited: its decorator hides that it is an async def"
+_FORGOTTEN = (
+    "the handler returned a coroutine without awaiting it: make the handler an `async def` that awaits it; "
+    "if it is one, another decorator hides that"
+)
 
 
 class InvalidResult(Exception):

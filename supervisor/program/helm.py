@@ -16,6 +16,7 @@ from typing import Protocol
 from supervisor.control.steering import Refused
 from supervisor.process.kernel import boottime
 from supervisor.process.usage import Usage, tree_usage
+from supervisor.program.job_name import job_named
 from supervisor.reporting.spool import Spool
 from supervisor.settings.settings import Settings
 from supervisor.status import CodeStatus, ServiceState, SlotStatus, SpoolStatus, Status, masked
@@ -108,18 +109,18 @@ class Helm:
         return hidden
 
     async def stack(self, job_id: str) -> str:
-        attempt = self._attempt_at(job_id)
+        attempt = self._attempt_named(job_id)
         try:
             return await attempt.stack()
         except TimeoutError:
             _refuse_when_reporting(attempt)
             raise Refused(
-                f"the process of {job_id} does not write its stack: it is stopped, waits for a disk, or has "
-                "taken SIGUSR1, by which it is asked, for itself"
+                f"the process of {attempt.job.job_id} does not write its stack: it is stopped, waits for a disk, or "
+                "has taken SIGUSR1, by which it is asked, for itself"
             ) from None
 
     def cancel(self, job_id: str, by: str) -> None:
-        attempt = self._attempt_at(job_id)
+        attempt = self._attempt_named(job_id)
         _refuse_when_reporting(attempt)
         attempt.log.info("a job is cancelled", by=by)
         attempt.stop(cancelled_by(by))
@@ -142,11 +143,10 @@ class Helm:
         if self._course.state in ENDING:
             raise Refused("the program is ending")
 
-    def _attempt_at(self, job_id: str) -> Attempt:
-        attempt = self._pool.attempt_at(job_id)
-        if attempt is None:
-            raise Refused(f"no job {job_id!r} runs here")
-        return attempt
+    def _attempt_named(self, name: str) -> Attempt:
+        attempts = self._pool.attempts
+        job = job_named(name, [attempt.job for attempt in attempts])
+        return next(attempt for attempt in attempts if attempt.job is job)
 
 
 def _refuse_when_reporting(attempt: Attempt) -> None:

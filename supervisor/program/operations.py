@@ -167,7 +167,8 @@ class Operations:
         pool = self._plant.pool
         if self._is_ending("pause", by) or pool.gate.has(bar):
             return
-        log.warning("paused: nothing is claimed", by=by)
+        # A claim is not broken off: the server may have leased a job to it already.
+        log.warning("paused: nothing new is claimed", by=by, open_claims=pool.open_polls)
         pool.shut(bar, f"paused by {by} since {time.strftime('%H:%M:%S UTC', time.gmtime())}")
 
     def _lift(self, bars: Sequence[Bar], by: str) -> None:

@@ -71,29 +71,42 @@ def reads(kind: Kind) -> Callable[[click.Context, click.Parameter, str | None], 
     return callback
 
 
-def asked(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of the settings `names`."""
+def asked(*names: str, own: config.Given | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of the settings `names`.
+
+    `own` are the defaults of a command that reads no setting from the environment; None for all others.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for name in reversed(names):
-            command = _click_option(OPTIONS[name])(command)
+            option = OPTIONS[name]
+            command = _click_option(option, _help(option) if own is None else _own_help(option, own))(command)
         return command
 
     return decorate
 
 
-def _click_option(option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _click_option(option: Option, words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     # click passes on what was typed and no more: `config` reads the environment, to say which of them was wrong.
     if option.kind.is_switch:
-        return click.option(option.flag, option.key, is_flag=True, default=None, help=_help(option))
+        return click.option(option.flag, option.key, is_flag=True, default=None, help=words)
     return click.option(
-        option.flag, option.key, multiple=option.kind.is_repeatable, metavar=option.kind.metavar, help=_help(option)
+        option.flag, option.key, multiple=option.kind.is_repeatable, metavar=option.kind.metavar, help=words
     )
 
 
 def _help(option: Option) -> str:
-    default = "required" if option.is_required else f"default: {option.shown_default or option.default}"
-    return f"{option.help}  [{default}; env: {', '.join(option.variables)}]"
+    return f"{option.help}  [{_default(option)}; env: {', '.join(option.variables)}]"
+
+
+def _own_help(option: Option, own: config.Given) -> str:
+    texts = own.get(option.key)
+    default = f"default: {', '.join(texts)}" if texts else _default(option)
+    return f"{option.help}  [{default}]"
+
+
+def _default(option: Option) -> str:
+    return "required" if option.is_required else f"default: {option.shown_default or option.default}"
 
 
 def values_of(names: Iterable[str], answers: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,10 +167,6 @@ class Pool:
             return ALL_QUARANTINED
         return FULL if is_full else None
 
-    def attempt_at(self, job_id: str) -> Attempt | None:
-        """What runs here of a job; None when nothing does."""
-        return next((slot.attempt for slot in self._slots if slot.attempt and slot.attempt.job.job_id == job_id), None)
-
     @property
     def attempts(self) -> list[Attempt]:
         """What runs now."""

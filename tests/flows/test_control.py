@@ -158,7 +158,7 @@ async def test_how_jobs_ended_is_remembered(server: DevServer, state: Path) -> N
 
 async def test_the_stack_of_a_job_inside_a_c_call(server: DevServer, state: Path) -> None:
     async with watched(server, state, "sits-in-c", {}) as (_, job_id):
-        answer = await run("stack", job_id, state=state)
+        answer = await run("stack", f"{job_id}#1", state=state)
 
         assert answer.code == 0
         assert "in sits_in_c" in answer.out
@@ -167,15 +167,17 @@ async def test_the_stack_of_a_job_inside_a_c_call(server: DevServer, state: Path
 
 async def test_a_job_that_an_operator_cancels_says_so(server: DevServer, state: Path) -> None:
     async with watched(server, state, "sits-in-c", {}, cancel_grace="200ms") as (run_id, job_id):
-        answer = await run("cancel", job_id, state=state)
+        of_run = await run("cancel", run_id, state=state)
+        answer = await run("cancel", job_id[:-1], state=state)
         await finished_job(server, run_id)
         status = await shown(state)
 
-    assert (answer.code, answer.out) == (0, f"{job_id} is asked to stop\n")
+    assert (of_run.code, of_run.err.split()[-1]) == (1, job_id)
+    assert (answer.code, answer.out) == (0, f"{job_id[:-1]} is asked to stop\n")
     (report,) = reports(server, job_id)
     assert report.body["error_type"] == "Cancelled"
     assert report.body["error_message"].startswith("cancelled by ")
-    assert f"(uid {os.geteuid()}) by the control socket; it stopped" in report.body["error_message"]
+    assert f"(uid {os.geteuid()}) over the control socket; it stopped" in report.body["error_message"]
     assert [ended["outcome"] for ended in status["recent"]] == ["cancelled"]
 
 
@@ -237,9 +239,10 @@ async def test_who_pauses_is_seen_until_somebody_resumes(server: DevServer, stat
         resumed = await run("resume", state=state)
         afterwards = await shown(state)
 
-    assert (paused.code, paused.out) == (0, "paused: nothing new is claimed\n")
+    told = "paused: nothing new is claimed; a claim that is open already may still bring a job\n"
+    assert (paused.code, paused.out) == (0, told)
     assert while_paused["state"] == "paused"
-    assert f"(uid {os.geteuid()}) by the control socket since " in while_paused["claims"]["reason"]
+    assert f"(uid {os.geteuid()}) over the control socket since " in while_paused["claims"]["reason"]
     assert (resumed.code, afterwards["state"], afterwards["claims"]["reason"]) == (0, "serving", None)
 
 
@@ -260,7 +263,7 @@ async def test_only_resume_ends_a_pause_by_command_and_it_ends_any(server: DevSe
         after_that = await shown(state)
 
     assert after_both["state"] == "paused"
-    assert "by the control socket since " in after_both["claims"]["reason"]
+    assert "over the control socket since " in after_both["claims"]["reason"]
     assert (after_that["state"], after_that["claims"]["reason"]) == ("serving", None)
 
 

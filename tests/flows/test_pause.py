@@ -40,9 +40,11 @@ async def test_a_job_that_the_last_poll_brings_is_run(server: DevServer, state: 
         await logged(state, '"serving"')
         await server.until(lambda: calls(server, "claim")[-1].status is None or None)
         process.send_signal(signal.SIGTSTP)
+        await logged(state, "paused: nothing new is claimed")
         run = await start_job(server, "nothing")
 
         assert (await finished_job(server, run)).status == "completed"
+        assert '"open_claims":1' in (state / "log").read_text()
 
 
 async def test_a_reload_keeps_the_pause(server: DevServer, state: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from supervisor.commands import dev
 from supervisor.devserver.app import DevServer
+from supervisor.exit_code import ExitCode
 from supervisor.program.watch import Watch
 from supervisor.settings.config import ConfigError
 from supervisor.settings.configuration import require_watchfiles
@@ -285,7 +286,7 @@ async def submit(folder: Path, action: str, *options: str) -> str:
     return told.decode()
 
 
-async def test_dev_serves_what_is_saved_and_one_ctrl_c_ends_all(handlers: Path) -> None:
+async def test_dev_serves_what_is_saved_and_its_log_states_what_each_ctrl_c_does(handlers: Path) -> None:
     folder = handlers.parent
     async with developing(folder) as process:
         await logged(folder, '"serving"')
@@ -297,9 +298,15 @@ async def test_dev_serves_what_is_saved_and_one_ctrl_c_ends_all(handlers: Path) 
         await logged(folder, "at work")
         (pid,) = re.findall(r'"event":"at work".*"pid":(\d+)', (folder / "log").read_text())
         process.send_signal(signal.SIGINT)
+        await logged(folder, "finishing the jobs that run; once more: stop them")
+        await logged(folder, '"draining"')
+        assert is_alive(int(pid))
+        assert "stopping the jobs" not in (folder / "log").read_text()
+        process.send_signal(signal.SIGINT)
 
-        assert await process.wait() == 0
+        assert await process.wait() == ExitCode.JOBS_CUT
         assert not is_alive(int(pid))
+    assert re.search(r'"event":"stopped".*"code":6', (folder / "log").read_text())
 
 
 @pytest.mark.usefixtures("_no_package")
