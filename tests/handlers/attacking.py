@@ -179,7 +179,9 @@ def leave_process(_: Target) -> str:
     """Start a daemon: another session, whose parent has ended, without any descriptor of the job's."""
     program = "import os, time; os.fork() and os._exit(0); os.setsid(); os.close(1); time.sleep(600)"
     command = [sys.executable, "-S", "-c", f"__name__ = 'left-behind'; {program}"]
-    subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, env={})
+    # Without the mark of the job; a Python that was copied finds its library by this variable.
+    kept = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
+    subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, env=kept)
     return "started"
 
 
