@@ -408,15 +408,16 @@ def test_a_loop_that_swallows_everything_is_left_through_its_second_stop(interru
     swallowed = []
 
     def handle():
-        ask_to_stop_soon()
         while True:
             try:
+                if not swallowed:
+                    ask_to_stop_soon()
                 threading.Event().wait(30)
             except BaseException as error:
                 swallowed.append(type(error))
 
     assert cleans_up(interruption, handle)
-    assert swallowed == [Cancelled, Cancelled]
+    assert swallowed in ([Cancelled, Cancelled], [Cancelled])  # the second may come between two waits
 
 
 def ask_to_stop_soon():
@@ -476,16 +477,19 @@ WAYS = {"finally": by_finally, "except": by_except, "with": by_with}
 
 
 def test_after_the_job_a_lost_stop_is_not_raised_again(interruption, monkeypatch):
-    monkeypatch.setattr("supervisor.handling.interruption.RAISE_AGAIN_AFTER", 0.01)
+    monkeypatch.setattr("supervisor.handling.interruption.RAISE_AGAIN_AFTER", 3600.0)
+    before = set(threading.enumerate())
     interruption.arm()
     with contextlib.suppress(Cancelled):
         ask_to_stop()
-    threads = threading.active_count()
+    reminders = set(threading.enumerate()) - before
+    assert reminders
 
     interruption.disarm()
 
-    threading.Event().wait(0.05)
-    assert threading.active_count() < threads
+    for reminder in reminders:  # it ends now, and not when it is due
+        reminder.join(20)
+        assert not reminder.is_alive()
     assert sys.gettrace() is None
 
 

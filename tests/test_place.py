@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -236,3 +237,12 @@ def test_the_mode_of_a_socket_is_never_set_by_a_name(short: Path) -> None:
 
     assert ended.stdout == "0o600\n"
     assert victim.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_name_of_a_listening_socket_never_leads_through_something_else(short: Path) -> None:
+    with listening_at(short / "a.sock") as end, end, contextlib.ExitStack() as stack:
+        for _ in range(16):  # which take the numbers of what was closed
+            stack.enter_context(open("/dev/null"))
+
+        with pytest.raises(FileNotFoundError):
+            Path(end.getsockname()).stat()

@@ -63,6 +63,7 @@ class ControlSocket:
             server = await self._reception.listen(end)
         except OSError as error:  # no descriptor or memory is left: the next check tries again
             end.close()
+            self._file.remove()
             self._note_problem(error.strerror or str(error))
             return
         old, self._server = self._server, server

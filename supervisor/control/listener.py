@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 from supervisor.control.place import is_answered, too_long
@@ -23,6 +24,9 @@ class SocketFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ours: os.stat_result | None = None
+        # Open as long as the socket is: the socket's own name leads through this descriptor.  Since Python 3.13 event
+        # loops look at that name, and fail when the number belongs to something else.
+        self._folder: Directory | None = None
 
     def bind(self) -> socket.socket:
         """Listen at the path, for this user alone; raise `ConfigError`.  The caller closes the socket."""
@@ -30,12 +34,17 @@ class SocketFile:
             raise ConfigError(problem)
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with Directory.open(self.path.parent) as folder:
+            with ExitStack() as stack:
+                folder = stack.enter_context(Directory.open(self.path.parent))
                 self._refuse_what_is_no_leftover()
                 end = _bound(folder, self.path.name)
-                self._ours = folder.status(self.path.name)
+                stack.pop_all()
         except OSError as error:
             raise _refused(self.path, error.strerror or str(error)) from error
+        self._leave_folder()
+        self._folder = folder
+        with contextlib.suppress(OSError):  # it may be gone again, which the next check finds
+            self._ours = folder.status(self.path.name)
         return end
 
     def bind_again(self) -> socket.socket:
@@ -59,6 +68,12 @@ class SocketFile:
         with contextlib.suppress(OSError), Directory.open(self.path.parent) as folder:
             if self._is_ours(folder):
                 folder.unlink(self.path.name)
+        self._leave_folder()
+
+    def _leave_folder(self) -> None:
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
 
     def _is_ours(self, folder: Directory) -> bool:
         return self._ours is not None and os.path.samestat(folder.status(self.path.name), self._ours)

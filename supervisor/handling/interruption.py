@@ -131,7 +131,10 @@ class Interruption:
         if not self.requested:
             self.requested = self._is_pending = True
         if self._depth == 0 and self._is_pending:
-            self._deliver()
+            if self._hook.is_running:  # what is raised in a hook is lost
+                self._ask_again_later()
+            else:
+                self._deliver()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -206,6 +209,9 @@ class Interruption:
         # The loop holds what it throws until the coroutine waits again: this is not where that was swallowed.
         if is_certain and not self._was_thrown and _is_main_thread() and sys.gettrace() is None:
             self._raise_in(sys._getframe(1))  # noqa: SLF001 - the only way to the frame that goes on
+        self._ask_again_later()
+
+    def _ask_again_later(self) -> None:
         self._over.set()
         self._over = threading.Event()
         with suppress(RuntimeError):  # no thread more may be started
@@ -254,6 +260,7 @@ class _Hook:
     def __init__(self, on_drop: Callable[[BaseException], bool]) -> None:
         self._on_drop = on_drop
         self._before: Callable[[sys.UnraisableHookArgs], Any] | None = None
+        self.is_running = False
 
     def install(self) -> None:
         # Not again above a hook that a handler has left there: that one may call us.
@@ -267,9 +274,13 @@ class _Hook:
             self._before = None
 
     def _take(self, dropped: sys.UnraisableHookArgs) -> None:
-        is_ours = dropped.exc_value is not None and self._on_drop(dropped.exc_value)
-        if not is_ours and self._before is not None:
-            self._before(dropped)
+        self.is_running = True
+        try:
+            is_ours = dropped.exc_value is not None and self._on_drop(dropped.exc_value)
+            if not is_ours and self._before is not None:
+                self._before(dropped)
+        finally:
+            self.is_running = False
 
 
 def _main_thread() -> int:
