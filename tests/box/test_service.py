@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from aiohttp import web
 
 from supervisor.commands import unit
-from supervisor.devserver.app import DevServer
+from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.journal import Call
 from supervisor.exit_code import ExitCode
 from supervisor.process import landlock
@@ -28,6 +28,13 @@ CREDENTIAL = "/run/credentials/mobius-supervisor.service/mobius-api-key"
 ADMINISTRATORS = "/etc/mobius-supervisor/api-key"
 needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_REFER, reason="this kernel's Landlock is old")
 KEPT_SIGNALS = "PermissionError" if landlock.version() >= landlock.WITH_SIGNALS else "done"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[DevServer]:
+    """A server that bears with the silence of a restart, which on a busy machine takes seconds."""
+    async with DevServer(DevServerSettings(heartbeat_interval=0.2, lease_ttl=60, journal=True)) as server:
+        yield server
 
 
 @pytest.fixture

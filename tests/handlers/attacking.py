@@ -126,11 +126,18 @@ def trace(pid: int) -> None:
     libc.ptrace(PTRACE_DETACH, pid, None, None)
 
 
+def system_call(number: int, *arguments: int) -> int:
+    """Pass every argument whole: of a plain `int` ctypes passes 32 bits, and leaves what is in the others."""
+    return int(libc.syscall(number, *map(ctypes.c_long, arguments)))
+
+
 def read_by_call(pid: int) -> None:
     buffer = ctypes.create_string_buffer(8)
     piece = (ctypes.c_void_p * 2)(ctypes.addressof(buffer), 8)
     # An address that only the other process has would be needed next; the kernel asks for the right first.
-    result = libc.syscall(PROCESS_VM_READV[platform.machine()], pid, piece, 1, piece, 1, 0)
+    result = system_call(
+        PROCESS_VM_READV[platform.machine()], pid, ctypes.addressof(piece), 1, ctypes.addressof(piece), 1, 0
+    )
     if result == -1 and ctypes.get_errno() != errno.EFAULT:
         check(result)
 
@@ -138,7 +145,7 @@ def read_by_call(pid: int) -> None:
 def take_descriptor(pid: int) -> None:
     pidfd = os.pidfd_open(pid)
     try:
-        taken = libc.syscall(PIDFD_GETFD, pidfd, 1, 0)
+        taken = system_call(PIDFD_GETFD, pidfd, 1, 0)
         check(taken)
         os.close(taken)
     finally:
@@ -164,7 +171,7 @@ def priority(pid: int) -> None:
 
 
 def io_priority(pid: int) -> None:
-    check(libc.syscall(IOPRIO_SET[platform.machine()], 1, pid, BEST_EFFORT | 4))
+    check(system_call(IOPRIO_SET[platform.machine()], 1, pid, BEST_EFFORT | 4))
 
 
 def schedule(pid: int) -> None:
