@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MAX_SOURCE = 1024 * 1024
@@ -71,6 +73,22 @@ def _read(file: Path) -> bytes:
 
 def _parsed(source: bytes) -> ast.AST | None:
     try:
-        return ast.parse(source)
+        with _no_collection():
+            return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # all that the parser raises for odd sources
         return None
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Run no finalizers of other objects in the block.
+
+    One that formats a traceback parses, too, and then `ast.parse` of Python 3.11 fails (python/cpython#106905).
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
