@@ -40,7 +40,7 @@ import psutil
 from benchmarks.machine import user
 from benchmarks.soak_accounts import Accounts, settle
 from benchmarks.soak_load import fault_script, next_job
-from benchmarks.soak_programs import PROJECT, Server, Supervisor
+from benchmarks.soak_programs import FAMILY, PATIENCE, PROJECT, Server, Supervisor
 from supervisor.process.mark import bearers
 from supervisor.timing.tasks import whole
 
@@ -53,6 +53,8 @@ KILLING_PART = 0.4
 """Part of the time in which the supervisor itself is killed; what leaks is measured in the rest."""
 WARM_UP_PART = 0.25
 """Part of the measured time that does not count."""
+SAMPLES_AT_REST = 10
+"""So many counts of descriptors in a row, a tenth of a second apart."""
 SHORT = 60.0
 """Seconds; a shorter soak leaves out faults that take half a minute each to get over."""
 
@@ -200,13 +202,15 @@ class Soak:
                 reload_at += TRIAL_INTERVAL
 
     async def _descriptors_at_rest(self) -> int:
-        """The fewest in a second: children that were killed are still being replaced."""
-        counts = []
-        for _ in range(10):
+        """Return the fewest in a second with all its processes: one that was killed is still being replaced."""
+        counts: list[int] = []
+        give_up_at = time.monotonic() + PATIENCE
+        while len(counts) < SAMPLES_AT_REST and time.monotonic() < give_up_at:
             self.supervisor.look()
-            counts.append(self.supervisor.descriptors())
+            count = self.supervisor.descriptors()
+            counts = [*counts, count] if len(self.supervisor.children()) == FAMILY else []
             await asyncio.sleep(0.1)
-        return min(counts)
+        return min(counts, default=self.supervisor.descriptors())
 
     async def _active(self) -> list[str]:
         query = {"status": "active", "limit": "1000"}

@@ -21,6 +21,8 @@ from supervisor.control.caller import call
 
 PROJECT = "soak"
 WORKERS = 4
+FAMILY = WORKERS + 2
+"""Processes of a supervisor at rest: the zygote, a child for each slot and a spare one."""
 HANDLERS = Path(__file__).with_name("soak_handlers")
 LEASE_TTL = 6
 """Seconds; of them the worker believes in one less."""
