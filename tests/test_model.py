@@ -29,7 +29,7 @@ from supervisor.timing.alarms import Alarms
 from supervisor.work.attempt import Attempt
 from supervisor.work.lease import Lease, LeaseLost, Terms
 from supervisor.work.outcome import SHUTDOWN
-from supervisor.work.surroundings import Rules, Workplace
+from supervisor.work.config import Rules, Workplace
 from tests.model_child import ScriptedChild
 from tests.model_loop import Clock, VirtualLoop
 from tests.model_server import ModelServer

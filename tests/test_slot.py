@@ -32,7 +32,7 @@ from supervisor.work.claiming import Claiming
 from supervisor.work.outcome import SHUTDOWN
 from supervisor.work.pool import Pool
 from supervisor.work.removal import remove
-from supervisor.work.surroundings import Rules
+from supervisor.work.config import Rules
 from tests.harness import GENEROUS, zygote_of
 from tests.process_world import World, a_job, module, world
 

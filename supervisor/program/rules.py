@@ -11,7 +11,7 @@ from supervisor.process.confinement import Confinement
 from supervisor.process.environment import child_environment
 from supervisor.process.zygote import Nursery
 from supervisor.settings.settings import Settings
-from supervisor.work.surroundings import Rules
+from supervisor.work.config import Rules
 
 
 def rules_of(settings: Settings, scratch: Path, mask: Mask) -> Rules:

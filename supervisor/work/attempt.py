@@ -39,7 +39,7 @@ from supervisor.work.outcome import (
 from supervisor.work.shown import first_line, job_status
 from supervisor.work.speech import Speech
 from supervisor.work.stopping import Stopping, terminate_then_kill
-from supervisor.work.surroundings import Rules, Workplace
+from supervisor.work.config import Rules, Workplace
 from supervisor.work.unborn import UNBORN, Unborn
 
 CANCEL_FLUSH = 1.0

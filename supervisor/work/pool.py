@@ -29,7 +29,7 @@ from supervisor.work.polling import Polls
 from supervisor.work.pulse import Pulse
 from supervisor.work.quarantine import Quarantine
 from supervisor.work.slot import Slot
-from supervisor.work.surroundings import Rules
+from supervisor.work.config import Rules
 
 PARTIAL_WAIT = 1.0
 """Seconds that a claim waits when it leaves out actions that are full."""

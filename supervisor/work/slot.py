@@ -41,7 +41,8 @@ from supervisor.work.lease import Lease, LeaseLost, Terms
 from supervisor.work.outcome import Stop
 from supervisor.work.polling import Polls
 from supervisor.work.removal import remove
-from supervisor.work.surroundings import Surroundings, Workplace
+from supervisor.work.config import Workplace
+from supervisor.work.surroundings import Surroundings
 
 DRAIN_POLL = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""

@@ -16,7 +16,7 @@ from supervisor.work.courier import Courier
 from supervisor.work.forwarding import SOON, Forwarding
 from supervisor.work.handler_log import HandlerLog
 from supervisor.work.stopping import Stopping
-from supervisor.work.surroundings import Rules
+from supervisor.work.config import Rules
 
 
 class Speech:
