@@ -12,7 +12,7 @@ import uvloop
 
 from supervisor.process.child import Child
 from supervisor.process.environment import child_environment
-from supervisor.process.family import Family
+from supervisor.process.reaper import Family
 from supervisor.process.zygote import Nursery, Zygote
 
 

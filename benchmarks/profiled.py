@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from types import FrameType
 
-from supervisor.cli import main
+from supervisor.cli.main import main
 
 EVERY = 0.001
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from supervisor.control.caller import call
+from supervisor.control.client import call
 
 PROJECT = "soak"
 WORKERS = 4

@@ -33,8 +33,8 @@ The rooms, from the top; each imports from those below it (and handling the form
     job, server, status …  the nouns that everybody shares
 """
 
-from supervisor.handling.context import Cancelled, Context, PermanentError
-from supervisor.handling.handler import handler
+from supervisor.handler_api.context import Cancelled, Context, PermanentError
+from supervisor.handler_api.registry import handler
 from supervisor.version import __version__
 
 __all__ = ["Cancelled", "Context", "PermanentError", "__version__", "handler"]

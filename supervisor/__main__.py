@@ -1,5 +1,5 @@
 """`python -m supervisor`."""
 
-from supervisor.cli import main
+from supervisor.cli.main import main
 
 main(prog_name="mobius-supervisor")

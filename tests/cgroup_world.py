@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.process.delegation import MARK, NotDelegated, mount_point
+from supervisor.process.cgroup_delegation import MARK, NotDelegated, mount_point
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from supervisor import Context
-from supervisor.handling.context import Voice
-from supervisor.handling.interruption import Interruption
+from supervisor.handler_api.context import Voice
+from supervisor.handler_api.interruption import Interruption
 from supervisor.job import Job
-from supervisor.process.messages import Emitted, Logged
+from supervisor.ipc.messages import Emitted, Logged
 
 
 def a_job(**changes: Any) -> Job:

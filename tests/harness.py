@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from supervisor.devserver.app import DevServer
-from supervisor.devserver.journal import Call
+from supervisor.devserver.call_log import Call
 from supervisor.exit_code import ExitCode
-from supervisor.process import family
-from supervisor.process.kernel import children_of
-from supervisor.program.service import serve
-from supervisor.settings.config import Machine, resolve
+from supervisor.process import reaper as family
+from supervisor.linux.syscalls import children_of
+from supervisor.service.service import serve
+from supervisor.settings.resolution import Machine, resolve
 from supervisor.settings.credential import CredentialSource
 from supervisor.settings.settings import Settings
 

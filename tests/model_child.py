@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from supervisor.job import Blob, Event, Failed, Outcome, Succeeded
 from supervisor.process.child import ChildDied
-from supervisor.process.dialogue import Listener, Told
-from supervisor.process.exit import Ending, Exit
-from supervisor.process.messages import Run
+from supervisor.process.job_channel import Listener, Told
+from supervisor.linux.exit_status import Ending, Exit
+from supervisor.ipc.messages import Run
 from tests.model_story import ChildStory, Ends, OnTerminate
 from tests.model_witness import Witness
 

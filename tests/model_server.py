@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome, Succeeded
-from supervisor.server import RateLimited, Rejected, ServerError, StaleFence, Unavailable
+from supervisor.job_server import RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from tests.model_loop import Clock
 from tests.model_story import Fate, ServerStory, Turn
 from tests.model_witness import Witness

@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 
 from supervisor.job import Blob, Event, Job
-from supervisor.process.attachment import attachment
+from supervisor.ipc.memfd import attachment
 from supervisor.process.child import Child
-from supervisor.process.dialogue import Told
+from supervisor.process.job_channel import Told
 from supervisor.process.environment import child_environment
-from supervisor.process.family import Family
-from supervisor.process.messages import Run
-from supervisor.process.wire import ATTACH_ABOVE
+from supervisor.process.reaper import Family
+from supervisor.ipc.messages import Run
+from supervisor.ipc.wire import ATTACH_ABOVE
 from supervisor.process.zygote import Nursery, Zygote
 from tests.harness import GENEROUS, HANDLERS
 

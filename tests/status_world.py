@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from supervisor.control.steering import Refused
+from supervisor.control.operator import Refused
 from supervisor.status import ClaimStatus, CodeStatus, JobStatus, Recent, SlotStatus, SpoolStatus, Status
 
 JOB = JobStatus(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.settings.kinds import SHARE, Share
-from supervisor.work.admission import Admission, Room
-from supervisor.work.memory import look
+from supervisor.settings.value_types import SHARE, Share
+from supervisor.pool.admission import Admission, Room
+from supervisor.pool.memory_guard import look
 
 GIB = 1 << 30
 A_TENTH = Share(part=0.1)

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 
-from supervisor.timing.alarms import RESOLUTION, Alarms
+from supervisor.concurrency.timers import RESOLUTION, Alarms
 
 LONG = 3600.0
 GENEROUS = 20.0

@@ -8,7 +8,7 @@ import sys
 
 SHOW = """
 import os
-from supervisor.process.ancestry import ancestors_with
+from supervisor.linux.ancestry import ancestors_with
 for secret in ("mbx_wrapped", "mbx_wrap", "mbx_other"):
     print(secret, [found.name for found in ancestors_with(secret) if found.pid != int(os.environ["TESTS"])])
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from supervisor.server import AuthRevoked
-from supervisor.work.authorization import CLAIM, MAX_RETRY_DELAY, Authorization
+from supervisor.job_server import AuthRevoked
+from supervisor.pool.authorization import CLAIM, MAX_RETRY_DELAY, Authorization
 
 TIMEOUT = 120.0
 

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.timing.backoff import Backoff
+from supervisor.concurrency.backoff import Backoff
 
 
 def test_waits_double_up_to_the_longest() -> None:

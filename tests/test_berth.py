@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.ledger import ExitReason, Ledger
+from supervisor.stats import ExitReason, Ledger
 from supervisor.limits import Limits
 from supervisor.process.cgroup import Cgroup
-from supervisor.process.family import Family
+from supervisor.process.reaper import Family
 from supervisor.process.zygote import Zygote
-from supervisor.work.berth import Berth
-from supervisor.work.births import Births
+from supervisor.pool.warm_child import Berth
+from supervisor.pool.child_factory import Births
 from tests.process_world import run, world
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import Context
-from supervisor.handling.binding import Binding, InvalidParameters, decode_parameters
+from supervisor.handler_api.binding import Binding, InvalidParameters, decode_parameters
 
 if TYPE_CHECKING:
     from nowhere import Unknown

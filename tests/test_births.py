@@ -14,12 +14,12 @@ import pytest
 import structlog.testing
 from structlog.testing import capture_logs
 
-from supervisor.ledger import Ledger
+from supervisor.stats import Ledger
 from supervisor.process.child import Child
-from supervisor.process.family import Family
+from supervisor.process.reaper import Family
 from supervisor.process.zygote import StartFailed, Zygote
-from supervisor.work import births as births_module
-from supervisor.work.births import Births
+from supervisor.pool import child_factory as births_module
+from supervisor.pool.child_factory import Births
 from tests.harness import GENEROUS, is_alive
 from tests.process_world import World, module, nursery, world
 

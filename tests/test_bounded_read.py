@@ -11,8 +11,8 @@ import pytest
 
 from supervisor.settings import bounded_read
 from supervisor.settings.bounded_read import BoundedRead
-from supervisor.settings.config import ConfigError
-from supervisor.settings.regular_file import read_regular
+from supervisor.settings.resolution import ConfigError
+from supervisor.settings.safe_read import read_regular
 from tests.lease import leased
 
 

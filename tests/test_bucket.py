@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.timing.bucket import TokenBucket
+from supervisor.concurrency.token_bucket import TokenBucket
 
 
 def test_a_burst_passes_and_no_more() -> None:

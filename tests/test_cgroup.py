@@ -10,8 +10,8 @@ import pytest
 
 from supervisor.process import cgroup
 from supervisor.process.cgroup import Cgroup
-from supervisor.process.exit import Starvation
-from supervisor.process.family import Family
+from supervisor.linux.exit_status import Starvation
+from supervisor.process.reaper import Family
 from tests.cgroup_world import a_group, members, start_in
 
 MIB = 2**20

@@ -20,15 +20,16 @@ import pytest
 from structlog.testing import capture_logs
 
 from supervisor.job import Blob, Event, Failed, Succeeded
-from supervisor.process import pipe, receipt
+from supervisor.process import receipt
+from supervisor.process import pipe
 from supervisor.process.child import Child, ChildDied, ChildLost, State
-from supervisor.process.child_main import OOM_SCORE
-from supervisor.process.cord import Cord
-from supervisor.process.dialogue import Told
-from supervisor.process.exit import Ending
-from supervisor.process.kernel import bytes_waiting, children_of
-from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
-from supervisor.process.wire import encode
+from supervisor.child.child_main import OOM_SCORE
+from supervisor.process.child_channels import Cord
+from supervisor.process.job_channel import Told
+from supervisor.linux.exit_status import Ending
+from supervisor.linux.syscalls import bytes_waiting, children_of
+from supervisor.ipc.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
+from supervisor.ipc.wire import encode
 from supervisor.process.zygote import StartFailed
 from tests.freezer import frozen, needs_a_freezer
 from tests.harness import GENEROUS, is_alive

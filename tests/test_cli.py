@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from supervisor import program
-from supervisor.cli import main
+from supervisor.cli.main import main
 from supervisor.logs.redaction import Mask
-from supervisor.process.cpu_limit import available_cpus
-from supervisor.settings.config import ConfigError
+from supervisor.linux.cpu_limit import available_cpus
+from supervisor.settings.resolution import ConfigError
 from supervisor.settings.credential import CredentialSource
 from supervisor.settings.settings import OPTIONS, Settings
 from supervisor.version import __version__
@@ -68,7 +68,7 @@ class Service:
 def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Service:
     fake = Service()
     monkeypatch.setattr(program, "service", SimpleNamespace(main=fake.main), raising=False)
-    monkeypatch.setattr("supervisor.process.kernel.set_dumpable", fake.become_undumpable)
+    monkeypatch.setattr("supervisor.linux.syscalls.set_dumpable", fake.become_undumpable)
     monkeypatch.setattr("supervisor.logs.log.configure", fake.configure_logging)
     monkeypatch.setenv("MOBIUS_API_KEY", "mbx_secret")
     monkeypatch.setenv("MOBIUS_BASE_URL", "https://api.example.com")
@@ -210,7 +210,7 @@ def test_the_version_can_be_asked_for_both_ways(arguments: list[str]) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["version"]])
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     script = (
-        "import sys; from supervisor.cli import main; main(sys.argv[1:], standalone_mode=False);"
+        "import sys; from supervisor.cli.main import main; main(sys.argv[1:], standalone_mode=False);"
         "print('heavy:', *{'aiohttp', 'asyncio', 'uvloop', 'structlog', 'psutil'} & set(sys.modules))"
     )
 
@@ -437,7 +437,7 @@ def test_an_action_that_no_server_takes_is_refused_before_anything_is_sent(actio
 
 @pytest.mark.parametrize("told", ['{"version": "9.9.9", "state": "dreaming"}', "<html>"])
 def test_a_status_of_another_version_is_one_sentence(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
-    monkeypatch.setattr("supervisor.control.caller.call", lambda *_: told.encode())
+    monkeypatch.setattr("supervisor.control.client.call", lambda *_: told.encode())
 
     result = invoke("status", "--socket", "/run/a.sock")
 
@@ -447,7 +447,7 @@ def test_a_status_of_another_version_is_one_sentence(monkeypatch: pytest.MonkeyP
 
 
 def test_a_status_as_json_draws_nothing_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.control.caller.call", lambda *_: '{"line":"a\x9b2Jb"}'.encode())
+    monkeypatch.setattr("supervisor.control.client.call", lambda *_: '{"line":"a\x9b2Jb"}'.encode())
 
     result = invoke("status", "--json", "--socket", "/run/a.sock")
 

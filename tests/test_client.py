@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.api.client import LONGEST_RETRY_AFTER, Account, Client, retry_after
+from supervisor.dialects.http.client import LONGEST_RETRY_AFTER, Account, Client, retry_after
 from supervisor.devserver.app import DevServer, DevServerSettings, HangUp, LoseAnswer
-from supervisor.devserver.journal import Call
+from supervisor.devserver.call_log import Call
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Succeeded
-from supervisor.server import ClaimRefused, KeyRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
+from supervisor.job_server import ClaimRefused, KeyRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
 from tests.harness import GENEROUS, KEY, PROJECT, events, start_job
 from tests.process_world import descriptors_left, open_descriptors
 from tests.raw_server import (

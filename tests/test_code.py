@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from supervisor.process.family import Family
-from supervisor.program.code import Code
+from supervisor.process.reaper import Family
+from supervisor.service.handler_loader import Code
 from tests.harness import GENEROUS
 from tests.process_world import module, nursery
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given as cases
 from hypothesis import strategies as st
 
-from supervisor.settings.config import ConfigError, Machine, read_values, resolve
-from supervisor.settings.kinds import Share
+from supervisor.settings.resolution import ConfigError, Machine, read_values, resolve
+from supervisor.settings.value_types import Share
 from supervisor.settings.settings import OPTIONS, Settings
 
 MACHINE = Machine(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.process import landlock, seccomp
-from supervisor.process.confinement import (
+from supervisor.linux import landlock
+
+from supervisor.linux import seccomp
+from supervisor.linux.confinement import (
     CONTROL_GROUPS,
     UNRESTRICTED,
     Confinement,
@@ -28,7 +30,7 @@ from supervisor.process.confinement import (
     lacking,
     survey,
 )
-from supervisor.process.kernel import are_new_privileges_forbidden
+from supervisor.linux.syscalls import are_new_privileges_forbidden
 
 KEY = Path("/etc/mobius/key")
 TOKEN = Path("/etc/mobius/token")

@@ -17,16 +17,20 @@ import pytest
 import structlog.testing
 from msgspec.structs import replace
 
-from supervisor.control import feed, reception, stream
+from supervisor.control import event_stream as feed
+
+from supervisor.control import reception
+
+from supervisor.control import stream
 from supervisor.control.connection_limit import MAX_CONNECTIONS, RESERVED_CONNECTIONS
-from supervisor.control.door import Door, NotAdmitted, TcpDoor, UnixDoor
-from supervisor.control.feed import Feed
+from supervisor.control.access import Door, NotAdmitted, TcpDoor, UnixDoor
+from supervisor.control.event_stream import Feed
 from supervisor.control.listener import tcp_socket
 from supervisor.control.peer import Peer, Standing
 from supervisor.control.reception import receiving
-from supervisor.control.site import Site
-from supervisor.ledger import Ledger
-from supervisor.settings.config import ConfigError
+from supervisor.control.routes import Site
+from supervisor.stats import Ledger
+from supervisor.settings.resolution import ConfigError
 from supervisor.status import Status
 from tests.control_world import listening_at
 from tests.status_world import BUSY, STATUS, Steered

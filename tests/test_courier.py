@@ -10,12 +10,12 @@ import structlog
 import structlog.testing
 
 from supervisor.job import Event, Fence
-from supervisor.ledger import Ledger
-from supervisor.server import RateLimited, Rejected
-from supervisor.timing.tasks import Alongside
-from supervisor.work.courier import Courier
-from supervisor.work.lease import Lease, Terms
-from supervisor.work.outbox import LIMIT, OVERFULL
+from supervisor.stats import Ledger
+from supervisor.job_server import RateLimited, Rejected
+from supervisor.concurrency.helpers import Alongside
+from supervisor.attempt.event_sender import Courier
+from supervisor.attempt.lease import Lease, Terms
+from supervisor.attempt.outbox import LIMIT, OVERFULL
 from tests.harness import GENEROUS
 
 BIG = Event("page", b"x" * 10_000)

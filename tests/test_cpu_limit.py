@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from supervisor.process.cpu_limit import Mount, mounts_in, quota_in
+from supervisor.linux.cpu_limit import Mount, mounts_in, quota_in
 
 V1 = Path("/sys/fs/cgroup/cpu")
 
@@ -82,7 +82,7 @@ SHOWS = """
 import os, sys
 with open(sys.argv[1] + "/cgroup.procs", "w") as members:
     members.write("0")
-from supervisor import cli
+from supervisor.cli import main as cli
 print(cli._machine().cpus)
 """
 

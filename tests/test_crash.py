@@ -9,8 +9,8 @@ from textwrap import dedent
 
 import pytest
 
-from supervisor.process.crash import CrashReport, as_dumped
-from supervisor.process.exit import signal_name
+from supervisor.process.fatal_error import CrashReport, as_dumped
+from supervisor.linux.exit_status import signal_name
 
 
 def printed_by(program: Path, source: str) -> tuple[list[str], str]:

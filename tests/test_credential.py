@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import pytest
 
-from supervisor.settings.config import ConfigError
+from supervisor.settings.resolution import ConfigError
 from supervisor.settings.credential import CredentialSource, project_of
 
 
@@ -101,7 +101,7 @@ def test_a_file_that_has_become_a_pipe_is_not_waited_for(key_file: Path) -> None
 READ_STANDARD_INPUT = """
 import json, os, sys
 from pathlib import Path
-from supervisor.settings.config import ConfigError
+from supervisor.settings.resolution import ConfigError
 from supervisor.settings.credential import CredentialSource
 
 source = CredentialSource(Path("-"), {})

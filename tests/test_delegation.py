@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from supervisor.devserver.app import DevServer
-from supervisor.process.delegation import NotDelegated, mount_point, own_path
+from supervisor.process.cgroup_delegation import NotDelegated, mount_point, own_path
 from tests.cgroup_world import a_group, delegate, inside, members, start_in
 from tests.harness import GENEROUS, event, finished_job, is_alive, program, reports, result_of, start_job
 
-LOOK = "from supervisor.process.delegation import Delegation; Delegation.found()"
+LOOK = "from supervisor.process.cgroup_delegation import Delegation; Delegation.found()"
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
-from supervisor.process import descriptor_limit
-from supervisor.process.kernel import children_of
+from supervisor.linux import descriptor_limit
+from supervisor.linux.syscalls import children_of
 from tests.harness import GENEROUS, logged, program, zygote_of
 
 NINE_DO_NOT_FIT = ("prlimit", "--nofile=64:106")

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from supervisor.job import Blob, Event, Failed, Job, Succeeded
-from supervisor.process.attachment import attachment
-from supervisor.process.dialogue import Dialogue, Misheard, Told
-from supervisor.process.messages import (
+from supervisor.ipc.memfd import attachment
+from supervisor.process.job_channel import Dialogue, Misheard, Told
+from supervisor.ipc.messages import (
     ChildMessage,
     Emitted,
     Finished,
@@ -22,9 +22,9 @@ from supervisor.process.messages import (
     Taken,
 )
 from supervisor.process.pipe import Pipe, socket_pair
-from supervisor.process.pipe_main import BlockingPipe
-from supervisor.process.reserve import Reserve
-from supervisor.process.wire import WireError
+from supervisor.ipc.blocking_pipe import BlockingPipe
+from supervisor.linux.spare_descriptor import Reserve
+from supervisor.ipc.wire import WireError
 from tests.process_world import Heard, open_descriptors
 
 ORDER = Run(Job("j", "r", "w", "s", "a", 1, "q", b"{}", 10.0), "worker", "/nowhere")

@@ -6,7 +6,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.commands.event_stream import EventDecoder, RunEvent
+from supervisor.cli.event_stream import EventDecoder, RunEvent
 
 EVENTS = st.builds(
     RunEvent,

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import structlog
 
-from supervisor.api.client import Account, Client
+from supervisor.dialects.http.client import Account, Client
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.faults import parse_faults
 from supervisor.job import Directive, Fence, Job, Succeeded
-from supervisor.ledger import Ledger
+from supervisor.stats import Ledger
 from supervisor.reporting.report import Accepted, Reporter
 from supervisor.reporting.spool import Spool
-from supervisor.reporting.spoolfile import Destination
-from supervisor.server import Unavailable
+from supervisor.reporting.spool_format import Destination
+from supervisor.job_server import Unavailable
 from tests.harness import GENEROUS, KEY, PROJECT, calls, start_job
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on

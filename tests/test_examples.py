@@ -15,8 +15,8 @@ from handlers.pi import digits_of_pi
 from handlers.primes import count_primes, factorize
 from handlers.words import Count, Made, word_statistics
 from supervisor import PermanentError
-from supervisor.handling.handler import registry
-from supervisor.handling.result import encode_result
+from supervisor.handler_api.registry import registry
+from supervisor.handler_api.result import encode_result
 from tests.handler_world import World
 
 FOLDER = Path(__file__).parents[1] / "handlers"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from supervisor.process.exit import Exit, signal_name
+from supervisor.linux.exit_status import Exit, signal_name
 
 
 def end_of(*command: str) -> Exit:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import pytest
 from structlog.testing import capture_logs
 
-from supervisor.process import family as family_module
+from supervisor.process import reaper as family_module
 from supervisor.process import lost
-from supervisor.process.family import Family, reap
-from supervisor.process.kernel import children_of
+from supervisor.process.reaper import Family, reap
+from supervisor.linux.syscalls import children_of
 from tests.freezer import frozen, needs_a_freezer
 from tests.harness import GENEROUS, is_alive
 
@@ -162,9 +162,9 @@ async def test_a_stray_that_cannot_be_killed_is_told_of_once_and_reaped_when_it_
 
 SWEEPS = """
 import asyncio, os, subprocess, sys
-from supervisor.process import descendants
-from supervisor.process.family import Family
-from supervisor.process.kernel import become_subreaper
+from supervisor.child import descendants
+from supervisor.process.reaper import Family
+from supervisor.linux.syscalls import become_subreaper
 
 async def sweep():
     family = Family()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from supervisor.job import Event, is_valid
-from supervisor.work.forwarding import BURST, RATE, Forwarding
+from supervisor.attempt.forwarding import BURST, RATE, Forwarding
 
 
 def lines(events: list[Event]) -> list[str]:

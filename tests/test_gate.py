@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from supervisor.work.gate import Bar, Gate
-from supervisor.work.polling import Polls
+from supervisor.pool.claim_gate import Bar, Gate
+from supervisor.pool.poll_limit import Polls
 
 
 def test_a_gate_is_open_when_its_last_bar_is_lifted() -> None:

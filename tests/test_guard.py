@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.process import guard
-from supervisor.process.mark import bearers, is_worn_by, new_mark
+from supervisor.child import orphan_sweep as guard
+from supervisor.linux.process_tag import bearers, is_worn_by, new_mark
 from tests.harness import GENEROUS, HANDLERS
 from tests.process_world import module
 
 SUPERVISOR = """
 import asyncio, json, sys
 from supervisor.process.child import Child
-from supervisor.process.family import Family
-from supervisor.process.messages import Run
+from supervisor.process.reaper import Family
+from supervisor.ipc.messages import Run
 from supervisor.process.zygote import Zygote
 from tests.process_world import Heard, a_job, nursery
 
@@ -43,7 +43,7 @@ asyncio.run(main())
 LOADING = """
 import asyncio, sys
 from pathlib import Path
-from supervisor.process.family import Family
+from supervisor.process.reaper import Family
 from supervisor.process.zygote import Zygote
 from tests.process_world import nursery
 
@@ -106,7 +106,7 @@ def test_a_zygote_that_still_imports_dies_with_its_supervisor(tmp_path: Path) ->
 
 WEAR = """
 import os, sys
-from supervisor.process.mark import wear
+from supervisor.linux.process_tag import wear
 wear(int(sys.argv[1]))
 os.execvp(sys.argv[2], sys.argv[2:])
 """

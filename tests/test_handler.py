@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from supervisor import Context, handler
-from supervisor.handling.handler import Registry
+from supervisor.handler_api.registry import Registry
 from supervisor.limits import Limits
 
 
@@ -17,7 +17,7 @@ def registry(monkeypatch):
     """A registry of this test's own."""
     registry = Registry()
     # Not by import: the attribute `supervisor.handler` is the decorator.
-    monkeypatch.setattr(sys.modules["supervisor.handling.handler"], "registry", registry)
+    monkeypatch.setattr(sys.modules["supervisor.handler_api.registry"], "registry", registry)
     return registry
 
 

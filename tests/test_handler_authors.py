@@ -14,7 +14,7 @@ from textwrap import dedent
 
 import pytest
 
-from supervisor.process.messages import Imported, Problem
+from supervisor.ipc.messages import Imported, Problem
 from supervisor.process.zygote import ImportEnded, import_once
 from supervisor.text.duration import parse_duration
 from supervisor.text.size import parse_size

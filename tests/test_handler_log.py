@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from supervisor.work.handler_log import BURST, OF_A_LINE, RATE, HandlerLog
+from supervisor.attempt.handler_log import BURST, OF_A_LINE, RATE, HandlerLog
 
 LINE = "x" * (1024 - OF_A_LINE)
 

@@ -12,14 +12,14 @@ from textwrap import dedent
 import msgspec
 import pytest
 
-from supervisor.process.messages import Imported
+from supervisor.ipc.messages import Imported
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import sys
 from pathlib import Path
 import msgspec
-from supervisor.process.importing import import_handlers
+from supervisor.child.handler_import import import_handlers
 
 {before}
 announced = []
@@ -376,7 +376,7 @@ def test_no_bytecode_is_left_that_an_edit_within_the_second_would_not_outdate(tm
 
 def test_what_handlers_import_is_small_and_safe_to_fork():
     """Nothing that starts threads, holds loops or is merely big comes along into every child."""
-    program = "import sys, supervisor.process.importing; print(*sys.modules)"
+    program = "import sys, supervisor.child.handler_import; print(*sys.modules)"
 
     loaded = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, cwd=ROOT, text=True

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.program import instance
-from supervisor.program.instance import claimed_instance
-from supervisor.settings.config import ConfigError
+from supervisor.service import instance_lock as instance
+from supervisor.service.instance_lock import claimed_instance
+from supervisor.settings.resolution import ConfigError
 
 HOLD = """
 import sys
 from pathlib import Path
-from supervisor.program.instance import claimed_instance
+from supervisor.service.instance_lock import claimed_instance
 with claimed_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
     scratch.mkdir()
     (scratch / "file").write_text("half done")
@@ -29,7 +29,7 @@ with claimed_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
 RACE = """
 import sys
 from pathlib import Path
-from supervisor.program.instance import claimed_instance
+from supervisor.service.instance_lock import claimed_instance
 for _ in range(300):
     with claimed_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
         scratch.mkdir()

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from supervisor.timing.alarms import Alarms
-from supervisor.timing.interruptible import Interruptible
+from supervisor.concurrency.timers import Alarms
+from supervisor.concurrency.cancel_scope import Interruptible
 
 GENEROUS = 20.0
 

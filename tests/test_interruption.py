@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from supervisor.handling.interruption import Cancelled, Interruption
+from supervisor.handler_api.interruption import Cancelled, Interruption
 
 
 @pytest.fixture
@@ -404,7 +404,7 @@ def test_what_else_is_dropped_goes_to_the_hook_before_ours(interruption, monkeyp
 
 
 def test_a_loop_that_swallows_everything_is_left_through_its_second_stop(interruption, monkeypatch):
-    monkeypatch.setattr("supervisor.handling.interruption.RAISE_AGAIN_AFTER", 0.01)
+    monkeypatch.setattr("supervisor.handler_api.interruption.RAISE_AGAIN_AFTER", 0.01)
     swallowed = []
 
     def handle():
@@ -437,7 +437,7 @@ def test_a_handler_that_catches_the_stop_and_returns_is_let_be(interruption):
 
 @pytest.mark.parametrize("way", ["finally", "except", "with"])
 def test_cleanup_is_never_cut_however_long_it_takes(interruption, monkeypatch, way):
-    monkeypatch.setattr("supervisor.handling.interruption.RAISE_AGAIN_AFTER", 0.01)
+    monkeypatch.setattr("supervisor.handler_api.interruption.RAISE_AGAIN_AFTER", 0.01)
     steps = []
 
     def clean_up():
@@ -477,7 +477,7 @@ WAYS = {"finally": by_finally, "except": by_except, "with": by_with}
 
 
 def test_after_the_job_a_lost_stop_is_not_raised_again(interruption, monkeypatch):
-    monkeypatch.setattr("supervisor.handling.interruption.RAISE_AGAIN_AFTER", 3600.0)
+    monkeypatch.setattr("supervisor.handler_api.interruption.RAISE_AGAIN_AFTER", 3600.0)
     before = set(threading.enumerate())
     interruption.arm()
     with contextlib.suppress(Cancelled):
@@ -495,7 +495,7 @@ def test_after_the_job_a_lost_stop_is_not_raised_again(interruption, monkeypatch
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python 3.12 traces no coroutine that waits")
 def test_a_coroutine_that_swallows_its_cancel_twice_is_left(interruption, monkeypatch):
-    monkeypatch.setattr("supervisor.handling.interruption.RAISE_AGAIN_AFTER", 0.01)
+    monkeypatch.setattr("supervisor.handler_api.interruption.RAISE_AGAIN_AFTER", 0.01)
     swallowed = []
 
     async def handler():
@@ -513,7 +513,7 @@ def test_a_coroutine_that_swallows_its_cancel_twice_is_left(interruption, monkey
 
 
 def test_a_coroutine_that_swallows_its_cancel_is_cancelled_again(interruption, monkeypatch):
-    monkeypatch.setattr("supervisor.handling.interruption.RAISE_AGAIN_AFTER", 0.01)
+    monkeypatch.setattr("supervisor.handler_api.interruption.RAISE_AGAIN_AFTER", 0.01)
 
     async def handler():
         asyncio.get_running_loop().call_later(0.01, ask_to_stop)
@@ -526,7 +526,7 @@ def test_a_coroutine_that_swallows_its_cancel_is_cancelled_again(interruption, m
 
 
 def test_a_coroutine_can_wait_in_its_cleanup_however_long_it_takes(interruption, monkeypatch):
-    monkeypatch.setattr("supervisor.handling.interruption.RAISE_AGAIN_AFTER", 0.01)
+    monkeypatch.setattr("supervisor.handler_api.interruption.RAISE_AGAIN_AFTER", 0.01)
     cleaned = []
 
     async def handler():

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.commands import inventory
-from supervisor.commands.inventory import IN_HOME, other_spools, state_dir_of
+from supervisor.cli import spool as inventory
+from supervisor.cli.spool import IN_HOME, other_spools, state_dir_of
 from supervisor.job import Fence, Succeeded
 from supervisor.reporting.spool import Spool
-from supervisor.reporting.spoolfile import Destination
-from supervisor.settings.config import ConfigError
+from supervisor.reporting.spool_format import Destination
+from supervisor.settings.resolution import ConfigError
 
 DESTINATION = Destination("http://nowhere", "acme")
 
@@ -122,8 +122,8 @@ def test_an_empty_spool_names_the_others_that_keep_outcomes(tmp_path: Path, serv
 AS_ROOT = """
 import os, sys
 from pathlib import Path
-from supervisor.cli import main
-from supervisor.commands import inventory
+from supervisor.cli.main import main
+from supervisor.cli import spool as inventory
 
 inventory.other_spools = lambda *_: []  # this machine may have some, which are looked at as their owners
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.control.steering import Refused
+from supervisor.control.operator import Refused
 from supervisor.job import Job
 from supervisor.program.job_name import job_named
 

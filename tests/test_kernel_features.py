@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.process import kernel_features, seccomp
+from supervisor.linux import kernel_features
+
+from supervisor.linux import seccomp
 
 pytestmark = pytest.mark.skipif(not seccomp.is_available(), reason="no seccomp filter can be installed here")
 
 # Refuses one system call, as a sandbox does, and becomes the program.
 WITHOUT = """
 import ctypes, os, struct, sys
-from supervisor.process import kernel, seccomp
+from supervisor.linux import syscalls as kernel
+from supervisor.linux import seccomp
 number, error = int(sys.argv[1]), int(sys.argv[2])
 steps = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50000 | error), (0x06, 0, 0, 0x7FFF0000)]
 program = seccomp._Program(len(steps), seccomp._assembled(steps))

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.job import Directive
-from supervisor.timing.backoff import Backoff
-from supervisor.work.lease import Lease, LeaseLost, State, Terms
+from supervisor.concurrency.backoff import Backoff
+from supervisor.attempt.lease import Lease, LeaseLost, State, Terms
 
 TERMS = Terms(interval=10.0, time_to_live=30.0)
 CLAIMED_AT = 1000.0

@@ -3,8 +3,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from supervisor.control.metrics import PREFIX, exposition
-from supervisor.ledger import MOST_HANDLERS, OTHERS, Ledger
+from supervisor.control.prometheus import PREFIX, exposition
+from supervisor.stats import MOST_HANDLERS, OTHERS, Ledger
 from supervisor.status import Recent, SpoolStatus
 from tests.status_world import BUSY, CLAIMS, IDLE, JOB, status
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.settings.misspelling import misspelt_variables
+from supervisor.settings.suggestions import misspelt_variables
 from supervisor.settings.settings import OPTIONS
 
 

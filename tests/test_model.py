@@ -19,17 +19,17 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from structlog.testing import capture_logs
 
 from supervisor.job import Fence, Job
-from supervisor.ledger import Ledger
+from supervisor.stats import Ledger
 from supervisor.limits import Limits
 from supervisor.reporting.replay import Replay
 from supervisor.reporting.report import Reporter
 from supervisor.reporting.spool import Shelf, Spool, file_name
-from supervisor.reporting.spoolfile import Destination
-from supervisor.timing.alarms import Alarms
-from supervisor.work.attempt import Attempt
-from supervisor.work.lease import Lease, LeaseLost, Terms
-from supervisor.work.outcome import SHUTDOWN
-from supervisor.work.config import Rules, Workplace
+from supervisor.reporting.spool_format import Destination
+from supervisor.concurrency.timers import Alarms
+from supervisor.attempt.attempt import Attempt
+from supervisor.attempt.lease import Lease, LeaseLost, Terms
+from supervisor.attempt.outcome import SHUTDOWN
+from supervisor.attempt.config import Rules, Workplace
 from tests.model_child import ScriptedChild
 from tests.model_loop import Clock, VirtualLoop
 from tests.model_server import ModelServer

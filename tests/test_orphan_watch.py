@@ -11,8 +11,8 @@ import pytest
 
 from supervisor.devserver.app import DevServer
 from supervisor.process import orphan_watch
-from supervisor.process.family import Family
-from supervisor.process.kernel import children_of, has_ended
+from supervisor.process.reaper import Family
+from supervisor.linux.syscalls import children_of, has_ended
 from supervisor.process.orphan_watch import OrphanWatch
 from tests.harness import GENEROUS, logged, program
 from tests.process_world import world

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from supervisor.job import Event
-from supervisor.work.outbox import MOST_BYTES, MOST_EVENTS, OVERHEAD, Outbox
+from supervisor.attempt.outbox import MOST_BYTES, MOST_EVENTS, OVERHEAD, Outbox
 
 
 def held(outbox: Outbox) -> int:

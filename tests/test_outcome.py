@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.job import Failed, Outcome, Succeeded
-from supervisor.process.exit import Ending, Exit, Starvation
-from supervisor.work.outcome import (
+from supervisor.linux.exit_status import Ending, Exit, Starvation
+from supervisor.attempt.outcome import (
     CANCELLED,
     MESSAGE_LIMIT,
     SHUTDOWN,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.api import outline
-from supervisor.api.outline import LARGEST, Outline, TooWide
+from supervisor.dialects.http import json_outline as outline
+from supervisor.dialects.http.json_outline import LARGEST, Outline, TooWide
 
 CHARACTERS = st.sampled_from('"\\/{}[],:xä') | st.characters(codec="utf-8")
 TEXT = st.text(CHARACTERS)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.process.output import BURST, LONGEST_LINE, RATE, READ_SIZE, TAIL, Output
-from supervisor.timing.bucket import TokenBucket
+from supervisor.concurrency.token_bucket import TokenBucket
 
 
 class Heard:

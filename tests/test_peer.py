@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.control.door import UnixDoor
-from supervisor.control.feed import Feed
+from supervisor.control.access import UnixDoor
+from supervisor.control.event_stream import Feed
 from supervisor.control.peer import SO_PEERPIDFD, Standing, identify
 from supervisor.control.reception import receiving
-from supervisor.control.site import Site
-from supervisor.ledger import Ledger
+from supervisor.control.routes import Site
+from supervisor.stats import Ledger
 from tests.control_world import listening_at
 from tests.status_world import Steered
 

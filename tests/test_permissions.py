@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.devserver.app import DevServer
-from supervisor.process.permissions import warnings_of
+from supervisor.linux.permissions import warnings_of
 from tests.harness import logged, program
 
 

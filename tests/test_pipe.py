@@ -13,11 +13,12 @@ from contextlib import contextmanager
 import pytest
 
 from supervisor.job import Event, Job
-from supervisor.process import pipe, pipe_main
-from supervisor.process.messages import ChildMessage, Emitted, Finished, Logged, OrderToChild, Ready, Run
+from supervisor.ipc import blocking_pipe as pipe_main
+from supervisor.process import pipe
+from supervisor.ipc.messages import ChildMessage, Emitted, Finished, Logged, OrderToChild, Ready, Run
 from supervisor.process.pipe import MOST_DESCRIPTORS, Pipe, socket_pair
-from supervisor.process.pipe_main import BlockingPipe
-from supervisor.process.wire import ATTACH_ABOVE, Unsent, WireError, encode
+from supervisor.ipc.blocking_pipe import BlockingPipe
+from supervisor.ipc.wire import ATTACH_ABOVE, Unsent, WireError, encode
 from tests.hoard import hoard
 from tests.process_world import open_descriptors
 

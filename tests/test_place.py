@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from supervisor.control import place
-from supervisor.control.place import LONGEST, NotRunning, connect, find, folder, socket_path, too_long
-from supervisor.settings.config import ConfigError
+from supervisor.control import socket_path as place
+from supervisor.control.socket_path import LONGEST, NotRunning, connect, find, folder, socket_path, too_long
+from supervisor.settings.resolution import ConfigError
 from tests.control_world import listening_at
 
 
@@ -159,7 +159,7 @@ def test_the_service_and_the_instances_of_the_template_are_found(short: Path, mo
 UNPRIVILEGED = """
 import os, sys
 from pathlib import Path
-from supervisor.control import place
+from supervisor.control import socket_path as place
 
 os.setgroups([])
 os.setgid(65534)

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from supervisor.work.gate import Bar
-from supervisor.work.polling import Appetite, Polls
+from supervisor.pool.claim_gate import Bar
+from supervisor.pool.poll_limit import Appetite, Polls
 
 
 def test_a_cold_queue_is_asked_by_one_poll() -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import trustme
 
-from supervisor.api.client import Account, Client
-from supervisor.commands.submit import RunClient, Target
+from supervisor.dialects.http.client import Account, Client
+from supervisor.cli.submit import RunClient, Target
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.job import Fence, Succeeded
 from supervisor.logs.redaction import Mask
 from supervisor.proxy import Proxy
-from supervisor.server import Unavailable
-from supervisor.settings.config import ConfigError
+from supervisor.job_server import Unavailable
+from supervisor.settings.resolution import ConfigError
 from supervisor.settings.proxy_source import proxy_to
 from tests.cable import Cable
 from tests.harness import PROJECT, finished_job, logged, program, start_job

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.work.pulse import ASLEEP, SETTLING, Pulse
+from supervisor.concurrency.loop_monitor import ASLEEP, SETTLING, Pulse
 
 
 class Clock:

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisor.job import Job
-from supervisor.work.quarantine import DEATHS, FIRST_PAUSE, MAX_PAUSE, PERIOD, REMEMBERED, Quarantine
+from supervisor.pool.quarantine import DEATHS, FIRST_PAUSE, MAX_PAUSE, PERIOD, REMEMBERED, Quarantine
 from tests.process_world import a_job
 
 NOW = 1000.0

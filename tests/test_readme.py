@@ -11,14 +11,14 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
-from supervisor.cli import main
+from supervisor.cli.main import main
 from supervisor.control.health import LONGEST_SILENCE
-from supervisor.control.metrics import PREFIX, exposition
+from supervisor.control.prometheus import PREFIX, exposition
 from supervisor.exit_code import ExitCode
-from supervisor.handling.stated import Stated
-from supervisor.ledger import Ledger
+from supervisor.handler_api.options import Stated
+from supervisor.stats import Ledger
 from supervisor.process import environment
-from supervisor.program.service import LAST_SPOOLED
+from supervisor.service.service import LAST_SPOOLED
 from supervisor.settings.settings import OPTIONS
 from tests.handler_world import World
 from tests.status_world import STATUS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from supervisor.settings.regular_file import read_regular
+from supervisor.settings.safe_read import read_regular
 
 
 def test_so_much_is_read(tmp_path: Path) -> None:

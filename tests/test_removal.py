@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.work.removal import remove
+from supervisor.linux.remove_tree import remove
 
 DEEP = 3000
 needs_root = pytest.mark.root("only root mounts, in a namespace of its own")
@@ -63,7 +63,7 @@ def test_a_tree_of_any_depth_is_removed_and_its_links_are_not_followed(tmp_path:
 LOCKED = """
 import os, sys
 from pathlib import Path
-from supervisor.work.removal import remove
+from supervisor.linux.remove_tree import remove
 top = sys.argv[1]
 for names in ("a", "a/b", "a/b/c"):
     os.mkdir(os.path.join(top, names))
@@ -94,7 +94,7 @@ def test_a_tree_that_nobody_may_read_or_write_is_removed_by_its_owner(tmp_path: 
 REMOVED = """
 import sys
 from pathlib import Path
-from supervisor.work.removal import remove
+from supervisor.linux.remove_tree import remove
 try:
     remove(Path(sys.argv[1]))
 except PermissionError as error:
@@ -127,7 +127,7 @@ def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, is_empty: boo
 MOUNTED = """
 import subprocess, sys
 from pathlib import Path
-from supervisor.work.removal import remove
+from supervisor.linux.remove_tree import remove
 source, folder = map(Path, sys.argv[1:])
 for place in (folder, folder / "top", folder / "deep" / "a" / "b"):
     place.mkdir(parents=True)
@@ -165,7 +165,7 @@ def test_what_a_job_mounted_is_left_and_all_beside_it_is_removed(tmp_path: Path)
 SWAPPED = """
 import os, sys
 from pathlib import Path
-from supervisor.work.removal import remove
+from supervisor.linux.remove_tree import remove
 top, elsewhere = map(Path, sys.argv[1:])
 
 def swap(event, arguments):

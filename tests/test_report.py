@@ -13,13 +13,13 @@ import structlog
 import structlog.testing
 
 from supervisor.job import Blob, Failed, Fence, Outcome, Succeeded
-from supervisor.ledger import Ledger
+from supervisor.stats import Ledger
 from supervisor.reporting.replay import GIVE_UP_AFTER, Replay, TooOld
 from supervisor.reporting.report import CUT_SHORT, Accepted, Answer, NotYet, Refused, Report, Reporter
 from supervisor.reporting.spool import Shelf, Spool
-from supervisor.reporting.spoolfile import Destination
-from supervisor.server import AuthRevoked, RateLimited, Rejected, StaleFence, Unavailable, Unreachable
-from supervisor.timing.tasks import to_the_end
+from supervisor.reporting.spool_format import Destination
+from supervisor.job_server import AuthRevoked, RateLimited, Rejected, StaleFence, Unavailable, Unreachable
+from supervisor.concurrency.helpers import to_the_end
 
 HERE = Destination("https://api.example.com", "acme")
 FENCE = Fence("box-7", "job-1", 2)
@@ -282,7 +282,7 @@ async def test_a_full_disk_never_leaves_an_outcome_that_was_replaced(
 ) -> None:
     report = world.report()
     await report.keep()
-    monkeypatch.setattr("supervisor.reporting.spoolfile.write", full)
+    monkeypatch.setattr("supervisor.reporting.spool_format.write", full)
 
     await report.replace(CANCELLED)
 
@@ -292,7 +292,7 @@ async def test_a_full_disk_never_leaves_an_outcome_that_was_replaced(
 
 
 async def test_a_spool_that_cannot_be_used_ends_no_report(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisor.reporting.spoolfile.write", full)
+    monkeypatch.setattr("supervisor.reporting.spool_format.write", full)
     world.answers(BUSY)
     report = world.report()
 
@@ -305,7 +305,7 @@ async def test_a_spool_that_cannot_be_used_ends_no_report(world: World, monkeypa
 async def test_an_outcome_that_nobody_could_take_is_one_clear_line(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.reporting.spoolfile.write", full)
+    monkeypatch.setattr("supervisor.reporting.spool_format.write", full)
 
     with structlog.testing.capture_logs() as lines:
         await world.report().end()

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from supervisor.api.request import SMALL, Request
+from supervisor.dialects.http.fast_request import SMALL, Request
 from tests.raw_server import answering, raw_server
 
 HEADERS = {"Host": "a.server:99", "Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "ours", "X-Own": "yes"}

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from supervisor.program.requests import Requests
-from supervisor.timing.tasks import Alongside
+from supervisor.service.requests import Requests
+from supervisor.concurrency.helpers import Alongside
 
 
 class Work:

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.handling.encoding import NotJson, encode_json
-from supervisor.handling.result import InvalidResult, encode_result
+from supervisor.handler_api.encoding import NotJson, encode_json
+from supervisor.handler_api.result import InvalidResult, encode_result
 
 
 class Point(msgspec.Struct):

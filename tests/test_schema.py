@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.api import schema
-from supervisor.api.envelope import MOST_TOKENS, fields_of
+from supervisor.dialects.http import codec as schema
+from supervisor.dialects.http.json_fields import MOST_TOKENS, fields_of
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Succeeded
-from supervisor.server import Unavailable
+from supervisor.job_server import Unavailable
 
 FENCE = Fence("worker-1", "job_1", 2)
 

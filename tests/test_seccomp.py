@@ -19,10 +19,10 @@ from textwrap import dedent
 import pytest
 
 from supervisor.job import Succeeded
-from supervisor.process import seccomp
+from supervisor.linux import seccomp
 from supervisor.process.child import Child
-from supervisor.process.confinement import Confinement
-from supervisor.process.family import Family
+from supervisor.linux.confinement import Confinement
+from supervisor.process.reaper import Family
 from supervisor.process.zygote import Zygote
 from tests.process_world import module, nursery, run
 

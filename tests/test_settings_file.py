@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.settings.config import ConfigError, Machine, keep_fixed, resolve
+from supervisor.settings.resolution import ConfigError, Machine, keep_fixed, resolve
 from supervisor.settings.settings import Settings
-from supervisor.settings.settings_file import LONGEST, parse_settings, read_settings_file
+from supervisor.settings.toml_file import LONGEST, parse_settings, read_settings_file
 
 MACHINE = Machine(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))
 NEEDED = {"MOBIUS_BASE_URL": "https://api.example.com", "PROJECT": "acme"}

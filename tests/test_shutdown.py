@@ -9,7 +9,7 @@ import signal
 import pytest
 import structlog.testing
 
-from supervisor.program.shutdown import Shutdown, Stage
+from supervisor.service.shutdown import Shutdown, Stage
 
 TERM, INT, QUIT = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT
 

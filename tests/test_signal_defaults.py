@@ -18,7 +18,7 @@ import pytest
 from supervisor.devserver.app import DevServer
 from supervisor.job import Succeeded
 from supervisor.process.child import ChildDied
-from supervisor.process.dialogue import Told
+from supervisor.process.job_channel import Told
 from tests.harness import GENEROUS, finished_job, logged, program, reports, result_of, start_job
 from tests.process_world import module, run, world
 
@@ -129,7 +129,7 @@ async def test_a_crash_is_noticed_although_the_exit_status_is_lost(tmp_path: Pat
 
 def test_a_command_hears_signals_that_were_blocked_and_keeps_ignoring_what_nohup_ignores() -> None:
     look = (
-        "import signal; from supervisor.cli import main; main(['version'], standalone_mode=False);"
+        "import signal; from supervisor.cli.main import main; main(['version'], standalone_mode=False);"
         "print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(signal.SIGHUP).name)"
     )
     badly = (

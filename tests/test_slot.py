@@ -17,22 +17,22 @@ import structlog.testing
 from msgspec.structs import replace
 
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Outcome, Succeeded
-from supervisor.ledger import Ledger
+from supervisor.stats import Ledger
 from supervisor.limits import Limits
 from supervisor.process.child import Child
-from supervisor.process.kernel import boottime
+from supervisor.linux.syscalls import boottime
 from supervisor.reporting.report import Reporter
 from supervisor.reporting.spool import Spool
-from supervisor.reporting.spoolfile import Destination
-from supervisor.server import JobServer, StaleFence
-from supervisor.work import slot
-from supervisor.work.attempt import QUICK
-from supervisor.work.berth import Berth
-from supervisor.work.claiming import Claiming
-from supervisor.work.outcome import SHUTDOWN
-from supervisor.work.pool import Pool
-from supervisor.work.removal import remove
-from supervisor.work.config import Rules
+from supervisor.reporting.spool_format import Destination
+from supervisor.job_server import JobServer, StaleFence
+from supervisor.pool import slot
+from supervisor.attempt.attempt import QUICK
+from supervisor.pool.warm_child import Berth
+from supervisor.pool.claims import Claiming
+from supervisor.attempt.outcome import SHUTDOWN
+from supervisor.pool.pool import Pool
+from supervisor.linux.remove_tree import remove
+from supervisor.attempt.config import Rules
 from tests.harness import GENEROUS, zygote_of
 from tests.process_world import World, a_job, module, world
 

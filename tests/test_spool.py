@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor.job import Blob, Failed, Fence, Outcome, Succeeded
-from supervisor.reporting import spoolfile
+from supervisor.reporting import spool_format as spoolfile
 from supervisor.reporting.spool import ABANDONED_AFTER, ENDING, UNFINISHED, Entry, Shelf, Spool, file_name
-from supervisor.reporting.spoolfile import Damaged, Destination
+from supervisor.reporting.spool_format import Damaged, Destination
 
 HERE = Destination("https://api.example.com", "acme")
 FENCE = Fence("box-7", "job-1", 2)
@@ -385,7 +385,7 @@ import fcntl, os, signal, sys
 from pathlib import Path
 from supervisor.job import Fence, Succeeded
 from supervisor.reporting.spool import Spool
-from supervisor.reporting.spoolfile import Destination
+from supervisor.reporting.spool_format import Destination
 
 step, after = int(sys.argv[2]), sys.argv[3] == "after"
 steps = 0
@@ -443,7 +443,7 @@ from pathlib import Path
 import structlog
 from supervisor.job import Fence, Succeeded
 from supervisor.reporting.spool import Spool
-from supervisor.reporting.spoolfile import Destination
+from supervisor.reporting.spool_format import Destination
 
 spool = Spool(Path("/mnt"))
 here = Destination("https://api.example.com", "acme")

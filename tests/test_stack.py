@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor.process.stack import StackFile
+from supervisor.process.stack_file import StackFile
 
 
 @pytest.fixture

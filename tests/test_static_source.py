@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.process.static_source import handler_line, imports_of
+from supervisor.child.static_source import handler_line, imports_of
 
 HANDLER = "@handler('h{0}')\ndef h{0}(x: int = {0}) -> int:\n    return x + {0}\n"
 SOURCE = "import json\nfrom supervisor import handler\n\n\n" + "\n".join(map(HANDLER.format, range(200)))

@@ -7,8 +7,8 @@ from typing import Any
 
 import structlog.testing
 
-from supervisor.work.outcome import CANCELLED, SHUTDOWN, timed_out
-from supervisor.work.stopping import Stopping, terminate_then_kill
+from supervisor.attempt.outcome import CANCELLED, SHUTDOWN, timed_out
+from supervisor.attempt.stop import Stopping, terminate_then_kill
 
 TIMEOUT = timed_out(10)
 

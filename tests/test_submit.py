@@ -12,11 +12,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from supervisor.commands.event_stream import RunEvent
-from supervisor.commands.submit import SubmitError, Target, describe, read_parameters, show_result, submit
+from supervisor.cli.event_stream import RunEvent
+from supervisor.cli.submit import SubmitError, Target, describe, read_parameters, show_result, submit
 from supervisor.devserver.app import Call, DevServer, DevServerSettings
 from supervisor.exit_code import ExitCode
-from supervisor.settings.config import ConfigError
+from supervisor.settings.resolution import ConfigError
 
 
 @pytest.fixture

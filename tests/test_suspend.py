@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.devserver.app import DevServer
-from supervisor.program.suspend import telling_of_suspends
+from supervisor.concurrency.suspend import telling_of_suspends
 from tests.harness import GENEROUS, finished_job, start_job, supervising
 from tests.process_world import open_descriptors
 

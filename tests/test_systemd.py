@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.program.systemd import Notifier
+from supervisor.service.systemd_notify import Notifier
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from supervisor.control.table import table_of
+from supervisor.cli.status_table import table_of
 from supervisor.status import SpoolStatus, Status
 from tests.status_world import BUSY, IDLE, JOB, STATUS, status
 

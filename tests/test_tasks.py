@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from supervisor.timing.tasks import MOST_ALARMS, Alongside, ready_threads
+from supervisor.concurrency.helpers import MOST_ALARMS, Alongside, ready_threads
 from tests.harness import GENEROUS
 
 

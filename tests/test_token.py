@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.control.token import read_token
-from supervisor.settings.config import ConfigError
+from supervisor.settings.resolution import ConfigError
 
 TOKEN = "a-token-of-the-tests"
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from supervisor.cli import main
-from supervisor.commands import unit
-from supervisor.commands.unit import Installation
+from supervisor.cli.main import main
+from supervisor.cli import systemd_unit as unit
+from supervisor.cli.systemd_unit import Installation
 from supervisor.exit_code import ExitCode
-from supervisor.process import descriptor_limit
-from supervisor.settings import kinds
-from supervisor.settings.config import ConfigError
+from supervisor.linux import descriptor_limit
+from supervisor.settings import value_types as kinds
+from supervisor.settings.resolution import ConfigError
 from supervisor.settings.settings import OPTIONS
 from supervisor.text.duration import parse_duration
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.job import Event, Failed
-from supervisor.process.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready
-from supervisor.process.wire import MAX_FRAME, Decoder, WireError, encode
+from supervisor.ipc.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready
+from supervisor.ipc.wire import MAX_FRAME, Decoder, WireError, encode
 
 
 def messages() -> st.SearchStrategy[ChildMessage]:

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from supervisor.job import Succeeded
 from supervisor.process.child import Child
-from supervisor.process.family import Family
+from supervisor.process.reaper import Family
 from supervisor.process.zygote import Nursery, StartFailed, Zygote, import_once, start_zygote
 from tests.harness import GENEROUS, HANDLERS, is_alive, timed
 from tests.hoard import hoard
@@ -160,8 +160,8 @@ async def test_garbage_instead_of_handlers_is_a_failure(tmp_path: Path) -> None:
 async def test_whatever_comes_after_what_it_imported_ends_it(tmp_path: Path, late: str) -> None:
     source = f"""
     import os
-    from supervisor.process.messages import Imported, Importing
-    from supervisor.process.wire import encode
+    from supervisor.ipc.messages import Imported, Importing
+    from supervisor.ipc.wire import encode
     for descriptor in range(3, 64):
         try:
             os.write(descriptor, encode(Imported((), ())) + encode({late}))
@@ -179,8 +179,8 @@ async def test_whatever_comes_after_what_it_imported_ends_it(tmp_path: Path, lat
 async def test_what_it_says_after_its_time_is_over_is_no_fault_of_it(tmp_path: Path) -> None:
     source = """
     import os
-    from supervisor.process.messages import Importing
-    from supervisor.process.wire import encode
+    from supervisor.ipc.messages import Importing
+    from supervisor.ipc.wire import encode
     [pipe] = [number for number in range(3, 64) if os.path.exists(f"/proc/self/fd/{number}")
               and os.readlink(f"/proc/self/fd/{number}").startswith("socket:")]
     while True:

@@ -12,8 +12,8 @@ import structlog
 
 from supervisor.control.listener import SocketFile
 from supervisor.control.reception import Reception
-from supervisor.settings.config import ConfigError
-from supervisor.timing.tasks import to_the_end
+from supervisor.settings.resolution import ConfigError
+from supervisor.concurrency.helpers import to_the_end
 
 log = structlog.get_logger("control")
 

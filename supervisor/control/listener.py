@@ -10,9 +10,9 @@ import stat
 from contextlib import ExitStack
 from pathlib import Path
 
-from supervisor.control.place import is_answered, too_long
-from supervisor.process.directory import Directory
-from supervisor.settings.config import ConfigError
+from supervisor.control.socket_path import is_answered, too_long
+from supervisor.linux.directory import Directory
+from supervisor.settings.resolution import ConfigError
 from supervisor.text.authority import authority
 
 BACKLOG = 64

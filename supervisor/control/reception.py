@@ -18,7 +18,7 @@ from aiohttp import web
 from supervisor.control.connection_limit import Connection, ConnectionLimit, Phase
 from supervisor.control.peer import Peer
 from supervisor.control.refusal_log import RefusalLog
-from supervisor.control.site import Site
+from supervisor.control.routes import Site
 
 HEAD_TIMEOUT = 5.0
 """Seconds from the connection to the end of the request's head; no body is ever read."""

@@ -9,8 +9,8 @@ from operator import attrgetter
 
 from aiohttp import web
 
-from supervisor.control.feed import SHORTEST, Edition, Feed
-from supervisor.control.steering import Refused
+from supervisor.control.event_stream import SHORTEST, Edition, Feed
+from supervisor.control.operator import Refused
 
 MOST = 8
 """Watchers at once."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from supervisor.settings.config import ConfigError
-from supervisor.settings.regular_file import read_regular
+from supervisor.settings.resolution import ConfigError
+from supervisor.settings.safe_read import read_regular
 from supervisor.text.decoding import NotText, decode_text
 
 SHORTEST = 16

@@ -22,8 +22,8 @@ from supervisor.demo.jobs import DemoJob, demo_jobs
 from supervisor.demo.program import HANDLERS, WORKERS, log_of, program
 from supervisor.demo.standing import Standing, look
 from supervisor.devserver.app import DevServer, DevServerSettings
-from supervisor.process.kernel import become_subreaper, children_of
-from supervisor.timing.tasks import Alongside
+from supervisor.linux.syscalls import become_subreaper, children_of
+from supervisor.concurrency.helpers import Alongside
 
 PROJECT = "demo"
 HEARTBEAT_INTERVAL = 0.5

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from supervisor.process.kernel import die_with_parent
+from supervisor.linux.syscalls import die_with_parent
 
 HANDLERS = Path(__file__).parents[2] / "handlers"
 WORKERS = 2

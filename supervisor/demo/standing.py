@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from supervisor.demo.jobs import DemoJob
 from supervisor.devserver.app import DevServer
-from supervisor.devserver.flow import RUN_CANCELLED
+from supervisor.devserver.workflow import RUN_CANCELLED
 from supervisor.devserver.records import Job, Run
 
 ENDED = frozenset({"completed", "cancelled", "failed"})

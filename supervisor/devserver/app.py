@@ -22,11 +22,11 @@ from aiohttp import web
 from supervisor.devserver.answers import answer_errors, demand_key, demand_project
 from supervisor.devserver.changes import Changes
 from supervisor.devserver.dispatch import Dispatch
-from supervisor.devserver.journal import Call, HangUp, Intercept, Journal, LoseAnswer
+from supervisor.devserver.call_log import Call, HangUp, Intercept, Journal, LoseAnswer
 from supervisor.devserver.records import Job, Run
 from supervisor.devserver.requests import RunRequest
 from supervisor.devserver.run_views import RunViews
-from supervisor.devserver.saboteur import Saboteur
+from supervisor.devserver.fault_injector import Saboteur
 from supervisor.devserver.settings import DevServerSettings
 from supervisor.devserver.sse import EventStreams
 from supervisor.devserver.store import Store

@@ -13,7 +13,7 @@ import msgspec
 
 from supervisor.devserver.database import Database
 from supervisor.devserver.errors import Unknown
-from supervisor.devserver.flow import Flow
+from supervisor.devserver.workflow import Flow
 from supervisor.devserver.history import History
 from supervisor.devserver.leases import Leases
 from supervisor.devserver.records import Job, Run, Session, StoredEvent

@@ -20,7 +20,7 @@ from supervisor.devserver.requests import (
     EventsRequest,
     FenceRequest,
 )
-from supervisor.devserver.saboteur import Saboteur, is_connected
+from supervisor.devserver.fault_injector import Saboteur, is_connected
 from supervisor.devserver.store import Store
 from supervisor.devserver.views import claim_view, job_view, session_view
 

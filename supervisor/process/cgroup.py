@@ -14,8 +14,8 @@ from pathlib import Path
 
 import structlog
 
-from supervisor.process.exit import Starvation
-from supervisor.process.readiness import readable
+from supervisor.linux.exit_status import Starvation
+from supervisor.process.readable import readable
 
 log = structlog.get_logger("cgroup")
 

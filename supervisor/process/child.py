@@ -19,18 +19,18 @@ from typing import Any
 
 import structlog
 
-from supervisor.process.cord import Cord
-from supervisor.process.dialogue import Dialogue, Listener, Misheard, Told
-from supervisor.process.exit import UNKNOWN, Ending, Exit
-from supervisor.process.family import Family
-from supervisor.process.kernel import cpu_seconds, kill_group
-from supervisor.process.messages import ChildMessage, Finished, Forked, Ready, Run
+from supervisor.process.child_channels import Cord
+from supervisor.process.job_channel import Dialogue, Listener, Misheard, Told
+from supervisor.linux.exit_status import UNKNOWN, Ending, Exit
+from supervisor.process.reaper import Family
+from supervisor.linux.syscalls import cpu_seconds, kill_group
+from supervisor.ipc.messages import ChildMessage, Finished, Forked, Ready, Run
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
 from supervisor.process.shared_memory import JobSegments
-from supervisor.process.wire import Unsent, WireError
+from supervisor.ipc.wire import Unsent, WireError
 from supervisor.process.zygote import StartFailed, Zygote
-from supervisor.timing.tasks import whole
+from supervisor.concurrency.helpers import whole
 
 log = structlog.get_logger("child")
 

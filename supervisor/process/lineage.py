@@ -10,8 +10,8 @@ import os
 from collections.abc import Container
 from pathlib import Path
 
-from supervisor.process.kernel import children_of
-from supervisor.process.mark import is_worn_by
+from supervisor.linux.syscalls import children_of
+from supervisor.linux.process_tag import is_worn_by
 
 
 def is_of_a_job(pid: int, mark: int, elders: Container[int]) -> bool:

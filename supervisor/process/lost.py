@@ -12,7 +12,7 @@ import os
 
 import structlog
 
-from supervisor.process.kernel import has_ended
+from supervisor.linux.syscalls import has_ended
 
 log = structlog.get_logger("family")
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 
-from supervisor.process.family import Family
+from supervisor.process.reaper import Family
 
 CHECK_INTERVAL = 1.0
 """Seconds between two looks, one system call each; uvloop keeps SIGCHLD, which would announce an end, to itself."""

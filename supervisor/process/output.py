@@ -11,8 +11,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from supervisor.process.kernel import bytes_waiting
-from supervisor.timing.bucket import TokenBucket
+from supervisor.linux.syscalls import bytes_waiting
+from supervisor.concurrency.token_bucket import TokenBucket
 
 READ_SIZE = 64 * 1024
 LONGEST_LINE = 4096

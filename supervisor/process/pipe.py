@@ -17,10 +17,10 @@ from typing import Any, Generic
 import msgspec
 import structlog
 
-from supervisor.process.kernel import MOST_DESCRIPTORS, bytes_unread, bytes_waiting, receive
-from supervisor.process.refusal import PAUSES, is_gone, reason
-from supervisor.process.reserve import Reserve
-from supervisor.process.wire import Decoder, Message, Unsent, WireError, encode
+from supervisor.linux.syscalls import MOST_DESCRIPTORS, bytes_unread, bytes_waiting, receive
+from supervisor.ipc.send_errors import PAUSES, is_gone, reason
+from supervisor.linux.spare_descriptor import Reserve
+from supervisor.ipc.wire import Decoder, Message, Unsent, WireError, encode
 
 log = structlog.get_logger("pipe")
 

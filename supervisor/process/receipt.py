@@ -12,11 +12,11 @@ import os
 import structlog
 
 from supervisor.job import Blob, Failed, Succeeded
-from supervisor.process.attachment import is_sealed
-from supervisor.process.messages import Again, ChildMessage, Taken
+from supervisor.ipc.memfd import is_sealed
+from supervisor.ipc.messages import Again, ChildMessage, Taken
 from supervisor.process.pipe import Pipe
-from supervisor.process.reserve import Reserve
-from supervisor.process.wire import WireError
+from supervisor.linux.spare_descriptor import Reserve
+from supervisor.ipc.wire import WireError
 
 log = structlog.get_logger("child")
 

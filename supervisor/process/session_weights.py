@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
-from supervisor.process.kernel import weigh_session
+from supervisor.linux.syscalls import weigh_session
 
 log = structlog.get_logger("child")
 

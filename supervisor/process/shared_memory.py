@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.process import kernel
+from supervisor.linux import syscalls as kernel
 from supervisor.process.usage import descendants
 
 FOLDER = "/dev/shm"  # noqa: S108 - no file is made there

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from supervisor.process.kernel import children_of, cpu_seconds
+from supervisor.linux.syscalls import children_of, cpu_seconds
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from supervisor.process.confinement import UNCONFINED, Confinement
-from supervisor.process.crash import CrashReport
+from supervisor.linux.confinement import UNCONFINED, Confinement
+from supervisor.process.fatal_error import CrashReport
 from supervisor.process.environment import child_environment
-from supervisor.process.exit import signal_name
-from supervisor.process.family import Family, ended
-from supervisor.process.messages import (
+from supervisor.linux.exit_status import signal_name
+from supervisor.process.reaper import Family, ended
+from supervisor.ipc.messages import (
     Fork,
     HandlerInfo,
     Hello,
@@ -38,9 +38,9 @@ from supervisor.process.messages import (
 )
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
-from supervisor.process.program_identity import difference
-from supervisor.process.threads import VARIABLES
-from supervisor.process.wire import WireError
+from supervisor.ipc.program_identity import difference
+from supervisor.child.thread_limits import VARIABLES
+from supervisor.ipc.wire import WireError
 
 log = structlog.get_logger("zygote")
 
@@ -333,7 +333,7 @@ def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence
 def _spawn(nursery: Nursery, mark: int, theirs: socket.socket, output: int) -> subprocess.Popen[bytes]:
     # Not the event loop's subprocess: uvloop forks on the loop's thread and runs Python at-fork hooks there.
     # -P keeps the current directory off sys.path, where a file named like a module would be imported instead of it.
-    program = [sys.executable, "-P", "-m", "supervisor.process.zygote_main"]
+    program = [sys.executable, "-P", "-m", "supervisor.child.zygote_main"]
     confinement = msgspec.json.encode(nursery.confinement).decode()
     numbers = (theirs.fileno(), os.getpid(), mark, nursery.open_files)
     folders = map(str, nursery.folders)

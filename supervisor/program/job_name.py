@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from supervisor.control.steering import Refused
+from supervisor.control.operator import Refused
 from supervisor.job import Job
 
 MIN_BEGINNING = 8

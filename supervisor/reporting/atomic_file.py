@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from supervisor.process.directory import Directory
+from supervisor.linux.directory import Directory
 
 UNFINISHED = ".unfinished"
 """Ending of the name that a file has while it is written."""

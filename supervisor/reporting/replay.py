@@ -17,9 +17,9 @@ import structlog
 
 from supervisor.reporting.report import Accepted, Answer, NotYet, Refused, Reporter
 from supervisor.reporting.spool import Entry, Shelf
-from supervisor.server import AuthRevoked
-from supervisor.timing.backoff import Backoff
-from supervisor.timing.tasks import to_the_end
+from supervisor.job_server import AuthRevoked
+from supervisor.concurrency.backoff import Backoff
+from supervisor.concurrency.helpers import to_the_end
 
 GIVE_UP_AFTER = 7 * 86400.0
 """Age in seconds from which an outcome that the server was offered, and did not take, is left to the operator."""

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.job import Failed, Fence, Outcome
-from supervisor.ledger import Ledger
+from supervisor.stats import Ledger
 from supervisor.reporting.spool import Entry, Spool
-from supervisor.reporting.spoolfile import Destination
-from supervisor.server import (
+from supervisor.reporting.spool_format import Destination
+from supervisor.job_server import (
     AuthRevoked,
     JobServer,
     KeyRefused,
@@ -27,8 +27,8 @@ from supervisor.server import (
     Unavailable,
     Unreachable,
 )
-from supervisor.timing.backoff import Backoff
-from supervisor.timing.tasks import to_the_end, whole
+from supervisor.concurrency.backoff import Backoff
+from supervisor.concurrency.helpers import to_the_end, whole
 
 SUBSTITUTES = ("ResultRejected", "ResultTooLarge")
 """Error types of what is reported in place of an outcome that the server refuses as such."""

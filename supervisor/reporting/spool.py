@@ -30,10 +30,11 @@ import msgspec
 import structlog
 
 from supervisor.job import Fence, Outcome
-from supervisor.process.directory import Directory
-from supervisor.reporting import atomic_file, spoolfile
+from supervisor.linux.directory import Directory
+from supervisor.reporting import spool_format as spoolfile
+from supervisor.reporting import atomic_file
 from supervisor.reporting.atomic_file import UNFINISHED
-from supervisor.reporting.spoolfile import Damaged, Destination, Note
+from supervisor.reporting.spool_format import Damaged, Destination, Note
 from supervisor.status import SpoolStatus
 
 ENDING = ".outcome"

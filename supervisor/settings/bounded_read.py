@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Generic, TypeVar
 
-from supervisor.settings.config import ConfigError
+from supervisor.settings.resolution import ConfigError
 
 READ_TIMEOUT = 5.0
 """Seconds that a read may take; a file of a few kilobytes takes milliseconds."""

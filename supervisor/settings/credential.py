@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.settings import standard_input
-from supervisor.settings.config import ConfigError
-from supervisor.settings.kinds import PROJECT_HANDLE
-from supervisor.settings.regular_file import read_regular
+from supervisor.settings.resolution import ConfigError
+from supervisor.settings.value_types import PROJECT_HANDLE
+from supervisor.settings.safe_read import read_regular
 from supervisor.text.decoding import NotText, decode_text
 
 VARIABLE = "MOBIUS_API_KEY"

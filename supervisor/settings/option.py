@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.settings.kinds import Kind
+from supervisor.settings.value_types import Kind
 
 ENVIRONMENT_PREFIX = "MOBIUS_SUPERVISOR_"
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
 from supervisor.proxy import Proxy
-from supervisor.settings import kinds
-from supervisor.settings.config import ConfigError
+from supervisor.settings import value_types as kinds
+from supervisor.settings.resolution import ConfigError
 
 ENVIRONMENT = "env"
 OFF = "off"

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.settings import kinds
-from supervisor.settings.kinds import Share
+from supervisor.settings import value_types as kinds
+from supervisor.settings.value_types import Share
 from supervisor.settings.option import Option, setting
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from supervisor.process.kernel import children_of
+from supervisor.linux.syscalls import children_of
 
 INIT = Path(__file__).with_name("init.sh")
 NAMESPACES = ("--pid", "--mount", "--uts", "--ipc", "--cgroup")

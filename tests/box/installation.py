@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from supervisor.commands.unit import NAME
+from supervisor.cli.systemd_unit import NAME
 from tests.box.box import LONGEST, Box, booted
 from tests.harness import HANDLERS, KEY, PROJECT
 
@@ -43,7 +43,7 @@ class Installation:
 
     def _install(self, box: Box) -> None:
         box.write(f"{OPT}/.venv/pyvenv.cfg", "home = /opt/python/bin\ninclude-system-site-packages = false\n")
-        script = f"#!{OPT}/.venv/bin/python\nfrom supervisor.cli import main\nmain()\n"
+        script = f"#!{OPT}/.venv/bin/python\nfrom supervisor.cli.main import main\nmain()\n"
         box.write(f"{OPT}/.venv/bin/{NAME}", script, "755")
         box.run("ln", "-s", f"/opt/python/bin/{PYTHON}", f"{OPT}/.venv/bin/python")
 

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from aiohttp import web
 
-from supervisor.commands import unit
+from supervisor.cli import systemd_unit as unit
 from supervisor.devserver.app import DevServer, DevServerSettings
-from supervisor.devserver.journal import Call
+from supervisor.devserver.call_log import Call
 from supervisor.exit_code import ExitCode
-from supervisor.process import landlock
+from supervisor.linux import landlock
 from tests.box.installation import Installation
 from tests.harness import GENEROUS, KEY, calls, event, finished_job, reports, result_of, start_job
 

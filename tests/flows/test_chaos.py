@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.api import client
+from supervisor.dialects.http import client
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.faults import KINDS, parse_faults
 from tests.harness import calls, events, finished_job, reports, result_of, start_job, supervising

@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from supervisor.control.metrics import PREFIX
+from supervisor.control.prometheus import PREFIX
 from supervisor.devserver.app import DevServer
 from tests.flows.test_crash import bearers, ended, mark_of
 from tests.flows.test_late_stop import hold_up_events

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from supervisor.devserver.app import DevServer
-from supervisor.process.kernel import children_of
-from supervisor.process.mark import bearers
+from supervisor.linux.syscalls import children_of
+from supervisor.linux.process_tag import bearers
 from tests.flows.test_lease_loss import ended
 from tests.harness import event, finished_job, program, reports, result_of, start_job, supervising, zygote_of
 

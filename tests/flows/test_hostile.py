@@ -27,11 +27,11 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from supervisor.devserver.app import DevServer, DevServerSettings
-from supervisor.devserver.journal import Call
+from supervisor.devserver.call_log import Call
 from supervisor.exit_code import ExitCode
-from supervisor.process import family
-from supervisor.process.kernel import children_of
-from supervisor.process.mark import bearers
+from supervisor.process import reaper as family
+from supervisor.linux.syscalls import children_of
+from supervisor.linux.process_tag import bearers
 from tests.flows.test_crash import mark_of
 from tests.flows.test_lease_loss import ended
 from tests.freezer import frozen, needs_a_freezer
@@ -186,7 +186,7 @@ async def test_what_a_job_left_behind_and_cannot_be_killed_holds_up_neither_its_
         import subprocess, time
         from pathlib import Path
         from supervisor import handler
-        from supervisor.process import descendants
+        from supervisor.child import descendants
         descendants.PATIENCE = 0.2
         @handler("leaves")
         def leaves(context, go_on):

@@ -8,7 +8,7 @@ from pathlib import Path
 from aiohttp import web
 
 from supervisor.devserver.app import DevServer
-from supervisor.devserver.journal import Call
+from supervisor.devserver.call_log import Call
 from tests.harness import calls, supervising
 
 

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from supervisor.devserver.app import DevServer
-from supervisor.devserver.journal import Call
+from supervisor.devserver.call_log import Call
 from supervisor.exit_code import ExitCode
 from tests.harness import calls, finished_job, reports, start_job, supervising
 from tests.process_world import module

@@ -14,8 +14,8 @@ import structlog.testing
 from aiohttp import web
 
 from supervisor.devserver.app import DevServer, DevServerSettings
-from supervisor.devserver.journal import Call, HangUp
-from supervisor.process.readiness import readable
+from supervisor.devserver.call_log import Call, HangUp
+from supervisor.process.readable import readable
 from tests.harness import (
     GENEROUS,
     best,

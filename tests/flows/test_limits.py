@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from supervisor.devserver.app import DevServer, DevServerSettings
-from supervisor.devserver.journal import Call
+from supervisor.devserver.call_log import Call
 from supervisor.exit_code import ExitCode
 from tests.harness import (
     GENEROUS,

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from supervisor.devserver.app import DevServer
-from supervisor.devserver.journal import Call, HangUp, LoseAnswer
+from supervisor.devserver.call_log import Call, HangUp, LoseAnswer
 from tests.harness import calls, events, finished_job, reports, start_job, supervising
 
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])  # what the program runs on

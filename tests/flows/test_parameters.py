@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from supervisor.devserver.app import DevServer
-from supervisor.work import quarantine
+from supervisor.pool import quarantine
 from tests.flows.test_hostile import MEBI, claim, dispensing, peak_memory, result_text, until
 from tests.harness import event, finished_job, logged, program, reports, result_of, start_job, supervising
 from tests.process_world import module

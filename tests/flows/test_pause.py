@@ -87,5 +87,5 @@ async def test_sigusr1_logs_the_tasks_and_where_each_job_is(server: DevServer, s
         log = (state / "log").read_text()
         assert '"name":"slot 1"' in log
         assert "in python_loop" in log
-        assert "supervisor/work/slot.py" in log
+        assert "supervisor/pool/slot.py" in log
         assert server.jobs(run)[0].status == "claimed"

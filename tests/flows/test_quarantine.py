@@ -10,7 +10,7 @@ import structlog.testing
 from aiohttp import ClientSession
 
 from supervisor.devserver.app import DevServer
-from supervisor.work import quarantine
+from supervisor.pool import quarantine
 from tests.harness import GENEROUS, calls, finished_job, reports, start_job, supervising
 from tests.process_world import module
 

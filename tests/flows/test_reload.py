@@ -18,10 +18,10 @@ from aiohttp import ClientSession
 
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
-from supervisor.process.kernel import children_of
+from supervisor.linux.syscalls import children_of
 from supervisor.process.zygote import Zygote
-from supervisor.program import operations
-from supervisor.work.pool import Pool
+from supervisor.service import operations
+from supervisor.pool.pool import Pool
 from tests.harness import (
     GENEROUS,
     calls,

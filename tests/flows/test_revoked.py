@@ -16,7 +16,7 @@ from aiohttp import ClientSession, web
 
 from supervisor.devserver.answers import error_answer
 from supervisor.devserver.app import DevServer, DevServerSettings
-from supervisor.devserver.journal import Call
+from supervisor.devserver.call_log import Call
 from supervisor.exit_code import ExitCode
 from tests.harness import GENEROUS, KEY, calls, event, finished_job, is_alive, logged, program, start_job, supervising
 

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from supervisor.devserver.app import DevServer
-from supervisor.process import landlock
-from supervisor.process.kernel import children_of
+from supervisor.linux import landlock
+from supervisor.linux.syscalls import children_of
 from tests.harness import GENEROUS, finished_job, logged, program, reports, result_of, start_job
 from tests.somebody import SOMEBODY, UNPRIVILEGED, give_to_somebody
 

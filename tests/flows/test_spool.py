@@ -19,12 +19,12 @@ from aiohttp import web
 
 from supervisor.devserver.answers import error_answer
 from supervisor.devserver.app import DevServer, DevServerSettings
-from supervisor.devserver.journal import Call, HangUp
+from supervisor.devserver.call_log import Call, HangUp
 from supervisor.exit_code import ExitCode
 from supervisor.job import Failed, Fence, Succeeded
-from supervisor.program import service
+from supervisor.service import service
 from supervisor.reporting.spool import Shelf, Spool
-from supervisor.reporting.spoolfile import Destination
+from supervisor.reporting.spool_format import Destination
 from tests.harness import (
     GENEROUS,
     PROJECT,

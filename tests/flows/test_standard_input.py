@@ -15,7 +15,7 @@ import pytest
 
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.exit_code import ExitCode
-from supervisor.process.kernel import children_of
+from supervisor.linux.syscalls import children_of
 from tests.harness import GENEROUS, finished_job, logged, program, reports, result_of, start_job
 from tests.somebody import UNPRIVILEGED, give_to_somebody
 

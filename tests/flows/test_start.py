@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from supervisor.devserver.app import DevServer
-from supervisor.devserver.journal import Call
-from supervisor.program import herald
+from supervisor.devserver.call_log import Call
+from supervisor.service import systemd_status as herald
 from tests.harness import GENEROUS, supervising
 
 SLOW = """

@@ -18,12 +18,12 @@ from tempfile import TemporaryDirectory
 import aiohttp
 import pytest
 
-from supervisor.commands import dev
+from supervisor.cli import dev
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
-from supervisor.program.watch import Watch
-from supervisor.settings.config import ConfigError
-from supervisor.settings.configuration import require_watchfiles
+from supervisor.service.handler_watch import Watch
+from supervisor.settings.resolution import ConfigError
+from supervisor.settings.loader import require_watchfiles
 from tests.harness import (
     GENEROUS,
     PROJECT,

@@ -11,12 +11,13 @@ import structlog.testing
 from aiohttp import ClientSession
 
 from supervisor.devserver.app import DevServer
-from supervisor.devserver.journal import Call
-from supervisor.process.kernel import boottime
-from supervisor.program import helm, herald
-from supervisor.work import claiming
-from supervisor.work.heart import Heart
-from supervisor.work.pool import Pool
+from supervisor.devserver.call_log import Call
+from supervisor.linux.syscalls import boottime
+from supervisor.service import operator as helm
+from supervisor.service import systemd_status as herald
+from supervisor.pool import claims as claiming
+from supervisor.attempt.heartbeats import Heart
+from supervisor.pool.pool import Pool
 from tests.harness import GENEROUS, calls, start_job, supervising
 
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from supervisor import Context, handler
-from supervisor.process import pipe_main
+from supervisor.ipc import blocking_pipe as pipe_main
 
 FEW = 256
 AT_ONCE = 250

@@ -17,8 +17,8 @@ from processes import pipe
 
 from supervisor import Context, handler
 from supervisor.job import Event
-from supervisor.process.messages import Emitted
-from supervisor.process.wire import encode
+from supervisor.ipc.messages import Emitted
+from supervisor.ipc.wire import encode
 
 HELD: list[int] = []
 """Descriptors that nobody closes."""

@@ -13,8 +13,8 @@ from multiprocessing import shared_memory
 from typing import NoReturn
 
 from supervisor import Context, handler
-from supervisor.process.messages import Finished
-from supervisor.process.wire import encode
+from supervisor.ipc.messages import Finished
+from supervisor.ipc.wire import encode
 
 PR_GET_PDEATHSIG = 2
 PR_GET_CHILD_SUBREAPER = 37

@@ -1,0 +1,162 @@
+"""The events of one attempt on their way: taken from its child, kept in the outbox, sent in batches until accepted.
+
+Runs in the parent.  It reads the child no faster than the server and the loop can take it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from supervisor.job import Event, Fence
+from supervisor.stats import Ledger
+from supervisor.job_server import JobServer, KeyRefused, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.concurrency.backoff import Backoff
+from supervisor.concurrency.token_bucket import TokenBucket
+from supervisor.concurrency.helpers import Alongside
+from supervisor.attempt.lease import Lease
+from supervisor.attempt.outbox import Outbox
+
+EVENT_RATE = 50_000.0
+"""Events a second that are taken from one child, so that a flood leaves the loop to heartbeats and to other jobs."""
+EVENT_BURST = 10_000.0
+
+
+class Tap(Protocol):
+    """Where events come from: a child, which can be left unread for a while."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Courier:
+    """Made with an attempt's first event; its sender is one of the attempt's helpers and ends with them."""
+
+    def __init__(
+        self,
+        fence: Fence,
+        *,
+        lease: Lease,
+        server: JobServer,
+        ledger: Ledger,
+        tap: Tap,
+        beside: Alongside,
+        log: Any,
+        now: Callable[[], float],
+    ) -> None:
+        self._fence = fence
+        self._lease = lease
+        self._server = server
+        self._ledger = ledger
+        self._tap = tap
+        self._beside = beside
+        self._log = log
+        self._now = now
+        self._loop = asyncio.get_running_loop()
+        self._outbox = Outbox()
+        self._bucket = TokenBucket(rate=EVENT_RATE, burst=EVENT_BURST, now=self._loop.time())
+        self._read_on_timer: asyncio.TimerHandle | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._has_dropped = False
+        self._moved_at = now()  # when the server took events last, or the first ones came
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the server has every event that it will get."""
+        return self._sender is None or self._sender.done()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits to be sent than is good."""
+        return self._outbox.is_full
+
+    def take(self, event: Event, *, hold_back: bool) -> None:
+        """Send `event` soon; `hold_back` reads the child no further while that is more than anybody can take.
+
+        A child that is read on all the same loses what it says beyond that.
+        """
+        if self._outbox.is_overfull:
+            self._drop()
+            return
+        self._outbox.add(event)
+        if self.is_idle:
+            self._moved_at = self._now()
+            self._sender = self._beside.start(self._send)
+        if hold_back:
+            self._hold_back()
+
+    async def delivered(self) -> None:
+        """Wait until it is idle, or was told to give up."""
+        if self._sender is not None:
+            await asyncio.wait([self._sender])
+
+    @property
+    def undelivered(self) -> int:
+        """How many events the server does not have."""
+        return 0 if self.is_idle else len(self._outbox)
+
+    def has_stalled(self, patience: float) -> bool:
+        """Whether events wait, and the server has taken none for `patience` seconds."""
+        return not self.is_idle and self._now() - self._moved_at >= patience
+
+    def give_up(self, why: str) -> None:
+        """Send nothing more."""
+        self._tap.resume()  # the child may be another job's soon
+        if lost := self.undelivered:
+            self._ledger.events_dropped += lost
+            self._log.warning("events dropped: the server has not taken them", count=lost, reason=why)
+        if self._sender is not None:
+            self._sender.cancel()
+
+    def _drop(self) -> None:
+        if not self._has_dropped:
+            self._log.warning("events are dropped: the handler is being stopped, and says more than can be kept")
+        self._has_dropped = True
+        self._ledger.events_dropped += 1
+
+    def _hold_back(self) -> None:
+        """Read the child no further while the outbox is full, or while it says more than the loop has time for."""
+        if self._outbox.is_full:
+            self._tap.pause()
+        elif (debt := self._bucket.overdraw(1, self._loop.time())) > 0 and self._read_on_timer is None:
+            self._tap.pause()
+            self._read_on_timer = self._loop.call_later(debt, self._read_on)
+
+    def _read_on(self) -> None:
+        self._read_on_timer = None
+        if not self._outbox.is_full:
+            self._tap.resume()
+
+    async def _send(self) -> None:
+        """Send what is in the outbox until it is empty."""
+        backoff = Backoff(0.2, 5.0)
+        while batch := self._outbox.batch():
+            self._lease.check(self._now())  # after a suspend, before a word is said to the server
+            try:
+                await self._server.send_events(self._fence, batch)
+            except RateLimited as limited:
+                await asyncio.sleep(max(limited.retry_after, backoff.next()))
+            except (Unavailable, KeyRefused) as error:
+                self._log.warning("events were not accepted, they will be sent again", error=str(error))
+                await asyncio.sleep(backoff.next())
+            except StaleFence as stale:
+                self._lease.refused(str(stale))
+                self._outbox.settle()
+            except Rejected as rejected:
+                self._drop_offender(batch, rejected)
+            else:
+                self._ledger.events_sent += len(batch)
+                self._moved_at = self._now()
+                backoff.reset()
+                self._outbox.settle()
+            if self._read_on_timer is None:
+                self._read_on()
+
+    def _drop_offender(self, batch: tuple[Event, ...], rejected: Rejected) -> None:
+        if len(batch) > 1:
+            self._outbox.halve()
+            return
+        self._ledger.events_dropped += 1
+        self._log.warning("event dropped: the server refuses it", type=batch[0].type, error=str(rejected))
+        self._outbox.settle()

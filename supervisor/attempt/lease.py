@@ -1,0 +1,241 @@
+"""The lease on one attempt.  No I/O and no clock: callers say what time it is.
+
+Times are seconds on a clock that counts suspended time too (CLOCK_BOOTTIME).  A renewal counts from the moment it was
+*sent*: the server may have received it then, and its clock of the lease runs from there.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from functools import lru_cache
+
+import msgspec
+
+from supervisor.job import Directive
+from supervisor.concurrency.backoff import Backoff
+
+OVERDUE = 1.0
+"""Seconds that a heartbeat may be late for reasons of the machine."""
+
+
+class LeaseLost(Exception):
+    """The attempt is not ours any more: its child is killed and nothing is reported.  Caught by the slot."""
+
+
+class State(enum.StrEnum):
+    HELD = "held"
+    CANCELLING = "cancelling"
+    REPORTING = "reporting"
+    RELEASED = "released"
+    LOST = "lost"
+
+
+class Told(enum.StrEnum):
+    """What can befall a lease."""
+
+    RENEWED = "beat accepted"
+    CANCELLED = "cancel asked"
+    REFUSED = "beat refused"
+    REPORT_BEGINS = "report begins"
+    REPORT_ACCEPTED = "report accepted"
+    REPORT_REFUSED = "report refused"
+    SILENT = "silent past its time-to-live"
+
+
+_LIVE = {
+    Told.RENEWED: None,  # stays where it is
+    Told.CANCELLED: State.CANCELLING,
+    Told.REFUSED: State.LOST,
+    Told.REPORT_BEGINS: State.REPORTING,
+    Told.SILENT: State.LOST,
+}
+# What is not in here cannot happen, and raises; a lease that is lost answers everything with `LeaseLost`.
+_NEXT: dict[State, dict[Told, State | None]] = {
+    State.HELD: _LIVE,
+    State.CANCELLING: _LIVE,
+    State.REPORTING: {
+        Told.RENEWED: None,
+        Told.CANCELLED: None,  # too late: the outcome is on its way
+        Told.REFUSED: None,  # decides nothing: the job may just have been completed by us
+        Told.REPORT_BEGINS: None,
+        Told.REPORT_ACCEPTED: State.RELEASED,
+        Told.REPORT_REFUSED: State.LOST,
+        Told.SILENT: State.LOST,
+    },
+    State.RELEASED: {},
+}
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """How often a lease wants to be renewed, and how long a renewal is presumed to last at the server; in seconds."""
+
+    interval: float
+    time_to_live: float
+    is_guessed: bool = False
+    """Whether nobody has told the time-to-live: the server may, when the job is looked up."""
+    endures_silence: bool = False
+    """Whether the lease counts as ours until the server says otherwise: its handler may run twice at once."""
+
+    @staticmethod
+    @lru_cache(maxsize=256)  # mostly the same ones again
+    def of(
+        server_interval: float,
+        *,
+        time_to_live: float | None,
+        longest_interval: float | None,
+        endures_silence: bool = False,
+    ) -> Terms:
+        """The server's interval, tightened to `longest_interval`; a time-to-live of three of the server's own.
+
+        Three beats fit in a time-to-live that is given, too: otherwise a lease would be over before its first one.
+        """
+        lives = time_to_live or 3 * server_interval
+        interval = min(server_interval, longest_interval or math.inf, lives / 3)
+        return Terms(interval, lives, is_guessed=time_to_live is None, endures_silence=endures_silence)
+
+    def told(self, time_to_live: float | None) -> Terms:
+        """These, once the server has told how long a lease lives, or that it does not tell."""
+        lives = self.time_to_live if time_to_live is None else time_to_live
+        return Terms(min(self.interval, lives / 3), lives, endures_silence=self.endures_silence)
+
+    @property
+    def longest_silence(self) -> float:
+        """The seconds without an accepted heartbeat after which the lease is lost."""
+        return math.inf if self.endures_silence else self.time_to_live
+
+
+class Lease:
+    """The right to run one attempt, from its claim until it is released or lost."""
+
+    def __init__(
+        self, terms: Terms, *, claimed_at: float, head_start: float = 0.0, backoff: Backoff | None = None
+    ) -> None:
+        """The first beat is due earlier by `head_start` intervals: what was claimed together need not beat together."""
+        self.state = State.HELD
+        self._lost_by: Told | None = None
+        self._terms = terms
+        self._renewed_at = claimed_at
+        self._next_beat_at = claimed_at + terms.interval * (1 - head_start)
+        self._retry = backoff  # made when a beat is unanswered
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.state.value} until {self.expires_at:.3f}>"
+
+    @property
+    def expires_at(self) -> float:
+        """When it is lost by silence: never, when it endures that."""
+        return self._renewed_at + self._terms.longest_silence
+
+    @property
+    def renewed_at(self) -> float:
+        """When what has renewed it last was sent."""
+        return self._renewed_at
+
+    @property
+    def length(self) -> float:
+        """The seconds that a renewal gives."""
+        return self._terms.longest_silence
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether a heartbeat should have been sent long ago; one that is under way is given up within an interval."""
+        return now > self._next_beat_at + 2 * self._terms.interval + OVERDUE
+
+    @property
+    def length_is_guessed(self) -> bool:
+        return self._terms.is_guessed
+
+    @property
+    def next_beat_at(self) -> float:
+        """When the next heartbeat is due."""
+        return self._next_beat_at
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server has said that the attempt is not ours; a lease lost by silence may still be, for it."""
+        return self._lost_by in (Told.REFUSED, Told.REPORT_REFUSED)
+
+    @property
+    def is_lost(self) -> bool:
+        return self.state is State.LOST
+
+    @property
+    def is_released(self) -> bool:
+        return self.state is State.RELEASED
+
+    @property
+    def is_cancelling(self) -> bool:
+        return self.state is State.CANCELLING
+
+    def learn(self, time_to_live: float | None) -> None:
+        """The server has told how long a lease lives, or that it does not tell."""
+        self._terms = self._terms.told(time_to_live)
+        self._next_beat_at = min(self._next_beat_at, self._renewed_at + self._terms.interval)
+
+    def beat_timeout(self, now: float) -> float:
+        """How long a heartbeat sent `now` may wait for its answer: less than the interval, and within the lease."""
+        return max(0.0, min(0.9 * self._terms.interval, self.expires_at - now))
+
+    def check(self, now: float) -> None:
+        """Raise `LeaseLost` when silence has lasted for the time-to-live, or the lease was lost already."""
+        if self.state is State.LOST:  # another helper of the attempt has noticed it in the same turn of the loop
+            raise LeaseLost("the lease was lost before")
+        if now >= self.expires_at and self.state is not State.RELEASED:
+            self._turn(Told.SILENT)
+            raise LeaseLost(f"no heartbeat was accepted for {self._terms.time_to_live:g} s")
+
+    def answered(self, directive: Directive, *, sent_at: float) -> None:
+        """A heartbeat sent at `sent_at` was accepted."""
+        self._turn(Told.RENEWED)
+        if directive is Directive.CANCEL:
+            self._turn(Told.CANCELLED)
+        self._renewed_at = max(self._renewed_at, sent_at)
+        self._next_beat_at = sent_at + self._terms.interval
+        if self._retry is not None:
+            self._retry.reset()
+
+    def unanswered(self, now: float, *, wait: float | None = None) -> None:
+        """A heartbeat failed, which tells nothing of the lease; `wait` is the server's own wish (429)."""
+        if self._retry is None:  # it is repeated soon, while the lease still lives
+            self._retry = Backoff(self._terms.interval / 8, self._terms.interval / 4)
+        pause = self._retry.next() if wait is None else min(wait, self._longest_wait(now))
+        self._next_beat_at = now + max(pause, 0.01)
+
+    def _longest_wait(self, now: float) -> float:
+        """How long a beat may be put off: until half of what is left, also where silence is endured.
+
+        For the server gives the job away nevertheless, or wants it stopped.  When it may have done so already there is
+        nothing to be in time for, and beats come as they do while all is well.
+        """
+        left = self._renewed_at + self._terms.time_to_live - now
+        return left / 2 if left > 0 or not self._terms.endures_silence else self._terms.interval
+
+    def refused(self, why: str) -> None:
+        """The server says that the fence is stale; raise `LeaseLost` unless a report is under way."""
+        self._turn(Told.REFUSED)
+        if self.state is State.LOST:
+            raise LeaseLost(why)
+
+    def report_begins(self) -> None:
+        self._turn(Told.REPORT_BEGINS)
+
+    def report_accepted(self) -> None:
+        self._turn(Told.REPORT_ACCEPTED)
+
+    def report_refused(self, why: str) -> LeaseLost:
+        """The server refused the report: the lease is lost; returns what is to be raised."""
+        self._turn(Told.REPORT_REFUSED)
+        return LeaseLost(why)
+
+    def _turn(self, told: Told) -> None:
+        if self.state is State.LOST:
+            if told is Told.REFUSED:
+                self._lost_by = told  # it was lost by silence in the same turn of the loop, but the server has spoken
+            # Heartbeats, events and the report are told of it at the same time; the first one's reason is in the log.
+            raise LeaseLost(f"the lease was lost already, and was then told: {told.value}")
+        try:
+            self.state = _NEXT[self.state][told] or self.state
+        except KeyError:
+            raise RuntimeError(f"a lease that is {self.state.value} was told: {told.value}") from None
+        if self.state is State.LOST:
+            self._lost_by = told

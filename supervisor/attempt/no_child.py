@@ -1,0 +1,51 @@
+"""What stands in for the child of a job that has none yet: it shows nothing, does nothing, and is not to be ended."""
+
+from __future__ import annotations
+
+from typing import Never
+
+from supervisor.process.job_channel import Listener
+from supervisor.linux.exit_status import Ending
+from supervisor.ipc.messages import Run
+
+
+class Unborn:
+    """As a `Child`, in all that an attempt asks of one."""
+
+    pid: int | None = None
+    is_idle = False
+    is_busy = False
+    ending: Ending | None = None
+    last_line: str | None = None
+    cpu_seconds: float | None = None
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def nudge(self) -> None: ...
+
+    def kill_now(self) -> None: ...
+
+    async def kill(self) -> None: ...
+
+    async def be_taken_up(self) -> None: ...
+
+    def bound_memory(self, _: int) -> bool:
+        return True
+
+    async def write_stack(self, _: float) -> bool:
+        return False
+
+    async def settle_stack(self, _: float) -> None: ...
+
+    async def stack(self) -> str:
+        raise TimeoutError
+
+    async def run(self, order: Run, _: Listener) -> Never:
+        raise AssertionError(f"nobody is there to run {order.job.job_id}")
+
+
+UNBORN = Unborn()

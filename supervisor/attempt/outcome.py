@@ -1,0 +1,123 @@
+"""What is reported of an attempt: one decision, made once.  Pure.
+
+The child tells what happened to it, if it still can; the attempt knows why it was stopped, if it was.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from supervisor.job import Failed, Outcome, Succeeded
+from supervisor.linux.exit_status import Ending, Starvation
+from supervisor.text.duration import format_duration
+from supervisor.text.size import format_size
+
+MESSAGE_LIMIT = 8 * 1024
+"""Bytes of an error message."""
+
+
+class Label(enum.StrEnum):
+    """How a job ended, in a word: for metrics and `status`."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    CRASHED = "crashed"
+    SHUTDOWN = "shutdown"
+    LEASE_LOST = "lease_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a job is stopped, as it is reported."""
+
+    error_type: str
+    message: str
+    label: Label
+
+    @property
+    def is_cancel(self) -> bool:
+        """Whether somebody wants it stopped, whatever it may still achieve."""
+        return self.label is Label.CANCELLED
+
+
+CANCELLED = Stop("Cancelled", "the server asked to stop the job", Label.CANCELLED)
+SHUTDOWN = Stop("WorkerShutdown", "the worker was shut down before the job was done", Label.SHUTDOWN)
+NOT_BEGUN = Failed("Cancelled", "it was stopped before it had begun")
+"""What a job has told that was stopped before a child was given it."""
+
+
+def cancelled_by(whom: str) -> Stop:
+    """An operator asked to stop the job."""
+    return Stop("Cancelled", f"cancelled by {whom}", Label.CANCELLED)
+
+
+def timed_out(limit: float) -> Stop:
+    """The handler ran for longer than `limit` seconds."""
+    message = f"the handler ran longer than its timeout of {format_duration(limit)}"
+    return Stop("Timeout", message, Label.TIMEOUT)
+
+
+def over_memory(used: int, limit: int) -> Stop:
+    """The job and all that it started use more than `limit` bytes."""
+    message = f"the job used {format_size(used)} of memory, its limit is {format_size(limit)}"
+    return Stop("MemoryLimit", message, Label.MEMORY)
+
+
+def labelled(reported: Outcome, *, stop: Stop | None, ending: Ending | None, has_crashed: bool) -> Label:
+    """The word for what was reported of a job that was stopped, or whose child has died, or neither."""
+    if isinstance(reported, Succeeded):
+        return Label.COMPLETED
+    if stop is not None and reported.error_type == stop.error_type:
+        return stop.label
+    if ending is not None and ending.starvation is not None:
+        return Label.MEMORY
+    return Label.CRASHED if has_crashed else Label.FAILED
+
+
+def decide(told: Outcome | None, *, stop: Stop | None, ending: Ending | None) -> Outcome:
+    """What is reported, given what the child told (None: it died before), why it was stopped, and how it ended.
+
+    After a cancel nothing else is ever reported.  After a stop of our own, a handler that still succeeded has
+    succeeded; any other end is the stop's.
+    """
+    if stop is not None and (stop.is_cancel or not isinstance(told, Succeeded)):
+        return _stopped(stop, told, ending)
+    if told is None:
+        assert ending is not None
+        if ending.starvation is not None:
+            return _starved(ending.starvation, ending)
+        return Failed("ChildDied", clipped(f"the process {ending.reason} ({ending.figures}){ending.details}"))
+    return told
+
+
+def _starved(starvation: Starvation, ending: Ending) -> Failed:
+    peak = "unknown" if starvation.peak is None else format_size(starvation.peak)
+    if starvation.limit is not None:
+        used = f"the job used more than its limit of {format_size(starvation.limit)} (peak {peak})"
+        return Failed("MemoryLimit", clipped(f"{used}: killed by the kernel{ending.details}"))
+    why = "the host, or the unit of the supervisor, ran out of memory"
+    return Failed("OutOfMemory", clipped(f"{why}: the kernel killed the job (peak {peak}){ending.details}"))
+
+
+def _stopped(stop: Stop, told: Outcome | None, ending: Ending | None) -> Failed:
+    if told is NOT_BEGUN:
+        how = "it had not begun"
+    elif isinstance(told, Failed) and told.error_type != "Cancelled":
+        how = f"its cleanup failed with {told.error_type}: {told.message}"
+    else:
+        how = "it did not stop within its grace and was killed" if told is None else "it stopped when it was asked to"
+    left = f" ({ending.figures}){ending.details}" if ending else ""
+    return Failed(stop.error_type, clipped(f"{stop.message}; {how}{left}"))
+
+
+def clipped(message: str) -> str:
+    """`message`, cut in the middle to fit the limit."""
+    encoded = message.encode("utf-8", "backslashreplace")
+    if len(encoded) <= MESSAGE_LIMIT:
+        return encoded.decode()
+    half = MESSAGE_LIMIT // 2 - 8
+    return (encoded[:half] + b"\n[...]\n" + encoded[-half:]).decode("utf-8", "ignore")

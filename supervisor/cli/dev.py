@@ -1,0 +1,93 @@
+"""The `dev` command: a local server and a supervisor in one process, which reloads when a handler's file changes.
+
+Without the package that watches files it serves as well, and says what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+
+from supervisor.cli.server import opened
+from supervisor.control.socket_path import ENDING, folder, too_long
+from supervisor.devserver.app import DevServerSettings
+from supervisor.exit_code import ExitCode
+from supervisor.logs import log
+from supervisor.logs.redaction import Mask
+from supervisor.service import service
+from supervisor.cli.options import announce
+from supervisor.settings.resolution import ConfigError, Given, Machine, default_state_dir
+from supervisor.settings.loader import TO_WATCH, Configuration, can_watch
+
+PROJECT = "demo"
+KEY = "mbx_local"
+HEARTBEAT_INTERVAL = 2.0
+"""Seconds: whoever tries a cancellation does not want to wait for it."""
+
+UNWATCHED = f"handlers are not reloaded when they change, for the package watchfiles is not there: {TO_WATCH}"
+
+_OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
+
+
+def main(given: Given, machine: Machine, *, host: str, port: int, database: Path | None) -> ExitCode:
+    """Serve until Ctrl-C; raise `ConfigError` when that cannot be done."""
+    server = DevServerSettings(host=host, port=port, database=database, heartbeat_interval=HEARTBEAT_INTERVAL)
+    with tempfile.TemporaryDirectory(prefix="mobius-dev-") as state, service.loop_runner() as runner:
+        return runner.run(develop(server, given, machine, Path(state)))
+
+
+async def develop(server: DevServerSettings, given: Given, machine: Machine, state: Path) -> ExitCode:
+    """As `main`, in the running loop."""
+    async with AsyncExitStack() as stack:
+        url = (await opened(server, stack)).url
+        environment = own_environment(os.environ)
+        socket = _socket(environment, machine, state)
+        configuration = Configuration({**given, **_local(url, state, socket)}, environment, machine)
+        settings = configuration.read()
+        mask = Mask([KEY])
+        log.configure(settings.log_level, settings.log_format, mask=mask)
+        announce(greeting(url))
+        if not settings.watch:
+            structlog.get_logger("dev").warning(UNWATCHED)
+        return await service.serve(settings, configuration.source, environment, mask, configuration.read)
+
+
+def own_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what is meant for the user's real supervisor."""
+    kept = {name: value for name, value in environment.items() if not name.startswith("MOBIUS_")}
+    return {name: value for name, value in kept.items() if name not in _OF_OTHERS} | {"MOBIUS_API_KEY": KEY}
+
+
+def greeting(url: str) -> str:
+    """What to do next, in another terminal."""
+    return (
+        f"development server on {url}; Ctrl-C finishes the running jobs and ends it, a second one stops the jobs\n\n"
+        f"    export MOBIUS_BASE_URL={url} PROJECT={PROJECT} MOBIUS_API_KEY={KEY}\n"
+        f"    mobius-supervisor submit ACTION --params '{{}}' --follow\n"
+    )
+
+
+def _socket(environment: Mapping[str, str], machine: Machine, state: Path) -> Path:
+    """Where the commands look for it: not below the passing state, if there is another place."""
+    try:
+        lasting = default_state_dir(environment, machine.home)
+    except ConfigError:
+        lasting = state
+    return folder(environment, lasting) / f"dev-{machine.pid}{ENDING}"
+
+
+def _local(url: str, state: Path, socket: Path) -> dict[str, tuple[str]]:
+    """What is no choice here."""
+    return {
+        "base_url": (url,),
+        "project": (PROJECT,),
+        "state_dir": (str(state),),
+        **({} if too_long(socket) else {"socket": (str(socket),)}),
+        "all_queues": ("on",),
+        "watch": ("on" if can_watch() else "off",),
+    }

@@ -1,0 +1,86 @@
+"""What there is to watch: one look and one rendering for all watchers, however many and by whichever door."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import cached_property
+
+import msgspec
+from msgspec.structs import replace
+
+from supervisor.control.operator import Steering
+from supervisor.page.document import render_body
+from supervisor.status import SlotStatus, Status
+
+SHORTEST = 0.25
+"""Seconds between two looks.  To look costs less than to have every job tell of each of its steps."""
+LONGEST = 2.0
+"""Seconds between two editions."""
+
+
+@dataclass(frozen=True)
+class Edition:
+    """The status at one time, as it is sent."""
+
+    status: Status
+    made_at: float
+
+    @cached_property
+    def gist(self) -> Status:
+        return gist(self.status)
+
+    @cached_property
+    def json(self) -> bytes:
+        """The event for programs."""
+        return b"event: status\ndata: " + msgspec.json.encode(self.status) + b"\n\n"
+
+    @cached_property
+    def html(self) -> bytes:
+        """The event for the page."""
+        data = render_body(self.status).replace("\n", "\ndata: ")
+        return f"event: page\ndata: {data}\n\n".encode()
+
+
+class Feed:
+    """Owns the latest edition; it looks only when a watcher asks."""
+
+    def __init__(self, steering: Steering) -> None:
+        self._steering = steering
+        self._looking = asyncio.Lock()
+        self._looked_at = 0.0
+        self._edition: Edition | None = None
+
+    async def latest(self) -> Edition:
+        """Return the same one until something has changed, or it is `LONGEST` old."""
+        async with self._looking:
+            now = asyncio.get_running_loop().time()
+            if self._edition is None or now - self._looked_at >= SHORTEST:
+                self._looked_at = now
+                self._edition = _next(self._edition, Edition(await self._steering.status(), now))
+            return self._edition
+
+
+def _next(old: Edition | None, new: Edition) -> Edition:
+    if old is None or new.gist != old.gist or new.made_at - old.made_at >= LONGEST:
+        return new
+    return old
+
+
+def gist(status: Status) -> Status:
+    """The status without what changes by itself as time goes by."""
+    return replace(
+        status,
+        now=0.0,
+        loop_lag=0.0,
+        claims=replace(status.claims, last_answer_age=None, last_job_age=None),
+        spool=replace(status.spool, oldest_age=None),
+        slots=tuple(map(_gist, status.slots)),
+    )
+
+
+def _gist(slot: SlotStatus) -> SlotStatus:
+    if slot.job is None:
+        return replace(slot, memory=None)
+    job = replace(slot.job, elapsed=0.0, cpu_seconds=None, memory=None, lease_left=None)
+    return replace(slot, memory=None, job=job)

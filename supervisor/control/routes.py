@@ -1,0 +1,194 @@
+"""What is answered at which address.  Runs in the parent's loop; it knows nothing of jobs but what `Steering` says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+
+from supervisor.control import prometheus as metrics
+
+from supervisor.control import health
+from supervisor.control.connection_limit import Caller
+from supervisor.control.access import Door, NotAdmitted
+from supervisor.control.event_stream import Feed
+from supervisor.control.peer import ConnectedSocket, Peer
+from supervisor.control.operator import Refused, Steering
+from supervisor.control.stream import Stream
+from supervisor.stats import Ledger
+from supervisor.page.document import CONTENT_SECURITY_POLICY, render
+
+LARGEST_BODY = 64 * 1024
+"""Bytes; no body is read, and what claims to be longer is no command."""
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request that was let in: who it is if that was asked, and the job that its address names."""
+
+    request: web.BaseRequest
+    by: str = ""
+    job_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An address, its one method, and who answers.
+
+    `steers`: for operators only; `lasts`: no haste; `is_probe`: for probes and scrapers, which ask by many a name.
+    """
+
+    method: str
+    pattern: str
+    answer: Callable[[Visit], Awaitable[web.StreamResponse]]
+    steers: bool = False
+    lasts: bool = False
+    is_probe: bool = False
+
+    def takes(self, method: str) -> bool:
+        """True if the route answers this method; HEAD is as GET, and aiohttp leaves the body out."""
+        return method == self.method or (method == "HEAD" and self.method == "GET" and not self.lasts)
+
+
+class Site:
+    """Answers the requests that come in by one door."""
+
+    def __init__(self, steering: Steering, ledger: Ledger, door: Door, feed: Feed) -> None:
+        self._steering = steering
+        self._ledger = ledger
+        self._door = door
+        self._stream = Stream(feed)
+        self._routes = (
+            Route("GET", "/", self._show_page),
+            Route("GET", "/healthz", self._show_health, is_probe=True),
+            Route("GET", "/readyz", self._show_readiness, is_probe=True),
+            Route("GET", "/metrics", self._show_metrics, is_probe=True),
+            Route("GET", "/status.json", self._show_status),
+            Route("GET", "/events", self._show_events, lasts=True),
+            Route("GET", "/jobs/([^/]+)/stack", self._show_stack, steers=True),
+            Route("POST", "/jobs/([^/]+)/cancel", self._cancel, steers=True),
+            Route("POST", "/pause", self._pause, steers=True),
+            Route("POST", "/resume", self._resume, steers=True),
+            Route("POST", "/drain", self._drain, steers=True),
+            Route("POST", "/reload", self._reload, steers=True, lasts=True),
+        )
+
+    @property
+    def name(self) -> str:
+        """The name of the door, for the log."""
+        return self._door.name
+
+    def identify(self, connection: ConnectedSocket) -> Peer:
+        """Return who has connected; called when the connection is accepted."""
+        return self._door.identify(connection)
+
+    def caller(self, peer: Peer) -> Caller:
+        """Return whose connection this counts as."""
+        return self._door.caller(peer)
+
+    async def answer(self, request: web.BaseRequest, peer: Peer, give_time: Callable[[], None]) -> web.StreamResponse:
+        """Answer a request of `peer`; `give_time` is called for one that may last."""
+        try:
+            response = await self._answer(request, peer, give_time)
+        except NotAdmitted as refused:
+            response = _told({"error": str(refused)}, refused.status)
+        except Refused as refused:
+            response = _told({"error": str(refused)}, 409)
+        if not response.prepared:
+            response.headers.update(_HEADERS)
+        response.force_close()
+        return response
+
+    async def _answer(self, request: web.BaseRequest, peer: Peer, give_time: Callable[[], None]) -> web.StreamResponse:
+        route, job_id = self._found(request.rel_url.raw_path)
+        self._door.admit(peer, request.headers, is_probe=route is not None and route.is_probe)
+        if (request.content_length or 0) > LARGEST_BODY:
+            raise NotAdmitted(413, "no command has a body that long")
+        if route is None:
+            raise NotAdmitted(404, "there is nothing at this address")
+        if not route.takes(request.method):
+            raise NotAdmitted(405, f"this address takes {route.method} only")
+        by = self._door.admit_operator(peer, request.headers) if route.steers else ""
+        if route.lasts:
+            give_time()
+        return await route.answer(Visit(request, by, job_id))
+
+    def _found(self, path: str) -> tuple[Route | None, str]:
+        """Who answers at an address, and the job that is meant."""
+        for route in self._routes:
+            if found := re.fullmatch(route.pattern, path):
+                return route, unquote("".join(found.groups()))
+        return None, ""
+
+    async def _show_page(self, _: Visit) -> web.Response:
+        text = render(await self._steering.status(), self._door.access)
+        return web.Response(
+            text=text, content_type="text/html", headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+        )
+
+    async def _show_health(self, _: Visit) -> web.Response:
+        return _verdict(health.illness(self._steering.glance()))
+
+    async def _show_readiness(self, _: Visit) -> web.Response:
+        status = self._steering.glance()
+        left_out = status.quarantined_actions
+        return _verdict(health.unreadiness(status), {"quarantined": left_out} if left_out else None)
+
+    async def _show_metrics(self, _: Visit) -> web.Response:
+        text = metrics.exposition(await self._steering.status(), self._ledger)
+        return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def _show_status(self, _: Visit) -> web.Response:
+        body = msgspec.json.encode(await self._steering.status())
+        return web.Response(body=body, content_type="application/json")
+
+    async def _show_events(self, visit: Visit) -> web.StreamResponse:
+        return await self._stream.answer(visit.request)
+
+    async def _show_stack(self, visit: Visit) -> web.Response:
+        return _told({"stack": await self._steering.stack(visit.job_id)})
+
+    async def _cancel(self, visit: Visit) -> web.Response:
+        self._steering.cancel(visit.job_id, visit.by)
+        return _done(visit)
+
+    async def _pause(self, visit: Visit) -> web.Response:
+        self._steering.pause(visit.by)
+        return _done(visit)
+
+    async def _resume(self, visit: Visit) -> web.Response:
+        self._steering.resume(visit.by)
+        return _done(visit)
+
+    async def _drain(self, visit: Visit) -> web.Response:
+        self._steering.drain(visit.by)
+        return _done(visit)
+
+    async def _reload(self, visit: Visit) -> web.Response:
+        await self._steering.reload(visit.by)
+        return _done(visit)
+
+
+def _done(visit: Visit) -> web.Response:
+    return _told({"ok": True, "by": visit.by})
+
+
+def _verdict(reason: str | None, details: dict[str, Any] | None = None) -> web.Response:
+    more = details or {}
+    return _told({"ok": True, **more}) if reason is None else _told({"ok": False, "reason": reason, **more}, 503)
+
+
+def _told(what: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(what) + b"\n", status=status, content_type="application/json")

@@ -1,0 +1,81 @@
+"""The ways in that the settings ask for, opened while the program serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from supervisor.control.control_socket import ControlSocket
+from supervisor.control.access import Door, TcpDoor, UnixDoor
+from supervisor.control.event_stream import Feed
+from supervisor.control.listener import SocketFile, tcp_socket
+from supervisor.control.socket_path import folder, socket_path
+from supervisor.control.reception import Reception, receiving
+from supervisor.control.routes import Site
+from supervisor.control.operator import Steering
+from supervisor.control.token import read_token
+from supervisor.stats import Ledger
+from supervisor.settings.bounded_read import BoundedRead
+from supervisor.settings.resolution import ConfigError
+from supervisor.settings.settings import Settings
+from supervisor.text.authority import authority
+from supervisor.concurrency.helpers import Alongside
+
+log = structlog.get_logger("control")
+
+
+@asynccontextmanager
+async def controlled(
+    settings: Settings,
+    environment: Mapping[str, str],
+    steering: Steering,
+    ledger: Ledger,
+    is_of_a_job: Callable[[int], bool],
+) -> AsyncIterator[None]:
+    """Answer at the control socket, and at `--listen`, inside the block; raise `ConfigError`.
+
+    `is_of_a_job` tells of a pid whether it is that of a job.
+    """
+    feed = Feed(steering)
+
+    def site(door: Door) -> Site:
+        return Site(steering, ledger, door, feed)
+
+    async with AsyncExitStack() as stack:
+        path = settings.socket or socket_path(folder(environment, settings.state_dir), settings.worker_id)
+        control = ControlSocket(SocketFile(path), Reception(site(UnixDoor(is_of_a_job))))
+        stack.push_async_callback(control.close)
+        try:
+            await control.open()
+        except ConfigError as error:
+            if settings.socket is not None:
+                raise
+            # Nobody has asked for it: jobs are worth more than a look at them.
+            log.warning("control socket unavailable", reason=str(error))
+        if settings.listen is None:
+            _warn_of_idle_settings(settings)
+        else:
+            host, port = settings.listen
+            listening = tcp_socket(host, port)
+            file = settings.listen_token_file
+            door = TcpDoor(host, None if file is None else await _token_in(file), frozenset(settings.listen_names))
+            await stack.enter_async_context(receiving(listening, site(door)))
+            log.info("listening", page=f"http://{authority(*listening.getsockname()[:2])}/")
+        beside = await stack.enter_async_context(Alongside())
+        beside.start(control.keep)
+        yield
+
+
+def _warn_of_idle_settings(settings: Settings) -> None:
+    if settings.listen_token_file is not None:
+        log.warning("--listen-token-file does nothing without --listen")
+    if settings.listen_names:
+        log.warning("--listen-name does nothing without --listen")
+
+
+async def _token_in(file: Path) -> str:
+    return await BoundedRead(f"--listen-token-file: {file}", partial(read_token, file))()

@@ -1,0 +1,171 @@
+"""Does to workers' calls what a fault script says, and counts it.  When is decided in `faults`, how in `spoiling`.
+
+A claim is met twice: as it comes, like any other call, and when a job is handed out, for only then its job is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from supervisor.devserver.dispatch import Dispatch
+from supervisor.devserver.errors import Unknown
+from supervisor.devserver.faults import (
+    CALLS,
+    AnyFault,
+    Cancel,
+    Delay,
+    DuplicateClaim,
+    ExpireLease,
+    FaultScript,
+    Hang,
+    HangUp,
+    Occasion,
+    Schedule,
+    Status,
+)
+from supervisor.devserver.records import Job
+from supervisor.devserver.fault_responses import hang_up, refusal, reworded, send_badly
+from supervisor.devserver.store import Store
+
+log = logging.getLogger(__name__)
+
+# The fault that fell on a call as it came, for when it turns out to be a claim that hands out a job.
+_early: ContextVar[AnyFault | None] = ContextVar("early", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """How the answer with a job went out; `was_made` unless it is certain that no worker has got the job."""
+
+    response: web.StreamResponse
+    was_made: bool
+
+
+class Saboteur:
+    """Stands between the clients and the views; without faults it lets everything pass."""
+
+    def __init__(self, script: FaultScript | None, store: Store, dispatch: Dispatch) -> None:
+        self._schedule = Schedule(script or FaultScript())
+        self._is_idle = script is None or not script.faults
+        self._store = store
+        self._dispatch = dispatch
+        self._closing = asyncio.Event()
+        self._claimed: dict[str, int] = {}
+        self._duplicates: deque[web.Response] = deque()
+        self._injected: Counter[str] = Counter()
+
+    @property
+    def injected(self) -> Mapping[str, int]:
+        """How many faults were injected, by kind."""
+        return dict(self._injected)
+
+    def close(self) -> None:
+        """Let go of everybody who is kept waiting."""
+        self._closing.set()
+
+    @web.middleware
+    async def interfere(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Carry a call out, or not, as the script says."""
+        call = request.match_info.route.name
+        if self._is_idle or call not in CALLS:
+            return await handler(request)
+        await request.read()  # what hangs or is refused has arrived as a whole
+        job = self._job_of(request)
+        fault = self._strike(call, job)
+        _early.set(fault)
+        response = await self._before(fault, request, job) or self._duplicate(call) or await handler(request)
+        # What is written already is a job, and `hand_over` has seen to everything.
+        if not isinstance(response, web.Response) or response.prepared:
+            return response
+        response = reworded(fault, response)
+        is_sent = await send_badly(fault, request, response)
+        return _reaches_nobody(response) if is_sent else response
+
+    async def hand_over(self, request: web.Request, response: web.Response, job: Job) -> HandOver:
+        """Write the answer to a claim here rather than in aiohttp, to learn whether it could be written.
+
+        Raises ConnectionError when it could not.
+        """
+        early, late = _early.get(), self._strike("claim", job)
+        instead = await self._before(late, request, job)
+        if instead is not None:
+            return HandOver(instead, was_made=False)
+        if isinstance(late, DuplicateClaim):
+            self._duplicates.append(web.Response(body=response.body, content_type=response.content_type))
+        response = reworded(late, reworded(early, response))
+        for fault in (early, late):
+            if await send_badly(fault, request, response):
+                return HandOver(_reaches_nobody(response), was_made=True)
+        await response.prepare(request)
+        await response.write_eof()
+        # The kernel may refuse the bytes without the writer being told: then the transport is closing.
+        return HandOver(response, was_made=is_connected(request))
+
+    async def _before(self, fault: AnyFault | None, request: web.Request, job: Job | None) -> web.Response | None:
+        """What happens before a call is carried out; an answer when it is not carried out at all."""
+        match fault:
+            case Status():
+                return refusal(fault)
+            case HangUp():
+                return hang_up(request)
+            case Hang():
+                await self._closing.wait()
+                return hang_up(request)
+            case Delay(seconds=seconds):
+                await self._pause(seconds)
+            case ExpireLease() if job is not None:
+                self._store.let_run_out(job.id, time.time())
+                self._dispatch.follow_up()
+            case Cancel() if job is not None:
+                self._store.cancel(job.project, job.run_id, time.time())
+                self._dispatch.follow_up()
+        return None
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+
+    def _duplicate(self, call: str) -> web.Response | None:
+        """The answer that another claim has got already, if this one shall have it too."""
+        return self._duplicates.popleft() if call == "claim" and self._duplicates else None
+
+    def _strike(self, call: str, job: Job | None) -> AnyFault | None:
+        fault = self._schedule.strike(self._occasion(call, job))
+        if fault is not None:
+            self._injected[fault.kind] += 1
+            log.info("fault: %s on %s%s", fault.kind, call, f" of job {job.id}, attempt {job.attempt}" if job else "")
+        return fault
+
+    def _occasion(self, call: str, job: Job | None) -> Occasion:
+        if job is None or self._is_idle:
+            return Occasion(call)
+        if call == "claim":
+            self._claimed.setdefault(job.id, len(self._claimed) + 1)
+        return Occasion(call, job.id, job.action, self._claimed.get(job.id))
+
+    def _job_of(self, request: web.Request) -> Job | None:
+        try:
+            return self._store.job(request.match_info["project"], request.match_info["job"])
+        except (KeyError, Unknown):
+            return None
+
+
+def is_connected(request: web.Request) -> bool:
+    """Whether the client is still there, as far as is known."""
+    return request.transport is not None and not request.transport.is_closing()
+
+
+def _reaches_nobody(response: web.Response) -> web.Response:
+    """For aiohttp and the journal, when the real answer went its own way and the connection is closed."""
+    return web.Response(status=response.status)

@@ -1,0 +1,346 @@
+"""`JobServer` over HTTP: one method per endpoint, one table from status to error, no retries.
+
+Runs in the parent; the credential lives here and nowhere else.  Claims, heartbeats and the rest have connections of
+their own, so that long polls and big results cannot starve a heartbeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from aiohttp import hdrs
+from yarl import URL
+
+from supervisor.dialects.http import codec as schema
+from supervisor.dialects.http.connection import Connector
+from supervisor.dialects.http.fast_request import Request, way_through
+from supervisor.dialects.http.large_body import Spill
+from supervisor.dialects.http.error_text import foreign_refusal, in_words, redirected
+from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
+from supervisor.linux.spare_descriptor import Reserve
+from supervisor.proxy import Proxy
+from supervisor.job_server import (
+    ClaimRefused,
+    KeyRefused,
+    RateLimited,
+    Rejected,
+    ServerError,
+    StaleFence,
+    Unavailable,
+    Unreachable,
+)
+from supervisor.concurrency.timers import Alarms
+from supervisor.concurrency.cancel_scope import Interruptible
+from supervisor.version import __version__
+
+LONGEST_CONNECT = 5.0
+"""Seconds until a connection is there."""
+ANSWER_TIMEOUT = 30.0
+"""Seconds for a call that needs no waiting on the server's side."""
+CLAIM_MARGIN = 10.0
+"""Seconds that a claim may take beyond the time it asked the server to wait."""
+SLOWEST_UPLOAD = 256 * 1024
+"""Bytes a second: what a big result must at least make, or the call counts as unanswered."""
+LARGEST_ANSWER = 1024 * 1024
+LARGEST_CLAIM = 256 * 1024 * 1024
+LONGEST_RETRY_AFTER = 600.0
+"""Seconds; a server that names more is asked again after these."""
+CHUNK = 256 * 1024
+_REFUSALS = (401, 403)
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+"""What is the same in a path as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Which worker of which project on which server we are; the token is sent byte for byte."""
+
+    base_url: str
+    project: str
+    worker_id: str
+    queues: tuple[str, ...]
+    worker_name: str = ""
+    proxy: Proxy | None = None
+
+
+Reread = Callable[[], Awaitable[str | None]]
+"""Returns the key as it is now; None when there is none any more."""
+Reader = Callable[[aiohttp.ClientResponse], Awaitable[bytes]]
+"""Reads the body of an answer."""
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    length, encoding = response.content_length, response.headers.get("Content-Encoding")
+    if length is not None and length <= LARGEST_ANSWER and encoding is None:  # a few bytes may unpack to gigabytes
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > LARGEST_ANSWER:
+            response.close()
+            raise Unavailable(f"the answer is longer than {LARGEST_ANSWER} bytes")
+    return bytes(body)
+
+
+class Client:
+    """An open connection to one server; `async with`."""
+
+    def __init__(self, account: Account, token: str, reread: Reread | None = None) -> None:
+        """`reread` looks for the key again where it came from: a key may be rotated while we run."""
+        self._account = account
+        self._token = token
+        self._reread = reread
+        jobs = f"{account.base_url.rstrip('/')}/v1/projects/{_segment(account.project)}/jobs"
+        self._jobs_url = URL(jobs, encoded=True)
+        self._below_jobs = f"{self._jobs_url.raw_path}/"
+        self._claim_url = self._url_of("claim")
+        self._alarms = Alarms()
+        self._claims = _session(self._jobs_url)
+        self._beats = _session(self._jobs_url)
+        self._rest = _session(self._jobs_url)
+        self._sessions = (self._claims, self._beats, self._rest)
+        self._reserve = Reserve()
+        self._use(token)
+
+    async def __aenter__(self) -> Client:
+        self._reserve.fill()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reserve.close()
+        for session in self._sessions:
+            await session.close()
+
+    def renew(self, token: str, queues: tuple[str, ...], proxy: Proxy | None) -> None:
+        """From now on use this key and this proxy, and claim from these queues."""
+        self._use(token)
+        self._account = replace(self._account, queues=queues, proxy=proxy)
+
+    async def claim(self, actions: Sequence[str], *, wait: float) -> Job | None:
+        """See `server.JobServer`; so for the methods below."""
+        account = self._account
+        body = schema.claim_request(
+            account.worker_id, account.queues, tuple(actions), wait, name=account.worker_name, version=__version__
+        )
+        spill = Spill(LARGEST_CLAIM, self._reserve)
+        try:
+            answer = await self._send(self._claims, "POST", self._claim_url, body, wait + CLAIM_MARGIN, read=spill.read)
+            if answer.status == 204:
+                return None
+            if answer.status == 404:
+                raise ClaimRefused(
+                    f"the server knows no project {account.project!r}, or is no Mobius server: correct --project or "
+                    f"--base-url ({_say(answer)})"
+                )
+            if answer.status == 409:
+                raise ClaimRefused(_say(answer))
+            _raise_for(answer)
+            return schema.claimed_job(answer.body, None if spill.is_empty else spill.take)
+        finally:
+            spill.close()
+
+    async def heartbeat(self, fence: Fence, *, timeout: float) -> Directive:
+        answer = await self._send(
+            self._beats, "POST", self._url(fence, "/heartbeat"), schema.fence_request(fence), timeout
+        )
+        _raise_for(answer)
+        directive = schema.directive(answer.body)
+        if directive is None:
+            raise StaleFence("the server answered ok: false")
+        return directive
+
+    async def send_events(self, fence: Fence, events: Sequence[Event]) -> None:
+        body = schema.events_request(fence, events)
+        _raise_unless_taken(await self._send(self._rest, "POST", self._url(fence, "/events"), body, ANSWER_TIMEOUT))
+
+    async def complete(self, fence: Fence, outcome: Outcome) -> None:
+        head, blob, tail = schema.complete_request(fence, outcome)
+        url = self._url(fence, "/complete")
+        if blob is None:
+            _raise_unless_taken(await self._send(self._rest, "POST", url, head, ANSWER_TIMEOUT))
+            return
+        size = len(head) + blob.size + len(tail)
+
+        def body() -> aiohttp.Payload:  # a new one for each try: it can be read once
+            return aiohttp.AsyncIterablePayload(_parts(head, blob, tail), content_type="application/json")
+
+        timeout, headers = ANSWER_TIMEOUT + size / SLOWEST_UPLOAD, {"Content-Length": str(size)}
+        _raise_unless_taken(await self._send(self._rest, "POST", url, body, timeout, headers=headers))
+
+    async def is_settled(self, fence: Fence) -> bool:
+        return (await self._look_up(fence)).is_settled_by(fence)
+
+    async def lease_length(self, fence: Fence) -> float | None:
+        return (await self._look_up(fence)).lease_length
+
+    async def _look_up(self, fence: Fence) -> schema.JobState:
+        answer = await self._send(self._rest, "GET", self._url(fence), None, ANSWER_TIMEOUT)
+        _raise_for(answer)
+        return schema.job_state(answer.body)
+
+    def _url(self, fence: Fence, call: str = "") -> URL:
+        return self._url_of(f"{_segment(fence.job_id)}{call}")
+
+    def _url_of(self, path: str) -> URL:
+        # As encoded: yarl would decode and normalize what we have encoded on purpose ("a/b", "..").
+        return self._jobs_url.with_path(self._below_jobs + path, encoded=True)
+
+    async def _send(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        body: Any,
+        seconds: float,
+        *,
+        read: Reader = _read,
+        headers: Mapping[str, str] | None = None,
+    ) -> _Answer:
+        """One request; one more when the key is refused and there is another one by now."""
+        used, answer, proxy = self._token, None, self._account.proxy
+        is_stream = callable(body)
+        data = body() if is_stream else body
+        try:
+            # For all of it, not only for each read: a server that sends a byte now and then must not hold us.
+            with Interruptible(self._alarms, after=seconds):
+                way = {"headers": headers} if proxy is None else way_through(proxy, url, headers)
+                response = await session.request(method, url, data=data, allow_redirects=False, **way)
+                if (whole := None if is_stream else _at_hand(response)) is None:
+                    async with response:
+                        whole = await (read if response.status == 200 else _read)(response)
+                answer = _Answer(response.status, response.headers, whole)
+            if answer is None:
+                raise TimeoutError
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
+            raise Unreachable(in_words(error, url, seconds, proxy.name if proxy else None)) from error
+        if answer.status in _REFUSALS and await self._is_renewed(used):
+            return await self._send(session, method, url, body, seconds, read=read, headers=headers)
+        return answer
+
+    async def _is_renewed(self, used: str) -> bool:
+        if self._token == used and self._reread is not None and (token := await self._reread()) is not None:
+            self._use(token)
+        return self._token != used
+
+    def _use(self, token: str) -> None:
+        self._token = token
+        for session in self._sessions:
+            session.headers[hdrs.AUTHORIZATION] = f"Bearer {token}"
+
+
+def _session(url: URL) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        request_class=Request,
+        connector=Connector(),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={
+            hdrs.HOST: url.host_port_subcomponent or "",
+            hdrs.ACCEPT: "application/json",
+            hdrs.ACCEPT_ENCODING: "gzip, deflate",
+            hdrs.CONTENT_TYPE: "application/json",
+            hdrs.USER_AGENT: f"mobius-supervisor/{__version__}",
+        },
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=LONGEST_CONNECT),  # each call has a limit of its own
+        auto_decompress=True,
+    )
+
+
+def _at_hand(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body, if all of it has come along with the head; then the connection is free already."""
+    if response.status == 204:
+        return b""
+    is_whole = response.content.is_eof() and hdrs.CONTENT_ENCODING not in response.headers
+    return response.content.read_nowait() if is_whole else None
+
+
+async def _parts(head: bytes, blob: Blob, tail: bytes) -> AsyncIterator[bytes]:
+    yield head
+    for offset in range(0, blob.size, CHUNK):
+        wanted = min(CHUNK, blob.size - offset)  # what comes after the result, if anything does, is not part of it
+        piece = os.pread(blob.descriptor, wanted, offset)
+        if len(piece) < wanted:  # the child may have kept the file, and cut it
+            raise OSError("the file that holds the result has shrunk")
+        yield piece
+    yield tail
+
+
+def _raise_unless_taken(answer: _Answer) -> None:
+    """Raise what the answer to events or to a report means, unless the server has taken them.
+
+    A 200 with anything but JSON is not its own: what a gateway shows to people, its login, must not cost a result.
+    """
+    if answer.status == 204:
+        return
+    _raise_for(answer)
+    if answer.body and not schema.is_object(answer.body):
+        kind = answer.headers.get(hdrs.CONTENT_TYPE, "without JSON")[: schema.LONGEST_TEXT]
+        raise Unavailable(f"200 {kind}: what answers is perhaps not the job server, but a gateway before it")
+
+
+def _raise_for(answer: _Answer) -> None:
+    """Raise what the status of an answer about a job means; see the table in `server`."""
+    if answer.status in (200, 204):
+        return
+    raise _error_of(answer)
+
+
+def _error_of(answer: _Answer) -> ServerError:
+    match answer.status:
+        case 401 | 403:
+            is_own = schema.is_own_error(answer.headers.get(hdrs.CONTENT_TYPE, ""), answer.body)
+            return KeyRefused(_say(answer)) if is_own else Unavailable(foreign_refusal(_say(answer)))
+        case 404 | 409:
+            return StaleFence(_say(answer))
+        case 429:
+            return RateLimited(_say(answer), retry_after=retry_after(answer.headers))
+        case 407:  # of a proxy: it says nothing about the request
+            return Unavailable(f"a proxy refuses the call: {_say(answer)}; correct --proxy")
+        case 408 | 425:
+            return Unavailable(_say(answer))
+        case status if 400 <= status < 500:
+            return Rejected(_say(answer), status=status)
+        case status if 300 <= status < 400 and "Location" in answer.headers:
+            return Unavailable(redirected(status, answer.headers["Location"]))
+        case _:  # 5xx mostly
+            return Unavailable(_say(answer))
+
+
+def _say(answer: _Answer) -> str:
+    said = schema.error_text(answer.body)
+    return f"{answer.status} {said}".rstrip()
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds to wait, from `Retry-After` as seconds or as an HTTP date (counted from the answer's own `Date`)."""
+    told = headers.get("Retry-After", "")
+    if told.isascii() and told.isdigit():
+        return min(float(told), LONGEST_RETRY_AFTER)
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        wait = parsedate_to_datetime(told) - parsedate_to_datetime(headers.get("Date", ""))
+        return max(0.0, min(wait.total_seconds(), LONGEST_RETRY_AFTER))
+    return 1.0
+
+
+def _segment(text: str) -> str:
+    """`text` as one segment of a path; `.` and `..` are no way to another path."""
+    if _PLAIN(text):  # most ids are
+        return text
+    return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")

@@ -1,0 +1,103 @@
+"""Connections to the job server that carry nothing but answers to our requests.
+
+A connection with bytes left over is not used again: they would be taken for the answer to the next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from functools import partial
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
+
+from supervisor.dialects.http.resolver import Resolver
+
+KEEPALIVE_TIMEOUT = 75.0
+"""Seconds for which an idle connection is kept."""
+SILENCE = 25
+"""Seconds after which a connection whose other end acknowledges nothing is given up: most of all, an open poll's."""
+_END_OF_HEAD = b"\r\n\r\n"
+_PROBE = b"HTTP/1.1 204 No Content\r\n\r\n"
+"""What a parser takes for one whole answer, unless it holds the beginning of another one."""
+
+
+class AnswerReader(ResponseHandler):
+    """The protocol of one connection."""
+
+    is_idle = False
+    """Whether the connection waits in the pool: the server has nothing to say there."""
+
+    _head_size = -1
+    """Bytes of the answer's head; -1 while it is not known."""
+    _received = 0
+    """Bytes of the answer so far."""
+
+    def set_response_params(self, **params: Any) -> None:
+        """A request is about to be sent; its answer has a parser of its own."""
+        self.is_idle = False
+        self._head_size, self._received = -1, 0
+        self._payload = None  # of the last answer
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.is_idle or not data:  # aiohttp passes no data to have what it has kept back read on
+            super().data_received(data)
+            if not self._received:
+                self._head_size = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+            self._received += len(data)
+            payload = self._payload
+            if payload is None or not payload.is_eof():
+                return
+            # A whole head in the first piece and a body that is not encoded, as most answers have: the bytes add up.
+            if self._received - self._head_size == payload.total_bytes and self._head_size >= len(_END_OF_HEAD):
+                return
+            # Also idle by now, perhaps: the end of the answer has released the connection.
+            if self._should_close or self._parser is None or not self._has_surplus():
+                return
+            self.force_close()
+        if self.is_idle and self.transport is not None:
+            self.transport.close()
+
+    def _has_surplus(self) -> bool:
+        """Whether bytes have come beyond the answer that is complete now; a whole second answer is seen by aiohttp."""
+        assert self._parser is not None
+        try:
+            messages, _, _ = self._parser.feed_data(_PROBE)
+        except Exception:  # noqa: BLE001 - a parser may raise anything for what is no answer, and that is the verdict
+            return True
+        return [(message.code, len(message.headers)) for message, _ in messages] != [(204, 0)]
+
+
+class Connector(aiohttp.TCPConnector):
+    """Opens, keeps and reuses connections."""
+
+    def __init__(self) -> None:
+        # No limit: there are never more calls than slots, and a heartbeat must not queue behind anything.
+        super().__init__(limit=0, keepalive_timeout=KEEPALIVE_TIMEOUT, resolver=Resolver(), socket_factory=_socket)
+        factory: Any = partial(AnswerReader, loop=asyncio.get_running_loop())
+        self._factory = factory  # aiohttp has no other way to bring a protocol of one's own
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        assert isinstance(protocol, AnswerReader)
+        protocol.is_idle = True
+        super()._release(key, protocol, should_close=should_close)
+
+
+def _socket(address: Any) -> socket.socket:
+    """A socket that notices that its peer is gone without a word (tcp(7))."""
+    family, kind, protocol, _, _ = address
+    connection = socket.socket(family, kind, protocol)
+    connection.setblocking(False)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, SILENCE - 3 * (SILENCE // 5)),
+        (socket.TCP_KEEPINTVL, SILENCE // 5),
+        (socket.TCP_KEEPCNT, 3),
+        (socket.TCP_USER_TIMEOUT, SILENCE * 1000),
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    return connection

@@ -1,0 +1,226 @@
+"""How a job's JSON parameters become a handler's arguments.  Pure; prepared once, when the handler is registered.
+
+It never guesses: a text is not taken for a number, and what the signature does not name is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import NoneType, SimpleNamespace
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+import msgspec.inspect
+
+from supervisor.handler_api.choices import choices_at
+from supervisor.handler_api.context import Context
+from supervisor.text.value_repr import value_repr
+
+Item = TypeVar("Item")
+
+_NEARLY_CONTEXT = ("ctx", "ctxt", "cx", "_context", "job_context")
+_CONTEXT_HINT = " (for the job's context name it 'context', or annotate it as Context)"
+_JSON_TYPES = (dict, list, str, int, float, bool, NoneType)
+
+
+class InvalidParameters(Exception):
+    """The job's parameters do not fit the handler: one message with all that is missing, unknown or of a wrong type."""
+
+
+def decode_parameters(raw: bytes) -> dict[str, Any]:
+    """Return a job's parameters as plain JSON values; nothing at all and `null` mean none."""
+    return _decode_object(raw, dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    decoder: msgspec.json.Decoder[Any]
+    is_required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A handler's signature, ready to take parameters."""
+
+    context: str | None
+    """The name of the parameter that takes the `Context`, if there is one."""
+    named: dict[str, _Parameter]
+    rest: _Parameter | None
+    """What decodes the values of `**parameters`, if the signature has it."""
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> Binding:
+        """Read a function's signature; raise `TypeError`, naming the parameter, if no job could ever fit it."""
+        parameters = inspect.signature(function).parameters
+        for parameter in parameters.values():
+            _check_kind(parameter)
+        _check_first(next(iter(parameters), ""))
+        hints = {name: _hint(parameter, function) for name, parameter in parameters.items()}
+        context = _context_parameter(hints)
+        _check_context(context, parameters)
+        named: dict[str, _Parameter] = {}
+        rest = None
+        for parameter in parameters.values():
+            if parameter.name == context:
+                continue
+            prepared = _prepare(parameter, hints[parameter.name])
+            if parameter.kind is parameter.VAR_KEYWORD:
+                rest = prepared
+            else:
+                named[parameter.name] = prepared
+        return cls(context, named, rest)
+
+    def bind(self, raw: bytes) -> dict[str, Any]:
+        """Return the arguments by name, all but the context, for `function(**arguments)`; raise `InvalidParameters`."""
+        given = _decode_object(raw, dict[str, msgspec.Raw])
+        arguments: dict[str, Any] = {}
+        faults = [self._missing(name) for name in self._required() if name not in given]
+        for name, value in given.items():
+            parameter = self._parameter(name)
+            if parameter is None:
+                faults.append(f"parameter {name!r} is unknown")
+                continue
+            try:
+                arguments[name] = parameter.decoder.decode(value)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                faults.append(_fault(name, error, parameter.decoder.type))
+        if faults:
+            raise InvalidParameters("; ".join(faults))
+        return arguments
+
+    def _missing(self, name: str) -> str:
+        is_mistaken = self.context is None and name == next(iter(self.named)) and name in _NEARLY_CONTEXT
+        return f"parameter {name!r} is missing{_CONTEXT_HINT if is_mistaken else ''}"
+
+    def _required(self) -> Iterator[str]:
+        return (name for name, parameter in self.named.items() if parameter.is_required)
+
+    def _parameter(self, name: str) -> _Parameter | None:
+        if name == self.context:
+            return None
+        return self.named.get(name, self.rest)
+
+
+def _hint(parameter: inspect.Parameter, function: Callable[..., Any]) -> Any:
+    """Return a parameter's annotation, resolved in the module where it was written; `Any` without one.
+
+    One by one, so that the fault can be named and the type of the result, which nobody reads, may be unresolvable.
+    """
+    if parameter.annotation is parameter.empty:
+        return Any
+    written = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    scope = getattr(inspect.unwrap(function), "__globals__", {})
+    try:
+        return get_type_hints(written, globalns=scope, include_extras=True)[parameter.name]
+    except Exception as error:  # an annotation is code of the handler's author, evaluated here
+        raise TypeError(f"the annotation of {parameter.name!r} cannot be resolved: {error}") from error
+
+
+def _check_kind(parameter: inspect.Parameter) -> None:
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        raise TypeError(f"parameter {parameter.name!r} is positional-only, but a job's parameters come by name")
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        raise TypeError(f"'*{parameter.name}' cannot be filled, for a job's parameters come by name")
+
+
+def _check_first(name: str) -> None:
+    if name in ("self", "cls"):
+        raise TypeError(
+            f"its first parameter {name!r} is that of a method, which no job can bring: "
+            "write a function outside of the class, or put @staticmethod above @handler"
+        )
+
+
+def _check_context(context: str | None, parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Refuse where `context` is written so that its author may expect the Context and would not be given it."""
+    if context is not None and parameters[context].kind is inspect.Parameter.VAR_KEYWORD:
+        raise TypeError(f"'**{context}' takes parameters of the job: add a first parameter 'context'")
+    later = parameters.get("context")
+    if later is not None and context != "context" and later.annotation is later.empty:
+        raise TypeError("the context comes first: move 'context', or annotate it if it is a parameter of the job")
+
+
+def _context_parameter(hints: dict[str, Any]) -> str | None:
+    """Return the first parameter's name if it is called `context` or annotated so."""
+    for name in list(hints)[1:]:
+        if hints[name] is Context:
+            raise TypeError(f"the context comes first, but {name!r} is not the first parameter")
+    first = next(iter(hints), None)
+    if first is None or hints[first] is Context:
+        return first
+    if first == "context" and hints[first] is not Any:
+        raise TypeError(f"the parameter 'context' takes the Context, but is annotated as {value_repr(hints[first])}")
+    return first if first == "context" else None
+
+
+def _prepare(parameter: inspect.Parameter, hint: Any) -> _Parameter:
+    try:
+        decoder = msgspec.json.Decoder(hint)
+        unknown = _first_unknown(msgspec.inspect.type_info(hint))
+    except Exception as error:  # msgspec reads the author's classes here, which may raise whatever they like
+        raise TypeError(f"the annotation of {parameter.name!r} has no JSON: {error}") from error
+    if unknown is not None:
+        raise TypeError(f"the annotation of {parameter.name!r} has no JSON: {unknown.__qualname__} cannot be decoded")
+    return _Parameter(decoder, is_required=parameter.default is parameter.empty)
+
+
+def _first_unknown(info: msgspec.inspect.Type) -> type | None:
+    """Return the first class that msgspec would leave to a hook, unless each JSON value is one of its instances.
+
+    msgspec itself complains only when a job brings a value.
+    """
+    waiting, seen = [info], set[int]()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:  # classes may refer to themselves
+            continue
+        seen.add(id(part))
+        if isinstance(part, msgspec.inspect.CustomType) and not any(issubclass(kind, part.cls) for kind in _JSON_TYPES):
+            return part.cls
+        waiting.extend(_inner_types(part))
+    return None
+
+
+def _inner_types(info: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
+    for attribute in info.__struct_fields__:
+        value = getattr(info, attribute)
+        for part in value if isinstance(value, tuple) else (value,):
+            inner = part.type if isinstance(part, msgspec.inspect.Field) else part
+            if isinstance(inner, msgspec.inspect.Type):
+                yield inner
+
+
+def _decode_object(raw: bytes, type_: type[dict[str, Item]]) -> dict[str, Item]:
+    if raw.strip() in (b"", b"null"):  # not a set: that would hash megabytes
+        return {}
+    try:
+        return msgspec.json.decode(raw, type=type_)
+    except msgspec.ValidationError:
+        raise InvalidParameters("the parameters are not a JSON object") from None
+    except RecursionError:
+        raise InvalidParameters("the parameters are nested too deeply") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidParameters(f"the parameters cannot be read: {_reason(raw, error)}") from error
+
+
+def _reason(raw: bytes, error: Exception) -> str:
+    """What is wrong with them; of a lone surrogate msgspec says that the data were truncated."""
+    try:
+        json.dumps(json.loads(raw), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "they hold text with a lone surrogate, which UTF-8 cannot hold"
+    except (ValueError, RecursionError):
+        pass  # something else, as msgspec says
+    return str(error)
+
+
+def _fault(name: str, error: Exception, annotation: Any) -> str:
+    """Turn msgspec's "Expected `int`, got `str` - at `$.width`" into our words, with the whole path."""
+    what, _, path = str(error).replace("`", "").partition(" - at $")
+    wrong = what.removeprefix("Invalid enum value ")
+    allowed = choices_at(annotation, path) if wrong != what else None
+    said = f"must be one of {allowed}, not {wrong}" if allowed else f"{what[:1].lower()}{what[1:]}"
+    return f"parameter {name + path!r} is wrong: {said}"

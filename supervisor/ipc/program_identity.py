@@ -1,0 +1,54 @@
+"""Which program speaks on a pipe: its version, and the shape of its messages.  In the parent and in the zygote.
+
+A program may be replaced on disk while it runs.  A zygote that is started then has other code than its parent, and a
+message of one may make no sense to the other.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from supervisor import job, limits, version
+from supervisor.linux import confinement
+from supervisor.ipc import messages
+
+_VERSION = re.compile(r'__version__\s*=\s*"([^"]+)"')
+
+
+@lru_cache
+def identity() -> messages.Hello:
+    """What this process says of itself."""
+    return messages.Hello(version.__version__, zlib.crc32("\n".join(_shapes()).encode()))
+
+
+def _shapes() -> Iterator[str]:
+    """Every struct that crosses a pipe, or is given to a zygote, with its fields, their types and defaults."""
+    for module in (job, limits, confinement, messages):
+        for name, value in sorted(vars(module).items()):
+            if isinstance(value, type) and issubclass(value, msgspec.Struct):
+                yield f"{name} {value.__annotations__} {value.__struct_defaults__}"
+
+
+def difference(other: messages.Hello | None) -> str | None:
+    """What to do when a zygote says this of itself, or nothing; None when it is the same program as its parent."""
+    if other == identity():
+        return None
+    ours, theirs = version.__version__, other.version if other is not None else _version_on_disk()
+    if other is None and theirs == ours:
+        return None
+    return f"the program on disk is another one (version {theirs}) than the one that runs (version {ours}): restart it"
+
+
+def _version_on_disk() -> str:
+    """The version of the program as it lies on disk now; the running one's when that cannot be read."""
+    try:
+        found = _VERSION.search(Path(version.__file__).read_text())
+    except OSError:
+        return version.__version__
+    return found[1] if found else version.__version__

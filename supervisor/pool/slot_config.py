@@ -1,0 +1,62 @@
+"""What a slot goes by and what it asks of its pool: settings, code, and what concerns the other slots as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from supervisor.job import Job
+from supervisor.stats import Ledger
+from supervisor.limits import Limits
+from supervisor.reporting.report import Reporter
+from supervisor.concurrency.timers import Alarms
+from supervisor.pool.warm_child import Source
+from supervisor.attempt.config import Rules
+from supervisor.concurrency.loop_monitor import Pulse
+from supervisor.pool.quarantine import Quarantine
+
+
+class Surroundings(Source, Protocol):
+    """What a slot asks of its pool."""
+
+    @property
+    def rules(self) -> Rules:
+        """The settings of now; an attempt goes by those of its beginning."""
+
+    @property
+    def pulse(self) -> Pulse:
+        """Since when the program is awake."""
+
+    def answered(self) -> None:
+        """A claim was answered: the server knows us."""
+
+    def open_actions(self) -> tuple[str, ...]:
+        """The actions that may be claimed now."""
+
+    def partial_wait(self, asked: tuple[str, ...]) -> float:
+        """Seconds that a claim may wait which leaves out actions: they are to be asked for soon after."""
+
+    def leave_out(self, action: str) -> None:
+        """The handler of `action` is quarantined: open claims that ask for it end soon."""
+
+    def take(self, job: Job) -> bool:
+        """Have this very attempt for oneself until `leave`; false when a slot has it already."""
+
+    def leave(self, job: Job) -> None:
+        """The attempt has ended here."""
+
+    def made_room(self) -> None:
+        """Of some action one more job may run, perhaps: a job has ended, or a claim has."""
+
+    async def room(self) -> None:
+        """Wait until there are `open_actions`."""
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Which jobs are not to be run."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where what happens is written down."""

@@ -1,0 +1,144 @@
+"""The part of the tree of control groups (cgroups(7), version 2) that the service manager has left to us.
+
+Runs in the parent.  Where there is one, each child has a group of its own in it:
+
+    the unit's group   holds no process, or no controller could be switched on for those below
+    ├── supervisor     the supervisor and its zygotes
+    └── child-N        a child and all that it started
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from pathlib import Path
+
+import structlog
+
+from supervisor.process.cgroup import Cgroup, NoCgroup
+from supervisor.linux.syscalls import enter_cgroup
+
+log = structlog.get_logger("cgroup")
+
+CONTROLLERS = ("memory", "pids")
+MARK = "user.delegate"
+"""The extended attribute by which systemd says that it leaves a group alone (systemd.resource-control(5))."""
+OURS = "supervisor"
+CHILD = "child-"
+
+
+class NotDelegated(Exception):
+    """There is nothing that we may divide; the text says why.  Caught here."""
+
+
+class Delegation:
+    """A group that is ours to divide, with this process in a group of its own below it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Move this process into its group below `folder`, which holds no other one."""
+        self._folder = folder
+        self._numbers = itertools.count(1)
+        ours = folder / OURS
+        ours.mkdir(exist_ok=True)
+        enter_cgroup(ours)
+        self.controllers = [name for name in CONTROLLERS if name in (folder / "cgroup.controllers").read_text().split()]
+        (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in self.controllers))
+
+    @classmethod
+    def found(cls) -> Delegation | None:
+        """What this process's own group is, when it is ours to divide; one line in the log says it, or why not."""
+        try:
+            delegation = cls(_delegated(_own_folder()))
+        except (NotDelegated, OSError) as error:
+            log.info("no control groups for the children", reason=str(error))
+            return None
+        log.info("each child has a control group", controllers=delegation.controllers, below=str(delegation._folder))
+        return delegation
+
+    def new_cgroup(self) -> Cgroup | NoCgroup:
+        """An empty group for a child; none, with a warning, when the kernel has none to give."""
+        try:
+            return self._prepared(self._new_folder())
+        except OSError as error:
+            log.warning("no control group for a child", error=str(error))
+            return NoCgroup()
+
+    async def sweep(self) -> None:
+        """End and remove what a supervisor before us, that has died, has left in its children's groups."""
+        for folder in self._folder.glob(f"{CHILD}*"):
+            left = Cgroup(folder, counts_memory=False)
+            left.kill()
+            await left.remove()
+
+    def _new_folder(self) -> Path:
+        while True:
+            folder = self._folder / f"{CHILD}{next(self._numbers)}"
+            with contextlib.suppress(FileExistsError):  # of a supervisor before us, with what nobody could kill in it
+                folder.mkdir()
+                return folder
+
+    def _prepared(self, folder: Path) -> Cgroup:
+        cgroup = Cgroup(folder, counts_memory="memory" in self.controllers)
+        try:
+            cgroup.dies_as_one()
+            if (most := self._most_processes()) is not None:
+                cgroup.bound_processes(most)
+        except OSError:
+            folder.rmdir()
+            raise
+        return cgroup
+
+    def _most_processes(self) -> int | None:
+        """Half of what the unit may have: a job that forks without end leaves others the rest."""
+        if "pids" not in self.controllers:
+            return None
+        most = (self._folder / "pids.max").read_text().strip()
+        return None if most == "max" else max(int(most) // 2, 1)
+
+
+def own_path(membership: str) -> str:
+    """The path of a process's group in the tree of version 2, as /proc/PID/cgroup tells it."""
+    for line in membership.splitlines():
+        if line.startswith("0::"):
+            return line.removeprefix("0::")
+    raise NotDelegated("the kernel has no control groups of version 2")
+
+
+def mount_point(mounts: str) -> Path:
+    """Where that tree is mounted, as /proc/PID/mountinfo tells it (proc_pid_mountinfo(5))."""
+    for line in mounts.splitlines():
+        mount, _, kind = line.partition(" - ")
+        if kind.split()[0] == "cgroup2":
+            return Path(mount.split()[4])
+    raise NotDelegated("control groups of version 2 are not mounted")
+
+
+def _own_folder() -> Path:
+    path = own_path(Path("/proc/self/cgroup").read_text())
+    return mount_point(Path("/proc/self/mountinfo").read_text()) / path.lstrip("/")
+
+
+def _delegated(folder: Path) -> Path:
+    """The same folder, when it is ours to divide."""
+    if not _is_marked(folder):
+        raise NotDelegated("the unit does not delegate its control group (Delegate=memory pids)")
+    if not os.access(folder, os.W_OK):
+        raise NotDelegated("the control group cannot be written here (ProtectControlGroups=no)")
+    if _pids(folder) != [os.getpid()] or _pids(folder / OURS):
+        raise NotDelegated("the supervisor is not alone in its unit")
+    return folder
+
+
+def _is_marked(folder: Path) -> bool:
+    try:
+        return os.getxattr(folder, MARK) == b"1"
+    except OSError:
+        return False
+
+
+def _pids(folder: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
+    except FileNotFoundError:
+        return []

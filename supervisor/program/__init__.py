@@ -1,1 +1,0 @@
-"""One run of the program as a whole: opened, told of to systemd, steered, reloaded, shut down.  Runs in the parent."""

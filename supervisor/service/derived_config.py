@@ -1,0 +1,60 @@
+"""What follows from the settings for the slots and for the zygote.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from supervisor.limits import Limits
+from supervisor.logs.redaction import Mask
+from supervisor.linux.confinement import Confinement
+from supervisor.process.environment import child_environment
+from supervisor.process.zygote import Nursery
+from supervisor.settings.settings import Settings
+from supervisor.attempt.config import Rules
+
+
+def rules_of(settings: Settings, scratch: Path, mask: Mask) -> Rules:
+    """What the slots go by; jobs get their folders in `scratch`, and what `mask` knows is not shown."""
+    return Rules(
+        worker_id=settings.worker_id,
+        wait=settings.wait_seconds,
+        limits=_default_limits(settings),
+        lease_ttl=settings.lease_ttl,
+        max_heartbeat_interval=settings.max_heartbeat_interval,
+        scratch=scratch,
+        mask=mask,
+        forwards_output=settings.forward_output,
+    )
+
+
+def nursery_of(
+    settings: Settings,
+    environment: Mapping[str, str],
+    confinement: Confinement,
+    working_directory: Path,
+    *,
+    open_files: int,
+) -> Nursery:
+    """What a zygote is started with."""
+    return Nursery(
+        settings.handlers,
+        child_environment(environment, settings.pass_env),
+        settings.import_timeout,
+        confinement,
+        open_files=open_files,
+        working_directory=working_directory,
+    )
+
+
+def _default_limits(settings: Settings) -> Limits:
+    """What holds for a handler that says nothing of it."""
+    return Limits(
+        timeout=settings.job_timeout,
+        cancel_grace=settings.cancel_grace,
+        memory=settings.job_memory,
+        max_jobs_per_child=settings.max_jobs_per_child,
+        max_memory_per_child=settings.max_memory_per_child,
+        nice=settings.nice,
+        threads=settings.threads,
+    )

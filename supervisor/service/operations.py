@@ -1,0 +1,277 @@
+"""What an operator can have done while the program serves, by signals or by commands.  Runs in the parent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from supervisor.control.operator import Refused
+from supervisor.logs import log as logging
+from supervisor.logs.redaction import Mask
+from supervisor.linux import descriptor_limit
+from supervisor.linux.confinement import Confinement
+from supervisor.process.zygote import Nursery, StartFailed, Zygote
+from supervisor.service.handler_loader import Code
+from supervisor.service.state_dump import dump
+from supervisor.service.systemd_status import Herald
+from supervisor.service.requests import Requests
+from supervisor.service.derived_config import nursery_of, rules_of
+from supervisor.service.shutdown import Shutdown, Stage
+from supervisor.service.systemd_notify import Notifier
+from supervisor.service.handler_watch import Watch
+from supervisor.proxy import Proxy
+from supervisor.reporting.report import Reporter
+from supervisor.settings.bounded_read import BoundedRead
+from supervisor.settings.resolution import ConfigError, keep_fixed
+from supervisor.settings.credential import CredentialSource
+from supervisor.settings.suggestions import misspelt_variables
+from supervisor.settings.proxy_source import proxy_to
+from supervisor.settings.settings import Settings
+from supervisor.status import CodeStatus, ServiceState
+from supervisor.pool.authorization import Authorization
+from supervisor.pool.claim_gate import Bar
+from supervisor.pool.pool import Pool
+
+if TYPE_CHECKING:
+    from supervisor.dialects.http.client import Client  # whose library is imported while the zygote starts
+
+log = structlog.get_logger("service")
+
+NOT_RELOADED = "not reloaded: the old handlers and settings stay"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where what can be reloaded is read again, and what it is read with."""
+
+    settings: Callable[[], Settings]
+    key: CredentialSource
+    environment: Mapping[str, str]
+    scratch: Path
+    mask: Mask
+    confinement: Confinement
+    open_files: int
+    """How many descriptors a child may open (RLIMIT_NOFILE, the soft limit)."""
+    working_directory: Path
+
+    def read_key(self) -> str:
+        """The key as it is now; no log shows it from here on.  Raises `ConfigError`."""
+        token = self.key.read().token
+        self.mask.add(token)
+        return token
+
+    @cached_property
+    def reread_settings(self) -> BoundedRead[Settings]:
+        """The settings as they are now, read off the loop; raises `ConfigError`."""
+        return BoundedRead("the settings, the API key or a handlers folder", self.settings)
+
+    @cached_property
+    def reread_key(self) -> BoundedRead[str]:
+        """As `read_key`, off the loop."""
+        return BoundedRead(f"the API key in {self.key.place}", self.read_key)
+
+    def nursery(self, settings: Settings) -> Nursery:
+        """What a zygote is started with."""
+        return nursery_of(
+            settings, self.environment, self.confinement, self.working_directory, open_files=self.open_files
+        )
+
+    def proxy_to(self, settings: Settings) -> Proxy | None:
+        """The proxy on the way to the server; no log shows its password from here on.  Raises `ConfigError`."""
+        proxy = proxy_to(settings.base_url, settings.proxy, self.environment)
+        for secret in proxy.secrets if proxy is not None else ():
+            self.mask.add(secret)
+        return proxy
+
+    def tell_what_is_misspelt(self, settings: Settings) -> None:
+        """Say in the log what in the environment looks like a setting and is none."""
+        for sentence in misspelt_variables(self.environment, settings.pass_env):
+            log.warning(sentence)
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """What is open while the program serves."""
+
+    code: Code
+    pool: Pool
+    client: Client
+    authorization: Authorization
+    reporter: Reporter
+    shutdown: Shutdown
+    notifier: Notifier
+    herald: Herald
+    watch: Watch
+
+
+class Operations:
+    """Owns the settings of now; the `Course` of a `Helm`, and what signals steer."""
+
+    def __init__(self, plant: Plant, settings: Settings, sources: Sources) -> None:
+        self.settings = settings
+        self._plant = plant
+        self._sources = sources
+        self._reloads = Requests(self._reload, at_the_end="the program is ending")
+        self._dumps = Requests(self._dump, at_the_end="")
+
+    @property
+    def state(self) -> ServiceState:
+        """What the program as a whole is doing."""
+        stage, pool = self._plant.shutdown.stage, self._plant.pool
+        if stage >= Stage.STOP:
+            return "stopping"
+        if stage is Stage.DRAIN:
+            return "draining"
+        if pool.gate.has(Bar.PAUSED) or pool.gate.has(Bar.HALTED):
+            return "paused"
+        return "serving" if pool.is_serving else "starting"
+
+    @property
+    def code(self) -> CodeStatus:
+        """The handlers as they are loaded."""
+        return self._plant.code.status
+
+    async def run(self) -> None:
+        """Do what takes a while, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reloads.run(), name="reloads")
+            group.create_task(self._dumps.run(), name="dumps")
+
+    def pause(self, by: str) -> None:
+        """Claim nothing new until `resume`."""
+        self._shut(Bar.PAUSED, by)
+
+    def resume(self, by: str) -> None:
+        """Claim again, whatever has stopped it."""
+        self._lift((Bar.PAUSED, Bar.HALTED), by)
+
+    def halt(self, by: str) -> None:
+        """Claim nothing new until `go_on`, or `resume`."""
+        self._shut(Bar.HALTED, by)
+
+    def go_on(self, by: str) -> None:
+        """Claim again, unless there was a `pause`: who sends SIGCONT may know nothing of it.
+
+        systemd sends one after each SIGTERM and a shell for each `fg`, so there may be nothing to go on with.
+        """
+        self._lift((Bar.HALTED,), by)
+
+    def _shut(self, bar: Bar, by: str) -> None:
+        pool = self._plant.pool
+        if self._is_ending("pause", by) or pool.gate.has(bar):
+            return
+        # A claim is not broken off: the server may have leased a job to it already.
+        log.warning("paused: nothing new is claimed", by=by, open_claims=pool.open_polls)
+        pool.shut(bar, f"paused by {by} since {time.strftime('%H:%M:%S UTC', time.gmtime())}")
+
+    def _lift(self, bars: Sequence[Bar], by: str) -> None:
+        pool = self._plant.pool
+        if not any(map(pool.gate.has, bars)):
+            return
+        for bar in bars:
+            pool.lift(bar)
+        if pool.gate.has(Bar.PAUSED):
+            log.warning("still paused: nothing is claimed until `mobius-supervisor resume`", by=by)
+        else:
+            log.warning("resumed", by=by)
+
+    def drain(self, by: str) -> None:
+        """Claim nothing new, finish what runs, end the program."""
+        log.info("told to drain", by=by)
+        self._plant.shutdown.advance(Stage.DRAIN)
+
+    def resize(self, by: str, more: int) -> None:
+        """So many children more, or less, but never none."""
+        if self._is_ending("resize", by):
+            return
+        pool = self._plant.pool
+        before = pool.size
+        if more > 0 and (sentence := descriptor_limit.misfit(before + more)):
+            log.warning("not resized", by=by, reason=sentence)
+            return
+        pool.resize(before + more)
+        if pool.size == before:
+            log.info("not resized: one child is the least", by=by)
+        else:
+            log.info("resized", by=by, children=pool.size, before=before)
+
+    def dump(self) -> None:
+        """Log what all tasks and jobs are doing."""
+        self._dumps.ask("SIGUSR1")
+
+    async def reload(self, by: str) -> None:
+        """Take over new handlers and settings, without dropping a job; raise `Refused` when the old ones stay."""
+        error = await self.ask_to_reload(by)
+        if error is not None:
+            raise Refused(self._sources.mask(error))
+
+    def ask_to_reload(self, by: str) -> asyncio.Future[str | None]:
+        """As `reload`, without waiting."""
+        return self._reloads.ask(by)
+
+    def _is_ending(self, what: str, by: str) -> bool:
+        is_ending = self._plant.shutdown.stage is not Stage.SERVE
+        if is_ending:
+            log.info("ignored: the program is ending", asked=what, by=by)
+        return is_ending
+
+    async def _reload(self, by: str) -> str | None:
+        if self._is_ending("reload", by):
+            return "the program is ending"
+        plant = self._plant
+        log.info("reloading", by=by)
+        plant.notifier.reloading()
+        try:
+            await self._take_over()
+        except (ConfigError, StartFailed) as error:
+            plant.code.error = str(error)
+            log.error(NOT_RELOADED, error=str(error))
+        except Exception as error:  # jobs run on what there is, and whatever is wrong with the new must not end them
+            plant.code.error = f"{type(error).__name__}: {error}"
+            log.exception(NOT_RELOADED, error=plant.code.error)
+        else:
+            plant.code.error = None
+            actions = [handler.action for handler in plant.code.zygote.imported.handlers]
+            log.info("reloaded", generation=plant.code.generation, actions=actions)
+        plant.herald.ready()
+        await plant.herald.tell_status()
+        return plant.code.error
+
+    async def _take_over(self) -> None:
+        """All of it or nothing: what can fail comes first."""
+        settings, fixed = keep_fixed(self.settings, await self._sources.reread_settings())
+        if settings.workers > self._plant.pool.size and (sentence := descriptor_limit.misfit(settings.workers)):
+            raise ConfigError(sentence)
+        self._sources.tell_what_is_misspelt(settings)
+        token, proxy = await self._sources.reread_key(), self._sources.proxy_to(settings)
+        rules = rules_of(settings, self._sources.scratch, self._sources.mask)
+
+        def use(zygote: Zygote) -> None:
+            self._plant.pool.use(zygote, rules)
+            for flag in fixed:
+                log.warning("%s cannot change while the program runs: it needs a restart", flag)
+            self._apply(settings, token, proxy)
+
+        await self._plant.code.reload(self._sources.nursery(settings), use)
+
+    def _apply(self, settings: Settings, token: str, proxy: Proxy | None) -> None:
+        plant, old = self._plant, self.settings
+        self.settings = settings
+        plant.client.renew(token, settings.queues, proxy)
+        plant.authorization.timeout = settings.auth_timeout
+        plant.reporter.spool_after = settings.spool_after
+        plant.watch.use(settings.handlers)
+        if (settings.log_level, settings.log_format) != (old.log_level, old.log_format):
+            logging.configure(settings.log_level, settings.log_format, mask=self._sources.mask)
+        if settings.workers != old.workers and plant.shutdown.stage is Stage.SERVE:
+            plant.pool.resize(settings.workers)
+
+    async def _dump(self, _: str) -> None:
+        await dump(self._plant.pool.attempts)

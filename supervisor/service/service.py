@@ -1,0 +1,392 @@
+"""One run of the program: open everything in order, serve, say so, end in order.
+
+Runs in the parent.  It knows nothing of single jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+import uvloop
+
+from supervisor.exit_code import ExitCode
+from supervisor.stats import Ledger
+from supervisor.logs.redaction import Mask
+from supervisor.linux import descriptor_limit
+from supervisor.process.cgroup_delegation import Delegation
+from supervisor.process.reaper import Family
+from supervisor.process.orphan_watch import OrphanWatch
+from supervisor.process.zygote import StartFailed
+from supervisor.service import trust
+from supervisor.service.handler_loader import Code
+from supervisor.service.operator import Helm
+from supervisor.service.systemd_status import Herald, ask_for_time
+from supervisor.service.instance_lock import claimed_instance
+from supervisor.service.operations import Operations, Plant, Sources
+from supervisor.service.derived_config import rules_of
+from supervisor.service.shutdown import Shutdown, Stage
+from supervisor.service.signals import steering
+from supervisor.concurrency.suspend import telling_of_suspends
+from supervisor.service.systemd_notify import Notifier
+from supervisor.service.handler_watch import Watch
+from supervisor.reporting.replay import Replay
+from supervisor.reporting.report import Reporter
+from supervisor.reporting.spool import Spool
+from supervisor.reporting.spool_format import Destination
+from supervisor.job_server import AuthRevoked, ClaimRefused, JobServer
+from supervisor.settings.resolution import ConfigError
+from supervisor.settings.credential import CredentialSource
+from supervisor.settings.settings import Settings
+from supervisor.settings.working_directory import working_directory
+from supervisor.concurrency.helpers import Alongside, ready_threads
+from supervisor.pool import memory_guard as memory
+from supervisor.pool.admission import Admission
+from supervisor.pool.authorization import Authorization, AuthorizedServer
+from supervisor.pool.claim_gate import Bar
+from supervisor.attempt.outcome import SHUTDOWN
+from supervisor.pool.pool import Pool
+
+if TYPE_CHECKING:
+    from supervisor.dialects.http.client import Client  # at run time it is imported in `_import_the_rest`
+
+log = structlog.get_logger("service")
+
+THREADS = 8
+"""For what may take seconds: the disk, and looking at what jobs use."""
+MEMORY_INTERVAL = 1.0
+"""Seconds between two looks at the memory that is left."""
+LAST_REPORTS = 3.0
+"""Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
+LAST_SPOOLED = 5.0
+"""Seconds that a server which does not take outcomes gets for them at the end, when all of them are on disk."""
+LAST_EVENTS = 5.0
+"""Seconds at the end in which the server must take some of a job's events; else they are dropped."""
+LOOK_AGAIN = 0.25
+"""Seconds between two looks at what is left."""
+KEY_PATIENCE = 1.0
+"""Seconds in which a key file that is empty, or not there, is looked at again."""
+YOUNG_OBJECTS = 5_000
+"""How many more objects there are when the garbage collector looks for cycles among them; Python's default is 700."""
+LAST_WORDS = 5.0
+"""Seconds in which all that is open is closed."""
+
+
+def main(
+    settings: Settings,
+    source: CredentialSource,
+    mask: Mask,
+    reread: Callable[[], Settings],
+    settings_file: Path | None,
+) -> ExitCode:
+    """Serve until told to stop; return the exit code.  What goes wrong is one line in the log.
+
+    `mask` learns each key that is read; `reread` returns the settings as they are at a reload, or raises `ConfigError`.
+    """
+    with loop_runner() as runner:
+        return runner.run(serve(settings, source, os.environ, mask, reread, settings_file, is_alone=True))
+
+
+@contextmanager
+def loop_runner() -> Iterator[asyncio.Runner]:
+    """What runs the program's loop."""
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    try:
+        yield runner
+    finally:
+        # It waits for the loop's threads in one more thread, for which there may be no room; so does Python at its end.
+        with suppress(RuntimeError):
+            runner.close()
+
+
+async def serve(
+    settings: Settings,
+    source: CredentialSource,
+    environment: Mapping[str, str],
+    mask: Mask | None = None,
+    reread: Callable[[], Settings] | None = None,
+    settings_file: Path | None = None,
+    *,
+    is_alone: bool = False,
+) -> ExitCode:
+    """As `main`, in the running loop; `is_alone`: the process does nothing else, and its collector may be tuned."""
+    asyncio.get_running_loop().set_default_executor(ready_threads(THREADS))
+    try:
+        with (
+            descriptor_limit.raised() as open_files,
+            claimed_instance(settings.state_dir, settings.worker_id) as scratch,
+        ):
+            _require_descriptors(settings.workers)
+            if is_alone:
+                trust.warn(settings, source, settings_file)
+            sources = Sources(
+                reread or (lambda: settings),
+                source,
+                environment,
+                scratch,
+                mask or Mask(),
+                trust.confinement_of(settings, source, settings_file),
+                open_files,
+                working_directory(environment),
+            )
+            return await Service(settings, sources, _spare_the_collector if is_alone else _leave_it).run()
+    except* StartFailed as failed:
+        log.error("cannot start", error=_first(failed))
+        code = ExitCode.NO_HANDLER
+    except* AuthRevoked as revoked:
+        log.error("the server refuses the credential", error=_first(revoked), key_from=source.place)
+        code = ExitCode.CREDENTIAL_REFUSED
+    except* (ClaimRefused, ConfigError) as refused:
+        log.error("cannot serve", error=_first(refused), base_url=settings.base_url, project=settings.project)
+        code = ExitCode.USAGE
+    except* Exception:  # the last resort of the whole program: a traceback in the log, and an exit code
+        log.exception("internal error")
+        code = ExitCode.INTERNAL_ERROR
+    return code
+
+
+class Service:
+    """Everything that is open while the program serves."""
+
+    def __init__(self, settings: Settings, sources: Sources, imported: Callable[[], None]) -> None:
+        """`imported` is called when all that is needed is imported."""
+        self._settings = settings
+        self._imported = imported
+        self._sources = sources
+        self._token = sources.read_key()
+        self._ledger = Ledger()
+        self._delegation = Delegation.found()
+        self._family = Family(self._delegation)
+        self._notifier = Notifier(sources.environment)
+        self._shutdown = Shutdown()
+        self._code = Code(sources.nursery(settings), self._family)
+        self._operations: Operations | None = None
+        self._key_error: str | None = None
+        self._has_killed = False  # jobs that did not end when they were told to, or outcomes
+
+    async def run(self) -> ExitCode:
+        """Serve until told to stop."""
+        self._sources.tell_what_is_misspelt(self._settings)
+        with self._shutdown.signals(), steering(lambda: self._operations, self._shutdown.hang_up):
+            if self._delegation is not None:
+                await self._delegation.sweep()
+            try:
+                code = await self._run_loaded() if await self._load() else self._code_of_an_end()
+            finally:
+                await self._code.close()
+                await self._family.sweep()
+        log.info("stopped", code=int(code))
+        return code
+
+    async def _load(self) -> bool:
+        """Load the handlers; False when we are told to end before that is done."""
+        self._notifier.status("importing the handlers")
+        async with Alongside() as beside:
+            loading = beside.create_task(self._code.load(), name="loading")
+            beside.start(lambda: self._give_up_when_told(loading))
+            beside.start(lambda: ask_for_time(self._notifier))
+            await asyncio.sleep(0)  # the zygote is started
+            _import_the_rest()
+            self._imported()
+            await asyncio.wait([loading])
+        return not loading.cancelled()
+
+    async def _give_up_when_told(self, loading: asyncio.Task[None]) -> None:
+        await self._shutdown.reached(Stage.DRAIN)
+        self._notifier.stopping()
+        log.info("told to end while the handlers are loaded")
+        loading.cancel()
+
+    def _code_of_an_end(self) -> ExitCode:
+        """The exit code where no job was cut."""
+        return ExitCode.THIRD_INTERRUPT if self._shutdown.stage is Stage.KILL else ExitCode.DRAINED
+
+    async def _run_loaded(self) -> ExitCode:
+        from supervisor.dialects.http.client import Account, Client  # see `_import_the_rest`
+
+        settings = self._settings
+        proxy = self._sources.proxy_to(settings)
+        if proxy is not None:
+            log.info("calls go through a proxy", proxy=proxy.name)
+        worker = settings.worker_id
+        account = Account(settings.base_url, settings.project, worker, settings.queues, worker, proxy)
+        async with Client(account, self._token, self._reread) as client:
+            authorization = Authorization(settings.auth_timeout)
+            server = AuthorizedServer(client, authorization)
+            reporter = self._reporter(server)
+            replay = Replay(reporter)
+            plant = self._plant(client, authorization, reporter, replay)
+            log.info(
+                "started",
+                workers=settings.workers,
+                worker_id=settings.worker_id,
+                actions=[handler.action for handler in self._code.zygote.imported.handlers],
+            )
+            try:
+                operations = self._operations = Operations(plant, settings, self._sources)
+                with telling_of_suspends(plant.pool.look_at_leases):
+                    async with self._controlled(plant, operations):
+                        return await self._serve(plant, operations, replay)
+            finally:
+                self._operations = None
+                await replay.tell_what_waits()
+
+    def _plant(self, client: Client, authorization: Authorization, reporter: Reporter, replay: Replay) -> Plant:
+        pool = Pool(
+            self._settings.workers,
+            rules=rules_of(self._settings, self._sources.scratch, self._sources.mask),
+            server=reporter.server,
+            reporter=reporter,
+            ledger=self._ledger,
+            family=self._family,
+            zygote=self._code.zygote,
+        )
+        authorization.blocker = pool
+        herald = Herald(self._notifier, pool, self._code, replay, self._shutdown, self._sources.mask)
+        watch = Watch(self._settings.handlers)
+        return Plant(self._code, pool, client, authorization, reporter, self._shutdown, self._notifier, herald, watch)
+
+    @asynccontextmanager
+    async def _controlled(self, plant: Plant, operations: Operations) -> AsyncIterator[None]:
+        """Let operators look and steer inside the block."""
+        from supervisor.control.server import controlled  # see `_import_the_rest`
+
+        helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations, self._sources.mask)
+        environment, is_of_a_job = self._sources.environment, self._family.has_started
+        async with controlled(self._settings, environment, helm, self._ledger, is_of_a_job):
+            yield
+
+    def _reporter(self, server: JobServer) -> Reporter:
+        settings = self._settings
+        destination = Destination(settings.base_url, settings.project)
+        return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after, self._ledger)
+
+    async def _reread(self) -> str | None:
+        """The key as it is now, after the server has refused it; None when there is none to be read.
+
+        Not at the first look: whoever replaces it may be in the middle of that.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + KEY_PATIENCE
+        while True:
+            try:
+                return await self._sources.reread_key()
+            except ConfigError as error:
+                if loop.time() >= give_up_at:
+                    self._log_key_error(str(error))
+                    return None
+            await asyncio.sleep(KEY_PATIENCE / 10)
+
+    def _log_key_error(self, error: str) -> None:
+        """Log once why the key cannot be read: while it is refused, each call looks for another one."""
+        if error != self._key_error:
+            log.error("the API key cannot be read again", error=error)
+        self._key_error = error
+
+    async def _serve(self, plant: Plant, operations: Operations, replay: Replay) -> ExitCode:
+        pool, herald = plant.pool, plant.herald
+        async with Alongside() as beside:
+            serving = beside.create_task(pool.run(), name="pool")
+            beside.start(lambda: self._shut_down_when_told(pool, operations, serving))
+            beside.start(lambda: self._leave_what_is_on_disk(pool, serving))
+            beside.start(lambda: self._code.keep(pool.use))
+            beside.start(lambda: _mind_memory(pool, operations))
+            beside.start(OrphanWatch(self._family).run)
+            beside.start(operations.run)
+            beside.start(replay.run)
+            beside.start(herald.announce)
+            beside.start(herald.feed_watchdog)
+            if self._settings.watch:
+                beside.start(lambda: plant.watch.run(operations.ask_to_reload))
+            await asyncio.wait([serving])
+        was_cut = self._shutdown.stage is not Stage.KILL and (pool.jobs_cut or self._has_killed)
+        return ExitCode.JOBS_CUT if was_cut else self._code_of_an_end()
+
+    async def _shut_down_when_told(self, pool: Pool, operations: Operations, serving: asyncio.Task[None]) -> None:
+        await self._shutdown.reached(Stage.DRAIN)
+        self._notifier.stopping()
+        timeout = operations.settings.drain_timeout
+        # The unit's own patience (TimeoutStopSec) is for the default; whoever sets a longer drain need not change it.
+        self._notifier.extend_timeout(timeout + pool.longest_grace + LAST_REPORTS + LAST_WORDS)
+        if self._shutdown.stage is Stage.DRAIN:
+            log.info("draining", jobs=pool.busy, timeout=timeout)
+            pool.drain()
+        await self._shutdown.reached(Stage.STOP, timeout=timeout)
+        if running := pool.running:
+            log.warning("stopping the jobs that still run", jobs=running)
+        pool.stop(SHUTDOWN)
+        await self._shutdown.reached(Stage.KILL, timeout=pool.longest_grace + LAST_REPORTS)
+        running = pool.running
+        events = pool.undelivered_events
+        log.warning("ending at once", running=running, reporting=pool.busy - running, events_dropped=events)
+        self._end(pool, serving)
+
+    async def _leave_what_is_on_disk(self, pool: Pool, serving: asyncio.Task[None]) -> None:
+        """Once told to end: do not wait for long until the server takes what the next program can send it as well."""
+        await self._shutdown.reached(Stage.DRAIN)
+        loop = asyncio.get_running_loop()
+        since: float | None = None
+        while since is None or loop.time() < since + LAST_SPOOLED:
+            await asyncio.sleep(LOOK_AGAIN)
+            pool.hurry(LAST_EVENTS)
+            since = (since or loop.time()) if pool.can_be_left else None
+        log.info("no job runs, and the outcomes that the server does not take are on disk", outcomes=pool.busy)
+        self._end(pool, serving)
+
+    def _end(self, pool: Pool, serving: asyncio.Task[None]) -> None:
+        """End the pool at once, whatever it waits for."""
+        self._has_killed = pool.would_lose
+        serving.cancel()
+
+
+def _import_the_rest() -> None:
+    """Import the client and the operators' side while the zygote, a process of its own, imports the handlers.
+
+    The two take half of the time from the start to the first claim.
+    """
+    import supervisor.dialects.http.client
+    import supervisor.control.server  # noqa: F401 - they are there from now on
+
+
+def _require_descriptors(workers: int) -> None:
+    if sentence := descriptor_limit.misfit(workers):
+        raise ConfigError(sentence)
+
+
+def _spare_the_collector() -> None:
+    """What is imported stays: to look through it takes milliseconds, in which no heartbeat is sent."""
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 10, 10)  # with trivial jobs 2 % less CPU time
+
+
+def _leave_it() -> None:
+    """The collector is somebody else's."""
+
+
+async def _mind_memory(pool: Pool, operations: Operations) -> None:
+    """Claim nothing while the machine is short of memory."""
+    admission = Admission()
+    while True:
+        reason = admission.judge(memory.look(), operations.settings.min_free_memory)
+        was_short = pool.gate.has(Bar.MEMORY)
+        if reason is not None:
+            pool.shut(Bar.MEMORY, reason)
+            if not was_short:
+                log.warning("nothing is claimed", reason=reason)
+        elif was_short:
+            pool.lift(Bar.MEMORY)
+            log.info("there is memory again: claiming goes on")
+        await asyncio.sleep(MEMORY_INTERVAL)
+
+
+def _first(group: BaseException) -> str:
+    """The sentence of the first error in a group."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return str(group)

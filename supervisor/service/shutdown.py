@@ -1,0 +1,79 @@
+"""How far a shutdown has gone, and the signals that take it further.  Runs in the parent.
+
+SIGTERM         drain; again: stop
+SIGINT          drain; again: stop; a third time: kill
+SIGQUIT         stop
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import signal
+from contextlib import AbstractContextManager, suppress
+
+import structlog
+
+from supervisor.service.signals import reacting
+
+log = structlog.get_logger("shutdown")
+
+
+class Stage(enum.IntEnum):
+    SERVE = 0
+    DRAIN = 1  # claim nothing new, finish what runs
+    STOP = 2  # stop what runs, with grace, and report it
+    KILL = 3  # end at once
+
+
+class Shutdown:
+    """Goes one way only."""
+
+    def __init__(self) -> None:
+        self.stage = Stage.SERVE
+        self._changed: list[asyncio.Future[None]] = []
+
+    def signals(self) -> AbstractContextManager[None]:
+        """React to signals inside the block."""
+        return reacting(
+            {
+                signal.SIGTERM: self.terminate,
+                signal.SIGINT: self.interrupt,
+                signal.SIGQUIT: lambda: self.advance(Stage.STOP),
+            }
+        )
+
+    def terminate(self) -> None:
+        """SIGTERM: the next stage, but never further than stopping with grace."""
+        self.advance(Stage(min(self.stage + 1, Stage.STOP)))
+
+    def hang_up(self) -> None:
+        """SIGHUP, because the terminal is gone; the shell and the kernel both tell of it, and mean the same."""
+        self.advance(Stage.DRAIN)
+
+    def interrupt(self) -> None:
+        """SIGINT: the next stage, and what one more would do."""
+        self.advance(Stage(min(self.stage + 1, Stage.KILL)))
+        hints = {
+            Stage.DRAIN: "finishing the jobs that run; once more: stop them",
+            Stage.STOP: "stopping the jobs that run; once more: kill them and leave",
+        }
+        if self.stage in hints:
+            log.warning(hints[self.stage])
+
+    def advance(self, stage: Stage) -> None:
+        """Go to `stage`, unless we are further already."""
+        self.stage = max(self.stage, stage)
+        for waiter in self._changed:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._changed.clear()
+
+    async def reached(self, stage: Stage, *, timeout: float | None = None) -> None:
+        """Wait until `stage` is reached, or for `timeout` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self.stage < stage:
+                    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._changed.append(waiter)
+                    await waiter

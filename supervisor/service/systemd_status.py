@@ -1,0 +1,108 @@
+"""What systemd is told while the program serves: that it does, how it goes, that it is alive.  Runs in the parent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from supervisor.linux.syscalls import boottime
+from supervisor.service.handler_loader import Code
+from supervisor.service.shutdown import Shutdown, Stage
+from supervisor.service.systemd_notify import Notifier
+from supervisor.reporting.replay import Replay
+from supervisor.concurrency.helpers import Alongside
+from supervisor.pool.pool import Pool
+
+log = structlog.get_logger("service")
+
+STATUS_INTERVAL = 5.0
+"""Seconds between two looks at what `systemctl status` shows."""
+START_PATIENCE = 30.0
+"""Seconds that systemd is asked for, again and again, while we do not serve yet."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at what stands still."""
+LONGEST_ERROR = 300
+"""Characters of what went wrong, in a line that is to be read at a glance."""
+
+
+async def ask_for_time(notifier: Notifier) -> None:
+    """Keep systemd from giving up a start that takes long, for as long as the loop turns; until cancelled.
+
+    Handlers may take longer than its patience to import, and the server may be away when the machine boots: to be
+    started again would help neither.
+    """
+    while True:
+        notifier.extend_timeout(START_PATIENCE)
+        await asyncio.sleep(START_PATIENCE / 3)
+
+
+class Herald:
+    """Speaks for the pool and the code."""
+
+    def __init__(
+        self, notifier: Notifier, pool: Pool, code: Code, replay: Replay, shutdown: Shutdown, mask: Callable[[str], str]
+    ) -> None:
+        self._notifier = notifier
+        self._pool = pool
+        self._code = code
+        self._replay = replay
+        self._shutdown = shutdown
+        self._mask = mask
+
+    async def announce(self) -> None:
+        """Say that we serve, once we do, and how it goes."""
+        async with Alongside() as beside:
+            beside.start(lambda: ask_for_time(self._notifier))
+            beside.start(self._keep_telling)
+            await self._pool.serving()
+            self.ready()
+            log.info("serving")
+        await self._keep_telling()
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await self.tell_status()
+            await asyncio.sleep(STATUS_INTERVAL)
+
+    def ready(self) -> None:
+        """It serves, or is done with a reload; who is about to stop does not say so any more."""
+        if self._shutdown.stage is Stage.SERVE:
+            self._notifier.ready()
+
+    async def tell_status(self) -> None:
+        """Set the line that `systemctl status` shows."""
+        spooled = len(await self._replay.waiting())
+        self._notifier.status(headline(self._pool, self._code, spooled, boottime(), self._mask))
+
+    async def feed_watchdog(self) -> None:
+        """Say that we are alive, from the loop that also beats and claims, and only while those move."""
+        loop = asyncio.get_running_loop()
+        told: str | None = None
+        while (interval := self._notifier.watchdog_interval) is not None:
+            standstill = self._pool.standstill(loop.time())
+            if standstill is None:
+                self._notifier.watchdog()
+            elif standstill != told:
+                log.error("the watchdog is not fed", reason=standstill)
+            told = standstill
+            # What goes on again is to be fed at once: half of systemd's patience is over.
+            await asyncio.sleep(interval if standstill is None else min(interval, LOOK_AGAIN))
+
+
+def headline(pool: Pool, code: Code, spooled: int, now: float, mask: Callable[[str], str]) -> str:
+    """How it goes, in one line.  What is cut is masked before: half a key is no key to `mask`."""
+    idle = sum(slot.state == "idle" and slot.job is None for slot in pool.status({}))
+    parts = [f"{pool.size} children: {pool.busy} busy {idle} idle", f"{spooled} spooled"]
+    if pool.ledger.answered_at is not None:
+        parts.append(f"last claim {max(0, now - pool.ledger.answered_at):.0f} s ago")
+    elif pool.ledger.claim_error is not None:
+        parts.append(f"no claim was answered: {mask(pool.ledger.claim_error)[:LONGEST_ERROR]}")
+    if pool.gate.reason is not None:
+        parts.append(mask(pool.gate.reason))
+    if code.outage is not None:
+        parts.append(f"no child can be born: {mask(code.outage)[:LONGEST_ERROR]}")
+    if code.error is not None:
+        parts.append(f"reload refused: {mask(code.error)[:LONGEST_ERROR]}")
+    return ", ".join(parts)

@@ -1,1 +1,0 @@
-"""How often, how long, and beside what: the few things that the event loop does not bring."""

@@ -1,1 +1,0 @@
-"""Jobs at work: the slots and their children, one attempt after the other.  Runs in the parent."""
