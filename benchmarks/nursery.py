@@ -12,13 +12,13 @@ import uvloop
 
 from supervisor.process.child import Child
 from supervisor.process.environment import child_environment
-from supervisor.process.reaper import Family
-from supervisor.process.zygote import Nursery, Zygote
+from supervisor.process.reaper import Reaper
+from supervisor.process.zygote import ZygoteConfig, Zygote
 
 
 async def _measure(handlers: Path, children: int, often: int) -> None:
-    family = Family()
-    zygote = await Zygote.start(Nursery([handlers], child_environment(os.environ, ())), family)
+    family = Reaper()
+    zygote = await Zygote.start(ZygoteConfig([handlers], child_environment(os.environ, ())), family)
     for _ in range(often):
         began = time.monotonic()
         born = await asyncio.gather(*(Child.start(zygote, family) for _ in range(children)))

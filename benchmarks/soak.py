@@ -41,8 +41,8 @@ from benchmarks.machine import user
 from benchmarks.soak_accounts import Accounts, settle
 from benchmarks.soak_load import fault_script, next_job
 from benchmarks.soak_programs import FAMILY, PATIENCE, PROJECT, Server, Supervisor
-from supervisor.linux.process_tag import bearers
-from supervisor.concurrency.helpers import whole
+from supervisor.linux.process_tag import tagged_pids
+from supervisor.concurrency.helpers import shielded
 
 MOST_GROWTH = 5 * 1024 * 1024
 TRIAL_INTERVAL = 5.0
@@ -183,7 +183,7 @@ class Soak:
             await asyncio.sleep(dice.uniform(0.3, 1.0) * min(20.0, KILLING_PART * self.seconds))
             self._count("supervisor")
             # To the end, whatever the time: otherwise there would be none to look at.
-            await whole(self.supervisor.kill_and_start_again())
+            await shielded(self.supervisor.kill_and_start_again())
 
     async def _watch(self) -> None:
         while True:
@@ -233,7 +233,7 @@ async def soak(seconds: float, seed: int, folder: Path, *, kills_supervisor: boo
     async with _prepared(seconds, seed, folder, tickets, kills_supervisor=kills_supervisor) as prepared:
         descriptors = await prepared.run()
         code = await prepared.supervisor.stop()
-        orphans = sum(1 for mark in prepared.supervisor.marks for _ in bearers(mark))
+        orphans = sum(1 for mark in prepared.supervisor.marks for _ in tagged_pids(mark))
         await prepared.server.stop()
     accounts = settle(prepared.server.database, tickets, prepared.server.expired, prepared.supervisor.killed_at)
     return Findings(

@@ -75,14 +75,14 @@ class Blob(msgspec.Struct):
 
 
 EVENT_TYPE = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-LARGEST_PAYLOAD = 16 * 1024
+MAX_PAYLOAD_BYTES = 16 * 1024
 """Bytes of compact UTF-8, by the protocol."""
 
 
 def is_valid(event: Event) -> bool:
     """Whether the server can take the event, as far as that can be told without decoding its payload."""
     return (
-        len(event.payload) <= LARGEST_PAYLOAD
+        len(event.payload) <= MAX_PAYLOAD_BYTES
         and event.payload[:1] == b"{"
         and event.payload[-1:] == b"}"
         and EVENT_TYPE.fullmatch(event.type) is not None

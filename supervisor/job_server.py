@@ -40,7 +40,7 @@ class StaleFence(ServerError):
     """404 or 409 about a job: the attempt is not ours any more.  Caught by the attempt, which tells its lease."""
 
 
-class Rejected(ServerError):
+class RequestRejected(ServerError):
     """400, 413 or 422: the request itself is wrong, sending it again cannot help."""
 
     def __init__(self, message: str, *, status: int) -> None:

@@ -18,13 +18,13 @@ ExitReason = Literal["recycle", "crash", "killed", "oom", "reload", "shutdown"]
 the program ends.
 """
 
-QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+FAST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds for what takes milliseconds."""
-LONG = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
+JOB_BUCKETS = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 """Bounds for what may take hours."""
-REMEMBERED = 50
+MAX_RECENT = 50
 """Jobs that have ended and are still shown."""
-MOST_HANDLERS = 500
+MAX_ACTION_LABELS = 500
 """Handlers with numbers of their own; a server that hands out ever new actions must not fill the memory."""
 OTHERS = "(others)"
 UNKNOWN = "(unknown)"
@@ -46,12 +46,12 @@ class Histogram:
         self.total += length
 
 
-class Ledger:
+class Stats:
     """The one of a running program."""
 
     def __init__(self) -> None:
         self.claims: Counter[str] = Counter(job=0, empty=0, error=0)
-        self.claim_seconds = Histogram((*QUICK, 20.0, 30.0))
+        self.claim_seconds = Histogram((*FAST_BUCKETS, 20.0, 30.0))
         self.claim_error: str | None = None
         """What was wrong with the last claim; None since one was answered as it should be."""
         self.claimed_at: float | None = None
@@ -60,20 +60,20 @@ class Ledger:
         self.got_job_at: float | None = None
         self.jobs: Counter[tuple[str, str]] = Counter()
         """By handler and outcome (see `outcome.label`)."""
-        self.job_start_seconds = Histogram(QUICK)
+        self.job_start_seconds = Histogram(FAST_BUCKETS)
         self.job_seconds: dict[str, Histogram] = {}
-        self.recent: deque[Recent] = deque(maxlen=REMEMBERED)
+        self.recent: deque[Recent] = deque(maxlen=MAX_RECENT)
         self.heartbeats: Counter[str] = Counter(accepted=0, refused=0, failed=0)
-        self.heartbeat_seconds = Histogram(QUICK)
+        self.heartbeat_seconds = Histogram(FAST_BUCKETS)
         self.lease_slack = Histogram((0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0))
-        self.cancel_latency = Histogram(QUICK)
+        self.cancel_latency = Histogram(FAST_BUCKETS)
         self.kill_stages: Counter[str] = Counter(cooperative=0, term=0, kill=0)
         self.reports: Counter[str] = Counter(accepted=0, refused=0, unanswered=0)
         self.events_sent = 0
         self.events_dropped = 0
         self.log_bytes: Counter[str] = Counter(output=0, log=0)
         self.child_exits: Counter[str] = Counter(dict.fromkeys(get_args(ExitReason), 0))
-        self.child_start_seconds = Histogram(QUICK)
+        self.child_start_seconds = Histogram(FAST_BUCKETS)
 
     def claim_answered(self, now: float, *, asked_at: float, has_job: bool, fault: str | None = None) -> None:
         """A claim came back, with a job or without; `fault` is what is wrong with the answer all the same."""
@@ -92,14 +92,14 @@ class Ledger:
         """A job ended; `is_known` when a handler here answers to its action."""
         action = ended.action if is_known else UNKNOWN
         if action not in self.job_seconds:
-            if len(self.job_seconds) >= MOST_HANDLERS:
+            if len(self.job_seconds) >= MAX_ACTION_LABELS:
                 action = OTHERS
-            self.job_seconds.setdefault(action, Histogram(LONG))
+            self.job_seconds.setdefault(action, Histogram(JOB_BUCKETS))
         self.jobs[action, ended.outcome] += 1
         self.job_seconds[action].observe(ended.seconds)
         self.recent.append(ended)
 
-    def beat(self, result: str, *, seconds: float, slack: float) -> None:
+    def record_heartbeat(self, result: str, *, seconds: float, slack: float) -> None:
         """A heartbeat took `seconds`, and `slack` was left of its lease when it was sent."""
         self.heartbeats[result] += 1
         self.heartbeat_seconds.observe(seconds)

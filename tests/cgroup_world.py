@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.process.cgroup_delegation import MARK, NotDelegated, mount_point
+from supervisor.process.cgroup_delegation import DELEGATE_ATTRIBUTE, NotDelegated, mount_point
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def a_group() -> Iterator[Path]:
 def delegate(folder: Path) -> None:
     """Mark it as systemd does."""
     try:
-        os.setxattr(folder, MARK, b"1")
+        os.setxattr(folder, DELEGATE_ATTRIBUTE, b"1")
     except OSError as error:
         pytest.skip(f"control groups bear no marks here: {error}")
 

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from supervisor import Context
-from supervisor.handler_api.context import Voice
+from supervisor.handler_api.context import ParentChannel
 from supervisor.handler_api.interruption import Interruption
 from supervisor.job import Job
-from supervisor.ipc.messages import Emitted, Logged
+from supervisor.ipc.messages import EventEmitted, Logged
 
 
 def a_job(**changes: Any) -> Job:
@@ -35,7 +35,7 @@ class World:
     """A context and all that it has told."""
 
     folder: Path
-    told: list[Emitted | Logged] = field(default_factory=list)
+    told: list[EventEmitted | Logged] = field(default_factory=list)
     interruption: Interruption = field(default_factory=Interruption)
     now: float = 0.0
 
@@ -45,14 +45,14 @@ class World:
             worker_id="worker_1",
             workdir=str(self.folder / "work" / "job_1"),
             parameters=parameters or {},
-            voice=Voice(a_job(**job).job_id, self.told.append, self.interruption),
+            voice=ParentChannel(a_job(**job).job_id, self.told.append, self.interruption),
             interruption=self.interruption,
             clock=lambda: self.now,
         )
 
     @property
     def events(self) -> list[tuple[str, Any]]:
-        events = [message.event for message in self.told if isinstance(message, Emitted)]
+        events = [message.event for message in self.told if isinstance(message, EventEmitted)]
         return [(event.type, msgspec.json.decode(event.payload)) for event in events]
 
     @property

@@ -22,7 +22,7 @@ from supervisor.exit_code import ExitCode
 from supervisor.process import reaper as family
 from supervisor.linux.syscalls import children_of
 from supervisor.service.service import serve
-from supervisor.settings.resolution import Machine, resolve
+from supervisor.settings.resolution import HostInfo, resolve
 from supervisor.settings.credential import CredentialSource
 from supervisor.settings.settings import Settings
 
@@ -37,7 +37,7 @@ def settings_for(url: str, state: Path, **changes: str | None) -> Settings:
     """Settings as the command line would make them; `changes` are texts by option, None for its default."""
     given = {"base_url": url, "project": PROJECT, "handlers": str(HANDLERS), "state_dir": str(state), "workers": "2"}
     given["lease_ttl"] = "5s"  # three of the test server's intervals are no time on a busy machine
-    machine = Machine(cpus=2, host="test", pid=os.getpid(), random=str(time.monotonic_ns()), home=state)
+    machine = HostInfo(cpus=2, host="test", pid=os.getpid(), random=str(time.monotonic_ns()), home=state)
     texts = {name: (text,) for name, text in {**given, **changes}.items() if text is not None}
     return resolve(texts, {}, machine, has_key=True, key_project=None)
 
@@ -204,17 +204,17 @@ async def best(measured: Callable[[], Awaitable[float]], *, below: float) -> flo
 def _marks() -> Iterator[list[int]]:
     """The marks that supervisors in this process give to their processes meanwhile."""
     given: list[int] = []
-    original = family.new_mark
+    original = family.new_tag
 
     def remember() -> int:
         given.append(original())
         return given[-1]
 
-    family.new_mark = remember
+    family.new_tag = remember
     try:
         yield given
     finally:
-        family.new_mark = original
+        family.new_tag = original
 
 
 def _mark_of(pid: int) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from supervisor.job import Blob, Event, Failed, Outcome, Succeeded
 from supervisor.process.child import ChildDied
-from supervisor.process.job_channel import Listener, Told
-from supervisor.linux.exit_status import Ending, Exit
+from supervisor.process.job_channel import JobListener, JobReply
+from supervisor.linux.exit_status import ExitReport, ExitStatus
 from supervisor.ipc.messages import Run
 from tests.model_story import ChildStory, Ends, OnTerminate
 from tests.model_witness import Witness
@@ -24,20 +24,20 @@ class ScriptedChild:
         self.pid = 4711
         self.is_idle = True
         self.is_busy = False
-        self.ending: Ending | None = None
+        self.ending: ExitReport | None = None
         self._story = story
         self._witness = witness
         self._loop = asyncio.get_running_loop()
-        self._told: asyncio.Future[Told] = self._loop.create_future()
+        self._told: asyncio.Future[JobReply] = self._loop.create_future()
         self._exited = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
-        self._listener: Listener | None = None
+        self._listener: JobListener | None = None
         self._was_terminated = False
 
     def bound_memory(self, _: int) -> bool:
         return False
 
-    async def run(self, _: Run, listener: Listener) -> Told:
+    async def run(self, _: Run, listener: JobListener) -> JobReply:
         self.is_idle = False
         self.is_busy = True
         self._listener = listener
@@ -82,7 +82,7 @@ class ScriptedChild:
     def kill_now(self) -> None:
         self._silence()
         if self.ending is None:
-            self._loop.call_later(self._story.dies_after, self._bury, Exit(0, 9, 0, 0.0))
+            self._loop.call_later(self._story.dies_after, self._bury, ExitStatus(0, 9, 0, 0.0))
 
     async def kill(self) -> None:
         self.kill_now()
@@ -95,7 +95,7 @@ class ScriptedChild:
         event = Event("progress" if number in self._story.progress else "tick", str(number).encode())
         if self._listener is not None:
             self._witness.emitted.append(event)
-            self._listener.heard_event(event)
+            self._listener.on_event(event)
 
     def _end(self) -> None:
         match self._story.ends:
@@ -109,14 +109,14 @@ class ScriptedChild:
                 self._answer(failed)
             case Ends.CRASHED:
                 self._silence()
-                self._bury(Exit(1, 0, 0, 0.0))
+                self._bury(ExitStatus(1, 0, 0, 0.0))
 
     def _answer(self, outcome: Outcome) -> None:
         self._silence()
         self.is_idle = True
         self.is_busy = False
         if not self._told.done():
-            self._told.set_result(Told(outcome, self._story.is_reusable))
+            self._told.set_result(JobReply(outcome, self._story.is_reusable))
         elif isinstance(outcome, Succeeded) and isinstance(outcome.result, Blob):
             outcome.result.close()
 
@@ -125,9 +125,9 @@ class ScriptedChild:
         for timer in self._timers:
             timer.cancel()
 
-    def _bury(self, how: Exit) -> None:
+    def _bury(self, how: ExitStatus) -> None:
         self.is_idle = self.is_busy = False
-        self.ending = self.ending or Ending(how, str(how), "", [])
+        self.ending = self.ending or ExitReport(how, str(how), "", [])
         self._exited.set()
         if not self._told.done():
             self._told.set_exception(ChildDied(str(how)))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome, Succeeded
-from supervisor.job_server import RateLimited, Rejected, ServerError, StaleFence, Unavailable
+from supervisor.job_server import RateLimited, RequestRejected, ServerError, StaleFence, Unavailable
 from tests.model_loop import Clock
 from tests.model_story import Fate, ServerStory, Turn
 from tests.model_witness import Witness
@@ -106,7 +106,7 @@ class ModelServer:
             case Turn.LIMITED:
                 return None, RateLimited("429", retry_after=fate.wait)
             case Turn.REJECTED:
-                return None, Rejected("400", status=400)
+                return None, RequestRejected("400", status=400)
             case Turn.TAKEN_AWAY:
                 self._witness.is_taken_away = True
         return _result(carry_out)
@@ -128,7 +128,7 @@ class ModelServer:
     def _publish(self, events: Sequence[Event]) -> None:
         self._check_fence()
         if any(event.payload in self._refused_events for event in events):
-            raise Rejected("400", status=400)
+            raise RequestRejected("400", status=400)
         self._witness.published += events
 
     def _settle(self, outcome: Outcome) -> None:
@@ -137,7 +137,7 @@ class ModelServer:
         self._check_fence()
         if self._story.rejects_result and isinstance(outcome, Succeeded):
             self._witness.saw_rejection()
-            raise Rejected("refused", status=self._story.rejects_result)
+            raise RequestRejected("refused", status=self._story.rejects_result)
         self._witness.accepted = outcome
 
     def _tell_length(self) -> float | None:

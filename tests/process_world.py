@@ -16,21 +16,21 @@ from typing import Any
 import msgspec
 
 from supervisor.job import Blob, Event, Job
-from supervisor.ipc.memfd import attachment
+from supervisor.ipc.memfd import create_sealed
 from supervisor.process.child import Child
-from supervisor.process.job_channel import Told
+from supervisor.process.job_channel import JobReply
 from supervisor.process.environment import child_environment
-from supervisor.process.reaper import Family
+from supervisor.process.reaper import Reaper
 from supervisor.ipc.messages import Run
-from supervisor.ipc.wire import ATTACH_ABOVE
-from supervisor.process.zygote import Nursery, Zygote
+from supervisor.ipc.wire import ATTACH_ABOVE_BYTES
+from supervisor.process.zygote import ZygoteConfig, Zygote
 from tests.harness import GENEROUS, HANDLERS
 
 
-def nursery(*folders: Path, import_timeout: float = GENEROUS, **environment: str) -> Nursery:
+def nursery(*folders: Path, import_timeout: float = GENEROUS, **environment: str) -> ZygoteConfig:
     """Handlers in `folders`, by default those of the tests; `environment` is the supervisor's own."""
     given = {**os.environ, **environment}
-    return Nursery(folders or (HANDLERS,), child_environment(given, ["PASSED"]), import_timeout)
+    return ZygoteConfig(folders or (HANDLERS,), child_environment(given, ["PASSED"]), import_timeout)
 
 
 def module(folder: Path, source: str) -> Path:
@@ -42,14 +42,14 @@ def module(folder: Path, source: str) -> Path:
 
 def a_job(action: str, **parameters: Any) -> Job:
     encoded = msgspec.json.encode(parameters)
-    held = in_a_file(encoded) if len(encoded) > ATTACH_ABOVE else encoded
+    held = in_a_file(encoded) if len(encoded) > ATTACH_ABOVE_BYTES else encoded
     return Job("job_1", "run_1", "flow", "step", action, 1, "default", held, 30.0)
 
 
 def in_a_file(parameters: bytes) -> Blob:
     """As a part of the server's answer."""
     before = b'{"parameters":'
-    return Blob(attachment("answer", [before, parameters, b"}"]), len(parameters), len(before))
+    return Blob(create_sealed("answer", [before, parameters, b"}"]), len(parameters), len(before))
 
 
 @dataclass
@@ -93,13 +93,13 @@ class World:
     """A zygote and the family of its children."""
 
     zygote: Zygote
-    family: Family
+    family: Reaper
 
     async def child(self, **options: float) -> Child:
         return await Child.start(self.zygote, self.family, **options)
 
 
-async def run(child: Child, action: str, heard: Heard | None = None, **parameters: Any) -> Told:
+async def run(child: Child, action: str, heard: Heard | None = None, **parameters: Any) -> JobReply:
     async with asyncio.timeout(GENEROUS):
         return await child.run(Run(a_job(action, **parameters), "worker 1", "/tmp/nowhere"), heard or Heard())
 
@@ -108,7 +108,7 @@ async def run(child: Child, action: str, heard: Heard | None = None, **parameter
 async def world(*folders: Path, **environment: str) -> AsyncIterator[World]:
     """A zygote; at the end of the block no process and no descriptor is left of it and of its children."""
     before = open_descriptors()
-    family = Family()
+    family = Reaper()
     zygote = await Zygote.start(nursery(*folders, **environment), family)
     try:
         yield World(zygote, family)
@@ -117,7 +117,7 @@ async def world(*folders: Path, **environment: str) -> AsyncIterator[World]:
         for child in members:
             await child.kill()
         await zygote.kill()
-        await family.sweep()
+        await family.kill_orphans()
     assert not family._members
     assert not open_descriptors() - before
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from supervisor.control.operator import Refused
+from supervisor.control.operator import CommandRejected
 from supervisor.status import ClaimStatus, CodeStatus, JobStatus, Recent, SlotStatus, SpoolStatus, Status
 
 JOB = JobStatus(
@@ -87,8 +87,8 @@ class Steered:
 
     async def reload(self, by: str) -> None:
         self.asked.append(("reload", by))
-        raise Refused("resize.py:3: SyntaxError")
+        raise CommandRejected("resize.py:3: SyntaxError")
 
     def _require(self, job_id: str) -> None:
         if job_id != "job_1":
-            raise Refused(f"no job {job_id!r} runs here")
+            raise CommandRejected(f"no job {job_id!r} runs here")

@@ -7,29 +7,29 @@ from pathlib import Path
 import pytest
 
 from supervisor.settings.value_types import SHARE, Share
-from supervisor.pool.admission import Admission, Room
-from supervisor.pool.memory_guard import look
+from supervisor.pool.admission import MemoryGuard, Headroom
+from supervisor.pool.memory_guard import read_headroom
 
 GIB = 1 << 30
 A_TENTH = Share(part=0.1)
 
 
-def room(available: float, stalled: float = 0.0) -> Room:
-    return Room("the machine", round(available * GIB), 100 * GIB, stalled)
+def room(available: float, stalled: float = 0.0) -> Headroom:
+    return Headroom("the machine", round(available * GIB), 100 * GIB, stalled)
 
 
 def test_there_is_room_for_a_job() -> None:
-    assert Admission().judge([room(10)], A_TENTH) is None
+    assert MemoryGuard().judge([room(10)], A_TENTH) is None
 
 
 def test_a_shortage_says_what_is_left_and_what_is_wanted() -> None:
-    reason = Admission().judge([room(50), room(9)], A_TENTH)
+    reason = MemoryGuard().judge([room(50), room(9)], A_TENTH)
 
     assert reason == "short of memory: the machine has 9 GiB left, wanted are 10 GiB"
 
 
 def test_a_shortage_is_over_when_a_quarter_more_is_left() -> None:
-    admission = Admission()
+    admission = MemoryGuard()
 
     said = [admission.judge([room(left)], A_TENTH) is None for left in (11, 9, 11, 12.4, 12.6, 11, 9.9)]
 
@@ -37,7 +37,7 @@ def test_a_shortage_is_over_when_a_quarter_more_is_left() -> None:
 
 
 def test_a_machine_that_stands_still_for_want_of_memory_is_short_of_it() -> None:
-    admission = Admission()
+    admission = MemoryGuard()
 
     said = [admission.judge([room(50, stalled)], A_TENTH) is None for stalled in (0.19, 0.2, 0.11, 0.09)]
 
@@ -45,12 +45,12 @@ def test_a_machine_that_stands_still_for_want_of_memory_is_short_of_it() -> None
 
 
 def test_a_size_is_wanted_whatever_there_is_in_all() -> None:
-    assert Admission().judge([room(1)], Share(size=2 * GIB)) is not None
-    assert Admission().judge([room(3)], Share(size=2 * GIB)) is None
+    assert MemoryGuard().judge([room(1)], Share(size=2 * GIB)) is not None
+    assert MemoryGuard().judge([room(3)], Share(size=2 * GIB)) is None
 
 
 def test_nobody_cares_when_it_is_off() -> None:
-    assert Admission().judge([room(0, stalled=1)], Share()) is None
+    assert MemoryGuard().judge([room(0, stalled=1)], Share()) is None
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_machine_is_looked_at(proc: Path, tmp_path: Path) -> None:
     (proc / "pressure").mkdir()
     (proc / "pressure" / "memory").write_text("some avg10=9.00 avg60=0\nfull avg10=2.50 avg60=0.00 total=1\n")
 
-    assert look(proc, tmp_path / "none") == [Room("the machine", 400 * 1024, 1000 * 1024, 0.025)]
+    assert read_headroom(proc, tmp_path / "none") == [Headroom("the machine", 400 * 1024, 1000 * 1024, 0.025)]
 
 
 def test_each_cgroup_around_us_that_has_a_limit_is_looked_at(proc: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_each_cgroup_around_us_that_has_a_limit_is_looked_at(proc: Path, tmp_pat
         (folder / "memory.current").write_text("4500")
         (folder / "memory.stat").write_text("anon 1\ninactive_file 300\n")
 
-    assert look(proc, tmp_path / "cgroup")[1:] == [Room("the cgroup", 800, 5000)]
+    assert read_headroom(proc, tmp_path / "cgroup")[1:] == [Headroom("the cgroup", 800, 5000)]
 
 
 def test_the_first_version_of_cgroups_is_understood(proc: Path, tmp_path: Path) -> None:
@@ -109,14 +109,14 @@ def test_the_first_version_of_cgroups_is_understood(proc: Path, tmp_path: Path) 
         (folder / "memory.usage_in_bytes").write_text("4500")
         (folder / "memory.stat").write_text("total_inactive_file 300\n")
 
-    assert look(proc, tmp_path / "cgroup")[1:] == [Room("the cgroup", 800, 5000)]
+    assert read_headroom(proc, tmp_path / "cgroup")[1:] == [Headroom("the cgroup", 800, 5000)]
 
 
 def test_where_nothing_tells_there_is_room(tmp_path: Path) -> None:
-    assert look(tmp_path, tmp_path) == []
+    assert read_headroom(tmp_path, tmp_path) == []
 
 
 def test_this_machine_tells() -> None:
-    first, *_ = look()
+    first, *_ = read_headroom()
 
     assert 0 < first.available < first.total

@@ -6,13 +6,13 @@ import socket
 import subprocess
 import sys
 
-from supervisor.concurrency.timers import RESOLUTION, Alarms
+from supervisor.concurrency.timers import TIMER_RESOLUTION, TimerQueue
 
 LONG = 3600.0
 GENEROUS = 20.0
 
 
-async def rung(alarms: Alarms, seconds: float) -> float:
+async def rung(alarms: TimerQueue, seconds: float) -> float:
     """When an alarm rings, counted from now."""
     loop = asyncio.get_running_loop()
     begin, rings = loop.time(), asyncio.Event()
@@ -22,18 +22,18 @@ async def rung(alarms: Alarms, seconds: float) -> float:
 
 
 async def test_an_alarm_rings_not_before_its_time():
-    assert await rung(Alarms(), 0.05) >= 0.05 - RESOLUTION
+    assert await rung(TimerQueue(), 0.05) >= 0.05 - TIMER_RESOLUTION
 
 
 async def test_the_sooner_one_does_not_wait_for_the_later_one():
-    alarms = Alarms()
+    alarms = TimerQueue()
     alarms.after(LONG, lambda: None)
 
     assert await rung(alarms, 0.01) < LONG
 
 
 async def test_alarms_ring_in_any_order_of_setting():
-    alarms, heard, last = Alarms(), [], asyncio.Event()
+    alarms, heard, last = TimerQueue(), [], asyncio.Event()
     alarms.after(0.2, last.set)
     for seconds in (0.06, 0.02, 0.04):
         alarms.after(seconds, lambda seconds=seconds: heard.append(seconds))
@@ -44,7 +44,7 @@ async def test_alarms_ring_in_any_order_of_setting():
 
 
 async def test_a_cancelled_alarm_does_not_ring_and_the_next_one_does():
-    alarms, heard, last = Alarms(), [], asyncio.Event()
+    alarms, heard, last = TimerQueue(), [], asyncio.Event()
     alarms.cancel(alarms.after(0.01, lambda: heard.append("cancelled")))
     alarms.after(0.05, last.set)
 
@@ -54,7 +54,7 @@ async def test_a_cancelled_alarm_does_not_ring_and_the_next_one_does():
 
 
 async def test_one_that_rings_may_cancel_another_that_is_due():
-    alarms, heard, last = Alarms(), [], asyncio.Event()
+    alarms, heard, last = TimerQueue(), [], asyncio.Event()
     alarms.after(0.01, lambda: alarms.cancel(other))
     other = alarms.after(0.01, lambda: heard.append("other"))
     alarms.after(0.05, last.set)
@@ -65,7 +65,7 @@ async def test_one_that_rings_may_cancel_another_that_is_due():
 
 
 async def test_one_that_rings_may_set_the_next():
-    alarms, last = Alarms(), asyncio.Event()
+    alarms, last = TimerQueue(), asyncio.Event()
     alarms.after(0.0, lambda: alarms.after(0.0, last.set))
 
     await asyncio.wait_for(last.wait(), GENEROUS)
@@ -73,7 +73,7 @@ async def test_one_that_rings_may_set_the_next():
 
 async def test_a_thousand_alarms_that_are_taken_back_cost_one_timer(monkeypatch):
     loop = asyncio.get_running_loop()
-    timers, alarms = [], Alarms()
+    timers, alarms = [], TimerQueue()
     monkeypatch.setattr(alarms, "loop", Counting(loop, timers))
 
     for _ in range(1000):
@@ -109,7 +109,7 @@ os.kill(pid, signal.SIGCONT)
 
 
 async def test_what_came_while_we_were_stopped_is_seen_before_the_alarm_that_waits_for_it_rings():
-    loop, alarms, seen = asyncio.get_running_loop(), Alarms(), []
+    loop, alarms, seen = asyncio.get_running_loop(), TimerQueue(), []
     rings = asyncio.Event()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)

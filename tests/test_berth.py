@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.stats import ExitReason, Ledger
+from supervisor.stats import ExitReason, Stats
 from supervisor.limits import Limits
 from supervisor.process.cgroup import Cgroup
-from supervisor.process.reaper import Family
+from supervisor.process.reaper import Reaper
 from supervisor.process.zygote import Zygote
-from supervisor.pool.warm_child import Berth
-from supervisor.pool.child_factory import Births
+from supervisor.pool.warm_child import WarmChild
+from supervisor.pool.child_factory import ChildFactory
 from tests.process_world import run, world
 
 
 class Source:
     """One zygote for ever."""
 
-    def __init__(self, zygote: Zygote, family: Family) -> None:
+    def __init__(self, zygote: Zygote, family: Reaper) -> None:
         self.zygote = zygote
-        self.ledger = Ledger()
-        self.births = Births(family, self.ledger)
+        self.ledger = Stats()
+        self.births = ChildFactory(family, self.ledger)
 
     async def successor_of(self, zygote: Zygote) -> None:
         raise AssertionError(zygote)
@@ -37,7 +37,7 @@ class Source:
         return {reason: count for reason, count in self.ledger.child_exits.items() if count}
 
 
-class Grouped(Family):
+class Grouped(Reaper):
     """Gives each child a folder that looks like a control group which counts memory."""
 
     def __init__(self, folder: Path) -> None:
@@ -49,18 +49,18 @@ class Grouped(Family):
 
 
 @asynccontextmanager
-async def berthed(family: Family | None = None) -> AsyncIterator[tuple[Berth, Source]]:
+async def berthed(family: Reaper | None = None) -> AsyncIterator[tuple[WarmChild, Source]]:
     async with world() as here:
         source = Source(here.zygote, family or here.family)
-        berth = Berth(source)
+        berth = WarmChild(source)
         try:
             yield berth, source
         finally:
-            await berth.discard("shutdown")
+            await berth.end("shutdown")
 
 
-async def kill_child(berth: Berth) -> None:
-    child = await berth.warm()
+async def kill_child(berth: WarmChild) -> None:
+    child = await berth.get()
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     await child.wait()
@@ -77,10 +77,10 @@ async def test_a_death_for_want_of_memory_is_told_from_a_crash(
         (tmp_path / "memory.events").write_text(events)
         await kill_child(berth)
         if is_after_a_job:
-            await berth.settle(Limits(), "crash")
+            await berth.recycle(Limits(), "crash")
         else:
             (tmp_path / "memory.events").write_text("")
-            await berth.warm()
+            await berth.get()
 
         assert source.exits == {reason: 1}
 
@@ -88,7 +88,7 @@ async def test_a_death_for_want_of_memory_is_told_from_a_crash(
 async def test_without_a_control_group_it_is_a_crash() -> None:
     async with berthed() as (berth, source):
         await kill_child(berth)
-        await berth.warm()
+        await berth.get()
 
         assert source.exits == {"crash": 1}
 
@@ -103,16 +103,16 @@ async def test_a_fresh_child_is_fit_though_its_slot_was_interrupted_while_the_ol
         await asyncio.Event().wait()
 
     async with berthed() as (berth, source):
-        old = await berth.warm()
+        old = await berth.get()
         await run(old, "nothing")
         with monkeypatch.context() as patched:
             patched.setattr(source.births, "end", hang)
-            task = asyncio.create_task(berth.child_for(Limits(isolation="fresh")))
+            task = asyncio.create_task(berth.get_for(Limits(isolation="fresh")))
             await ending.wait()
             task.cancel()
             await asyncio.wait([task])
         fresh = berth.child
 
         assert fresh not in (None, old)
-        assert await berth.warm() is fresh
+        assert await berth.get() is fresh
         await old.kill()

@@ -14,12 +14,12 @@ import pytest
 import structlog.testing
 from structlog.testing import capture_logs
 
-from supervisor.stats import Ledger
+from supervisor.stats import Stats
 from supervisor.process.child import Child
-from supervisor.process.reaper import Family
+from supervisor.process.reaper import Reaper
 from supervisor.process.zygote import StartFailed, Zygote
 from supervisor.pool import child_factory as births_module
-from supervisor.pool.child_factory import Births
+from supervisor.pool.child_factory import ChildFactory
 from tests.harness import GENEROUS, is_alive
 from tests.process_world import World, module, nursery, world
 
@@ -30,11 +30,11 @@ def _no_calm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def keeping(here: World) -> AsyncIterator[tuple[Births, Ledger]]:
+async def keeping(here: World) -> AsyncIterator[tuple[ChildFactory, Stats]]:
     """Births that keep a spare child inside the block."""
-    ledger = Ledger()
-    births = Births(here.family, ledger)
-    keeper = asyncio.create_task(births.keep_one_ready())
+    ledger = Stats()
+    births = ChildFactory(here.family, ledger)
+    keeper = asyncio.create_task(births.maintain_spare())
     try:
         yield births, ledger
     finally:
@@ -43,14 +43,14 @@ async def keeping(here: World) -> AsyncIterator[tuple[Births, Ledger]]:
             await keeper
 
 
-async def spare_of(births: Births, fit: Callable[[Child], bool] = lambda _: True) -> Child:
+async def spare_of(births: ChildFactory, fit: Callable[[Child], bool] = lambda _: True) -> Child:
     async with asyncio.timeout(GENEROUS):
         while births._spare is None or not fit(births._spare):
             await asyncio.sleep(0.001)
     return births._spare
 
 
-def exits(ledger: Ledger) -> dict[str, int]:
+def exits(ledger: Stats) -> dict[str, int]:
     return {reason: count for reason, count in ledger.child_exits.items() if count}
 
 
@@ -58,28 +58,28 @@ async def test_nothing_is_born_before_somebody_wants_a_child() -> None:
     async with world() as here, keeping(here) as (births, _):
         await asyncio.sleep(0.05)
 
-        assert not births.has_borne
+        assert not births.has_started_any
 
 
 async def test_the_second_child_is_there_already_and_a_third_one_is_born() -> None:
     async with world() as here, keeping(here) as (births, ledger):
-        first = await births.child_of(here.zygote)
+        first = await births.acquire(here.zygote)
         spare = await spare_of(births)
 
-        assert await births.child_of(here.zygote) is spare
+        assert await births.acquire(here.zygote) is spare
         assert await spare_of(births) not in (first, spare)
 
-        assert births.has_borne
+        assert births.has_started_any
         assert sum(ledger.child_start_seconds.counts) == 3
 
 
 async def test_a_spare_with_old_code_is_replaced() -> None:
     async with world() as here, keeping(here) as (births, ledger):
-        await births.child_of(here.zygote)
+        await births.acquire(here.zygote)
         old = await spare_of(births)
         zygote = await Zygote.start(nursery(), here.family)
         try:
-            child = await births.child_of(zygote)
+            child = await births.acquire(zygote)
             new = await spare_of(births, lambda spare: spare is not old)
 
             assert {child.zygote, new.zygote} == {zygote}
@@ -92,13 +92,13 @@ async def test_a_spare_with_old_code_is_replaced() -> None:
 
 async def test_a_spare_that_died_is_given_to_nobody() -> None:
     async with world() as here, keeping(here) as (births, ledger):
-        await births.child_of(here.zygote)
+        await births.acquire(here.zygote)
         spare = await spare_of(births)
         assert spare.pid is not None
         os.kill(spare.pid, signal.SIGKILL)
         await spare.wait()
 
-        assert (await births.child_of(here.zygote)).is_idle
+        assert (await births.acquire(here.zygote)).is_idle
         assert (await spare_of(births, lambda child: child.is_idle)) is not spare
         assert exits(ledger) == {"crash": 1}
 
@@ -106,7 +106,7 @@ async def test_a_spare_that_died_is_given_to_nobody() -> None:
 async def test_the_end_leaves_no_spare() -> None:
     async with world() as here:
         async with keeping(here) as (births, ledger):
-            await births.child_of(here.zygote)
+            await births.acquire(here.zygote)
             spare = await spare_of(births)
 
         assert spare.pid is not None
@@ -133,12 +133,12 @@ async def test_a_spare_that_cannot_be_born_is_tried_again_after_the_next_child(t
     os.fork = second_time_failing
     """
     async with world(module(tmp_path, source)) as here, keeping(here) as (births, ledger):
-        await births.child_of(here.zygote)
+        await births.acquire(here.zygote)
         async with asyncio.timeout(GENEROUS):
             while not (tmp_path / "failed").exists():
                 await asyncio.sleep(0.001)
 
-        await births.child_of(here.zygote)
+        await births.acquire(here.zygote)
         await spare_of(births)
 
         assert sum(ledger.child_start_seconds.counts) == 3
@@ -146,7 +146,7 @@ async def test_a_spare_that_cannot_be_born_is_tried_again_after_the_next_child(t
 
 async def test_a_reload_replaces_the_spare_though_nobody_takes_a_child() -> None:
     async with world() as here, keeping(here) as (births, ledger):
-        await births.child_of(here.zygote)
+        await births.acquire(here.zygote)
         old = await spare_of(births)
         zygote = await Zygote.start(nursery(), here.family)
         try:
@@ -179,11 +179,11 @@ async def test_a_spare_that_cannot_be_born_is_told_of_and_ends_nothing(
         raise error
 
     tries: list[Exception] = []
-    monkeypatch.setattr(Births, "_renew", fail)
+    monkeypatch.setattr(ChildFactory, "_renew", fail)
     async with world() as here, keeping(here) as (births, _):
         with structlog.testing.capture_logs() as logged:
             for count in (1, 2):
-                await (await births.child_of(here.zygote)).kill()
+                await (await births.acquire(here.zygote)).kill()
                 async with asyncio.timeout(GENEROUS):
                     while len(tries) < count:
                         await asyncio.sleep(0.001)
@@ -193,7 +193,7 @@ async def test_a_spare_that_cannot_be_born_is_told_of_and_ends_nothing(
 
 
 def test_slots_without_a_child_are_one_line_for_one_reason() -> None:
-    births = Births(Family(), Ledger())
+    births = ChildFactory(Reaper(), Stats())
 
     with capture_logs() as logged:
         for _ in range(3):

@@ -10,8 +10,8 @@ import pytest
 
 from supervisor.process import cgroup
 from supervisor.process.cgroup import Cgroup
-from supervisor.linux.exit_status import Starvation
-from supervisor.process.reaper import Family
+from supervisor.linux.exit_status import OomKill
+from supervisor.process.reaper import Reaper
 from tests.cgroup_world import a_group, members, start_in
 
 MIB = 2**20
@@ -26,7 +26,7 @@ def group() -> Iterator[Cgroup]:
 
 @pytest.mark.root("only root can make control groups")
 async def test_all_that_is_in_it_is_killed_in_one_stroke(group: Cgroup) -> None:
-    family = Family()
+    family = Reaper()
     process = start_in(group.folder, "sh", "-c", "setsid sleep 600 & exec sleep 600")
 
     group.kill()
@@ -34,7 +34,7 @@ async def test_all_that_is_in_it_is_killed_in_one_stroke(group: Cgroup) -> None:
     await group.remove()
 
     assert not group.folder.exists()
-    await family.sweep()
+    await family.kill_orphans()
 
 
 @pytest.mark.root("only root can make control groups")
@@ -79,48 +79,48 @@ async def test_to_end_what_is_gone_is_fine(group: Cgroup) -> None:
     group.kill()
     await group.remove()
 
-    assert group.starvation() is None
+    assert group.oom_kill() is None
 
 
 @pytest.mark.parametrize(
     ("events", "limit", "told"),
     [
         ("oom 0\noom_kill 0\n", 100 * MIB, None),
-        ("max 7\noom 1\noom_kill 2\noom_group_kill 1\n", 100 * MIB, Starvation(100 * MIB, 100 * MIB)),
-        ("max 7\noom 1\noom_kill 2\noom_group_kill 1\n", 400 * MIB, Starvation(400 * MIB, 300 * MIB)),
+        ("max 7\noom 1\noom_kill 2\noom_group_kill 1\n", 100 * MIB, OomKill(100 * MIB, 100 * MIB)),
+        ("max 7\noom 1\noom_kill 2\noom_group_kill 1\n", 400 * MIB, OomKill(400 * MIB, 300 * MIB)),
         # Its own limit was not reached: the memory of a group above it, or of the host, was used up.
-        ("max 0\noom 0\noom_kill 1\n", 400 * MIB, Starvation(None, 300 * MIB)),
-        ("max 0\noom 0\noom_kill 1\n", None, Starvation(None, 300 * MIB)),
+        ("max 0\noom 0\noom_kill 1\n", 400 * MIB, OomKill(None, 300 * MIB)),
+        ("max 0\noom 0\noom_kill 1\n", None, OomKill(None, 300 * MIB)),
     ],
 )
-def test_why_the_kernel_killed_it(tmp_path: Path, events: str, limit: int | None, told: Starvation | None) -> None:
+def test_why_the_kernel_killed_it(tmp_path: Path, events: str, limit: int | None, told: OomKill | None) -> None:
     group = Cgroup(tmp_path, counts_memory=True)
     if limit is not None:
-        group.bound_memory(limit)
+        group.set_memory_limit(limit)
     (tmp_path / "memory.events").write_text(events)
     (tmp_path / "memory.peak").write_text(f"{300 * MIB}\n")
 
-    assert group.starvation() == told
+    assert group.oom_kill() == told
 
 
 def test_a_kernel_that_keeps_no_peak(tmp_path: Path) -> None:
     group = Cgroup(tmp_path, counts_memory=True)
     (tmp_path / "memory.events").write_text("oom 0\noom_kill 1\n")
 
-    assert group.starvation() == Starvation(None, None)
+    assert group.oom_kill() == OomKill(None, None)
 
 
 def test_without_the_controller_memory_cannot_be_bound(tmp_path: Path) -> None:
-    assert not Cgroup(tmp_path, counts_memory=False).bound_memory(100 * MIB)
+    assert not Cgroup(tmp_path, counts_memory=False).set_memory_limit(100 * MIB)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_bound_is_lifted_after_the_job(tmp_path: Path) -> None:
     group = Cgroup(tmp_path, counts_memory=True)
 
-    assert group.bound_memory(100 * MIB)
+    assert group.set_memory_limit(100 * MIB)
     bound = [(tmp_path / name).read_text() for name in ("memory.max", "memory.swap.max")]
-    group.lift_memory_bound()
+    group.clear_memory_limit()
 
     assert bound == [str(100 * MIB), "0"]
     assert [(tmp_path / name).read_text() for name in ("memory.max", "memory.swap.max")] == ["max", "max"]

@@ -22,13 +22,13 @@ from structlog.testing import capture_logs
 from supervisor.job import Blob, Event, Failed, Succeeded
 from supervisor.process import receipt
 from supervisor.process import pipe
-from supervisor.process.child import Child, ChildDied, ChildLost, State
+from supervisor.process.child import Child, ChildDied, ChildUnkillable, ChildState
 from supervisor.child.child_main import OOM_SCORE
-from supervisor.process.child_channels import Cord
-from supervisor.process.job_channel import Told
-from supervisor.linux.exit_status import Ending
+from supervisor.process.child_channels import ChildChannels
+from supervisor.process.job_channel import JobReply
+from supervisor.linux.exit_status import ExitReport
 from supervisor.linux.syscalls import bytes_waiting, children_of
-from supervisor.ipc.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready, Run
+from supervisor.ipc.messages import ChildMessage, EventEmitted, Finished, Forked, Logged, Ready, Run
 from supervisor.ipc.wire import encode
 from supervisor.process.zygote import StartFailed
 from tests.freezer import frozen, needs_a_freezer
@@ -37,19 +37,19 @@ from tests.hoard import hoard
 from tests.process_world import Heard, a_job, descriptors_left, module, run, world
 
 
-def value_of(told: Told) -> Any:
+def value_of(told: JobReply) -> Any:
     assert isinstance(told.outcome, Succeeded), told
     assert isinstance(told.outcome.result, bytes)
     return json.loads(base64.b64decode(told.outcome.result))
 
 
-def blob_of(told: Told) -> Blob:
+def blob_of(told: JobReply) -> Blob:
     assert isinstance(told.outcome, Succeeded), told
     assert isinstance(told.outcome.result, Blob)
     return told.outcome.result
 
 
-async def stopped(child: Child, action: str, **parameters: Any) -> Told:
+async def stopped(child: Child, action: str, **parameters: Any) -> JobReply:
     """What is told of a job that is asked to stop once it is at work."""
     heard = Heard()
     job = asyncio.create_task(run(child, action, heard, **parameters))
@@ -58,12 +58,12 @@ async def stopped(child: Child, action: str, **parameters: Any) -> Told:
     return await job
 
 
-async def death_of(child: Child, action: str, **parameters: Any) -> Ending:
+async def death_of(child: Child, action: str, **parameters: Any) -> ExitReport:
     with pytest.raises(ChildDied) as caught:
         await run(child, action, **parameters)
-    assert child.ending is not None
-    assert str(caught.value) == child.ending.reason
-    return child.ending
+    assert child.exit_report is not None
+    assert str(caught.value) == child.exit_report.reason
+    return child.exit_report
 
 
 # Birth
@@ -169,7 +169,7 @@ async def test_a_zygote_that_hangs_in_a_fork_is_given_up(tmp_path: Path) -> None
 
         async with asyncio.timeout(GENEROUS):
             assert await here.zygote.exited() == -signal.SIGKILL
-        await here.family.sweep()
+        await here.family.kill_orphans()
 
 
 async def test_programs_that_a_handler_starts_inherit_no_pipe() -> None:
@@ -266,7 +266,7 @@ def waiting(child: Child) -> int:
 
 async def test_a_child_that_says_ready_to_nobody_can_be_killed() -> None:
     async with world() as here:
-        child = Child(here.zygote, here.family, Cord.open())
+        child = Child(here.zygote, here.family, ChildChannels.open())
         child.pause()
         await until(lambda: waiting(child) >= len(encode(Forked(1))) + len(encode(Ready())))
 
@@ -274,7 +274,7 @@ async def test_a_child_that_says_ready_to_nobody_can_be_killed() -> None:
         async with asyncio.timeout(GENEROUS):
             await child.kill()
 
-        assert child.ending is not None
+        assert child.exit_report is not None
 
 
 async def test_a_child_that_is_killed_before_it_is_our_own_is_reaped(tmp_path: Path) -> None:
@@ -286,15 +286,15 @@ async def test_a_child_that_is_killed_before_it_is_our_own_is_reaped(tmp_path: P
     os._exit = lambda status: (time.sleep(0.2), leave(status))
     """
     async with world(module(tmp_path, source)) as here:
-        child = Child(here.zygote, here.family, Cord.open())
+        child = Child(here.zygote, here.family, ChildChannels.open())
         await until(lambda: child.pid is not None)
         assert child.pid not in children_of(os.getpid())
 
         async with asyncio.timeout(GENEROUS):
             await child.kill()
 
-        assert child.ending is not None
-        assert child.ending.exit.signal == signal.SIGKILL
+        assert child.exit_report is not None
+        assert child.exit_report.exit.signal == signal.SIGKILL
 
 
 # Work
@@ -381,7 +381,7 @@ async def test_a_big_result_that_cannot_be_handed_over_is_a_failure_that_says_wh
         told = await run(await here.child(), "spoils-then-much", what="files")
 
     why = "the result of 4.77 MiB could not be handed over: File too large"
-    assert told == Told(Failed("SupervisorError", why), reusable=False)
+    assert told == JobReply(Failed("SupervisorError", why), reusable=False)
 
 
 async def test_a_big_result_arrives_though_the_parent_has_used_up_all_descriptors() -> None:
@@ -426,7 +426,7 @@ async def test_a_big_result_that_never_finds_room_is_a_failure_that_says_why(mon
         blob_of(after).close()
 
     why = "the result could not be received: Too many open files; raise the supervisor's limit of open files"
-    assert told == Told(Failed("SupervisorError", f"{why} (LimitNOFILE=)"), reusable=True)
+    assert told == JobReply(Failed("SupervisorError", f"{why} (LimitNOFILE=)"), reusable=True)
 
 
 async def test_a_child_that_dies_while_its_result_finds_no_room_has_died() -> None:
@@ -476,8 +476,8 @@ async def test_a_job_whose_parameters_are_never_sent_has_failed_and_not_killed_i
     assert told.outcome.message.startswith("the process could not be told what to do: Too many references")
     assert "(LimitNOFILE=)" in told.outcome.message
     assert not told.reusable
-    assert child.ending is not None
-    assert child.ending.exit.signal == signal.SIGKILL
+    assert child.exit_report is not None
+    assert child.exit_report.exit.signal == signal.SIGKILL
 
 
 async def test_a_big_result_that_the_kernel_refuses_to_send_arrives_when_it_does() -> None:
@@ -847,8 +847,8 @@ async def test_one_that_stops_when_it_is_asked_to_is_told_with_the_processor_tim
         await child.kill()
 
     assert told.outcome == Failed("Cancelled", "the handler stopped when it was asked to")
-    assert child.ending is not None
-    assert 0.1 < child.ending.exit.cpu < GENEROUS
+    assert child.exit_report is not None
+    assert 0.1 < child.exit_report.exit.cpu < GENEROUS
 
 
 async def test_the_stack_of_a_coroutine_that_waits_shows_for_what() -> None:
@@ -864,9 +864,9 @@ async def test_the_stack_of_a_coroutine_that_waits_shows_for_what() -> None:
         await running
         await child.kill()
 
-    assert child.ending is not None
-    assert _shows_the_wait(child.ending.stack)
-    assert "child_main" not in child.ending.stack
+    assert child.exit_report is not None
+    assert _shows_the_wait(child.exit_report.stack)
+    assert "child_main" not in child.exit_report.stack
 
 
 def _shows_the_wait(stack: str) -> bool:
@@ -934,7 +934,7 @@ async def test_killing_twice_is_as_good_as_once() -> None:
         child.terminate()
         child.kill_now()
 
-        assert child.ending is not None
+        assert child.exit_report is not None
 
 
 async def test_a_child_whose_job_was_cut_short_in_mid_sentence_can_be_killed() -> None:
@@ -951,8 +951,8 @@ async def test_a_child_whose_job_was_cut_short_in_mid_sentence_can_be_killed() -
             await child.kill()
 
         assert job.cancelled()
-        assert child.ending is not None
-        assert child.ending.exit.signal == signal.SIGKILL
+        assert child.exit_report is not None
+        assert child.exit_report.exit.signal == signal.SIGKILL
 
 
 async def test_a_big_result_that_nobody_waits_for_any_more_is_closed() -> None:
@@ -964,7 +964,7 @@ async def test_a_big_result_that_nobody_waits_for_any_more_is_closed() -> None:
         job.cancel()
         await asyncio.wait([job])
 
-    assert child.ending is not None  # and `world` counts the descriptors that are left
+    assert child.exit_report is not None  # and `world` counts the descriptors that are left
 
 
 async def test_what_a_dead_child_left_behind_cannot_keep_the_loop_by_printing() -> None:
@@ -1013,7 +1013,7 @@ async def test_garbage_on_every_descriptor_harms_nobody_else() -> None:
         assert (await run(other, "echo")).reusable
 
 
-@pytest.mark.parametrize("more", [Emitted(Event("tick", b"{}")), Logged(30, "more"), Finished(b"e30="), Ready()])
+@pytest.mark.parametrize("more", [EventEmitted(Event("tick", b"{}")), Logged(30, "more"), Finished(b"e30="), Ready()])
 async def test_whoever_talks_after_the_end_of_its_job_is_killed(more: ChildMessage) -> None:
     async with world() as here:
         child = await here.child()
@@ -1076,7 +1076,7 @@ async def test_a_child_that_cannot_be_watched_is_a_failed_start(monkeypatch: pyt
     async with world() as here:
         with monkeypatch.context() as broken:
             broken.setattr("supervisor.process.child.os.pidfd_open", no_room)
-            child = Child(here.zygote, here.family, Cord.open())
+            child = Child(here.zygote, here.family, ChildChannels.open())
             with pytest.raises(StartFailed, match="cannot be watched: Too many open files in system"):
                 await child._ready
         await child.kill()  # and `world` counts the descriptors that are left
@@ -1088,7 +1088,7 @@ async def test_a_child_that_cannot_be_watched_is_a_failed_start(monkeypatch: pyt
 @needs_a_freezer
 async def test_a_child_that_outlives_its_kill_is_written_off_and_reaped_when_it_ends_after_all() -> None:
     async with world() as here:
-        here.family.patience = 0.1
+        here.family.kill_timeout = 0.1
         child, heard = await here.child(), Heard()
         job = asyncio.create_task(run(child, "python-loop", heard))
         (pid,) = await heard.pids()
@@ -1097,11 +1097,11 @@ async def test_a_child_that_outlives_its_kill_is_written_off_and_reaped_when_it_
             async with asyncio.timeout(GENEROUS):
                 await child.kill()
                 await child.kill()
-            with pytest.raises(ChildLost):
+            with pytest.raises(ChildUnkillable):
                 await job
             assert is_alive(pid)
             assert child in here.family._members  # and no stray
-            assert (child.state, child.ending) == (State.EXITED, None)
+            assert (child.state, child.exit_report) == (ChildState.EXITED, None)
         await until(lambda: child not in here.family._members)
 
         assert pid not in children_of(os.getpid())

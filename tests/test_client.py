@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.dialects.http.client import LONGEST_RETRY_AFTER, Account, Client, retry_after
+from supervisor.dialects.http.client import MAX_RETRY_AFTER, Account, Client, retry_after
 from supervisor.devserver.app import DevServer, DevServerSettings, HangUp, LoseAnswer
 from supervisor.devserver.call_log import Call
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Succeeded
-from supervisor.job_server import ClaimRefused, KeyRefused, RateLimited, Rejected, ServerError, StaleFence, Unavailable
+from supervisor.job_server import ClaimRefused, KeyRefused, RateLimited, RequestRejected, ServerError, StaleFence, Unavailable
 from tests.harness import GENEROUS, KEY, PROJECT, events, start_job
 from tests.process_world import descriptors_left, open_descriptors
 from tests.raw_server import (
@@ -152,7 +152,7 @@ async def test_a_job_that_is_another_workers_is_a_stale_fence(server: DevServer)
 
 async def test_one_bad_event_is_rejected_with_all_others(server: DevServer) -> None:
     async with claimed(server) as (client, fence, run):
-        with pytest.raises(Rejected) as caught:
+        with pytest.raises(RequestRejected) as caught:
             await client.send_events(fence, [Event("tick", b"{}"), Event("mobius.tick", b"{}")])
 
     assert caught.value.status == 400
@@ -302,13 +302,13 @@ async def test_cookies_are_not_kept() -> None:
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (400, Rejected),
+        (400, RequestRejected),
         (401, KeyRefused),
         (403, KeyRefused),
-        (405, Rejected),
+        (405, RequestRejected),
         (408, Unavailable),
-        (413, Rejected),
-        (422, Rejected),
+        (413, RequestRejected),
+        (422, RequestRejected),
         (425, Unavailable),
         (429, RateLimited),
         (500, Unavailable),
@@ -325,7 +325,7 @@ async def test_a_status_that_is_no_success(call: str, status: int, error: type[S
             await CALLS[call](client)
 
     assert str(caught.value) == f"{status} some_code: some message"
-    if isinstance(caught.value, Rejected):
+    if isinstance(caught.value, RequestRejected):
         assert (caught.value.status, caught.value.too_large) == (status, status == 413)
 
 
@@ -409,11 +409,11 @@ DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
     [
         ("0", 0.0),
         ("7", 7.0),
-        ("99999999999", LONGEST_RETRY_AFTER),
-        ("9" * 5000, LONGEST_RETRY_AFTER),
+        ("99999999999", MAX_RETRY_AFTER),
+        ("9" * 5000, MAX_RETRY_AFTER),
         ("Wed, 21 Oct 2026 07:28:42 GMT", 42.0),
         ("Wed, 21 Oct 2026 07:27:00 GMT", 0.0),
-        ("Wed, 21 Oct 2099 07:28:00 GMT", LONGEST_RETRY_AFTER),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", MAX_RETRY_AFTER),
         ("Wed, 21 Oct 2026 07:28:42", 1.0),
         ("Wed, 99 Oct 2026 07:28:42 GMT", 1.0),
         ("Wed, 21 Oct 99999999999999 07:28:42 GMT", 1.0),
@@ -439,7 +439,7 @@ def test_without_a_word_about_it_the_wait_is_a_second() -> None:
 
 @given(st.text(), st.text())
 def test_whatever_the_headers_say_the_wait_is_bounded(told: str, date: str) -> None:
-    assert 0.0 <= retry_after({"Retry-After": told, "Date": date}) <= LONGEST_RETRY_AFTER
+    assert 0.0 <= retry_after({"Retry-After": told, "Date": date}) <= MAX_RETRY_AFTER
 
 
 # What broken servers and connections do
@@ -797,7 +797,7 @@ async def test_a_big_result_can_be_sent_again() -> None:
 async def test_a_result_that_is_refused_before_it_is_read_is_too_large() -> None:
     answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     async with against(refusing_at_the_head(answer)) as (client, _), blob_of(8 * 2**20) as blob:
-        with pytest.raises(Rejected) as caught:
+        with pytest.raises(RequestRejected) as caught:
             await client.complete(FENCE, Succeeded(blob))
 
     assert caught.value.too_large

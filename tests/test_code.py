@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from supervisor.process.reaper import Family
-from supervisor.service.handler_loader import Code
+from supervisor.process.reaper import Reaper
+from supervisor.service.handler_loader import HandlerLoader
 from tests.harness import GENEROUS
 from tests.process_world import module, nursery
 
@@ -21,10 +21,10 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 async def test_a_zygote_that_does_not_come_back_is_an_outage_until_it_does(tmp_path: Path) -> None:
-    family = Family()
-    code = Code(nursery(module(tmp_path, WORKS)), family)
+    family = Reaper()
+    code = HandlerLoader(nursery(module(tmp_path, WORKS)), family)
     await code.load()
-    keeping = asyncio.create_task(code.keep(lambda _: None))
+    keeping = asyncio.create_task(code.keep_alive(lambda _: None))
     assert code.status.outage is None
 
     module(tmp_path, "raise OSError('no disk')")
@@ -36,4 +36,4 @@ async def test_a_zygote_that_does_not_come_back_is_an_outage_until_it_does(tmp_p
     keeping.cancel()
     await asyncio.wait([keeping])
     await code.close()
-    await family.sweep()
+    await family.kill_orphans()

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given as cases
 from hypothesis import strategies as st
 
-from supervisor.settings.resolution import ConfigError, Machine, read_values, resolve
+from supervisor.settings.resolution import ConfigError, HostInfo, read_values, resolve
 from supervisor.settings.value_types import Share
 from supervisor.settings.settings import OPTIONS, Settings
 
-MACHINE = Machine(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))
+MACHINE = HostInfo(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))
 NEEDED = {"MOBIUS_BASE_URL": "https://api.example.com", "PROJECT": "acme"}
 
 

@@ -25,22 +25,22 @@ from supervisor.linux.confinement import (
     UNRESTRICTED,
     Confinement,
     Secret,
-    Survey,
+    HostSupport,
     choose,
-    lacking,
-    survey,
+    missing_protections,
+    probe,
 )
 from supervisor.linux.syscalls import are_new_privileges_forbidden
 
 KEY = Path("/etc/mobius/key")
 TOKEN = Path("/etc/mobius/token")
-IN_THE_UNIT = Survey(
+IN_THE_UNIT = HostSupport(
     (Secret(KEY),), has_exposed_key=False, can_close_groups=True, is_bound=True, landlock=7, has_filters=True
 )
 needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_SIGNALS, reason="this kernel's Landlock is old")
 
 
-def but(**changes: object) -> Survey:
+def but(**changes: object) -> HostSupport:
     return dataclasses.replace(IN_THE_UNIT, **changes)  # type: ignore[arg-type]  # a table of cases
 
 
@@ -48,14 +48,14 @@ def test_in_the_unit_all_is_taken() -> None:
     expected = Confinement(hidden=(str(KEY),), without_groups=True, without_signals=True, filters_calls=True)
 
     assert choose(IN_THE_UNIT) == expected
-    assert lacking(IN_THE_UNIT) == []
+    assert missing_protections(IN_THE_UNIT) == []
 
 
 def test_a_developer_keeps_everything_and_is_told_nothing() -> None:
     seen = but(secrets=(), is_bound=False)
 
     assert choose(seen) == Confinement()
-    assert lacking(seen) == []
+    assert missing_protections(seen) == []
 
 
 def test_without_a_key_file_there_is_nothing_to_hide_but_signals_are_taken() -> None:
@@ -70,7 +70,7 @@ def test_a_key_in_a_folder_of_the_handlers_is_not_hidden_and_that_is_told() -> N
 
     assert choose(seen) == Confinement()
     assert choose(but(secrets=(open_key, Secret(TOKEN)), is_bound=False)).hidden == (str(TOKEN),)
-    assert lacking(seen) == [
+    assert missing_protections(seen) == [
         "handlers can read /etc/mobius/key, for it is below /home/ada, where they may create files"
     ]
 
@@ -81,7 +81,7 @@ def test_without_landlock_system_calls_are_filtered_all_the_same(version: int) -
 
     assert choose(seen) == Confinement(filters_calls=True)
     assert choose(but(landlock=version, is_bound=False, has_filters=False)) == Confinement()
-    assert lacking(seen) == [
+    assert missing_protections(seen) == [
         "there is no Landlock (Linux 5.19): handlers can read /etc/mobius/key, and signal the supervisor"
     ]
 
@@ -90,23 +90,23 @@ def test_a_landlock_that_knows_no_signals_hides_the_key_and_the_rest_is_told() -
     seen = but(landlock=5)
 
     assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=False, filters_calls=True)
-    assert lacking(seen) == ["Landlock is older than Linux 6.12: handlers can signal the supervisor"]
+    assert missing_protections(seen) == ["Landlock is older than Linux 6.12: handlers can signal the supervisor"]
 
 
 def test_missing_seccomp_filters_are_reported_where_handlers_are_confined() -> None:
     seen = but(has_filters=False)
 
     assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=True)
-    assert [sentence.partition(":")[0] for sentence in lacking(seen)] == [
+    assert [sentence.partition(":")[0] for sentence in missing_protections(seen)] == [
         "the kernel or a sandbox has no seccomp filter here"
     ]
-    assert lacking(but(has_filters=False, secrets=(), is_bound=False)) == []
+    assert missing_protections(but(has_filters=False, secrets=(), is_bound=False)) == []
 
 
 def test_what_is_no_regular_file_need_not_be_hidden(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
-    assert survey([tmp_path / "pipe", tmp_path / "missing", tmp_path]).secrets == ()
+    assert probe([tmp_path / "pipe", tmp_path / "missing", tmp_path]).secrets == ()
 
 
 def test_a_key_in_the_environment_above_is_reason_enough_to_confine() -> None:
@@ -121,7 +121,7 @@ def test_a_link_to_a_key_leads_to_what_is_hidden_and_to_the_first_open_folder(tm
     (tmp_path / "key").write_text("mbx_secret")
     (tmp_path / "link").symlink_to("key")
 
-    seen = survey([tmp_path / "link", tmp_path / "key"])
+    seen = probe([tmp_path / "link", tmp_path / "key"])
 
     assert seen.secrets == (Secret(tmp_path / "key", tmp_path),)
 

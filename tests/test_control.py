@@ -23,13 +23,13 @@ from supervisor.control import reception
 
 from supervisor.control import stream
 from supervisor.control.connection_limit import MAX_CONNECTIONS, RESERVED_CONNECTIONS
-from supervisor.control.access import Door, NotAdmitted, TcpDoor, UnixDoor
-from supervisor.control.event_stream import Feed
+from supervisor.control.access import AccessPolicy, AccessDenied, TcpPolicy, UnixSocketPolicy
+from supervisor.control.event_stream import StatusFeed
 from supervisor.control.listener import tcp_socket
 from supervisor.control.peer import Peer, Standing
 from supervisor.control.reception import receiving
-from supervisor.control.routes import Site
-from supervisor.stats import Ledger
+from supervisor.control.routes import ControlRoutes
+from supervisor.stats import Stats
 from supervisor.settings.resolution import ConfigError
 from supervisor.status import Status
 from tests.control_world import listening_at
@@ -57,15 +57,15 @@ def refusals() -> Iterator[list[Any]]:
         yield lines
 
 
-def site(steered: Steered, door: Door) -> Site:
-    return Site(steered, Ledger(), door, Feed(steered))
+def site(steered: Steered, door: AccessPolicy) -> ControlRoutes:
+    return ControlRoutes(steered, Stats(), door, StatusFeed(steered))
 
 
 @asynccontextmanager
 async def unix(path: Path, steered: Steered) -> AsyncIterator[aiohttp.ClientSession]:
     with listening_at(path) as end:
         async with (
-            receiving(end, site(steered, UnixDoor(lambda _: False))),
+            receiving(end, site(steered, UnixSocketPolicy(lambda _: False))),
             aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(str(path))) as client,
         ):
             yield client
@@ -77,7 +77,7 @@ async def tcp(
 ) -> AsyncIterator[aiohttp.ClientSession]:
     end = tcp_socket("127.0.0.1", 0)
     url = f"http://127.0.0.1:{end.getsockname()[1]}"
-    door: Door = TcpDoor("127.0.0.1", token, frozenset(names))
+    door: AccessPolicy = TcpPolicy("127.0.0.1", token, frozenset(names))
     async with receiving(end, site(steered, door)), aiohttp.ClientSession(url) as client:
         yield client
 
@@ -132,8 +132,8 @@ async def test_what_cannot_be_done_is_one_sentence(path: Path, steered: Steered)
 
 
 def test_another_users_process_is_not_let_in() -> None:
-    with pytest.raises(NotAdmitted, match="uid 12345 is neither the user of this supervisor nor root"):
-        UnixDoor(lambda _: False).admit(Peer(Standing.OPERATOR, 12345), {"Host": "localhost"}, is_probe=False)
+    with pytest.raises(AccessDenied, match="uid 12345 is neither the user of this supervisor nor root"):
+        UnixSocketPolicy(lambda _: False).check_read(Peer(Standing.OPERATOR, 12345), {"Host": "localhost"}, is_probe=False)
 
 
 async def test_over_tcp_one_may_look_and_no_more(steered: Steered) -> None:
@@ -254,8 +254,8 @@ async def test_the_page_is_sent_what_it_shows(path: Path, steered: Steered) -> N
 def test_time_that_goes_by_is_no_change() -> None:
     later = replace(STATUS, now=2000.0, slots=(STATUS.slots[0], replace(BUSY, memory=7)), loop_lag=1.0)
 
-    assert feed.gist(later) == feed.gist(STATUS)
-    assert feed.gist(replace(STATUS, slots=())) != feed.gist(STATUS)
+    assert feed.without_volatile(later) == feed.without_volatile(STATUS)
+    assert feed.without_volatile(replace(STATUS, slots=())) != feed.without_volatile(STATUS)
 
 
 async def test_however_many_watch_what_they_see_is_rendered_once(
@@ -265,7 +265,7 @@ async def test_however_many_watch_what_they_see_is_rendered_once(
     monkeypatch.setattr(feed, "LONGEST", 60.0)
     monkeypatch.setattr(feed, "render_body", lambda status: rendered.append(status) or "")
     async with unix(path, steered) as client:
-        watchers = [await client.get("/events?as=html") for _ in range(stream.MOST)]
+        watchers = [await client.get("/events?as=html") for _ in range(stream.MAX_SUBSCRIBERS)]
         for _ in range(2):
             for watcher in watchers:
                 await watcher.content.readuntil(b"event: page\ndata: \n\n")
@@ -278,7 +278,7 @@ async def test_however_many_watch_what_they_see_is_rendered_once(
 
 async def test_too_many_watchers_leave_room_for_others(path: Path, steered: Steered) -> None:
     async with unix(path, steered) as client:
-        watchers = [await client.get("/events") for _ in range(stream.MOST)]
+        watchers = [await client.get("/events") for _ in range(stream.MAX_SUBSCRIBERS)]
 
         assert await text(client, "GET", "/events") == (409, refusal("there are too many watchers already"))
         assert (await text(client, "GET", "/healthz"))[0] == 200

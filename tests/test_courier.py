@@ -10,12 +10,12 @@ import structlog
 import structlog.testing
 
 from supervisor.job import Event, Fence
-from supervisor.stats import Ledger
-from supervisor.job_server import RateLimited, Rejected
-from supervisor.concurrency.helpers import Alongside
-from supervisor.attempt.event_sender import Courier
-from supervisor.attempt.lease import Lease, Terms
-from supervisor.attempt.outbox import LIMIT, OVERFULL
+from supervisor.stats import Stats
+from supervisor.job_server import RateLimited, RequestRejected
+from supervisor.concurrency.helpers import HelperTasks
+from supervisor.attempt.event_sender import EventSender
+from supervisor.attempt.lease import Lease, LeaseTerms
+from supervisor.attempt.outbox import MAX_OUTBOX_BYTES, OVERFULL_FACTOR
 from tests.harness import GENEROUS
 
 BIG = Event("page", b"x" * 10_000)
@@ -46,12 +46,12 @@ class Server:
         await self.answers.wait()
 
 
-def courier_of(server: Any, tap: Tap, beside: Alongside, ledger: Ledger | None = None) -> Courier:
-    return Courier(
+def courier_of(server: Any, tap: Tap, beside: HelperTasks, ledger: Stats | None = None) -> EventSender:
+    return EventSender(
         Fence("worker", "job", 1),
-        lease=Lease(Terms.of(30.0, time_to_live=None, longest_interval=None), claimed_at=0.0),
+        lease=Lease(LeaseTerms.of(30.0, time_to_live=None, longest_interval=None), claimed_at=0.0),
         server=server,
-        ledger=ledger or Ledger(),
+        ledger=ledger or Stats(),
         tap=tap,
         beside=beside,
         log=structlog.get_logger(),
@@ -59,59 +59,59 @@ def courier_of(server: Any, tap: Tap, beside: Alongside, ledger: Ledger | None =
     )
 
 
-def fill(courier: Courier, *, hold_back: bool) -> int:
+def fill(courier: EventSender, *, hold_back: bool) -> int:
     """Give it more than it may keep, whatever it does; return how many events."""
-    count = 2 * OVERFULL * LIMIT // len(BIG.payload)
+    count = 2 * OVERFULL_FACTOR * MAX_OUTBOX_BYTES // len(BIG.payload)
     for _ in range(count):
-        courier.take(BIG, hold_back=hold_back)
+        courier.add(BIG, hold_back=hold_back)
     return count
 
 
 async def test_a_full_outbox_holds_the_child_back_until_there_is_room() -> None:
     server, tap = Server(), Tap()
-    async with Alongside() as beside:
+    async with HelperTasks() as beside:
         courier = courier_of(server, tap, beside)
         while not courier.is_full:
-            courier.take(BIG, hold_back=True)
+            courier.add(BIG, hold_back=True)
 
         assert tap.is_paused
 
         server.answers.set()
         async with asyncio.timeout(GENEROUS):
-            await courier.delivered()
+            await courier.flush()
         assert not tap.is_paused
 
 
 async def test_a_courier_that_gives_up_leaves_its_child_to_be_read() -> None:
     tap = Tap()
-    async with Alongside() as beside:
+    async with HelperTasks() as beside:
         courier = courier_of(Server(), tap, beside)
         while not courier.is_full:
-            courier.take(BIG, hold_back=True)
+            courier.add(BIG, hold_back=True)
         assert tap.is_paused
 
-        courier.give_up("the job is cancelled")
+        courier.abort("the job is cancelled")
 
         assert not tap.is_paused
 
 
 async def test_what_a_handler_says_that_is_being_stopped_is_bounded_and_the_rest_is_counted() -> None:
-    ledger = Ledger()
-    async with Alongside() as beside:
+    ledger = Stats()
+    async with HelperTasks() as beside:
         courier = courier_of(Server(), Tap(), beside, ledger)
 
         given = fill(courier, hold_back=False)
 
         kept = courier._outbox._size
-        assert OVERFULL * LIMIT <= kept < OVERFULL * LIMIT + 2 * len(BIG.payload)
+        assert OVERFULL_FACTOR * MAX_OUTBOX_BYTES <= kept < OVERFULL_FACTOR * MAX_OUTBOX_BYTES + 2 * len(BIG.payload)
         assert ledger.events_dropped == given - len(courier._outbox._waiting)
 
 
 async def test_a_server_that_asks_for_no_pause_is_not_asked_in_a_loop() -> None:
     server = Server(RateLimited("429", retry_after=0.0))
-    async with Alongside() as beside:
+    async with HelperTasks() as beside:
         courier = courier_of(server, Tap(), beside)
-        courier.take(BIG, hold_back=True)
+        courier.add(BIG, hold_back=True)
         await asyncio.sleep(0.5)
 
     assert 1 <= server.calls <= 5
@@ -127,19 +127,19 @@ class Particular:
     async def send_events(self, _: Fence, events: Sequence[Event]) -> None:
         types = [event.type for event in events]
         if self.refused in types:
-            raise Rejected("400 bad event", status=400)
+            raise RequestRejected("400 bad event", status=400)
         self.taken += types
 
 
 async def test_an_event_that_the_server_refuses_is_dropped_by_name_and_the_others_arrive() -> None:
-    server, ledger = Particular("odd"), Ledger()
+    server, ledger = Particular("odd"), Stats()
     with structlog.testing.capture_logs() as logged:
-        async with Alongside() as beside:
+        async with HelperTasks() as beside:
             courier = courier_of(server, Tap(), beside, ledger)
             for kind in ("one", "two", "odd", "three"):
-                courier.take(Event(kind, b"{}"), hold_back=True)
+                courier.add(Event(kind, b"{}"), hold_back=True)
             async with asyncio.timeout(GENEROUS):
-                await courier.delivered()
+                await courier.flush()
 
     assert server.taken == ["one", "two", "three"]
     assert (ledger.events_sent, ledger.events_dropped) == (3, 1)

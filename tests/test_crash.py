@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from supervisor.process.fatal_error import CrashReport, as_dumped
+from supervisor.process.fatal_error import FatalErrorParser, as_dumped
 from supervisor.linux.exit_status import signal_name
 
 
@@ -21,9 +21,9 @@ def printed_by(program: Path, source: str) -> tuple[list[str], str]:
 
 
 def sentence_of(lines: list[str]) -> str:
-    report = CrashReport()
+    report = FatalErrorParser()
     for line in lines:
-        report.hear(line)
+        report.feed(line)
     return report.sentence
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from supervisor.demo.board import bar, line
 from supervisor.demo.jobs import DemoJob
-from supervisor.demo.standing import Standing
+from supervisor.demo.standing import JobState
 from tests.harness import is_alive
 
 ROWS = {
@@ -85,7 +85,7 @@ def test_a_line_never_fills_the_last_column(monkeypatch: pytest.MonkeyPatch, wid
     monkeypatch.setenv("NO_COLOR", "1")
     job = DemoJob("mandelbrot 1280×800", "mandelbrot", {}, lambda _: "")
 
-    drawn = line(Standing(job, "running", 3, 0.5, 12.3), width)
+    drawn = line(JobState(job, "running", 3, 0.5, 12.3), width)
 
     assert len(drawn) < width
 

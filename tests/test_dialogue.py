@@ -9,21 +9,21 @@ from contextlib import asynccontextmanager
 import pytest
 
 from supervisor.job import Blob, Event, Failed, Job, Succeeded
-from supervisor.ipc.memfd import attachment
-from supervisor.process.job_channel import Dialogue, Misheard, Told
+from supervisor.ipc.memfd import create_sealed
+from supervisor.process.job_channel import JobChannel, MessageHandlingError, JobReply
 from supervisor.ipc.messages import (
     ChildMessage,
-    Emitted,
+    EventEmitted,
     Finished,
     Logged,
-    OrderToChild,
+    ChildCommand,
     Ready,
     Run,
-    Taken,
+    ResultReceived,
 )
 from supervisor.process.pipe import Pipe, socket_pair
 from supervisor.ipc.blocking_pipe import BlockingPipe
-from supervisor.linux.spare_descriptor import Reserve
+from supervisor.linux.spare_descriptor import SpareDescriptor
 from supervisor.ipc.wire import WireError
 from tests.process_world import Heard, open_descriptors
 
@@ -35,19 +35,19 @@ class Talk:
 
     def __init__(self) -> None:
         ours, theirs = socket_pair()
-        self.peer: BlockingPipe[OrderToChild] = BlockingPipe(theirs, OrderToChild)
+        self.peer: BlockingPipe[ChildCommand] = BlockingPipe(theirs, ChildCommand)
         self.heard = Heard()
         self.over: list[Finished] = []
         self.end: asyncio.Future[WireError | None] = asyncio.get_running_loop().create_future()
         self.pipe: Pipe[ChildMessage] = Pipe(ours, ChildMessage, self._on_message, self.end.set_result)
-        self.reserve = Reserve()
-        self.dialogue = Dialogue(self.pipe, self.reserve, self.over.append)
+        self.reserve = SpareDescriptor()
+        self.dialogue = JobChannel(self.pipe, self.reserve, self.over.append)
         self._theirs = theirs
 
     def _on_message(self, message: ChildMessage) -> None:
-        self.dialogue.hear(message)
+        self.dialogue.receive(message)
 
-    def run(self) -> asyncio.Task[Told]:
+    def run(self) -> asyncio.Task[JobReply]:
         return asyncio.get_running_loop().create_task(self.dialogue.run(ORDER, self.heard))
 
     def close(self) -> None:
@@ -75,14 +75,14 @@ async def test_an_order_is_handed_over_and_what_is_said_of_it_comes_back() -> No
         await asyncio.sleep(0)
         order = talk.peer.receive()
         event = Event("progress", b'{"done":1}')
-        for message in (Emitted(event), Logged(20, "half way"), finished := Finished(b"MQ==", reusable=False)):
+        for message in (EventEmitted(event), Logged(20, "half way"), finished := Finished(b"MQ==", reusable=False)):
             talk.peer.send(message)
 
         told = await running
 
         assert order == ORDER
         assert (talk.heard.events, talk.heard.logged) == ([event], [(20, "half way")])
-        assert told == Told(Succeeded(b"MQ=="), reusable=False)
+        assert told == JobReply(Succeeded(b"MQ=="), reusable=False)
         assert talk.over == [finished]
 
 
@@ -91,7 +91,7 @@ async def test_a_result_in_a_file_is_taken_over_and_its_peer_told_so() -> None:
         running = talk.run()
         await asyncio.sleep(0)
         talk.peer.receive()
-        with open(attachment("result", [b"MTIz"]), "rb") as file:
+        with open(create_sealed("result", [b"MTIz"]), "rb") as file:
             talk.peer.send(Finished(attached=True), file.fileno())
 
         told = await running
@@ -99,7 +99,7 @@ async def test_a_result_in_a_file_is_taken_over_and_its_peer_told_so() -> None:
         assert isinstance(told.outcome, Succeeded)
         assert isinstance(told.outcome.result, Blob)
         assert told.outcome.result.size == 4
-        assert talk.peer.receive() == Taken()
+        assert talk.peer.receive() == ResultReceived()
         told.outcome.result.close()
 
 
@@ -107,7 +107,7 @@ async def test_a_result_in_a_file_is_taken_over_and_its_peer_told_so() -> None:
     ("said", "why"),
     [
         (Ready(), "said Ready while busy"),
-        (Emitted(Event("no type at all", b"{}")), "emitted what no handler can: type 'no type at all', 2 bytes"),
+        (EventEmitted(Event("no type at all", b"{}")), "emitted what no handler can: type 'no type at all', 2 bytes"),
         (Finished(attached=True), "announced a descriptor and sent none"),
     ],
     ids=("out of turn", "no event", "no descriptor"),
@@ -139,7 +139,7 @@ async def test_a_bug_in_whoever_listens_ends_the_talk_and_is_told_with_its_cause
 
         error = await talk.end
 
-        assert isinstance(error, Misheard)
+        assert isinstance(error, MessageHandlingError)
         assert error.__cause__ is bug
         running.cancel()
         await asyncio.wait([running])
@@ -150,8 +150,8 @@ async def test_whoever_waits_learns_that_the_talk_was_broken_off() -> None:
         running = talk.run()
         await asyncio.sleep(0)
 
-        talk.dialogue.break_off(EOFError("it died"))
-        talk.dialogue.break_off(EOFError("too late"))
+        talk.dialogue.abort(EOFError("it died"))
+        talk.dialogue.abort(EOFError("too late"))
 
         with pytest.raises(EOFError, match="it died"):
             await running
@@ -164,10 +164,10 @@ async def test_whoever_waits_learns_that_the_job_has_failed_through_no_fault_of_
 
         talk.dialogue.fail("the process is of no use")
         talk.dialogue.fail("too late")
-        talk.dialogue.break_off(EOFError("it died"))
+        talk.dialogue.abort(EOFError("it died"))
 
         failed = Failed("SupervisorError", "the process is of no use")
-        assert await running == Told(failed, reusable=False, has_workdir=True)
+        assert await running == JobReply(failed, reusable=False, has_workdir=True)
 
 
 async def test_nothing_more_is_heard_of_a_job_that_nobody_waits_for() -> None:
@@ -177,7 +177,7 @@ async def test_nothing_more_is_heard_of_a_job_that_nobody_waits_for() -> None:
         running.cancel()
         await asyncio.wait([running])
 
-        talk.dialogue.hear(Logged(20, "x"))
-        talk.dialogue.hear(Finished(failed=Failed("E", "m")))
+        talk.dialogue.receive(Logged(20, "x"))
+        talk.dialogue.receive(Finished(failed=Failed("E", "m")))
 
         assert (talk.heard.logged, talk.over) == ([], [])

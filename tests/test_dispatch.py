@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from supervisor.devserver.changes import Changes
+from supervisor.devserver.changes import ChangeSignal
 from supervisor.devserver.dispatch import Dispatch
 from supervisor.devserver.requests import ClaimRequest, CompleteRequest, RunRequest
 from supervisor.devserver.store import Store
@@ -40,7 +40,7 @@ async def keeping_time(dispatch: Dispatch):
 
 
 async def test_a_backoff_that_elapses_while_the_loop_is_held_up_is_not_missed(store):
-    dispatch = Dispatch(store, Changes())
+    dispatch = Dispatch(store, ChangeSignal())
     async with keeping_time(dispatch):
         store.start_run(PROJECT, msgspec.convert(RUN, RunRequest), time.time())
         job = await dispatch.claim(PROJECT, ClaimRequest("w"), lambda: True)

@@ -14,7 +14,7 @@ from supervisor.dialects.http.client import Account, Client
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.faults import parse_faults
 from supervisor.job import Directive, Fence, Job, Succeeded
-from supervisor.stats import Ledger
+from supervisor.stats import Stats
 from supervisor.reporting.report import Accepted, Reporter
 from supervisor.reporting.spool import Spool
 from supervisor.reporting.spool_format import Destination
@@ -85,7 +85,7 @@ async def test_a_heartbeat_is_answered_as_a_whole_or_not_at_all() -> None:
 
 async def test_a_report_is_sent_again_and_counts_once(state: Path) -> None:
     async with resetting("complete") as (server, client):
-        reporter = Reporter(client, Spool(state), Destination(server.url, PROJECT), 5.0, Ledger())
+        reporter = Reporter(client, Spool(state), Destination(server.url, PROJECT), 5.0, Stats())
         turn = asyncio.Semaphore(AT_ONCE)
 
         async def report(job: Job) -> str:

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from supervisor.linux.exit_status import Exit, signal_name
+from supervisor.linux.exit_status import ExitStatus, signal_name
 
 
-def end_of(*command: str) -> Exit:
+def end_of(*command: str) -> ExitStatus:
     """How a program ends."""
     _, status, usage = os.wait4(os.posix_spawnp(command[0], command, os.environ), 0)
-    return Exit.of(status, usage)
+    return ExitStatus.of(status, usage)
 
 
 @pytest.mark.parametrize("code", [0, 1, 70, 255])
@@ -36,7 +36,7 @@ def test_a_signal_without_a_name_is_told_by_its_number() -> None:
 def test_a_core_dump_does_not_change_the_signal() -> None:
     _, _, usage = os.wait4(os.posix_spawnp("true", ["true"], os.environ), 0)
 
-    how = Exit.of(signal.SIGSEGV | 0x80, usage)
+    how = ExitStatus.of(signal.SIGSEGV | 0x80, usage)
 
     assert str(how) == "was killed by SIGSEGV"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from supervisor.job import Event, is_valid
-from supervisor.attempt.forwarding import BURST, RATE, Forwarding
+from supervisor.attempt.forwarding import FORWARD_BURST_BYTES, FORWARD_BYTES_PER_SECOND, OutputForwarder
 
 
 def lines(events: list[Event]) -> list[str]:
@@ -11,7 +11,7 @@ def lines(events: list[Event]) -> list[str]:
 
 
 def test_lines_that_come_together_are_one_event() -> None:
-    forwarding = Forwarding(0.0)
+    forwarding = OutputForwarder(0.0)
     forwarding.add("one", 0.0)
     forwarding.add("two", 0.1)
 
@@ -24,7 +24,7 @@ def test_lines_that_come_together_are_one_event() -> None:
 
 
 def test_every_event_is_one_that_the_server_takes() -> None:
-    forwarding = Forwarding(0.0)
+    forwarding = OutputForwarder(0.0)
     printed = "\x01\u2028é" * 4000
     forwarding.add(printed, 0.0)
 
@@ -36,22 +36,22 @@ def test_every_event_is_one_that_the_server_takes() -> None:
 
 
 def test_what_is_above_the_rate_is_dropped_and_counted() -> None:
-    forwarding = Forwarding(0.0)
+    forwarding = OutputForwarder(0.0)
     line = "x" * 1023
-    for _ in range(BURST // 1024 + 7):
+    for _ in range(FORWARD_BURST_BYTES // 1024 + 7):
         forwarding.add(line, 0.0)
 
     first = "".join(lines(forwarding.events())).split("\n")
 
-    assert first.count(line) <= BURST // 1024
+    assert first.count(line) <= FORWARD_BURST_BYTES // 1024
     assert first[-1] == "[7 lines not forwarded: they came too fast]"
-    for _ in range(2 * RATE // 1024):
+    for _ in range(2 * FORWARD_BYTES_PER_SECOND // 1024):
         forwarding.add(line, 1.0)
     assert "[16 lines not forwarded: they came too fast]" in "".join(lines(forwarding.events()))
 
 
 def test_without_room_in_the_outbox_a_line_is_dropped() -> None:
-    forwarding = Forwarding(0.0)
+    forwarding = OutputForwarder(0.0)
     forwarding.add("lost", 0.0, has_room=False)
     forwarding.add("kept", 0.0)
 

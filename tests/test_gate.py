@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
-from supervisor.pool.claim_gate import Bar, Gate
-from supervisor.pool.poll_limit import Polls
+from supervisor.pool.claim_gate import BlockReason, ClaimGate
+from supervisor.pool.poll_limit import PollLimiter
 
 
 def test_a_gate_is_open_when_its_last_bar_is_lifted() -> None:
     opened: list[bool] = []
-    gate = Gate(lambda: opened.append(True))
-    gate.shut(Bar.MEMORY, "short of memory")
-    gate.shut(Bar.PAUSED, "paused")
+    gate = ClaimGate(lambda: opened.append(True))
+    gate.block(BlockReason.MEMORY, "short of memory")
+    gate.block(BlockReason.PAUSED, "paused")
 
     seen = [gate.reason]
-    for bar in (Bar.PAUSED, Bar.PAUSED, Bar.MEMORY, Bar.MEMORY):
-        gate.lift(bar)
+    for bar in (BlockReason.PAUSED, BlockReason.PAUSED, BlockReason.MEMORY, BlockReason.MEMORY):
+        gate.unblock(bar)
         seen.append(gate.reason)
 
     assert seen == ["paused", "short of memory", "short of memory", None, None]
@@ -25,12 +25,12 @@ def test_a_gate_is_open_when_its_last_bar_is_lifted() -> None:
 
 
 async def test_nobody_polls_while_it_is_shut_and_somebody_does_as_soon_as_it_opens() -> None:
-    polls = Polls(2)
-    polls.gate.shut(Bar.PAUSED, "paused")
+    polls = PollLimiter(2)
+    polls.gate.block(BlockReason.PAUSED, "paused")
     polled = asyncio.Event()
 
     async def poll() -> None:
-        await polls.room()
+        await polls.wait_available()
         with polls:
             polled.set()
 
@@ -40,17 +40,17 @@ async def test_nobody_polls_while_it_is_shut_and_somebody_does_as_soon_as_it_ope
             await asyncio.sleep(0)
         assert not polled.is_set()
         assert not polls.is_stuck
-        polls.gate.lift(Bar.PAUSED)
+        polls.gate.unblock(BlockReason.PAUSED)
         await polled.wait()
 
 
 async def test_the_servers_pause_ends_no_other() -> None:
-    polls = Polls(1)
-    polls.gate.shut(Bar.PAUSED, "paused")
+    polls = PollLimiter(1)
+    polls.gate.block(BlockReason.PAUSED, "paused")
     polls.pause(0.01, "the server asks for it")
 
     async with asyncio.timeout(5):
-        while polls.gate.has(Bar.SERVER):
+        while polls.gate.is_blocked_by(BlockReason.SERVER):
             await asyncio.sleep(0.01)
 
     assert polls.gate.reason == "paused"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.child import orphan_sweep as guard
-from supervisor.linux.process_tag import bearers, is_worn_by, new_mark
+from supervisor.linux.process_tag import tagged_pids, has_tag, new_tag
 from tests.harness import GENEROUS, HANDLERS
 from tests.process_world import module
 
@@ -84,12 +84,12 @@ def test_a_supervisor_that_was_killed_leaves_no_process_behind(actions: list[str
     with process(sys.executable, "-c", SUPERVISOR, *actions) as supervisor:
         assert supervisor.stdout is not None
         mark, *pids = json.loads(supervisor.stdout.readline())
-        assert set(pids) <= set(bearers(mark))
+        assert set(pids) <= set(tagged_pids(mark))
 
         supervisor.kill()
 
         wait_for_the_end_of(pids)
-        assert list(bearers(mark)) == []
+        assert list(tagged_pids(mark)) == []
 
 
 def test_a_zygote_that_still_imports_dies_with_its_supervisor(tmp_path: Path) -> None:
@@ -118,36 +118,36 @@ def marked(mark: int, *command: str) -> AbstractContextManager[subprocess.Popen[
 
 
 def test_a_mark_is_handed_down_through_everything() -> None:
-    mark = new_mark()
+    mark = new_tag()
     hidden = f"{sys.executable} -c 'import os, time; print(os.getpid(), flush=True); time.sleep(3600)'"
 
     with marked(mark, "sh", "-c", f"setsid env -i {hidden} & wait") as started:
         assert started.stdout is not None
         pid = int(started.stdout.readline())
 
-        assert set(bearers(mark)) == {started.pid, pid}
-        guard.sweep(mark)
+        assert set(tagged_pids(mark)) == {started.pid, pid}
+        guard.kill_tagged(mark)
 
-    assert list(bearers(mark)) == []
+    assert list(tagged_pids(mark)) == []
     wait_for_the_end_of([pid])
 
 
 def test_only_who_wears_the_mark_is_swept() -> None:
-    mark, other = new_mark(), new_mark()
+    mark, other = new_tag(), new_tag()
     talk = "echo; exec sleep 3600"
     with marked(mark, "sh", "-c", talk) as ours, marked(other, "sh", "-c", talk) as theirs:
         for one in (ours, theirs):
             assert one.stdout is not None
             one.stdout.readline()
 
-        guard.sweep(mark)
+        guard.kill_tagged(mark)
 
         assert ours.wait(GENEROUS) == -9
-        assert is_worn_by(theirs.pid, other)
+        assert has_tag(theirs.pid, other)
 
 
 def test_no_two_marks_are_alike_and_none_is_a_limit() -> None:
-    marks = {new_mark() for _ in range(100)}
+    marks = {new_tag() for _ in range(100)}
 
     assert len(marks) == 100
     assert min(marks) / 1e6 / 86400 / 365 > 10_000  # years
@@ -155,7 +155,7 @@ def test_no_two_marks_are_alike_and_none_is_a_limit() -> None:
 
 
 def test_a_sweep_spares_the_one_that_sweeps() -> None:
-    mark = new_mark()
+    mark = new_tag()
     program = f"from supervisor.process import guard, mark; mark.wear({mark}); guard.sweep({mark}); print('alive')"
 
     done = subprocess.run(

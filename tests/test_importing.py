@@ -311,13 +311,13 @@ def test_a_missing_folder_is_told_and_the_others_serve(tmp_path):
     assert actions(imported) == ["a"]
     [problem] = imported.problems
     assert (problem.module, problem.file) == ("", str(tmp_path / "gone"))
-    assert problem.told == f"the handlers folder {tmp_path / 'gone'} does not exist"
+    assert problem.located_message == f"the handlers folder {tmp_path / 'gone'} does not exist"
 
 
 def test_a_folder_that_is_none_is_told(tmp_path):
     (tmp_path / "file").touch()
 
-    told = [problem.told for problem in import_in_a_process(tmp_path / "file", tmp_path / "file" / "below").problems]
+    told = [problem.located_message for problem in import_in_a_process(tmp_path / "file", tmp_path / "file" / "below").problems]
 
     assert told == [
         f"the handlers folder {tmp_path / 'file'} is no folder",
@@ -333,7 +333,7 @@ def test_a_folder_that_is_not_ours_to_read_is_told(mode):
 
         [problem] = import_in_a_process(path, before="import os; os.setuid(65534)").problems
 
-    assert problem.told == f"the handlers folder {path} cannot be read: Permission denied"
+    assert problem.located_message == f"the handlers folder {path} cannot be read: Permission denied"
 
 
 def test_each_module_is_announced_before_it_is_imported(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.service import instance_lock as instance
-from supervisor.service.instance_lock import claimed_instance
+from supervisor.service.instance_lock import hold_instance
 from supervisor.settings.resolution import ConfigError
 
 HOLD = """
@@ -56,7 +56,7 @@ def test_a_second_process_with_the_same_worker_id_is_refused(state: Path) -> Non
     with (
         another_process(state, "worker 1"),
         pytest.raises(ConfigError, match=f"^{told} makes a new one$"),
-        claimed_instance(state, "worker 1"),
+        hold_instance(state, "worker 1"),
     ):
         pass
 
@@ -64,7 +64,7 @@ def test_a_second_process_with_the_same_worker_id_is_refused(state: Path) -> Non
 def test_being_refused_takes_nothing_from_the_one_that_is_there(state: Path) -> None:
     with another_process(state, "w") as (process, scratch):
         for _ in range(2):
-            with pytest.raises(ConfigError), claimed_instance(state, "w"):
+            with pytest.raises(ConfigError), hold_instance(state, "w"):
                 pass
 
         assert (scratch / "file").read_text() == "half done"
@@ -72,7 +72,7 @@ def test_being_refused_takes_nothing_from_the_one_that_is_there(state: Path) -> 
 
 
 def test_processes_with_different_worker_ids_do_not_meet(state: Path) -> None:
-    with another_process(state, "a") as (_, other), claimed_instance(state, "b") as scratch:
+    with another_process(state, "a") as (_, other), hold_instance(state, "b") as scratch:
         assert other != scratch
         assert (other / "file").exists()
 
@@ -82,7 +82,7 @@ def test_the_worker_id_is_free_again_once_its_process_was_killed(state: Path) ->
         process.kill()
         process.wait()
 
-        with claimed_instance(state, "w") as scratch:
+        with hold_instance(state, "w") as scratch:
             assert scratch == old
             assert not scratch.exists()  # what the dead one had half done is gone
 
@@ -93,19 +93,19 @@ def test_what_dead_instances_left_behind_is_removed(state: Path) -> None:
         process.wait()
         assert (left / "file").exists()
 
-        with claimed_instance(state, "alive"):
+        with hold_instance(state, "alive"):
             assert not left.parent.exists()
 
 
 def test_in_the_end_nothing_of_it_is_left(state: Path) -> None:
-    with claimed_instance(state, "w") as scratch:
+    with hold_instance(state, "w") as scratch:
         (scratch / "deep").mkdir(parents=True)
 
     assert list((state / "instances").iterdir()) == []
 
 
 def test_its_folder_is_nobody_elses_to_read(state: Path) -> None:
-    with claimed_instance(state, "w") as scratch:
+    with hold_instance(state, "w") as scratch:
         assert scratch.parent.stat().st_mode & 0o077 == 0
 
 
@@ -114,7 +114,7 @@ def test_no_worker_id_leads_out_of_the_state_directory(state: Path, worker_id: s
     state.mkdir()
     (state / "precious").write_text("not ours")
 
-    with claimed_instance(state, worker_id) as scratch:
+    with hold_instance(state, worker_id) as scratch:
         assert scratch.resolve().parent.parent == (state / "instances").resolve()
 
     assert (state / "precious").exists()
@@ -135,7 +135,7 @@ def test_a_file_among_the_instances_bothers_nobody(state: Path) -> None:
     (state / "instances").mkdir(parents=True)
     (state / "instances" / "notes").write_text("")
 
-    with claimed_instance(state, "w"):
+    with hold_instance(state, "w"):
         pass
 
 
@@ -144,7 +144,7 @@ def test_a_state_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path, o
     (tmp_path / obstacle).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / obstacle).write_text("a file where a folder belongs")
 
-    with pytest.raises(ConfigError) as caught, claimed_instance(tmp_path / "state", "w"):
+    with pytest.raises(ConfigError) as caught, hold_instance(tmp_path / "state", "w"):
         pass
 
     assert str(caught.value).startswith(f"the state directory {tmp_path / 'state'} cannot be used: ")
@@ -152,7 +152,7 @@ def test_a_state_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path, o
 
 
 def test_the_lock_is_not_inherited_by_programs_we_start(state: Path) -> None:
-    with claimed_instance(state, "w") as scratch:
+    with hold_instance(state, "w") as scratch:
         lock = scratch.parent / "lock"
         holders = [link for link in Path("/proc/self/fd").iterdir() if link.exists() and link.resolve() == lock]
 
@@ -167,7 +167,7 @@ def test_where_what_is_left_cannot_be_removed_there_is_another_place(
 
     monkeypatch.setattr(instance, "remove", refuse)
 
-    with claimed_instance(state, "one") as scratch:
+    with hold_instance(state, "one") as scratch:
         assert scratch.name.startswith("scratch-")
         assert not scratch.exists()
 
@@ -180,10 +180,10 @@ def test_a_link_that_a_job_left_in_the_state_directory_leads_nowhere(state: Path
     (state / place).symlink_to(elsewhere / "lock" if place.endswith("lock") else elsewhere)
 
     if place == "instances/dead":  # that of another worker, which is no reason not to start
-        with claimed_instance(state, "w"):
+        with hold_instance(state, "w"):
             pass
     else:
-        with pytest.raises(ConfigError, match="cannot be used: "), claimed_instance(state, "w"):
+        with pytest.raises(ConfigError, match="cannot be used: "), hold_instance(state, "w"):
             pass
 
     assert sorted(path.name for path in elsewhere.rglob("*")) == ["below", "folder"]
@@ -193,7 +193,7 @@ def test_a_state_directory_that_root_links_to_is_followed_and_its_scratch_has_no
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
 
-    with claimed_instance(tmp_path / "link", "w") as scratch:
+    with hold_instance(tmp_path / "link", "w") as scratch:
         assert scratch == tmp_path / "real" / "instances" / "w" / "scratch"
 
 
@@ -203,5 +203,5 @@ def test_a_link_of_another_user_is_no_state_directory(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     os.lchown(tmp_path / "link", 65534, 65534)
 
-    with pytest.raises(ConfigError, match="link is a link of uid 65534"), claimed_instance(tmp_path / "link", "w"):
+    with pytest.raises(ConfigError, match="link is a link of uid 65534"), hold_instance(tmp_path / "link", "w"):
         pass

@@ -5,15 +5,15 @@ import time
 
 import pytest
 
-from supervisor.concurrency.timers import Alarms
-from supervisor.concurrency.cancel_scope import Interruptible
+from supervisor.concurrency.timers import TimerQueue
+from supervisor.concurrency.cancel_scope import CancelScope
 
 GENEROUS = 20.0
 
 
 async def test_a_block_ends_when_its_time_is_over_and_its_task_goes_on():
-    with Interruptible(Alarms()) as block:
-        block.end_in(0.01)
+    with CancelScope(TimerQueue()) as block:
+        block.cancel_in(0.01)
         await asyncio.sleep(GENEROUS)
         raise AssertionError("not reached")
 
@@ -22,7 +22,7 @@ async def test_a_block_ends_when_its_time_is_over_and_its_task_goes_on():
 
 
 async def test_somebody_else_may_end_it():
-    block = Interruptible(Alarms())
+    block = CancelScope(TimerQueue())
 
     async def wait() -> str:
         with block:
@@ -31,33 +31,33 @@ async def test_somebody_else_may_end_it():
 
     task = asyncio.create_task(wait())
     await asyncio.sleep(0)
-    block.end_in(0.0)
+    block.cancel_in(0.0)
 
     assert await asyncio.wait_for(task, GENEROUS) == "ended"
 
 
 async def test_what_is_left_in_time_is_left_alone():
-    block = Interruptible(Alarms())
+    block = CancelScope(TimerQueue())
     with block:
-        block.end_in(0.01)
+        block.cancel_in(0.01)
 
     await asyncio.sleep(0.05)
-    block.end_in(0.0)  # nobody is inside
+    block.cancel_in(0.0)  # nobody is inside
     with block:
         await asyncio.sleep(0.01)
 
 
 async def test_the_last_word_counts():
-    with Interruptible(Alarms()) as block:
-        block.end_in(0.01)
-        block.end_in(GENEROUS)
+    with CancelScope(TimerQueue()) as block:
+        block.cancel_in(0.01)
+        block.cancel_in(GENEROUS)
         await asyncio.sleep(0.05)
         return
     raise AssertionError("not reached")
 
 
 async def test_a_cancellation_of_the_task_is_not_swallowed():
-    block = Interruptible(Alarms())
+    block = CancelScope(TimerQueue())
 
     async def wait() -> None:
         with block:
@@ -65,7 +65,7 @@ async def test_a_cancellation_of_the_task_is_not_swallowed():
 
     task = asyncio.create_task(wait())
     await asyncio.sleep(0)
-    block.end_in(0.0)
+    block.cancel_in(0.0)
     await asyncio.sleep(0)
     task.cancel()
 
@@ -74,8 +74,8 @@ async def test_a_cancellation_of_the_task_is_not_swallowed():
 
 
 async def sleep_inside(error: type[Exception] | None = None) -> None:
-    with Interruptible(Alarms()) as block:
-        block.end_in(GENEROUS)
+    with CancelScope(TimerQueue()) as block:
+        block.cancel_in(GENEROUS)
         if error is not None:
             raise error
         await asyncio.sleep(GENEROUS)
@@ -92,7 +92,7 @@ async def test_a_timeout_around_it_still_works():
 
 
 async def test_it_ends_at_once_though_what_it_waits_for_has_come():
-    block = Interruptible(Alarms())
+    block = CancelScope(TimerQueue())
     came = asyncio.Event()
     seen = []
 
@@ -104,14 +104,14 @@ async def test_it_ends_at_once_though_what_it_waits_for_has_come():
     task = asyncio.create_task(wait())
     await asyncio.sleep(0)
     came.set()
-    block.end()
+    block.cancel()
     await asyncio.wait_for(task, GENEROUS)
 
     assert seen == []
 
 
 async def test_it_is_ended_once_however_often_that_is_said():
-    block = Interruptible(Alarms())
+    block = CancelScope(TimerQueue())
 
     async def wait() -> int:
         with block:
@@ -120,9 +120,9 @@ async def test_it_is_ended_once_however_often_that_is_said():
 
     task = asyncio.create_task(wait())
     await asyncio.sleep(0)
-    block.end_in(0.0)
+    block.cancel_in(0.0)
     time.sleep(0.01)  # so that the alarm rings in the turn that comes
-    asyncio.get_running_loop().call_soon(block.end)
-    block.end()
+    asyncio.get_running_loop().call_soon(block.cancel)
+    block.cancel()
 
     assert await asyncio.wait_for(task, GENEROUS) == 0

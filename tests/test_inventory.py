@@ -55,7 +55,7 @@ def test_what_the_environment_names_is_not_searched_for(tmp_path: Path, services
 
 
 def keep_an_outcome(state: Path) -> None:
-    entry = Spool(state).keep(DESTINATION, Fence("worker", "job", 1), "echo", Succeeded(None))
+    entry = Spool(state).write(DESTINATION, Fence("worker", "job", 1), "echo", Succeeded(None))
     assert entry is not None
     entry.close()
 

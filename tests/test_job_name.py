@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.control.operator import Refused
+from supervisor.control.operator import CommandRejected
 from supervisor.job import Job
 from supervisor.program.job_name import job_named
 
@@ -45,14 +45,14 @@ def test_a_job_is_named_by_its_id_its_attempt_or_a_beginning(name: str, named: J
     ],
 )
 def test_what_names_no_job_is_refused_in_one_sentence(name: str, sentence: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(CommandRejected) as caught:
         job_named(name, JOBS)
 
     assert str(caught.value) == sentence
 
 
 def test_a_beginning_of_several_jobs_names_them_all() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(CommandRejected) as caught:
         job_named("job_3bc5", [FIRST, SECOND])
 
     assert str(caught.value) == "several jobs that run here begin with 'job_3bc5': job_3bc5f9, job_3bc5aa"

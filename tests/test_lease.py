@@ -11,35 +11,35 @@ from hypothesis import strategies as st
 
 from supervisor.job import Directive
 from supervisor.concurrency.backoff import Backoff
-from supervisor.attempt.lease import Lease, LeaseLost, State, Terms
+from supervisor.attempt.lease import Lease, LeaseLost, LeaseState, LeaseTerms
 
-TERMS = Terms(interval=10.0, time_to_live=30.0)
+TERMS = LeaseTerms(interval=10.0, time_to_live=30.0)
 CLAIMED_AT = 1000.0
 
 
-def lease(terms: Terms = TERMS) -> Lease:
+def lease(terms: LeaseTerms = TERMS) -> Lease:
     return Lease(terms, claimed_at=CLAIMED_AT, backoff=Backoff(1.0, 2.0, jitter=lambda: 0.0))
 
 
 TELL: dict[str, Callable[[Lease], object]] = {
-    "beat accepted": lambda lease: lease.answered(Directive.CONTINUE, sent_at=CLAIMED_AT + 1),
-    "cancel asked": lambda lease: lease.answered(Directive.CANCEL, sent_at=CLAIMED_AT + 1),
-    "beat refused": lambda lease: lease.refused("another worker has it"),
-    "report begins": lambda lease: lease.report_begins(),
+    "beat accepted": lambda lease: lease.renewed(Directive.CONTINUE, sent_at=CLAIMED_AT + 1),
+    "cancel asked": lambda lease: lease.renewed(Directive.CANCEL, sent_at=CLAIMED_AT + 1),
+    "beat refused": lambda lease: lease.renewal_refused("another worker has it"),
+    "report begins": lambda lease: lease.begin_report(),
     "report accepted": lambda lease: lease.report_accepted(),
     "report refused": lambda lease: lease.report_refused("stale"),
     "silent": lambda lease: lease.check(CLAIMED_AT + 30),
 }
-REACH: dict[State, tuple[str, ...]] = {
-    State.HELD: (),
-    State.CANCELLING: ("cancel asked",),
-    State.REPORTING: ("report begins",),
-    State.RELEASED: ("report begins", "report accepted"),
-    State.LOST: ("report begins", "report refused"),
+REACH: dict[LeaseState, tuple[str, ...]] = {
+    LeaseState.HELD: (),
+    LeaseState.CANCELLING: ("cancel asked",),
+    LeaseState.REPORTING: ("report begins",),
+    LeaseState.RELEASED: ("report begins", "report accepted"),
+    LeaseState.LOST: ("report begins", "report refused"),
 }
 
 
-def lease_that_is(state: State) -> Lease:
+def lease_that_is(state: LeaseState) -> Lease:
     held = lease()
     for told in REACH[state]:
         TELL[told](held)
@@ -50,22 +50,22 @@ def lease_that_is(state: State) -> Lease:
 @pytest.mark.parametrize(
     ("before", "told", "after"),
     [
-        (State.HELD, "beat accepted", State.HELD),
-        (State.HELD, "cancel asked", State.CANCELLING),
-        (State.HELD, "report begins", State.REPORTING),
-        (State.CANCELLING, "beat accepted", State.CANCELLING),
-        (State.CANCELLING, "cancel asked", State.CANCELLING),
-        (State.CANCELLING, "report begins", State.REPORTING),
-        (State.REPORTING, "beat accepted", State.REPORTING),
-        (State.REPORTING, "cancel asked", State.REPORTING),
-        (State.REPORTING, "beat refused", State.REPORTING),
-        (State.REPORTING, "report begins", State.REPORTING),
-        (State.REPORTING, "report accepted", State.RELEASED),
-        (State.REPORTING, "report refused", State.LOST),
-        (State.RELEASED, "silent", State.RELEASED),
+        (LeaseState.HELD, "beat accepted", LeaseState.HELD),
+        (LeaseState.HELD, "cancel asked", LeaseState.CANCELLING),
+        (LeaseState.HELD, "report begins", LeaseState.REPORTING),
+        (LeaseState.CANCELLING, "beat accepted", LeaseState.CANCELLING),
+        (LeaseState.CANCELLING, "cancel asked", LeaseState.CANCELLING),
+        (LeaseState.CANCELLING, "report begins", LeaseState.REPORTING),
+        (LeaseState.REPORTING, "beat accepted", LeaseState.REPORTING),
+        (LeaseState.REPORTING, "cancel asked", LeaseState.REPORTING),
+        (LeaseState.REPORTING, "beat refused", LeaseState.REPORTING),
+        (LeaseState.REPORTING, "report begins", LeaseState.REPORTING),
+        (LeaseState.REPORTING, "report accepted", LeaseState.RELEASED),
+        (LeaseState.REPORTING, "report refused", LeaseState.LOST),
+        (LeaseState.RELEASED, "silent", LeaseState.RELEASED),
     ],
 )
-def test_what_a_lease_is_told_turns_its_state(before: State, told: str, after: State) -> None:
+def test_what_a_lease_is_told_turns_its_state(before: LeaseState, told: str, after: LeaseState) -> None:
     held = lease_that_is(before)
 
     TELL[told](held)
@@ -80,7 +80,7 @@ def test_a_lease_that_was_silent_is_refused_when_the_server_says_so_as_well() ->
     assert not held.is_refused
 
     with pytest.raises(LeaseLost):
-        held.refused("409")
+        held.renewal_refused("409")
 
     assert held.is_refused
 
@@ -88,34 +88,34 @@ def test_a_lease_that_was_silent_is_refused_when_the_server_says_so_as_well() ->
 @pytest.mark.parametrize(
     ("before", "told"),
     [
-        (State.HELD, "beat refused"),
-        (State.HELD, "silent"),
-        (State.CANCELLING, "beat refused"),
-        (State.CANCELLING, "silent"),
-        (State.REPORTING, "silent"),
+        (LeaseState.HELD, "beat refused"),
+        (LeaseState.HELD, "silent"),
+        (LeaseState.CANCELLING, "beat refused"),
+        (LeaseState.CANCELLING, "silent"),
+        (LeaseState.REPORTING, "silent"),
     ],
 )
-def test_a_lease_that_is_refused_or_silent_is_lost(before: State, told: str) -> None:
+def test_a_lease_that_is_refused_or_silent_is_lost(before: LeaseState, told: str) -> None:
     held = lease_that_is(before)
     TELL["beat accepted"](held)
 
     with pytest.raises(LeaseLost):
         TELL[told](held) if told != "silent" else held.check(CLAIMED_AT + 31)
 
-    assert held.state is State.LOST
+    assert held.state is LeaseState.LOST
 
 
 @pytest.mark.parametrize(
     ("before", "told"),
     [
-        (State.HELD, "report accepted"),
-        (State.HELD, "report refused"),
-        (State.CANCELLING, "report accepted"),
-        (State.CANCELLING, "report refused"),
-        *((State.RELEASED, told) for told in TELL if told != "silent"),
+        (LeaseState.HELD, "report accepted"),
+        (LeaseState.HELD, "report refused"),
+        (LeaseState.CANCELLING, "report accepted"),
+        (LeaseState.CANCELLING, "report refused"),
+        *((LeaseState.RELEASED, told) for told in TELL if told != "silent"),
     ],
 )
-def test_what_cannot_happen_is_an_error_of_ours(before: State, told: str) -> None:
+def test_what_cannot_happen_is_an_error_of_ours(before: LeaseState, told: str) -> None:
     held = lease_that_is(before)
 
     with pytest.raises(RuntimeError, match=before.value):
@@ -127,16 +127,16 @@ def test_what_cannot_happen_is_an_error_of_ours(before: State, told: str) -> Non
 @pytest.mark.parametrize("told", [told for told in TELL if told != "silent"])
 def test_whoever_comes_late_to_a_lost_lease_learns_that_it_is_lost(told: str) -> None:
     """Heartbeat, events and report can be refused in the same turn of the loop."""
-    held = lease_that_is(State.LOST)
+    held = lease_that_is(LeaseState.LOST)
 
     with pytest.raises(LeaseLost):
         TELL[told](held)
 
-    assert held.state is State.LOST
+    assert held.state is LeaseState.LOST
 
 
 def test_a_refused_report_is_told_with_its_reason() -> None:
-    held = lease_that_is(State.REPORTING)
+    held = lease_that_is(LeaseState.REPORTING)
 
     lost = held.report_refused("409 fence")
 
@@ -155,7 +155,7 @@ def test_a_silent_lease_is_lost_at_its_ttl() -> None:
 def test_a_renewal_counts_from_when_it_was_sent() -> None:
     held = lease()
 
-    held.answered(Directive.CONTINUE, sent_at=CLAIMED_AT + 10)  # however late the answer came
+    held.renewed(Directive.CONTINUE, sent_at=CLAIMED_AT + 10)  # however late the answer came
 
     assert held.expires_at == CLAIMED_AT + 40
     assert held.next_beat_at == CLAIMED_AT + 20
@@ -163,9 +163,9 @@ def test_a_renewal_counts_from_when_it_was_sent() -> None:
 
 def test_a_renewal_never_moves_the_end_back() -> None:
     held = lease()
-    held.answered(Directive.CONTINUE, sent_at=CLAIMED_AT + 10)
+    held.renewed(Directive.CONTINUE, sent_at=CLAIMED_AT + 10)
 
-    held.answered(Directive.CONTINUE, sent_at=CLAIMED_AT + 5)
+    held.renewed(Directive.CONTINUE, sent_at=CLAIMED_AT + 5)
 
     assert held.expires_at == CLAIMED_AT + 40
 
@@ -175,7 +175,7 @@ def test_an_unanswered_beat_is_repeated_sooner_than_the_next_one_was_due() -> No
     pauses = []
 
     for _ in range(5):
-        held.unanswered(CLAIMED_AT + 10)
+        held.renewal_failed(CLAIMED_AT + 10)
         pauses.append(held.next_beat_at - CLAIMED_AT - 10)
 
     assert all(0 < pause <= TERMS.interval / 4 for pause in pauses)
@@ -183,11 +183,11 @@ def test_an_unanswered_beat_is_repeated_sooner_than_the_next_one_was_due() -> No
 
 def test_an_answer_makes_the_next_failure_the_first_one_again() -> None:
     held = lease()
-    held.unanswered(CLAIMED_AT + 10)
-    held.unanswered(CLAIMED_AT + 11)
+    held.renewal_failed(CLAIMED_AT + 10)
+    held.renewal_failed(CLAIMED_AT + 11)
 
-    held.answered(Directive.CONTINUE, sent_at=CLAIMED_AT + 12)
-    held.unanswered(CLAIMED_AT + 22)
+    held.renewed(Directive.CONTINUE, sent_at=CLAIMED_AT + 12)
+    held.renewal_failed(CLAIMED_AT + 22)
 
     assert held.next_beat_at == CLAIMED_AT + 23
 
@@ -195,7 +195,7 @@ def test_an_answer_makes_the_next_failure_the_first_one_again() -> None:
 def test_the_servers_wish_to_wait_is_granted() -> None:
     held = lease()
 
-    held.unanswered(CLAIMED_AT + 10, wait=3.0)
+    held.renewal_failed(CLAIMED_AT + 10, wait=3.0)
 
     assert held.next_beat_at == CLAIMED_AT + 13
 
@@ -204,7 +204,7 @@ def test_the_servers_wish_to_wait_is_granted() -> None:
 def test_the_servers_wish_to_wait_leaves_time_for_another_beat(wait: float) -> None:
     held = lease()
 
-    held.unanswered(CLAIMED_AT + 10, wait=wait)
+    held.renewal_failed(CLAIMED_AT + 10, wait=wait)
 
     assert held.next_beat_at == CLAIMED_AT + 20  # half of what is left
 
@@ -212,7 +212,7 @@ def test_the_servers_wish_to_wait_leaves_time_for_another_beat(wait: float) -> N
 def test_beats_never_follow_each_other_without_a_pause() -> None:
     held = lease()
 
-    held.unanswered(CLAIMED_AT + 30, wait=0.0)
+    held.renewal_failed(CLAIMED_AT + 30, wait=0.0)
 
     assert held.next_beat_at > CLAIMED_AT + 30
 
@@ -222,7 +222,7 @@ def test_a_beat_waits_for_less_than_the_interval_and_never_beyond_the_lease(now:
     assert lease().beat_timeout(CLAIMED_AT + now) == timeout
 
 
-ENDURING = Terms(interval=10.0, time_to_live=30.0, endures_silence=True)
+ENDURING = LeaseTerms(interval=10.0, time_to_live=30.0, survives_silence=True)
 
 
 def test_a_lease_that_endures_silence_survives_any_but_no_refusal() -> None:
@@ -233,13 +233,13 @@ def test_a_lease_that_endures_silence_survives_any_but_no_refusal() -> None:
     assert held.expires_at == math.inf
     assert held.beat_timeout(CLAIMED_AT + 10**9) == 9.0
     with pytest.raises(LeaseLost, match="stale"):
-        held.refused("stale")
+        held.renewal_refused("stale")
 
 
 def test_the_servers_wish_to_wait_leaves_time_for_another_beat_whatever_silence_is_endured() -> None:
     held = lease(ENDURING)
 
-    held.unanswered(CLAIMED_AT + 10, wait=600.0)
+    held.renewal_failed(CLAIMED_AT + 10, wait=600.0)
 
     assert held.next_beat_at == CLAIMED_AT + 20
     assert held.is_overdue(CLAIMED_AT + 45)
@@ -249,7 +249,7 @@ def test_the_servers_wish_to_wait_leaves_time_for_another_beat_whatever_silence_
 def test_a_lease_that_may_be_given_away_already_is_asked_after_at_its_interval(now: float) -> None:
     held = lease(ENDURING)
 
-    held.unanswered(CLAIMED_AT + now, wait=600.0)
+    held.renewal_failed(CLAIMED_AT + now, wait=600.0)
 
     assert held.next_beat_at == CLAIMED_AT + now + 10
 
@@ -258,21 +258,21 @@ def test_a_lease_that_may_be_given_away_already_is_asked_after_at_its_interval(n
 def test_no_wish_to_wait_outlasts_a_lease_that_lives(
     now: float, interval: float, wait: float, endures_silence: bool
 ) -> None:
-    held = lease(Terms.of(interval, time_to_live=None, longest_interval=None, endures_silence=endures_silence))
+    held = lease(LeaseTerms.of(interval, time_to_live=None, longest_interval=None, endures_silence=endures_silence))
     presumed_end = CLAIMED_AT + 3 * interval
 
-    held.unanswered(CLAIMED_AT + now, wait=wait)
+    held.renewal_failed(CLAIMED_AT + now, wait=wait)
 
     assert held.next_beat_at <= max(presumed_end, CLAIMED_AT + now + interval)
 
 
 @pytest.mark.parametrize("endures_silence", [False, True])
 def test_a_length_that_the_server_tells_takes_the_place_of_the_guess(*, endures_silence: bool) -> None:
-    held = lease(Terms.of(10.0, time_to_live=None, longest_interval=None, endures_silence=endures_silence))
+    held = lease(LeaseTerms.of(10.0, time_to_live=None, longest_interval=None, endures_silence=endures_silence))
     assert held.length_is_guessed
 
-    held.learn(6.0)
-    held.unanswered(CLAIMED_AT + 1, wait=600.0)
+    held.set_length(6.0)
+    held.renewal_failed(CLAIMED_AT + 1, wait=600.0)
 
     assert not held.length_is_guessed
     assert held.expires_at == (math.inf if endures_silence else CLAIMED_AT + 6)
@@ -299,9 +299,9 @@ def test_the_terms_are_the_servers_unless_the_settings_are_stricter(
     *,
     endures_silence: bool,
 ) -> None:
-    terms = Terms.of(server, time_to_live=ttl, longest_interval=longest, endures_silence=endures_silence)
+    terms = LeaseTerms.of(server, time_to_live=ttl, longest_interval=longest, endures_silence=endures_silence)
 
-    assert terms == Terms(interval, time_to_live, is_guessed=ttl is None, endures_silence=endures_silence)
+    assert terms == LeaseTerms(interval, time_to_live, is_guessed=ttl is None, survives_silence=endures_silence)
 
 
 def test_its_repr_tells_state_and_end() -> None:
@@ -317,24 +317,24 @@ def test_no_lease_outlives_its_ttl_and_none_comes_back(story: list[tuple[str, fl
         try:
             held.check(now)
             if told in ("beat accepted", "cancel asked"):
-                held.answered(Directive.CANCEL if told == "cancel asked" else Directive.CONTINUE, sent_at=sent_at)
+                held.renewed(Directive.CANCEL if told == "cancel asked" else Directive.CONTINUE, sent_at=sent_at)
                 renewed_at = sent_at
             elif told != "silent":
                 TELL[told](held)
         except LeaseLost:
-            assert held.state is State.LOST
+            assert held.state is LeaseState.LOST
         except RuntimeError:
             assert held.state is before
 
-        if before in (State.RELEASED, State.LOST):
+        if before in (LeaseState.RELEASED, LeaseState.LOST):
             assert held.state is before
-        if held.state not in (State.RELEASED, State.LOST):
+        if held.state not in (LeaseState.RELEASED, LeaseState.LOST):
             assert now < renewed_at + TERMS.time_to_live
             assert held.expires_at == renewed_at + TERMS.time_to_live
 
 
 def test_a_lease_that_is_lost_is_lost_for_every_helper_that_asks() -> None:
-    lease = Lease(Terms(1.0, 3.0), claimed_at=0.0)
+    lease = Lease(LeaseTerms(1.0, 3.0), claimed_at=0.0)
     with pytest.raises(LeaseLost):
         lease.check(3.0)
 
@@ -343,10 +343,10 @@ def test_a_lease_that_is_lost_is_lost_for_every_helper_that_asks() -> None:
 
 
 def test_the_first_heartbeat_alone_comes_early_by_a_head_start() -> None:
-    lease = Lease(Terms(10.0, 30.0), claimed_at=0.0, head_start=0.25)
+    lease = Lease(LeaseTerms(10.0, 30.0), claimed_at=0.0, head_start=0.25)
 
     first = lease.next_beat_at
-    lease.answered(Directive.CONTINUE, sent_at=first)
+    lease.renewed(Directive.CONTINUE, sent_at=first)
 
     assert first == 7.5
     assert lease.next_beat_at == 17.5

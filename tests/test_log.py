@@ -64,7 +64,7 @@ def test_a_service_that_is_started_to_be_debugged_tells_all(
     logs.logger.debug("claimed")
 
     assert ("claimed" in logs.text) == tells_all
-    assert log.tells("debug") == tells_all
+    assert log.is_enabled("debug") == tells_all
 
 
 @pytest.mark.parametrize("line_format", ["json", "console", "journal"])

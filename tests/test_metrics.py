@@ -4,12 +4,12 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from supervisor.control.prometheus import PREFIX, exposition
-from supervisor.stats import MOST_HANDLERS, OTHERS, Ledger
+from supervisor.stats import MAX_ACTION_LABELS, OTHERS, Stats
 from supervisor.status import Recent, SpoolStatus
 from tests.status_world import BUSY, CLAIMS, IDLE, JOB, status
 
 
-def samples(ledger: Ledger, **changes: object) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def samples(ledger: Stats, **changes: object) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """The values by name, without the prefix, and labels."""
     text = exposition(status(**changes), ledger).decode()
     return {
@@ -26,7 +26,7 @@ def ended(outcome: str, seconds: float = 1.0, action: str = "resize") -> Recent:
 def test_what_is_now_comes_from_the_status() -> None:
     claims = replace(CLAIMS, blocked_by=("memory",), reason="short of memory")
 
-    values = samples(Ledger(), spool=SpoolStatus(items=2, bytes=512, oldest_age=7.0), claims=claims)
+    values = samples(Stats(), spool=SpoolStatus(items=2, bytes=512, oldest_age=7.0), claims=claims)
 
     assert values["children", (("state", "busy"),)] == 1
     assert values["children", (("state", "stopping"),)] == 0
@@ -43,13 +43,13 @@ def test_what_is_now_comes_from_the_status() -> None:
 
 
 def test_a_spool_that_cannot_be_used_is_told() -> None:
-    values = samples(Ledger(), spool=SpoolStatus(trouble="No space left on device"))
+    values = samples(Stats(), spool=SpoolStatus(trouble="No space left on device"))
 
     assert values["spool_failing", ()] == 1
 
 
 def test_a_job_that_is_reported_takes_its_slot_and_does_not_run() -> None:
-    values = samples(Ledger(), slots=(IDLE, replace(BUSY, state="reporting")))
+    values = samples(Stats(), slots=(IDLE, replace(BUSY, state="reporting")))
 
     assert values["children", (("state", "reporting"),)] == 1
     assert values["occupancy_ratio", ()] == 0.5
@@ -57,12 +57,12 @@ def test_a_job_that_is_reported_takes_its_slot_and_does_not_run() -> None:
 
 
 def test_what_has_happened_comes_from_the_ledger() -> None:
-    ledger = Ledger()
+    ledger = Stats()
     ledger.claim_answered(10.0, asked_at=9.5, has_job=True)
     ledger.claim_failed("no answer")
     ledger.job_ended(ended("completed", 0.3))
     ledger.job_ended(ended("lease_lost"))
-    ledger.beat("accepted", seconds=0.02, slack=21.0)
+    ledger.record_heartbeat("accepted", seconds=0.02, slack=21.0)
     ledger.child_start_seconds.observe(0.003)
     ledger.job_start_seconds.observe(0.004)
     ledger.child_exits["oom"] += 1
@@ -86,7 +86,7 @@ def test_what_has_happened_comes_from_the_ledger() -> None:
 
 
 def test_a_bucket_counts_what_is_in_the_smaller_ones_too() -> None:
-    ledger = Ledger()
+    ledger = Stats()
     for length in (0.02, 0.3, 100_000.0):
         ledger.job_ended(ended("completed", length))
 
@@ -101,17 +101,17 @@ def test_a_bucket_counts_what_is_in_the_smaller_ones_too() -> None:
 
 
 def test_ever_new_actions_do_not_fill_the_memory() -> None:
-    ledger = Ledger()
+    ledger = Stats()
 
-    for number in range(MOST_HANDLERS + 50):
+    for number in range(MAX_ACTION_LABELS + 50):
         ledger.job_ended(ended("failed", action=f"action {number}"))
 
-    assert len(ledger.job_seconds) == MOST_HANDLERS + 1
+    assert len(ledger.job_seconds) == MAX_ACTION_LABELS + 1
     assert ledger.jobs[OTHERS, "failed"] == 50
 
 
 def test_all_actions_that_no_handler_answers_to_have_one_label() -> None:
-    ledger = Ledger()
+    ledger = Stats()
     for number in range(3):
         ledger.job_ended(ended("failed", action=f"foreign {number}"), is_known=False)
 
@@ -123,7 +123,7 @@ def test_all_actions_that_no_handler_answers_to_have_one_label() -> None:
 
 
 def test_all_names_have_the_prefix_or_are_the_process_own() -> None:
-    families = list(text_string_to_metric_families(exposition(status(), Ledger()).decode()))
+    families = list(text_string_to_metric_families(exposition(status(), Stats()).decode()))
 
     assert {family.name for family in families if not family.name.startswith((PREFIX, "process_"))} == set()
     assert all(family.documentation for family in families)

@@ -19,17 +19,17 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from structlog.testing import capture_logs
 
 from supervisor.job import Fence, Job
-from supervisor.stats import Ledger
+from supervisor.stats import Stats
 from supervisor.limits import Limits
 from supervisor.reporting.replay import Replay
 from supervisor.reporting.report import Reporter
-from supervisor.reporting.spool import Shelf, Spool, file_name
+from supervisor.reporting.spool import SpoolFolder, Spool, file_name
 from supervisor.reporting.spool_format import Destination
-from supervisor.concurrency.timers import Alarms
+from supervisor.concurrency.timers import TimerQueue
 from supervisor.attempt.attempt import Attempt
-from supervisor.attempt.lease import Lease, LeaseLost, Terms
+from supervisor.attempt.lease import Lease, LeaseLost, LeaseTerms
 from supervisor.attempt.outcome import SHUTDOWN
-from supervisor.attempt.config import Rules, Workplace
+from supervisor.attempt.config import JobConfig, SlotResources
 from tests.model_child import ScriptedChild
 from tests.model_loop import Clock, VirtualLoop
 from tests.model_server import ModelServer
@@ -39,7 +39,7 @@ from tests.model_witness import Witness
 STORIES = int(os.environ.get("MODEL_STORIES", "0"))
 HERE = Destination("https://api.example.com", "acme")
 FENCE = Fence("box-7", "job-1", 1)
-RULES = Rules("box-7", 0.0, Limits(), None, None, Path("/nowhere"))
+RULES = JobConfig("box-7", 0.0, Limits(), None, None, Path("/nowhere"))
 JOB = Job("job-1", "run-1", "flow", "step", "render", 1, "default", b"{}", INTERVAL)
 LONG_ENOUGH = 1000.0
 """Seconds after which the server must have what lies in the spool; the replay waits for a minute at most."""
@@ -60,7 +60,7 @@ class World:
         self.steps = 0
         self.attempt: Attempt | None = None
         place = state / "spool" / file_name(HERE, FENCE)
-        copy = state / "spool" / Shelf.UNDELIVERABLE.value / place.name
+        copy = state / "spool" / SpoolFolder.UNDELIVERABLE.value / place.name
         self.witness = Witness(
             self.loop,
             self.clock,
@@ -89,7 +89,7 @@ class World:
             except Crash:
                 self._die()
                 self.loop.run_until_complete(self._live_again())
-            assert not Spool(self.state).find(Shelf.DAMAGED)
+            assert not Spool(self.state).find(SpoolFolder.DAMAGED)
             self.witness.look_back({line["event"] for line in lines})
         finally:
             self._die()
@@ -142,7 +142,7 @@ class World:
 
     def _new_reporter(self) -> Reporter:
         spool = Spool(self.state, now=self.clock.wall)
-        return Reporter(self.server, spool, HERE, self.story.spool_after, Ledger())
+        return Reporter(self.server, spool, HERE, self.story.spool_after, Stats())
 
     async def _work(self, reporter: Reporter) -> None:
         """What a slot does with a job."""
@@ -158,7 +158,7 @@ class World:
             self.witness.attempt_runs = False
 
     def _new_attempt(self, reporter: Reporter, child: Any) -> Attempt:
-        terms = Terms.of(
+        terms = LeaseTerms.of(
             JOB.heartbeat_interval,
             time_to_live=None,
             longest_interval=None,
@@ -166,7 +166,7 @@ class World:
         )
         return Attempt(
             JOB,
-            Workplace(1, self.state, reporter, Alarms()),
+            SlotResources(1, self.state, reporter, TimerQueue()),
             RULES,
             Limits(cancel_grace=self.story.grace, timeout=self.story.timeout),
             lease=Lease(terms, claimed_at=self.clock.boottime()),
@@ -178,7 +178,7 @@ class World:
     def _suspend(self, length: float) -> None:
         self.clock.suspend(length)
         if self.attempt is not None and self.witness.attempt_runs:
-            self.attempt.look_at_lease()
+            self.attempt.recheck_lease()
 
     def _shut_down(self, attempt: Attempt) -> None:
         if self.witness.attempt_runs:

@@ -11,7 +11,7 @@ import pytest
 
 from supervisor.devserver.app import DevServer
 from supervisor.process import orphan_watch
-from supervisor.process.reaper import Family
+from supervisor.process.reaper import Reaper
 from supervisor.linux.syscalls import children_of, has_ended
 from supervisor.process.orphan_watch import OrphanWatch
 from tests.harness import GENEROUS, logged, program
@@ -33,7 +33,7 @@ async def gone(pid: int) -> None:
 
 async def test_an_orphan_is_reaped_when_it_ends_and_left_alone_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphan_watch, "CHECK_INTERVAL", 0.01)
-    reaping = asyncio.ensure_future(OrphanWatch(Family()).run())
+    reaping = asyncio.ensure_future(OrphanWatch(Reaper()).run())
     short, long = orphan(0.05), orphan(600)
 
     await gone(short)
@@ -47,15 +47,15 @@ async def test_an_orphan_is_reaped_when_it_ends_and_left_alone_before(monkeypatc
 
 async def test_what_was_there_before_is_reaped_and_then_its_pid_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphan_watch, "CHECK_INTERVAL", 0.01)
-    Family()  # from here on this process is a subreaper
+    Reaper()  # from here on this process is a subreaper
     elder = orphan(0.05)
-    family = Family()
-    assert elder in family._elders
+    family = Reaper()
+    assert elder in family._preexisting
     reaping = asyncio.ensure_future(OrphanWatch(family).run())
 
     await gone(elder)
 
-    assert elder not in family._elders
+    assert elder not in family._preexisting
     reaping.cancel()
 
 
@@ -69,8 +69,8 @@ async def test_a_member_is_left_to_its_owner(monkeypatch: pytest.MonkeyPatch) ->
             os.kill(child.pid, 9)
             async with asyncio.timeout(GENEROUS):
                 await child.wait()
-            assert child.ending is not None
-            assert child.ending.reason == "was killed by SIGKILL"
+            assert child.exit_report is not None
+            assert child.exit_report.reason == "was killed by SIGKILL"
         reaping.cancel()
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from supervisor.job import Event
-from supervisor.attempt.outbox import MOST_BYTES, MOST_EVENTS, OVERHEAD, Outbox
+from supervisor.attempt.outbox import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, EVENT_OVERHEAD_BYTES, Outbox
 
 
 def held(outbox: Outbox) -> int:
@@ -36,7 +36,7 @@ def all_of(outbox: Outbox) -> list[Event]:
     events: list[Event] = []
     while batch := outbox.batch():
         events += batch
-        outbox.settle()
+        outbox.remove_batch()
     return events
 
 
@@ -56,7 +56,7 @@ def test_events_keep_their_order() -> None:
 def test_a_batch_is_no_larger_than_one_call_takes() -> None:
     outbox = outbox_with(*(tick(number) for number in range(250)))
 
-    assert len(outbox.batch()) == MOST_EVENTS
+    assert len(outbox.batch()) == MAX_BATCH_EVENTS
 
 
 def test_a_batch_has_no_more_bytes_than_proxies_let_pass() -> None:
@@ -65,11 +65,11 @@ def test_a_batch_has_no_more_bytes_than_proxies_let_pass() -> None:
 
     batch = outbox.batch()
 
-    assert len(batch) == MOST_BYTES // (size + OVERHEAD)
+    assert len(batch) == MAX_BATCH_BYTES // (size + EVENT_OVERHEAD_BYTES)
 
 
 def test_an_event_that_is_bigger_than_a_batch_goes_alone() -> None:
-    big = tick(0, 2 * MOST_BYTES)
+    big = tick(0, 2 * MAX_BATCH_BYTES)
     outbox = outbox_with(big, tick(1))
 
     assert outbox.batch() == (big,)
@@ -82,7 +82,7 @@ def test_a_batch_is_the_same_until_it_is_settled() -> None:
     outbox.add(tick(2))
 
     assert outbox.batch() == first
-    outbox.settle()
+    outbox.remove_batch()
     assert outbox.batch() == (tick(2),)
 
 
@@ -108,7 +108,7 @@ def test_only_progress_collapses() -> None:
 
 
 def test_the_event_that_the_server_refuses_is_found_in_few_calls_and_no_other_is_lost() -> None:
-    events = [tick(number) for number in range(MOST_EVENTS)]
+    events = [tick(number) for number in range(MAX_BATCH_EVENTS)]
     outbox = outbox_with(*events, tick(100))
     accepted: list[Event] = []
     calls = 0
@@ -117,9 +117,9 @@ def test_the_event_that_the_server_refuses_is_found_in_few_calls_and_no_other_is
         calls += 1
         if tick(37) not in batch:
             accepted += batch
-            outbox.settle()
+            outbox.remove_batch()
         elif len(batch) == 1:
-            outbox.settle()
+            outbox.remove_batch()
         else:
             outbox.halve()
 
@@ -130,14 +130,14 @@ def test_the_event_that_the_server_refuses_is_found_in_few_calls_and_no_other_is
 def test_it_is_full_when_the_bytes_that_wait_reach_the_limit() -> None:
     outbox = Outbox(limit=1000)
 
-    outbox.add(tick(0, 900 - OVERHEAD))
+    outbox.add(tick(0, 900 - EVENT_OVERHEAD_BYTES))
     assert not outbox.is_full
-    outbox.add(tick(1, 100 - OVERHEAD))
+    outbox.add(tick(1, 100 - EVENT_OVERHEAD_BYTES))
     assert outbox.is_full
 
     outbox.batch()
     assert outbox.is_full
-    outbox.settle()
+    outbox.remove_batch()
     assert not outbox.is_full
 
 
@@ -188,7 +188,7 @@ class Model(RuleBasedStateMachine):
         self.newest: Event | None = None
         self.count = 0
 
-    @rule(size=st.sampled_from([0, 10, 16_000, MOST_BYTES // 2]))
+    @rule(size=st.sampled_from([0, 10, 16_000, MAX_BATCH_BYTES // 2]))
     def add_tick(self, size: int) -> None:
         self.count += 1
         self.ticks.append(tick(self.count, size))
@@ -204,8 +204,8 @@ class Model(RuleBasedStateMachine):
     def take(self) -> None:
         batch = list(self.outbox.batch())
         assert not self.batch or batch == self.batch
-        assert len(batch) <= MOST_EVENTS
-        assert len(batch) == 1 or sum(len(event.payload) for event in batch) <= MOST_BYTES
+        assert len(batch) <= MAX_BATCH_EVENTS
+        assert len(batch) == 1 or sum(len(event.payload) for event in batch) <= MAX_BATCH_BYTES
         self.batch = batch
 
     @precondition(lambda self: self.batch)
@@ -213,7 +213,7 @@ class Model(RuleBasedStateMachine):
     def settle(self) -> None:
         self.accepted += self.batch
         self.batch = []
-        self.outbox.settle()
+        self.outbox.remove_batch()
 
     @precondition(lambda self: len(self.batch) > 1)
     @rule()

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.job import Failed, Outcome, Succeeded
-from supervisor.linux.exit_status import Ending, Exit, Starvation
+from supervisor.linux.exit_status import ExitReport, ExitStatus, OomKill
 from supervisor.attempt.outcome import (
     CANCELLED,
-    MESSAGE_LIMIT,
+    MAX_MESSAGE_BYTES,
     SHUTDOWN,
-    Label,
-    Stop,
+    OutcomeLabel,
+    StopReason,
     clipped,
     decide,
-    labelled,
+    label_for,
     over_memory,
     timed_out,
 )
@@ -27,8 +27,8 @@ DONE = Succeeded(b"e30=")
 BROKEN = Failed("ValueError", "no such page")
 STOPPED = Failed("Cancelled", "the handler stopped when it was asked to")
 TIMEOUT = timed_out(600)
-KILLED = Ending(
-    Exit(0, 9, 300 * 2**20, 1.234), "was killed by SIGKILL", 'File "resize.py", line 7 in scale', ["page 1"]
+KILLED = ExitReport(
+    ExitStatus(0, 9, 300 * 2**20, 1.234), "was killed by SIGKILL", 'File "resize.py", line 7 in scale', ["page 1"]
 )
 
 
@@ -56,7 +56,7 @@ KILLED = Ending(
         (None, over_memory(2**31, 2**30), "MemoryLimit"),
     ],
 )
-def test_what_is_reported(told: Outcome | None, stop: Stop | None, error_type: str | None) -> None:
+def test_what_is_reported(told: Outcome | None, stop: StopReason | None, error_type: str | None) -> None:
     reported = decide(told, stop=stop, ending=KILLED)
 
     if error_type is None:
@@ -80,18 +80,18 @@ def test_a_death_is_told_with_its_figures_its_stack_and_its_last_output() -> Non
     ("starvation", "told"),
     [
         (
-            Starvation(100 * 2**20, 100 * 2**20),
+            OomKill(100 * 2**20, 100 * 2**20),
             ("MemoryLimit", "the job used more than its limit of 100 MiB (peak 100 MiB): killed by the kernel"),
         ),
         (
-            Starvation(None, 300 * 2**20),
+            OomKill(None, 300 * 2**20),
             (
                 "OutOfMemory",
                 "the host, or the unit of the supervisor, ran out of memory: the kernel killed the job (peak 300 MiB)",
             ),
         ),
         (
-            Starvation(None, None),
+            OomKill(None, None),
             (
                 "OutOfMemory",
                 "the host, or the unit of the supervisor, ran out of memory: the kernel killed the job (peak unknown)",
@@ -99,7 +99,7 @@ def test_a_death_is_told_with_its_figures_its_stack_and_its_last_output() -> Non
         ),
     ],
 )
-def test_a_death_for_want_of_memory_is_told_as_such(starvation: Starvation, told: tuple[str, str]) -> None:
+def test_a_death_for_want_of_memory_is_told_as_such(starvation: OomKill, told: tuple[str, str]) -> None:
     ending = replace(KILLED, starvation=starvation)
 
     reported = decide(None, stop=None, ending=ending)
@@ -111,7 +111,7 @@ def test_a_death_for_want_of_memory_is_told_as_such(starvation: Starvation, told
 
 
 def test_a_stop_counts_for_more_than_what_happened_to_memory_meanwhile() -> None:
-    starved = replace(KILLED, starvation=Starvation(2**30, 2**30))
+    starved = replace(KILLED, starvation=OomKill(2**30, 2**30))
 
     reported = decide(None, stop=CANCELLED, ending=starved)
 
@@ -136,20 +136,20 @@ def test_a_stop_says_how_the_handler_took_it(told: Outcome | None, how: str) -> 
 
 
 def test_a_death_without_output_and_stack_is_one_line() -> None:
-    died = decide(None, stop=None, ending=Ending(Exit(3, 0, 0, 0.0), "exited with code 3", "", []))
+    died = decide(None, stop=None, ending=ExitReport(ExitStatus(3, 0, 0, 0.0), "exited with code 3", "", []))
 
     assert isinstance(died, Failed)
     assert "\n" not in died.message
 
 
 def test_an_endless_stack_and_output_do_not_push_out_the_reason() -> None:
-    ending = Ending(Exit(0, 9, 0, 0.0), "was killed by SIGKILL", "s" * 100_000, ["l" * 4096] * 20)
+    ending = ExitReport(ExitStatus(0, 9, 0, 0.0), "was killed by SIGKILL", "s" * 100_000, ["l" * 4096] * 20)
 
     died = decide(None, stop=None, ending=ending)
 
     assert isinstance(died, Failed)
     assert died.message.startswith("the process was killed by SIGKILL")
-    assert len(died.message.encode()) <= MESSAGE_LIMIT
+    assert len(died.message.encode()) <= MAX_MESSAGE_BYTES
     assert "[...]" not in died.message
 
 
@@ -165,38 +165,38 @@ def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
     assert "\n[...]\n" in message
 
 
-@given(st.text(min_size=1, max_size=7), st.integers(1, MESSAGE_LIMIT))
+@given(st.text(min_size=1, max_size=7), st.integers(1, MAX_MESSAGE_BYTES))
 def test_no_message_is_longer_than_the_limit_wherever_its_characters_are_cut(text: str, times: int) -> None:
     message = clipped(text * times)
 
-    assert len(message.encode()) <= MESSAGE_LIMIT
+    assert len(message.encode()) <= MAX_MESSAGE_BYTES
 
 
 def test_a_message_that_is_no_valid_text_can_still_be_sent() -> None:
     assert clipped("half a pair: \ud800") == "half a pair: \\ud800"
 
 
-STARVED = replace(KILLED, starvation=Starvation(2**30, 2**30))
+STARVED = replace(KILLED, starvation=OomKill(2**30, 2**30))
 
 
 @pytest.mark.parametrize(
     ("told", "stop", "ending", "label"),
     [
-        (DONE, None, None, Label.COMPLETED),
-        (BROKEN, None, None, Label.FAILED),
-        (None, None, KILLED, Label.CRASHED),
-        (None, None, STARVED, Label.MEMORY),
-        (None, None, replace(KILLED, starvation=Starvation(None, None)), Label.MEMORY),
-        (None, over_memory(2**31, 2**30), KILLED, Label.MEMORY),
-        (None, TIMEOUT, KILLED, Label.TIMEOUT),
-        (None, CANCELLED, STARVED, Label.CANCELLED),
-        (DONE, CANCELLED, None, Label.CANCELLED),
-        (None, SHUTDOWN, KILLED, Label.SHUTDOWN),
+        (DONE, None, None, OutcomeLabel.COMPLETED),
+        (BROKEN, None, None, OutcomeLabel.FAILED),
+        (None, None, KILLED, OutcomeLabel.CRASHED),
+        (None, None, STARVED, OutcomeLabel.MEMORY),
+        (None, None, replace(KILLED, starvation=OomKill(None, None)), OutcomeLabel.MEMORY),
+        (None, over_memory(2**31, 2**30), KILLED, OutcomeLabel.MEMORY),
+        (None, TIMEOUT, KILLED, OutcomeLabel.TIMEOUT),
+        (None, CANCELLED, STARVED, OutcomeLabel.CANCELLED),
+        (DONE, CANCELLED, None, OutcomeLabel.CANCELLED),
+        (None, SHUTDOWN, KILLED, OutcomeLabel.SHUTDOWN),
     ],
 )
 def test_the_word_for_it_tells_what_ended_the_job(
-    told: Outcome | None, stop: Stop | None, ending: Ending | None, label: Label
+    told: Outcome | None, stop: StopReason | None, ending: ExitReport | None, label: OutcomeLabel
 ) -> None:
     reported = decide(told, stop=stop, ending=ending)
 
-    assert labelled(reported, stop=stop, ending=ending, has_crashed=told is None and stop is None) == label
+    assert label_for(reported, stop=stop, ending=ending, has_crashed=told is None and stop is None) == label

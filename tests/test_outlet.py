@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.logs import outlet
-from supervisor.logs.outlet import Outlet
+from supervisor.logs.outlet import LogWriter
 from tests.harness import GENEROUS
 
 SAYS = """
@@ -23,7 +23,7 @@ for number in range(2000):
 
 def test_a_line_in_a_file_is_there_at_once(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as file:
-        Outlet(file).write("here")
+        LogWriter(file).write("here")
 
         assert (tmp_path / "log").read_text() == "here\n"
 
@@ -38,7 +38,7 @@ def test_a_pipe_that_another_program_made_non_blocking_loses_no_line() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with open(writing, "w") as stream, open(reading) as read:
-        lines = Outlet(stream)
+        lines = LogWriter(stream)
         for number in range(2000):
             lines.write(f"{number} {'x' * 99}")
 
@@ -51,7 +51,7 @@ def test_nobody_waits_for_a_reader_and_what_is_too_much_is_counted(monkeypatch: 
     monkeypatch.setattr(outlet, "MOST_WAITING", 200_000)
     reading, writing = os.pipe()
     with open(writing, "w") as stream:
-        lines = Outlet(stream)
+        lines = LogWriter(stream)
         for _ in range(1000):
             lines.write("x" * 999)  # five times as much as fits
 
@@ -80,7 +80,7 @@ def test_what_has_not_been_written_to_yet_has_no_thread() -> None:
     _, writing = pipe = os.pipe()
 
     with open(writing, "w") as stream:
-        Outlet(stream)
+        LogWriter(stream)
     os.close(pipe[0])
 
     assert threading.active_count() == before

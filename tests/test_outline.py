@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.dialects.http import json_outline as outline
-from supervisor.dialects.http.json_outline import LARGEST, Outline, TooWide
+from supervisor.dialects.http.json_outline import MAX_OUTLINE_BYTES, Outline, OutlineTooLarge
 
 CHARACTERS = st.sampled_from('"\\/{}[],:xä') | st.characters(codec="utf-8")
 TEXT = st.text(CHARACTERS)
@@ -95,5 +95,5 @@ def test_what_begins_in_the_same_piece_in_which_a_long_text_ends_is_found() -> N
 
 
 def test_what_is_small_is_refused_when_there_is_too_much_of_it() -> None:
-    with pytest.raises(TooWide):
-        outline_of(b"{" + b'"a": 1,' * (LARGEST // 6))
+    with pytest.raises(OutlineTooLarge):
+        outline_of(b"{" + b'"a": 1,' * (MAX_OUTLINE_BYTES // 6))

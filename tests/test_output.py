@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.process.output import BURST, LONGEST_LINE, RATE, READ_SIZE, TAIL, Output
+from supervisor.process.output import OUTPUT_BURST_BYTES, MAX_LINE_BYTES, OUTPUT_BYTES_PER_SECOND, OUTPUT_READ_BYTES, OUTPUT_TAIL_BYTES, Output
 from supervisor.concurrency.token_bucket import TokenBucket
 
 
@@ -97,11 +97,11 @@ async def test_bytes_that_are_no_text_are_shown_escaped() -> None:
 
 async def test_a_line_that_is_too_long_is_told_whole_in_pieces() -> None:
     with hearing() as heard:
-        heard.print(b"x" * (2 * LONGEST_LINE + 1) + b"\nnext\n")
+        heard.print(b"x" * (2 * MAX_LINE_BYTES + 1) + b"\nnext\n")
 
         heard.output.drain()
 
-        assert [len(line) for line in heard.lines] == [LONGEST_LINE, LONGEST_LINE, 1, len("next")]
+        assert [len(line) for line in heard.lines] == [MAX_LINE_BYTES, MAX_LINE_BYTES, 1, len("next")]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ PRINTED = [
     b"",
     b"a",
     b"line",
-    b"x" * LONGEST_LINE,
+    b"x" * MAX_LINE_BYTES,
     b"y" * 5000,
     b"\r",
     b"\r10 %\r20 %",
@@ -143,8 +143,8 @@ def test_lines_do_not_depend_on_where_the_bytes_are_cut(
 async def lines_of(pieces: list[bytes]) -> list[str]:
     with hearing() as heard:
         for piece in pieces:
-            for start in range(0, len(piece), READ_SIZE):
-                heard.print(piece[start : start + READ_SIZE])
+            for start in range(0, len(piece), OUTPUT_READ_BYTES):
+                heard.print(piece[start : start + OUTPUT_READ_BYTES])
                 heard.output._read()
         heard.output.drain()
     return heard.lines
@@ -158,7 +158,7 @@ def bucket(tokens: float) -> TokenBucket:
 async def test_a_flood_is_dropped_and_told_how_much_it_was() -> None:
     chunk = b"flood\n" * 4096
     with hearing() as heard:
-        heard.output._allowance = bucket(BURST)
+        heard.output._allowance = bucket(OUTPUT_BURST_BYTES)
         for _ in range(40):
             heard.print(chunk)
             heard.output._read()
@@ -166,21 +166,21 @@ async def test_a_flood_is_dropped_and_told_how_much_it_was() -> None:
 
     *lines, last = heard.lines
     told = len(lines) * len(b"flood\n")
-    assert last == f"[{40 * len(chunk) - told} bytes of output dropped: more than {RATE} a second]"
-    assert BURST - len(chunk) <= told <= BURST
+    assert last == f"[{40 * len(chunk) - told} bytes of output dropped: more than {OUTPUT_BYTES_PER_SECOND} a second]"
+    assert OUTPUT_BURST_BYTES - len(chunk) <= told <= OUTPUT_BURST_BYTES
 
 
 async def test_after_a_flood_lines_are_told_again() -> None:
     with hearing() as heard:
         heard.output._allowance = bucket(0.0)  # the flood
-        heard.print(b"x" * READ_SIZE)
+        heard.print(b"x" * OUTPUT_READ_BYTES)
         heard.output._read()
         heard.output._allowance = bucket(100.0)  # a moment later
 
         heard.print(b"calm\n")
         heard.output._read()
 
-    assert heard.lines == [f"[{READ_SIZE} bytes of output dropped: more than {RATE} a second]", "calm"]
+    assert heard.lines == [f"[{OUTPUT_READ_BYTES} bytes of output dropped: more than {OUTPUT_BYTES_PER_SECOND} a second]", "calm"]
 
 
 async def test_the_last_lines_are_remembered_though_they_were_dropped() -> None:
@@ -195,11 +195,11 @@ async def test_the_last_lines_are_remembered_though_they_were_dropped() -> None:
 
 async def test_no_more_is_remembered_than_the_tail() -> None:
     with hearing() as heard:
-        heard.print(b"a" * (3 * TAIL))
+        heard.print(b"a" * (3 * OUTPUT_TAIL_BYTES))
 
         heard.output.drain()
 
-    assert sum(map(len, heard.output.last_lines())) == TAIL
+    assert sum(map(len, heard.output.last_lines())) == OUTPUT_TAIL_BYTES
 
 
 async def test_what_was_printed_before_a_job_is_forgotten() -> None:
@@ -207,7 +207,7 @@ async def test_what_was_printed_before_a_job_is_forgotten() -> None:
         heard.print(b"the job before\n")
         heard.output.drain()
 
-        heard.output.forget()
+        heard.output.start_job()
         heard.print(b"this job\n")
         heard.output.drain()
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.control.access import UnixDoor
-from supervisor.control.event_stream import Feed
+from supervisor.control.access import UnixSocketPolicy
+from supervisor.control.event_stream import StatusFeed
 from supervisor.control.peer import SO_PEERPIDFD, Standing, identify
 from supervisor.control.reception import receiving
-from supervisor.control.routes import Site
-from supervisor.stats import Ledger
+from supervisor.control.routes import ControlRoutes
+from supervisor.stats import Stats
 from tests.control_world import listening_at
 from tests.status_world import Steered
 
@@ -61,7 +61,7 @@ async def pause(connection: socket.socket) -> bytes:
 async def answer(path: Path, is_of_a_job: Callable[[int], bool], connect: Callable[[Path], socket.socket]) -> bytes:
     steered = Steered()
     with listening_at(path) as end:
-        async with receiving(end, Site(steered, Ledger(), UnixDoor(is_of_a_job), Feed(steered))):
+        async with receiving(end, ControlRoutes(steered, Stats(), UnixSocketPolicy(is_of_a_job), StatusFeed(steered))):
             with connect(path) as connection:
                 return await pause(connection)
 
@@ -95,7 +95,7 @@ async def test_the_judgement_is_that_of_the_time_when_the_connection_was_accepte
         return verdicts.pop()
 
     with listening_at(tmp_path / "socket") as end:
-        async with receiving(end, Site(steered, Ledger(), UnixDoor(first_a_job_then_none), Feed(steered))):
+        async with receiving(end, ControlRoutes(steered, Stats(), UnixSocketPolicy(first_a_job_then_none), StatusFeed(steered))):
             with directly(tmp_path / "socket") as connection:
                 await asyncio.wait_for(judged.wait(), 20)  # before it has asked for anything
                 assert await pause(connection) == b"HTTP/1.1 403 Forbidden"

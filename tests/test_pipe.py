@@ -15,10 +15,10 @@ import pytest
 from supervisor.job import Event, Job
 from supervisor.ipc import blocking_pipe as pipe_main
 from supervisor.process import pipe
-from supervisor.ipc.messages import ChildMessage, Emitted, Finished, Logged, OrderToChild, Ready, Run
-from supervisor.process.pipe import MOST_DESCRIPTORS, Pipe, socket_pair
+from supervisor.ipc.messages import ChildMessage, EventEmitted, Finished, Logged, ChildCommand, Ready, Run
+from supervisor.process.pipe import MAX_DESCRIPTORS, Pipe, socket_pair
 from supervisor.ipc.blocking_pipe import BlockingPipe
-from supervisor.ipc.wire import ATTACH_ABOVE, Unsent, WireError, encode
+from supervisor.ipc.wire import ATTACH_ABOVE_BYTES, SendTimeout, WireError, encode
 from tests.hoard import hoard
 from tests.process_world import open_descriptors
 
@@ -52,7 +52,7 @@ class Heard:
                 await self.changed.wait()
 
     def blocking(self) -> BlockingPipe[Run]:
-        return BlockingPipe(self.theirs, OrderToChild)
+        return BlockingPipe(self.theirs, ChildCommand)
 
 
 class GivingUp(Heard):
@@ -74,8 +74,8 @@ def hearing(kind: type[Heard] = Heard) -> Iterator[Heard]:
     assert not open_descriptors() - before
 
 
-def event(number: int, size: int = 0) -> Emitted:
-    return Emitted(Event("tick", str(number).encode().ljust(size)))
+def event(number: int, size: int = 0) -> EventEmitted:
+    return EventEmitted(Event("tick", str(number).encode().ljust(size)))
 
 
 async def test_messages_arrive_in_their_order() -> None:
@@ -90,7 +90,7 @@ async def test_messages_arrive_in_their_order() -> None:
 
 
 async def test_a_message_may_be_larger_than_what_the_kernel_holds() -> None:
-    result = Finished(b"x" * (2 * ATTACH_ABOVE - 100))
+    result = Finished(b"x" * (2 * ATTACH_ABOVE_BYTES - 100))
     with hearing() as heard:
         sent = asyncio.create_task(asyncio.to_thread(heard.blocking().send, result))
 
@@ -101,7 +101,7 @@ async def test_a_message_may_be_larger_than_what_the_kernel_holds() -> None:
 
 
 async def test_the_loop_goes_on_while_the_peer_does_not_read() -> None:
-    big = Run(NO_JOB, "w" * ATTACH_ABOVE, "")
+    big = Run(NO_JOB, "w" * ATTACH_ABOVE_BYTES, "")
     with hearing() as heard:
         for _ in range(5):
             heard.pipe.send(big)
@@ -164,7 +164,7 @@ async def test_descriptors_without_end_are_a_breach() -> None:
     with hearing() as heard:
         child = heard.blocking()
         descriptor = memory_file(b"")
-        for _ in range(MOST_DESCRIPTORS + 1):
+        for _ in range(MAX_DESCRIPTORS + 1):
             child.send(Ready(), descriptor)
         os.close(descriptor)
 
@@ -320,7 +320,7 @@ async def test_what_is_sent_to_a_dead_peer_is_dropped_with_its_descriptors() -> 
 async def test_what_still_waits_to_be_sent_is_dropped_with_its_descriptors_at_the_close() -> None:
     with hearing() as heard:
         for _ in range(5):
-            heard.pipe.send(Run(NO_JOB, "w" * ATTACH_ABOVE, ""), memory_file(b""))
+            heard.pipe.send(Run(NO_JOB, "w" * ATTACH_ABOVE_BYTES, ""), memory_file(b""))
 
         heard.pipe.close()
         heard.pipe.close()
@@ -336,7 +336,7 @@ async def test_what_the_kernel_refuses_to_send_is_sent_when_it_does_and_nothing_
         heard.pipe.send(orders[0], descriptor)
         heard.pipe.send(orders[1])
         heard.pipe.send(orders[2])
-        assert not heard.pipe.is_heard
+        assert not heard.pipe.is_drained
 
         relent()
         child = heard.blocking()
@@ -344,7 +344,7 @@ async def test_what_the_kernel_refuses_to_send_is_sent_when_it_does_and_nothing_
         taken = child.take_descriptor()
 
         assert received == orders
-        assert heard.pipe.is_heard
+        assert heard.pipe.is_drained
         assert not is_open(descriptor)
         assert os.pread(taken, 100, 0) == b"content"
         os.close(taken)
@@ -361,10 +361,10 @@ async def test_what_the_kernel_never_sends_ends_the_pipe_and_says_what_to_do(mon
         heard.pipe.send(Run(NO_JOB, "w", ""))
 
         (end,) = heard.ends
-        assert isinstance(end, Unsent)
+        assert isinstance(end, SendTimeout)
         assert str(end).startswith("could not be told what to do: Too many references")
         assert "raise the supervisor's limit of open files (LimitNOFILE=)" in str(end)
-        assert heard.pipe.is_heard
+        assert heard.pipe.is_drained
         assert not any(map(is_open, descriptors))
 
 
@@ -376,7 +376,7 @@ async def test_the_patience_with_the_kernel_begins_anew_with_each_message_that_i
         for _ in range(3):
             with hoard() as relent:
                 heard.pipe.send(Run(NO_JOB, "w", ""), memory_file(b""))
-                assert not heard.pipe.is_heard
+                assert not heard.pipe.is_drained
                 relent()
             child = heard.blocking()
             await asyncio.to_thread(child.receive)
@@ -410,7 +410,7 @@ async def test_a_pipe_that_gives_up_drops_what_has_descriptors_when_it_is_refuse
 
 
 async def test_the_descriptor_of_a_message_that_is_sent_in_pieces_is_closed_once() -> None:
-    big = Run(NO_JOB, "w" * ATTACH_ABOVE, "")
+    big = Run(NO_JOB, "w" * ATTACH_ABOVE_BYTES, "")
     with hearing() as heard:
         for _ in range(3):
             heard.pipe.send(big)
@@ -429,7 +429,7 @@ async def test_the_descriptor_of_a_message_that_is_sent_in_pieces_is_closed_once
 
 def test_the_blocking_end_tells_the_end_of_file_as_none() -> None:
     ours, theirs = socket_pair()
-    child: BlockingPipe[Run] = BlockingPipe(theirs, OrderToChild)
+    child: BlockingPipe[Run] = BlockingPipe(theirs, ChildCommand)
     ours.sendall(encode(Run(NO_JOB, "w", "")))
     ours.close()
 
@@ -439,7 +439,7 @@ def test_the_blocking_end_tells_the_end_of_file_as_none() -> None:
 
 def test_the_blocking_end_waits_for_a_kernel_that_refuses_to_send() -> None:
     ours, theirs = socket_pair()
-    child: BlockingPipe[OrderToChild] = BlockingPipe(theirs, OrderToChild)
+    child: BlockingPipe[ChildCommand] = BlockingPipe(theirs, ChildCommand)
     parent: BlockingPipe[ChildMessage] = BlockingPipe(ours, ChildMessage)
     with ours, theirs, hoard() as relent, open(memory_file(b"content"), "rb") as file:
         threading.Timer(0.05, relent).start()
@@ -456,7 +456,7 @@ def test_what_the_kernel_never_sends_for_the_blocking_end_is_an_error_and_leaves
 ) -> None:
     monkeypatch.setattr(pipe_main, "PAUSES", (0.0, 0.01))
     ours, theirs = socket_pair()
-    child: BlockingPipe[OrderToChild] = BlockingPipe(theirs, OrderToChild)
+    child: BlockingPipe[ChildCommand] = BlockingPipe(theirs, ChildCommand)
     parent: BlockingPipe[ChildMessage] = BlockingPipe(ours, ChildMessage)
     with ours, theirs, hoard(), open(memory_file(b""), "rb") as file:
         with pytest.raises(OSError, match="Too many references"):
@@ -468,7 +468,7 @@ def test_what_the_kernel_never_sends_for_the_blocking_end_is_an_error_and_leaves
 
 def test_threads_do_not_mix_their_frames() -> None:
     ours, theirs = socket_pair()
-    child: BlockingPipe[Run] = BlockingPipe(theirs, OrderToChild)
+    child: BlockingPipe[Run] = BlockingPipe(theirs, ChildCommand)
     parent: BlockingPipe[ChildMessage] = BlockingPipe(ours, ChildMessage)
 
     def talk(number: int) -> None:
@@ -490,7 +490,7 @@ def test_threads_do_not_mix_their_frames() -> None:
 
 def test_the_blocking_end_notices_that_its_descriptor_was_replaced() -> None:
     ours, theirs = socket_pair()
-    child: BlockingPipe[Run] = BlockingPipe(theirs, OrderToChild)
+    child: BlockingPipe[Run] = BlockingPipe(theirs, ChildCommand)
     assert child.is_intact
 
     os.dup2(ours.fileno(), child.fileno())
@@ -505,7 +505,7 @@ def test_the_blocking_end_notices_that_its_descriptor_was_replaced() -> None:
 
 def test_sending_to_nobody_is_an_error_of_the_system() -> None:
     ours, theirs = socket_pair()
-    child: BlockingPipe[Run] = BlockingPipe(theirs, OrderToChild)
+    child: BlockingPipe[Run] = BlockingPipe(theirs, ChildCommand)
     ours.close()
 
     with pytest.raises(BrokenPipeError):

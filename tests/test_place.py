@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from supervisor.control import socket_path as place
-from supervisor.control.socket_path import LONGEST, NotRunning, connect, find, folder, socket_path, too_long
+from supervisor.control.socket_path import MAX_SOCKET_PATH_BYTES, NotRunning, connect, find_socket, runtime_dir, socket_path, too_long
 from supervisor.settings.resolution import ConfigError
 from tests.control_world import listening_at
 
@@ -40,7 +40,7 @@ def short() -> Iterator[Path]:
 def test_the_folder_is_the_services_own_then_the_users_then_that_of_the_state(
     environment: dict[str, str], expected: str
 ) -> None:
-    assert folder(environment, Path("/state")) == Path(expected)
+    assert runtime_dir(environment, Path("/state")) == Path(expected)
 
 
 def test_the_name_tells_the_worker_and_is_no_other_workers() -> None:
@@ -55,14 +55,14 @@ def test_the_name_tells_the_worker_and_is_no_other_workers() -> None:
 
 
 def test_a_path_that_is_too_long_is_told_in_a_sentence() -> None:
-    path = Path("/" + "x" * LONGEST)
+    path = Path("/" + "x" * MAX_SOCKET_PATH_BYTES)
 
     with (
         pytest.raises(ConfigError, match="has 108 bytes, 107 are possible: give a shorter --socket"),
         listening_at(path),
     ):
         pass
-    assert too_long(Path("/" + "x" * (LONGEST - 1))) is None
+    assert too_long(Path("/" + "x" * (MAX_SOCKET_PATH_BYTES - 1))) is None
 
 
 def test_a_socket_is_for_its_user_alone_and_gone_in_the_end(short: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_dead_processs_socket_is_replaced(short: Path) -> None:
         dead.bind(os.fspath(path))
 
     with listening_at(path) as end, end:
-        assert find({"RUNTIME_DIRECTORY": str(short)}, short, None) == path
+        assert find_socket({"RUNTIME_DIRECTORY": str(short)}, short, None) == path
 
 
 def test_a_living_processs_socket_and_other_files_are_left_alone(short: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_living_processs_socket_and_other_files_are_left_alone(short: Path) ->
             pass
         with pytest.raises(ConfigError, match="something else is there"), listening_at(file):
             pass
-        assert find({"RUNTIME_DIRECTORY": str(short)}, short, "a") == living
+        assert find_socket({"RUNTIME_DIRECTORY": str(short)}, short, "a") == living
     assert file.read_text() == "precious"
 
 
@@ -113,10 +113,10 @@ def test_of_several_one_is_to_be_named(short: Path) -> None:
         with pytest.raises(
             ConfigError, match=rf"name one by --worker-id or --socket: {short}/one.sock, {short}/two.sock"
         ):
-            find(environment, short, None)
-        assert find(environment, short, "two") == short / "two.sock"
+            find_socket(environment, short, None)
+        assert find_socket(environment, short, "two") == short / "two.sock"
         with pytest.raises(NotRunning) as caught:
-            find(environment, short, "three")
+            find_socket(environment, short, "three")
     told = str(caught.value)
     assert told.startswith(f"no supervisor with the worker id 'three' runs here: in {short}, ")
     assert told.endswith(f" there is only {short}/one.sock, {short}/two.sock")
@@ -131,7 +131,7 @@ def test_a_command_of_a_service_finds_its_own_supervisor_beside_others_of_its_us
         for name in ("mobius-supervisor-a", "mobius-supervisor-b"):
             stack.enter_context(stack.enter_context(listening_at(socket_path(short / name, name))))
 
-        found = find({"RUNTIME_DIRECTORY": str(own)}, short / "s", None)
+        found = find_socket({"RUNTIME_DIRECTORY": str(own)}, short / "s", None)
 
     assert found == own / "mobius-supervisor-a.sock"
 
@@ -140,7 +140,7 @@ def test_where_nobody_listens_is_told(short: Path) -> None:
     with pytest.raises(
         NotRunning, match=f"no supervisor runs here: nobody listens in {short}, {short}/s/run, /run/mobius"
     ):
-        find({"RUNTIME_DIRECTORY": str(short)}, short / "s", None)
+        find_socket({"RUNTIME_DIRECTORY": str(short)}, short / "s", None)
 
 
 def test_the_service_and_the_instances_of_the_template_are_found(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,10 +150,10 @@ def test_the_service_and_the_instances_of_the_template_are_found(short: Path, mo
             path = socket_path(short / name, f"host-{name}")
             stack.enter_context(stack.enter_context(listening_at(path)))
 
-            assert find({}, short / "s", f"host-{name}") == path
+            assert find_socket({}, short / "s", f"host-{name}") == path
 
         with pytest.raises(ConfigError, match=rf"{short}/mobius-supervisor/\S+, {short}/mobius-supervisor-b/\S+$"):
-            find({}, short / "s", None)
+            find_socket({}, short / "s", None)
 
 
 UNPRIVILEGED = """
@@ -204,7 +204,7 @@ def test_a_link_to_a_socket_is_neither_found_nor_connected_to(short: Path) -> No
     (folder / "a.sock").symlink_to(other)
     with listening_at(other) as end, end, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         with pytest.raises(NotRunning):
-            find({"RUNTIME_DIRECTORY": str(folder)}, short / "state", None)
+            find_socket({"RUNTIME_DIRECTORY": str(folder)}, short / "state", None)
         with pytest.raises(OSError, match="is a link, and must be a socket"):
             connect(client, folder / "a.sock")
         connect(client, other)

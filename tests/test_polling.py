@@ -8,16 +8,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from supervisor.pool.claim_gate import Bar
-from supervisor.pool.poll_limit import Appetite, Polls
+from supervisor.pool.claim_gate import BlockReason
+from supervisor.pool.poll_limit import PollWindow, PollLimiter
 
 
 def test_a_cold_queue_is_asked_by_one_poll() -> None:
-    assert Appetite().allowed == 1
+    assert PollWindow().allowed == 1
 
 
 def test_64_slots_ask_within_seven_answers() -> None:
-    appetite = Appetite()
+    appetite = PollWindow()
 
     answers = 0
     while appetite.allowed < 64:
@@ -28,7 +28,7 @@ def test_64_slots_ask_within_seven_answers() -> None:
 
 
 def test_never_more_polls_than_slots_are_allowed() -> None:
-    appetite = Appetite()
+    appetite = PollWindow()
 
     for _ in range(10):
         appetite.found(5)
@@ -37,7 +37,7 @@ def test_never_more_polls_than_slots_are_allowed() -> None:
 
 
 def test_each_empty_answer_takes_one_poll_back_down_to_one() -> None:
-    appetite = Appetite()
+    appetite = PollWindow()
     for _ in range(3):
         appetite.found(8)
 
@@ -52,7 +52,7 @@ def test_each_empty_answer_takes_one_poll_back_down_to_one() -> None:
 class Slots:
     """So many slots that want to poll; each holds its turn until it is told to go."""
 
-    def __init__(self, polls: Polls, group: asyncio.TaskGroup) -> None:
+    def __init__(self, polls: PollLimiter, group: asyncio.TaskGroup) -> None:
         self.polls = polls
         self.held: list[int] = []
         self._group = group
@@ -69,7 +69,7 @@ class Slots:
         self._go[number].set()
 
     async def _poll(self, number: int) -> None:
-        await self.polls.room()
+        await self.polls.wait_available()
         with self.polls:
             self.held.append(number)
             await self._go[number].wait()
@@ -78,7 +78,7 @@ class Slots:
 @asynccontextmanager
 async def slots(count: int) -> AsyncIterator[Slots]:
     async with asyncio.TaskGroup() as group:
-        slots = Slots(Polls(count), group)
+        slots = Slots(PollLimiter(count), group)
         slots.want(count)
         await settled(lambda: bool(slots.held))
         yield slots
@@ -188,7 +188,7 @@ async def test_who_is_being_called_is_not_stuck_but_who_is_forgotten(
 
 @pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
 async def test_a_turn_that_fails_is_over(error: type[BaseException]) -> None:
-    polls = Polls(2)
+    polls = PollLimiter(2)
 
     with pytest.raises(error), polls:
         raise error
@@ -197,11 +197,11 @@ async def test_a_turn_that_fails_is_over(error: type[BaseException]) -> None:
 
 
 async def test_a_slot_that_finds_a_job_lets_others_poll_while_it_still_holds_its_turn() -> None:
-    polls = Polls(2)
+    polls = PollLimiter(2)
 
     with polls:
         polls.found()
-        await polls.room()
+        await polls.wait_available()
         with polls:
             assert polls.open == 2
 
@@ -228,13 +228,13 @@ async def test_while_the_key_is_refused_one_poll_at_a_time_asks_again() -> None:
 
 async def test_a_pause_of_the_operator_holds_back_the_poll_that_asks_again() -> None:
     async with slots(2) as world:
-        world.polls.gate.shut(Bar.PAUSED, "paused")
+        world.polls.gate.block(BlockReason.PAUSED, "paused")
         world.polls.refuse("refused", 0.0)
         world.let_go(0)
         await settled(lambda: world.polls.open == 0)
         before = list(world.held)
 
-        world.polls.gate.lift(Bar.PAUSED)
+        world.polls.gate.unblock(BlockReason.PAUSED)
         await settled(lambda: len(world.held) == 2)
 
     assert before == [0]

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisor.job import Job
-from supervisor.pool.quarantine import DEATHS, FIRST_PAUSE, MAX_PAUSE, PERIOD, REMEMBERED, Quarantine
+from supervisor.pool.quarantine import MAX_CRASHES, FIRST_PAUSE, MAX_PAUSE, QUARANTINE_TIME, MAX_RECORDS, Quarantine
 from tests.process_world import a_job
 
 NOW = 1000.0
@@ -23,56 +23,56 @@ def quarantine() -> Quarantine:
 
 def kill(quarantine: Quarantine, *jobs: Job, at: float = NOW) -> None:
     for job in jobs:
-        quarantine.died(job, at)
+        quarantine.record_crash(job, at)
 
 
 def crash(quarantine: Quarantine, action: str, times: int, at: float = NOW) -> list[float | None]:
     """Let so many jobs of one action kill their children; return what each made of it."""
-    return [quarantine.died(job_of(action, f"job_{number}"), at) for number in range(times)]
+    return [quarantine.record_crash(job_of(action, f"job_{number}"), at) for number in range(times)]
 
 
 def test_what_has_killed_nothing_is_run(quarantine: Quarantine) -> None:
-    assert quarantine.refusal(job_of("a"), NOW) is None
+    assert quarantine.rejection_for(job_of("a"), NOW) is None
     assert quarantine.limits(NOW) == {}
-    assert quarantine.refused(NOW) == []
+    assert quarantine.active(NOW) == []
 
 
 def test_a_job_is_refused_after_so_many_deaths_whichever_handler_it_has(quarantine: Quarantine) -> None:
-    kill(quarantine, *[job_of(action) for action in "abcdef"[: DEATHS - 1]])
-    assert quarantine.refusal(job_of("x"), NOW) is None
+    kill(quarantine, *[job_of(action) for action in "abcdef"[: MAX_CRASHES - 1]])
+    assert quarantine.rejection_for(job_of("x"), NOW) is None
     kill(quarantine, job_of("y"))
 
-    refusal = quarantine.refusal(job_of("x"), NOW)
+    refusal = quarantine.rejection_for(job_of("x"), NOW)
 
     assert refusal is not None
     assert refusal.error_type == "Quarantined"
-    assert refusal.message.startswith(f"this job killed its child {DEATHS} times in a row")
-    assert quarantine.refused(NOW) == ["job job_1"]
+    assert refusal.message.startswith(f"this job killed its child {MAX_CRASHES} times in a row")
+    assert quarantine.active(NOW) == ["job job_1"]
 
 
 def test_a_refused_job_is_run_again_after_the_period_and_its_next_death_begins_another(quarantine: Quarantine) -> None:
     kill(quarantine, *[job_of(action) for action in "abc"])
 
-    assert quarantine.refusal(job_of("a"), NOW + PERIOD - 1) is not None
-    assert quarantine.refusal(job_of("a"), NOW + PERIOD) is None
-    assert quarantine.refused(NOW + PERIOD) == []
+    assert quarantine.rejection_for(job_of("a"), NOW + QUARANTINE_TIME - 1) is not None
+    assert quarantine.rejection_for(job_of("a"), NOW + QUARANTINE_TIME) is None
+    assert quarantine.active(NOW + QUARANTINE_TIME) == []
 
-    kill(quarantine, job_of("d"), at=NOW + PERIOD)
-    assert quarantine.refusal(job_of("a"), NOW + PERIOD) is not None
+    kill(quarantine, job_of("d"), at=NOW + QUARANTINE_TIME)
+    assert quarantine.rejection_for(job_of("a"), NOW + QUARANTINE_TIME) is not None
 
 
 def test_a_handler_is_left_out_after_so_many_deaths_and_its_jobs_are_not_refused(quarantine: Quarantine) -> None:
-    pauses = crash(quarantine, "a", DEATHS)
+    pauses = crash(quarantine, "a", MAX_CRASHES)
 
-    assert pauses == [*[None] * (DEATHS - 1), FIRST_PAUSE]
+    assert pauses == [*[None] * (MAX_CRASHES - 1), FIRST_PAUSE]
     assert quarantine.limits(NOW) == {"a": 0}
     assert quarantine.actions() == ("a",)
-    assert quarantine.refused(NOW) == ["handler a"]
-    assert quarantine.refusal(job_of("a", "another"), NOW) is None
+    assert quarantine.active(NOW) == ["handler a"]
+    assert quarantine.rejection_for(job_of("a", "another"), NOW) is None
 
 
 def test_after_the_pause_one_job_is_its_trial(quarantine: Quarantine) -> None:
-    crash(quarantine, "a", DEATHS)
+    crash(quarantine, "a", MAX_CRASHES)
 
     assert quarantine.next_trial_in(["a", "b"], NOW + 10) == FIRST_PAUSE - 10
     assert quarantine.next_trial_in(["b"], NOW) is None
@@ -82,14 +82,14 @@ def test_after_the_pause_one_job_is_its_trial(quarantine: Quarantine) -> None:
 
 
 def test_what_was_claimed_before_the_quarantine_changes_no_pause(quarantine: Quarantine) -> None:
-    crash(quarantine, "a", DEATHS)
+    crash(quarantine, "a", MAX_CRASHES)
 
     assert crash(quarantine, "a", 20, at=NOW + 1) == [None] * 20
     assert quarantine.limits(NOW + FIRST_PAUSE) == {"a": 1}
 
 
 def test_each_trial_that_fails_doubles_the_pause_up_to_a_limit(quarantine: Quarantine) -> None:
-    now, pauses = NOW, crash(quarantine, "a", DEATHS)[-1:]
+    now, pauses = NOW, crash(quarantine, "a", MAX_CRASHES)[-1:]
     for _ in range(8):
         now += pauses[-1] or 0.0
         pauses += crash(quarantine, "a", 1, at=now)
@@ -100,18 +100,18 @@ def test_each_trial_that_fails_doubles_the_pause_up_to_a_limit(quarantine: Quara
 
 def test_a_child_that_comes_through_clears_the_job_and_its_handler(quarantine: Quarantine) -> None:
     job = job_of("a")
-    kill(quarantine, *[job] * (DEATHS - 1))
+    kill(quarantine, *[job] * (MAX_CRASHES - 1))
 
-    assert quarantine.survived(job) is False
-    kill(quarantine, *[job] * DEATHS)
-    assert quarantine.survived(job) is True
+    assert quarantine.record_success(job) is False
+    kill(quarantine, *[job] * MAX_CRASHES)
+    assert quarantine.record_success(job) is True
 
-    assert quarantine.refusal(job, NOW) is None
+    assert quarantine.rejection_for(job, NOW) is None
     assert quarantine.limits(NOW) == {}
 
 
 def test_the_oldest_are_forgotten_first(quarantine: Quarantine) -> None:
-    kill(quarantine, *[job_of("first")] * DEATHS)
-    kill(quarantine, *[job_of("a", f"job {number}") for number in range(REMEMBERED)])
+    kill(quarantine, *[job_of("first")] * MAX_CRASHES)
+    kill(quarantine, *[job_of("a", f"job {number}") for number in range(MAX_RECORDS)])
 
-    assert quarantine.refusal(job_of("first"), NOW) is None
+    assert quarantine.rejection_for(job_of("first"), NOW) is None

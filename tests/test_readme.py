@@ -12,13 +12,13 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from supervisor.cli.main import main
-from supervisor.control.health import LONGEST_SILENCE
+from supervisor.control.health import MAX_SERVER_SILENCE
 from supervisor.control.prometheus import PREFIX, exposition
 from supervisor.exit_code import ExitCode
-from supervisor.handler_api.options import Stated
-from supervisor.stats import Ledger
+from supervisor.handler_api.options import HandlerOptions
+from supervisor.stats import Stats
 from supervisor.process import environment
-from supervisor.service.service import LAST_SPOOLED
+from supervisor.service.service import SPOOLED_OUTCOME_TIMEOUT
 from supervisor.settings.settings import OPTIONS
 from tests.handler_world import World
 from tests.status_world import STATUS
@@ -49,11 +49,11 @@ def anchor_of(heading: str) -> str:
 
 
 def test_how_long_a_silent_server_stays_unnoticed_is_told() -> None:
-    assert f"no claim answered for {LONGEST_SILENCE:g} s" in TEXT
+    assert f"no claim answered for {MAX_SERVER_SILENCE:g} s" in TEXT
 
 
 def test_how_long_a_drain_waits_for_what_is_on_disk_is_told() -> None:
-    assert f"is left after {LAST_SPOOLED:g} s, once all of them are on disk" in TEXT
+    assert f"is left after {SPOOLED_OUTCOME_TIMEOUT:g} s, once all of them are on disk" in TEXT
 
 
 def test_how_long_a_claim_waits_at_most_is_told() -> None:
@@ -162,7 +162,7 @@ def test_what_to_do_first_is_on_the_first_screen() -> None:
 
 
 def test_every_argument_of_the_decorator_is_named() -> None:
-    assert not [argument for argument in Stated.__annotations__ if f"`{argument}`" not in TEXT]
+    assert not [argument for argument in HandlerOptions.__annotations__ if f"`{argument}`" not in TEXT]
 
 
 def test_every_failure_of_our_own_is_named() -> None:
@@ -174,7 +174,7 @@ def test_every_failure_of_our_own_is_named() -> None:
 
 
 def test_the_table_of_metrics_is_that_of_the_program() -> None:
-    text = exposition(STATUS, Ledger()).decode()
+    text = exposition(STATUS, Stats()).decode()
     ours = {name.removeprefix(PREFIX) for name in re.findall(rf"^# TYPE ({PREFIX}\w+)", text, re.MULTILINE)}
 
     named = {name for cell in rows("### Metrics") for name in re.findall(r"\w+", cell)}
@@ -185,7 +185,7 @@ def test_the_table_of_metrics_is_that_of_the_program() -> None:
 
 
 def test_the_labels_of_metrics_are_those_of_the_program() -> None:
-    ledger = Ledger()
+    ledger = Stats()
     ledger.job_ended(STATUS.recent[0])
     families = text_string_to_metric_families(exposition(STATUS, ledger).decode())
     labels = {

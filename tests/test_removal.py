@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.linux.remove_tree import remove
+from supervisor.linux.remove_tree import remove_tree
 
 DEEP = 3000
 needs_root = pytest.mark.root("only root mounts, in a namespace of its own")
 
 
 def test_nothing_is_removed_without_a_word(tmp_path: Path) -> None:
-    remove(tmp_path / "nothing")
+    remove_tree(tmp_path / "nothing")
 
     assert tmp_path.exists()
 
@@ -36,7 +36,7 @@ def test_what_stands_in_the_place_of_a_folder_is_removed(tmp_path: Path, kind: s
         case "socket":
             os.mkfifo(place)
 
-    remove(place)
+    remove_tree(place)
 
     assert not os.path.lexists(place)
     assert (elsewhere / "kept").exists()
@@ -55,7 +55,7 @@ def test_a_tree_of_any_depth_is_removed_and_its_links_are_not_followed(tmp_path:
         at = below
     os.close(at)
 
-    remove(folder)
+    remove_tree(folder)
 
     assert [each.name for each in tmp_path.iterdir()] == ["kept"]
 
@@ -197,6 +197,6 @@ def test_a_link_on_the_way_to_the_folder_is_not_followed(tmp_path: Path) -> None
     (tmp_path / "link").symlink_to("real")
 
     with pytest.raises(OSError, match="is a link"):
-        remove(tmp_path / "link" / "job")
+        remove_tree(tmp_path / "link" / "job")
 
     assert (tmp_path / "real" / "job").exists()

@@ -13,13 +13,13 @@ import structlog
 import structlog.testing
 
 from supervisor.job import Blob, Failed, Fence, Outcome, Succeeded
-from supervisor.stats import Ledger
-from supervisor.reporting.replay import GIVE_UP_AFTER, Replay, TooOld
-from supervisor.reporting.report import CUT_SHORT, Accepted, Answer, NotYet, Refused, Report, Reporter
-from supervisor.reporting.spool import Shelf, Spool
+from supervisor.stats import Stats
+from supervisor.reporting.replay import MAX_OUTCOME_AGE, Replay, TooOld
+from supervisor.reporting.report import CUT_SHORT, Accepted, Answer, RetryLater, Rejected, Report, Reporter
+from supervisor.reporting.spool import SpoolFolder, Spool
 from supervisor.reporting.spool_format import Destination
-from supervisor.job_server import AuthRevoked, RateLimited, Rejected, StaleFence, Unavailable, Unreachable
-from supervisor.concurrency.helpers import to_the_end
+from supervisor.job_server import AuthRevoked, RateLimited, RequestRejected, StaleFence, Unavailable, Unreachable
+from supervisor.concurrency.helpers import to_thread_uncancelled
 
 HERE = Destination("https://api.example.com", "acme")
 FENCE = Fence("box-7", "job-1", 2)
@@ -67,7 +67,7 @@ class World:
         self.now = 1e9
         self.spool = Spool(state, now=lambda: self.now)
         server: Any = self.server
-        self.reporter = Reporter(server, self.spool, HERE, 5.0, Ledger())
+        self.reporter = Reporter(server, self.spool, HERE, 5.0, Stats())
         self.replay = Replay(self.reporter, now=lambda: self.now)
 
     def answers(self, *script: Said, settled: bool | Exception = False) -> None:
@@ -77,9 +77,9 @@ class World:
     def report(self, outcome: Outcome = RESULT) -> Report:
         return self.reporter.report(FENCE, "render", outcome, structlog.get_logger())
 
-    def on_disk(self, shelf: Shelf = Shelf.WAITING) -> list[str]:
+    def on_disk(self, shelf: SpoolFolder = SpoolFolder.WAITING) -> list[str]:
         """The kinds of outcome that lie on a shelf."""
-        notes = [found.note for found in self.spool.find(shelf)]
+        notes = [found.record for found in self.spool.find(shelf)]
         return ["damaged" if not note else note.failed.error_type if note.failed else "completed" for note in notes]
 
     async def left_behind(self, outcome: Outcome = RESULT) -> Path:
@@ -124,7 +124,7 @@ async def test_what_is_kept_early_is_on_disk_when_it_is_first_sent(world: World)
     world.answers(lambda: kept.append(world.on_disk()))
     report = world.report()
 
-    await report.keep()
+    await report.spool()
     await report.deliver()
     await report.end()
 
@@ -135,16 +135,16 @@ async def test_what_is_kept_early_is_on_disk_when_it_is_first_sent(world: World)
 async def test_a_report_that_is_refused_leaves_nothing(world: World) -> None:
     world.answers(STALE)
     report = world.report()
-    await report.keep()
+    await report.spool()
 
     answer = await report.deliver()
     await report.end()
 
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, Rejected)
     assert (world.on_disk(), world.server.lookups) == ([], 0)
 
 
-@pytest.mark.parametrize(("settled", "answer"), [(True, Accepted), (False, Refused), (STALE, Refused)])
+@pytest.mark.parametrize(("settled", "answer"), [(True, Accepted), (False, Rejected), (STALE, Rejected)])
 async def test_a_refusal_after_an_unanswered_send_is_looked_up(world: World, settled: Any, answer: type) -> None:
     world.answers(AWAY, STALE, settled=settled)
     report = world.report()
@@ -166,7 +166,7 @@ async def test_a_look_up_that_fails_is_repeated(world: World) -> None:
     second = await report.send()
     await report.end()
 
-    assert (first, second) == (NotYet("503"), Accepted())
+    assert (first, second) == (RetryLater("503"), Accepted())
 
 
 async def test_the_server_s_own_wish_to_wait_is_passed_on(world: World) -> None:
@@ -176,7 +176,7 @@ async def test_the_server_s_own_wish_to_wait_is_passed_on(world: World) -> None:
     answer = await report.send()
     await report.end()
 
-    assert answer == NotYet("429", 17.0)
+    assert answer == RetryLater("429", 17.0)
 
 
 @pytest.mark.parametrize(("status", "error_type"), [(400, "ResultRejected"), (413, "ResultTooLarge")])
@@ -184,7 +184,7 @@ async def test_what_the_server_refuses_as_such_is_reported_as_that_and_kept(
     world: World, status: int, error_type: str
 ) -> None:
     kept: list[list[str]] = []
-    world.answers(Rejected("no", status=status), lambda: kept.append(world.on_disk()))
+    world.answers(RequestRejected("no", status=status), lambda: kept.append(world.on_disk()))
     report = world.report()
 
     answer = await report.deliver()
@@ -193,19 +193,19 @@ async def test_what_the_server_refuses_as_such_is_reported_as_that_and_kept(
     assert answer == Accepted()
     assert kept == [[error_type]]
     assert world.on_disk() == []
-    assert world.on_disk(Shelf.UNDELIVERABLE) == ["completed"]
+    assert world.on_disk(SpoolFolder.UNDELIVERABLE) == ["completed"]
     assert isinstance(report.outcome, Failed)
     assert report.outcome.error_type == error_type
 
 
 async def test_a_server_that_refuses_every_report_is_asked_twice(world: World) -> None:
-    world.answers(Rejected("no", status=400), Rejected("no", status=400))
+    world.answers(RequestRejected("no", status=400), RequestRejected("no", status=400))
     report = world.report()
 
     answer = await report.deliver()
     await report.end()
 
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, Rejected)
     assert len(world.server.received) == 2
     assert world.on_disk() == []
 
@@ -219,7 +219,7 @@ async def test_a_revoked_key_leaves_the_outcome_on_disk(world: World) -> None:
     await report.end()
 
     assert world.on_disk() == ["completed"]
-    assert world.reporter.left_behind.is_set()
+    assert world.reporter.outcome_left.is_set()
 
 
 async def test_a_report_that_is_cut_short_leaves_the_outcome_on_disk(world: World) -> None:
@@ -227,7 +227,7 @@ async def test_a_report_that_is_cut_short_leaves_the_outcome_on_disk(world: Worl
 
     await report.end()
 
-    assert report.is_kept
+    assert report.is_spooled
     assert world.on_disk() == ["completed"]
 
 
@@ -251,22 +251,22 @@ async def test_that_an_outcome_waits_is_told_once_with_its_reason(
 
     told = [line for line in lines if line["event"] == "the outcome waits in the spool"]
     assert [line["reason"] for line in told] == [reason]
-    assert world.reporter.told == set()
+    assert world.reporter.logged_paths == set()
 
 
 async def test_what_is_not_ours_any_more_is_not_left_on_disk(world: World) -> None:
     report = world.report()
-    await report.keep()
+    await report.spool()
 
     await report.end(is_ours=False)
 
     assert world.on_disk() == []
-    assert not world.reporter.left_behind.is_set()
+    assert not world.reporter.outcome_left.is_set()
 
 
 async def test_a_later_decision_replaces_what_is_on_disk(world: World) -> None:
     report = world.report()
-    await report.keep()
+    await report.spool()
 
     await report.replace(CANCELLED)
     kept = world.on_disk()
@@ -281,7 +281,7 @@ async def test_a_full_disk_never_leaves_an_outcome_that_was_replaced(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = world.report()
-    await report.keep()
+    await report.spool()
     monkeypatch.setattr("supervisor.reporting.spool_format.write", full)
 
     await report.replace(CANCELLED)
@@ -312,13 +312,13 @@ async def test_an_outcome_that_nobody_could_take_is_one_clear_line(
 
     assert [line["log_level"] for line in lines] == ["warning", "error"]
     assert (lines[1]["reason"], lines[1]["disk"]) == (CUT_SHORT, "No space left on device")
-    assert not world.reporter.left_behind.is_set()
+    assert not world.reporter.outcome_left.is_set()
 
 
 async def test_keeping_is_finished_before_a_cancelled_report_ends(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, go_on = world.spool.keep, threading.Event()
+    keep, go_on = world.spool.write, threading.Event()
 
     def slow(*arguments: Any) -> Any:
         go_on.wait(10)
@@ -326,7 +326,7 @@ async def test_keeping_is_finished_before_a_cancelled_report_ends(
 
     monkeypatch.setattr(world.spool, "keep", slow)
     report = world.report()
-    keeping = asyncio.create_task(report.keep())
+    keeping = asyncio.create_task(report.spool())
     ending = asyncio.create_task(report.end())
     await asyncio.sleep(0.01)
     keeping.cancel()
@@ -335,7 +335,7 @@ async def test_keeping_is_finished_before_a_cancelled_report_ends(
 
     assert keeping.cancelled()
     assert world.on_disk() == ["completed"]
-    entry = world.spool.take((await world.replay.waiting())[0])
+    entry = world.spool.acquire((await world.replay.waiting())[0])
     assert entry is not None  # nobody holds it
     entry.close()
 
@@ -350,7 +350,7 @@ async def test_the_replay_sends_with_the_fence_and_the_result_of_then(world: Wor
     assert world.on_disk() == []
 
 
-@pytest.mark.parametrize(("settled", "answer"), [(True, Accepted), (False, Refused)])
+@pytest.mark.parametrize(("settled", "answer"), [(True, Accepted), (False, Rejected)])
 async def test_a_refused_replay_is_looked_up_and_dropped(world: World, settled: bool, answer: type) -> None:
     path = await world.left_behind()
     world.answers(STALE, settled=settled)
@@ -365,28 +365,28 @@ async def test_a_replay_that_is_not_accepted_waits_on(world: World) -> None:
 
     answers: list[Answer | TooOld | None] = [await world.replay.send(path) for _ in range(3)]
 
-    assert answers == [NotYet("503"), NotYet("429", 0.01), Accepted()]
+    assert answers == [RetryLater("503"), RetryLater("429", 0.01), Accepted()]
     assert world.on_disk() == []
 
 
 async def test_a_replayed_outcome_that_the_server_refuses_as_such_is_undeliverable(world: World) -> None:
     path = await world.left_behind()
-    world.answers(Rejected("no", status=400))
+    world.answers(RequestRejected("no", status=400))
 
     answer = await world.replay.send(path)
 
     assert answer == Accepted()
     assert [type(outcome) for _, outcome in world.server.received] == [Succeeded, Failed]
-    assert (world.on_disk(), world.on_disk(Shelf.UNDELIVERABLE)) == ([], ["completed"])
+    assert (world.on_disk(), world.on_disk(SpoolFolder.UNDELIVERABLE)) == ([], ["completed"])
 
 
 async def test_an_outcome_of_last_week_that_the_server_did_not_take_is_undeliverable(world: World) -> None:
     path = await world.left_behind()
-    world.now += GIVE_UP_AFTER + 1
+    world.now += MAX_OUTCOME_AGE + 1
     world.answers(AWAY)
 
     assert await world.replay.send(path) == TooOld()
-    assert (world.on_disk(), world.on_disk(Shelf.UNDELIVERABLE)) == ([], ["completed"])
+    assert (world.on_disk(), world.on_disk(SpoolFolder.UNDELIVERABLE)) == ([], ["completed"])
 
 
 async def test_an_outcome_whose_date_is_wrong_is_offered_until_the_server_is_there(world: World) -> None:
@@ -394,7 +394,7 @@ async def test_an_outcome_whose_date_is_wrong_is_offered_until_the_server_is_the
     world.now += 20 * 365 * 86400.0  # a machine without a battery for its clock, until it is corrected
     world.answers(Unreachable("no connection"))
 
-    assert await world.replay.send(path) == NotYet("no connection", was_answered=False)
+    assert await world.replay.send(path) == RetryLater("no connection", was_answered=False)
     assert world.on_disk() == ["completed"]
     assert await world.replay.send(path) == Accepted()
     assert world.on_disk() == []
@@ -402,7 +402,7 @@ async def test_an_outcome_whose_date_is_wrong_is_offered_until_the_server_is_the
 
 async def test_an_outcome_that_is_being_reported_is_not_replayed_beside_that(world: World) -> None:
     report = world.report()
-    await report.keep()
+    await report.spool()
 
     found = [await world.replay.send(path) for path in await world.replay.waiting()]
     await report.end()
@@ -455,7 +455,7 @@ async def test_a_thread_is_waited_for_although_its_caller_is_cancelled_twice() -
         go_on.wait(10)
         return 42
 
-    waiting = asyncio.create_task(to_the_end(work, discard=discarded.append))
+    waiting = asyncio.create_task(to_thread_uncancelled(work, discard=discarded.append))
     for _ in range(2):
         await asyncio.sleep(0.01)
         waiting.cancel()
@@ -508,7 +508,7 @@ async def test_an_outcome_is_not_said_to_be_kept_when_it_could_not_be(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(world.spool, "keep_copy", lambda _: False)
-    world.answers(Rejected("413", status=413))
+    world.answers(RequestRejected("413", status=413))
     report = world.report()
 
     with structlog.testing.capture_logs() as logged:

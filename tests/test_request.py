@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from supervisor.dialects.http.fast_request import SMALL, Request
+from supervisor.dialects.http.fast_request import MAX_SMALL_BODY_BYTES, Request
 from tests.raw_server import answering, raw_server
 
 HEADERS = {"Host": "a.server:99", "Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "ours", "X-Own": "yes"}
@@ -37,7 +37,7 @@ async def test_what_is_missing_in_them_is_added() -> None:
     assert server.requests[0].headers["user-agent"].startswith("Python")
 
 
-@pytest.mark.parametrize("size", [0, 1, SMALL, SMALL + 1, 2**20])
+@pytest.mark.parametrize("size", [0, 1, MAX_SMALL_BODY_BYTES, MAX_SMALL_BODY_BYTES + 1, 2**20])
 async def test_a_body_of_any_size_arrives_whole(size: int) -> None:
     body = random.Random(size).randbytes(size)
     async with raw_server(answering(204)) as server, session() as ours:

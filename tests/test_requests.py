@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from supervisor.service.requests import Requests
-from supervisor.concurrency.helpers import Alongside
+from supervisor.service.requests import CoalescingQueue
+from supervisor.concurrency.helpers import HelperTasks
 
 
 class Work:
@@ -16,7 +16,7 @@ class Work:
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.ends: asyncio.Queue[str | None] = asyncio.Queue()
-        self.requests = Requests(self._do, at_the_end="it is over")
+        self.requests = CoalescingQueue(self._do, at_the_end="it is over")
 
     async def _do(self, by: str) -> str | None:
         self.begun.append(by)
@@ -26,7 +26,7 @@ class Work:
 @asynccontextmanager
 async def working() -> AsyncIterator[Work]:
     work = Work()
-    async with asyncio.timeout(5), Alongside() as beside:
+    async with asyncio.timeout(5), HelperTasks() as beside:
         beside.start(work.requests.run)
         yield work
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.dialects.http import codec as schema
-from supervisor.dialects.http.json_fields import MOST_TOKENS, fields_of
+from supervisor.dialects.http.json_fields import MAX_TOKENS, fields_of
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Succeeded
 from supervisor.job_server import Unavailable
 
@@ -154,7 +154,7 @@ NONSENSE = [b"", b"null", b"[]", b"OK", b"<html>502</html>", b'{"a":' * 100_000,
         CLAIMED + CLAIMED,
         CLAIMED.replace(b'"queue": ', b'"\xff" '),
         CLAIMED.replace(b'"queue": "default"', b'"queue": "default'),
-        b'{"parameters": [' + b"[]," * MOST_TOKENS + CLAIMED[1:],
+        b'{"parameters": [' + b"[]," * MAX_TOKENS + CLAIMED[1:],
     ],
 )
 def test_a_claim_that_makes_no_sense_counts_as_unanswered(body: bytes) -> None:
@@ -338,7 +338,7 @@ def test_a_big_result_stands_between_two_halves_of_a_body() -> None:
     ("beat", "deadline", "length"),
     [
         ("2026-04-01T12:00:00Z", "2026-04-01T12:00:30Z", 30.0),
-        ("2026-04-01T12:00:00Z", "2026-04-01T12:00:00.001Z", 3 * schema.SHORTEST_INTERVAL),
+        ("2026-04-01T12:00:00Z", "2026-04-01T12:00:00.001Z", 3 * schema.MIN_HEARTBEAT_INTERVAL),
         ("2026-04-01T12:00:00Z", "2026-04-01T12:00:00Z", None),
         ("2026-04-01T12:00:00", "2026-04-01T12:00:30Z", None),
     ],

@@ -22,7 +22,7 @@ from supervisor.job import Succeeded
 from supervisor.linux import seccomp
 from supervisor.process.child import Child
 from supervisor.linux.confinement import Confinement
-from supervisor.process.reaper import Family
+from supervisor.process.reaper import Reaper
 from supervisor.process.zygote import Zygote
 from tests.process_world import module, nursery, run
 
@@ -237,7 +237,7 @@ async def test_a_job_cannot_limit_its_supervisor_nor_trace_the_zygote(tmp_path: 
         """,
     )
     confined = dataclasses.replace(nursery(folder), confinement=Confinement(filters_calls=True))
-    family = Family()
+    family = Reaper()
     zygote = await Zygote.start(confined, family)
     try:
         child = await Child.start(zygote, family)

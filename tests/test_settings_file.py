@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.settings.resolution import ConfigError, Machine, keep_fixed, resolve
+from supervisor.settings.resolution import ConfigError, HostInfo, keep_fixed, resolve
 from supervisor.settings.settings import Settings
-from supervisor.settings.toml_file import LONGEST, parse_settings, read_settings_file
+from supervisor.settings.toml_file import MAX_FILE_BYTES, parse_settings, read_settings_file
 
-MACHINE = Machine(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))
+MACHINE = HostInfo(cpus=6, host="box", pid=71, random="ab12cd", home=Path("/home/user"))
 NEEDED = {"MOBIUS_BASE_URL": "https://api.example.com", "PROJECT": "acme"}
 
 
@@ -133,7 +133,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Pat
 
 def test_a_file_of_any_length_is_not_read_to_its_end(tmp_path: Path) -> None:
     longest = tmp_path / "longest"
-    longest.write_text("workers = 3\n".ljust(LONGEST, "\n"))
+    longest.write_text("workers = 3\n".ljust(MAX_FILE_BYTES, "\n"))
     with (tmp_path / "longer").open("w") as file:
         file.truncate(2**40)  # it has no blocks, and would not fit into memory
 

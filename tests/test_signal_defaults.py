@@ -18,7 +18,7 @@ import pytest
 from supervisor.devserver.app import DevServer
 from supervisor.job import Succeeded
 from supervisor.process.child import ChildDied
-from supervisor.process.job_channel import Told
+from supervisor.process.job_channel import JobReply
 from tests.harness import GENEROUS, finished_job, logged, program, reports, result_of, start_job
 from tests.process_world import module, run, world
 
@@ -100,7 +100,7 @@ async def test_a_module_that_reaps_every_process_stops_no_fork(tmp_path: Path) -
         assert [(await here.child()).is_idle for _ in range(3)] == [True] * 3
 
 
-def result(told: Told) -> Any:
+def result(told: JobReply) -> Any:
     assert isinstance(told.outcome, Succeeded)
     assert isinstance(told.outcome.result, bytes)
     return json.loads(base64.b64decode(told.outcome.result))

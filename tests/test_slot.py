@@ -17,7 +17,7 @@ import structlog.testing
 from msgspec.structs import replace
 
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Outcome, Succeeded
-from supervisor.stats import Ledger
+from supervisor.stats import Stats
 from supervisor.limits import Limits
 from supervisor.process.child import Child
 from supervisor.linux.syscalls import boottime
@@ -26,13 +26,13 @@ from supervisor.reporting.spool import Spool
 from supervisor.reporting.spool_format import Destination
 from supervisor.job_server import JobServer, StaleFence
 from supervisor.pool import slot
-from supervisor.attempt.attempt import QUICK
-from supervisor.pool.warm_child import Berth
-from supervisor.pool.claims import Claiming
+from supervisor.attempt.attempt import QUICK_JOB_TIME
+from supervisor.pool.warm_child import WarmChild
+from supervisor.pool.claims import Claimer
 from supervisor.attempt.outcome import SHUTDOWN
 from supervisor.pool.pool import Pool
-from supervisor.linux.remove_tree import remove
-from supervisor.attempt.config import Rules
+from supervisor.linux.remove_tree import remove_tree
+from supervisor.attempt.config import JobConfig
 from tests.harness import GENEROUS, zygote_of
 from tests.process_world import World, a_job, module, world
 
@@ -75,10 +75,10 @@ class Dispenser:
 
 
 def pool_of(here: World, server: JobServer, state: Path, lease_ttl: float | None = None, *, workers: int = 1) -> Pool:
-    ledger = Ledger()
+    ledger = Stats()
     return Pool(
         workers,
-        rules=Rules("worker 1", 30.0, Limits(), lease_ttl, None, state),
+        rules=JobConfig("worker 1", 30.0, Limits(), lease_ttl, None, state),
         server=server,
         reporter=Reporter(server, Spool(state), Destination("http://nowhere", "acme"), 60.0, ledger),
         ledger=ledger,
@@ -102,7 +102,7 @@ async def test_a_job_that_is_dropped_before_it_has_a_child_is_held_no_longer(tmp
 
         assert isinstance(server.big.parameters, Blob)
         assert server.big.parameters.descriptor < 0
-        assert pool.take(server.big)
+        assert pool.reserve(server.big)
 
 
 @asynccontextmanager
@@ -132,7 +132,7 @@ async def test_a_job_that_waits_for_its_child_is_seen_and_counted(tmp_path: Path
         assert [attempt.job.job_id for attempt in pool.attempts] == ["job_1"]
         assert slot.job is not None
         assert slot.job.action == "fresh"
-        assert pool._slots[0].may_run("fresh")
+        assert pool._slots[0].counts_against("fresh")
 
 
 async def test_a_job_that_is_stopped_while_it_waits_for_its_child_is_reported_so(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ async def test_a_job_that_is_stopped_while_it_waits_for_its_child_is_reported_so
         stopped = server.outcomes[1]
         assert isinstance(stopped, Failed)
         assert (stopped.error_type, stopped.message) == ("WorkerShutdown", f"{SHUTDOWN.message}; it had not begun")
-        assert pool.jobs_cut == 1
+        assert pool.jobs_interrupted == 1
 
 
 async def test_the_lease_is_kept_while_a_job_waits_for_its_child_and_its_loss_ends_the_wait(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ async def test_the_lease_is_kept_while_a_job_waits_for_its_child_and_its_loss_en
 async def test_a_job_that_has_waited_long_for_its_child_is_run_by_it(tmp_path: Path) -> None:
     server = Dispenser()
     async with waiting_for_a_child(server, tmp_path, lease_ttl=15.0) as pool:
-        await asyncio.sleep(QUICK + 0.1)  # it was looked after by now
+        await asyncio.sleep(QUICK_JOB_TIME + 0.1)  # it was looked after by now
         os.kill(pool.zygote.pid, signal.SIGCONT)
         while len(server.outcomes) < 2:
             await asyncio.sleep(0.001)
@@ -185,7 +185,7 @@ async def test_an_attempt_that_is_over_is_not_missed_by_the_watchdog(
 
     server = Dispenser()
     async with waiting_for_a_child(server, tmp_path, lease_ttl=0.9) as pool:
-        monkeypatch.setattr(Berth, "discard", hang)
+        monkeypatch.setattr(WarmChild, "discard", hang)
         server.refusal = StaleFence("409")
         await hanging.wait()
 
@@ -196,16 +196,16 @@ async def test_an_attempt_that_is_over_is_not_missed_by_the_watchdog(
 
 
 async def test_a_bug_in_one_turn_ends_no_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    claim = Claiming.claim
+    claim = Claimer.claim
     failed: list[int] = []
 
-    async def claim_with_a_bug(claiming: Claiming) -> Job | None:
+    async def claim_with_a_bug(claiming: Claimer) -> Job | None:
         if not failed:
             failed.append(1)
             raise RuntimeError("a bug")
         return await claim(claiming)
 
-    monkeypatch.setattr(Claiming, "claim", claim_with_a_bug)
+    monkeypatch.setattr(Claimer, "claim", claim_with_a_bug)
     server = Dispenser()
     with structlog.testing.capture_logs() as logged:
         async with waiting_for_a_child(server, tmp_path):
@@ -259,10 +259,10 @@ async def test_a_job_that_comes_makes_room_for_what_else_its_claim_has_asked_for
     server = Waiter(a_job("first"))
     async with world(module(tmp_path / "handlers", CAPPED)) as here:
         pool = pool_of(here, server, tmp_path, workers=2)
-        pool._polls._appetite.allowed = 2  # jobs have come before
+        pool._poll_limit._window.allowed = 2  # jobs have come before
         running = asyncio.create_task(pool.run())
         async with asyncio.timeout(GENEROUS):
-            while pool._room is None:  # the other slot has nothing to ask for
+            while pool._capacity is None:  # the other slot has nothing to ask for
                 await asyncio.sleep(0.001)
 
             server.may_answer.set()
@@ -337,18 +337,18 @@ async def test_nobody_waits_for_the_folder_of_a_job_to_be_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_go_on = threading.Event()
-    monkeypatch.setattr(slot, "remove", lambda path: may_go_on.wait(GENEROUS) and remove(path))
+    monkeypatch.setattr(slot, "remove", lambda path: may_go_on.wait(GENEROUS) and remove_tree(path))
     may_end = tmp_path / "may end"
     server = Shelf(2, until=str(may_end))
     try:
         async with littering(server, tmp_path, workers=2) as pool, asyncio.timeout(GENEROUS):
-            while pool._room is None:  # the other slot has nothing to ask for
+            while pool._capacity is None:  # the other slot has nothing to ask for
                 await asyncio.sleep(0.001)
             may_end.touch()
 
             await server.until(outcomes=2)  # the second one by the other slot, while the first one cleans
 
-            assert pool.standstill(0.0) is None
+            assert pool.stall_reason(0.0) is None
             may_go_on.set()
     finally:
         may_go_on.set()
@@ -375,9 +375,9 @@ async def test_a_folder_that_cannot_be_removed_is_left_and_the_next_job_gets_ano
 async def test_a_child_that_dies_on_its_way_to_its_job_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child_for, killed = Berth.child_for, []
+    child_for, killed = WarmChild.get_for, []
 
-    async def die_on_the_way(berth: Berth, limits: Limits) -> Child:
+    async def die_on_the_way(berth: WarmChild, limits: Limits) -> Child:
         child = await child_for(berth, limits)
         if not killed:
             killed.append(child.pid)
@@ -386,8 +386,8 @@ async def test_a_child_that_dies_on_its_way_to_its_job_is_replaced(
                 await asyncio.sleep(0)
         return child
 
-    monkeypatch.setattr(Berth, "child_for", die_on_the_way)
-    monkeypatch.setattr(Berth, "child_at_hand", lambda *_: None)
+    monkeypatch.setattr(WarmChild, "child_for", die_on_the_way)
+    monkeypatch.setattr(WarmChild, "child_at_hand", lambda *_: None)
     server = Shelf(1)
     async with littering(server, tmp_path, workers=1):
         await server.until(outcomes=1)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from supervisor.job import Blob, Failed, Fence, Outcome, Succeeded
 from supervisor.reporting import spool_format as spoolfile
-from supervisor.reporting.spool import ABANDONED_AFTER, ENDING, UNFINISHED, Entry, Shelf, Spool, file_name
-from supervisor.reporting.spool_format import Damaged, Destination
+from supervisor.reporting.spool import ABANDONED_AFTER, ENDING, UNFINISHED, SpoolEntry, SpoolFolder, Spool, file_name
+from supervisor.reporting.spool_format import CorruptSpoolFile, Destination
 
 HERE = Destination("https://api.example.com", "acme")
 FENCE = Fence("box-7", "job-1", 2)
@@ -26,14 +26,14 @@ RESULT = Succeeded(base64.b64encode(b"forty-two"))
 
 def kept(spool: Spool, outcome: Outcome = RESULT, fence: Fence = FENCE, destination: Destination = HERE) -> Path:
     """Put an outcome into the spool and leave it there."""
-    entry = spool.keep(destination, fence, "render", outcome)
+    entry = spool.write(destination, fence, "render", outcome)
     assert entry is not None
     entry.close()
     return entry.path
 
 
-def taken(spool: Spool, path: Path) -> Entry:
-    entry = spool.take(path)
+def taken(spool: Spool, path: Path) -> SpoolEntry:
+    entry = spool.acquire(path)
     assert entry is not None
     return entry
 
@@ -71,12 +71,12 @@ def test_an_outcome_comes_back_as_it_was(spool: Spool, outcome: Outcome) -> None
         assert content(entry.outcome) == outcome.result
     else:
         assert entry.outcome == outcome
-    assert (entry.note.destination, entry.note.fence, entry.note.action) == (HERE, FENCE, "render")
+    assert (entry.record.destination, entry.record.fence, entry.record.action) == (HERE, FENCE, "render")
     entry.close()
 
 
 def test_a_big_result_comes_back_as_a_blob_of_the_file_itself(spool: Spool) -> None:
-    data = os.urandom(3 * spoolfile.CHUNK + 17)
+    data = os.urandom(3 * spoolfile.CHUNK_BYTES + 17)
 
     with blob(data) as result:
         entry = taken(spool, kept(spool, Succeeded(result)))
@@ -93,13 +93,13 @@ def test_the_note_says_when_it_was_written(state: Path) -> None:
 
     entry = taken(spool, kept(spool))
 
-    assert entry.note.written_at == 1234.5
+    assert entry.record.written_at == 1234.5
     entry.close()
 
 
 def test_nobody_else_may_read_it(spool: Spool) -> None:
     path = kept(spool)
-    spool.shelve(taken(spool, path))
+    spool.move_to_undeliverable(taken(spool, path))
 
     modes = {each.stat().st_mode & 0o777 for each in (spool.folder, spool.folder / "undeliverable")}
     assert modes == {0o700}
@@ -127,7 +127,7 @@ def test_a_copy_is_kept_where_a_file_can_have_one_name_only(spool: Spool, monkey
     assert spool.keep_copy(entry)
     entry.remove()
 
-    [found] = spool.find(Shelf.UNDELIVERABLE)
+    [found] = spool.find(SpoolFolder.UNDELIVERABLE)
     assert found.path.stat().st_mode & 0o777 == 0o600
     assert names(found.path.parent) == [entry.path.name]
     assert content(taken(spool, found.path).outcome) == content(RESULT)
@@ -163,7 +163,7 @@ def test_a_copy_is_of_the_open_file_and_not_of_what_a_job_put_in_its_place(
 
     assert spool.keep_copy(entry)
 
-    [found] = spool.find(Shelf.UNDELIVERABLE)
+    [found] = spool.find(SpoolFolder.UNDELIVERABLE)
     assert content(taken(spool, found.path).outcome) == content(RESULT)
     entry.remove()  # the link is a job's, and stays
     assert entry.path.is_symlink()
@@ -183,22 +183,22 @@ def test_a_link_in_the_place_of_a_folder_is_refused(spool: Spool, tmp_path: Path
     with structlog.testing.capture_logs() as lines:
         match place:
             case "":
-                assert spool.keep(HERE, FENCE, "render", RESULT) is None
-                assert spool.find(*Shelf) == []
+                assert spool.write(HERE, FENCE, "render", RESULT) is None
+                assert spool.find(*SpoolFolder) == []
             case "undeliverable":
                 entry = taken(spool, path)
                 assert not spool.keep_copy(entry)
-                spool.shelve(entry)
+                spool.move_to_undeliverable(entry)
             case _:
                 path.write_text("damaged")
-                assert spool.take(path) is None
+                assert spool.acquire(path) is None
 
     assert "is a link, and must be a folder" in lines[-1]["error"]
     assert names(elsewhere) == ([] if place else ["spool"])
 
 
 def test_a_later_outcome_of_the_same_attempt_takes_the_place_of_the_earlier(spool: Spool) -> None:
-    first = spool.keep(HERE, FENCE, "render", RESULT)
+    first = spool.write(HERE, FENCE, "render", RESULT)
     path = kept(spool, Failed("Cancelled", "asked to"))
     assert first is not None
     first.remove()  # knows that the file is not its own any more
@@ -214,14 +214,14 @@ def test_what_is_removed_is_gone(spool: Spool) -> None:
     taken(spool, path).remove()
 
     assert names(spool.folder) == []
-    assert spool.take(path) is None
+    assert spool.acquire(path) is None
 
 
 def test_an_outcome_in_hands_is_not_taken_by_anybody_else(spool: Spool, state: Path) -> None:
-    entry = spool.keep(HERE, FENCE, "render", RESULT)
+    entry = spool.write(HERE, FENCE, "render", RESULT)
     assert entry is not None
 
-    in_hands = [Spool(state).take(entry.path), spool.take(entry.path)]
+    in_hands = [Spool(state).acquire(entry.path), spool.acquire(entry.path)]
     entry.close()
     free = taken(Spool(state), entry.path)
 
@@ -235,7 +235,7 @@ def test_only_outcomes_for_the_same_server_and_project_wait_for_it(spool: Spool)
     kept(spool, destination=Destination("http://localhost:8080", "acme"))
 
     assert spool.waiting(HERE) == [ours]
-    assert len(spool.find(Shelf.WAITING)) == 3
+    assert len(spool.find(SpoolFolder.WAITING)) == 3
 
 
 def test_the_oldest_comes_first(spool: Spool) -> None:
@@ -255,7 +255,7 @@ def test_a_file_stays_in_the_spool_whatever_the_job_is_called(spool: Spool, job_
     assert path.parent == spool.folder
     assert names(spool.folder) == [path.name]
     entry = taken(spool, path)
-    assert entry.note.fence.job_id == job_id
+    assert entry.record.fence.job_id == job_id
     entry.close()
 
 
@@ -273,7 +273,7 @@ def test_damage_at_any_byte_is_noticed(spool: Spool) -> None:
 
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
-        with path.open("rb") as file, pytest.raises(Damaged):
+        with path.open("rb") as file, pytest.raises(CorruptSpoolFile):
             spoolfile.verify(file.fileno())
 
 
@@ -283,7 +283,7 @@ def test_a_file_cut_at_any_place_is_noticed(spool: Spool) -> None:
 
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with path.open("rb") as file, pytest.raises(Damaged):
+        with path.open("rb") as file, pytest.raises(CorruptSpoolFile):
             spoolfile.verify(file.fileno())
 
 
@@ -291,9 +291,9 @@ def test_a_file_cut_at_any_place_is_noticed(spool: Spool) -> None:
 @given(st.binary(max_size=300))
 def test_whatever_a_file_holds_it_is_no_error(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file"
-    path.write_bytes(data + spoolfile.MARK)
+    path.write_bytes(data + spoolfile.FORMAT_MARKER)
 
-    with path.open("rb") as file, pytest.raises(Damaged):
+    with path.open("rb") as file, pytest.raises(CorruptSpoolFile):
         spoolfile.verify(file.fileno())
 
 
@@ -302,7 +302,7 @@ def test_a_damaged_file_is_set_aside_with_one_line(spool: Spool) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 
     with structlog.testing.capture_logs() as lines:
-        found = [spool.take(each) for each in spool.waiting(HERE)]
+        found = [spool.acquire(each) for each in spool.waiting(HERE)]
 
     assert found == [None]
     assert [line["event"] for line in lines] == ["a damaged file was set aside"]
@@ -316,14 +316,14 @@ def test_what_is_no_file_is_set_aside_too(spool: Spool, make: object) -> None:
     path = spool.folder / f"strange{ENDING}"
     make(path)  # type: ignore[operator]
 
-    assert spool.take(path) is None
+    assert spool.acquire(path) is None
     assert names(spool.folder / "damaged") == [path.name]
 
 
 def test_a_result_that_shrinks_while_it_is_copied_is_not_kept(spool: Spool) -> None:
     with blob(b"x" * 1000) as result:
         os.ftruncate(result.descriptor, 10)
-        entry = spool.keep(HERE, FENCE, "render", Succeeded(result))
+        entry = spool.write(HERE, FENCE, "render", Succeeded(result))
 
     assert entry is None
     assert names(spool.folder) == []
@@ -333,17 +333,17 @@ def test_what_the_server_refuses_as_such_is_left_to_the_operator(spool: Spool) -
     entry = taken(spool, kept(spool))
 
     spool.keep_copy(entry)
-    substitute = spool.keep(HERE, FENCE, "render", Failed("ResultRejected", "400"))
+    substitute = spool.write(HERE, FENCE, "render", Failed("ResultRejected", "400"))
     entry.remove()
 
     assert substitute is not None
     substitute.close()
-    (copy,) = spool.find(Shelf.UNDELIVERABLE)
-    (waiting,) = spool.find(Shelf.WAITING)
-    assert copy.note is not None
-    assert copy.note.result_size == len(content(RESULT) or b"")
-    assert waiting.note is not None
-    assert waiting.note.failed == Failed("ResultRejected", "400")
+    (copy,) = spool.find(SpoolFolder.UNDELIVERABLE)
+    (waiting,) = spool.find(SpoolFolder.WAITING)
+    assert copy.record is not None
+    assert copy.record.result_size == len(content(RESULT) or b"")
+    assert waiting.record is not None
+    assert waiting.record.failed == Failed("ResultRejected", "400")
 
 
 def test_only_what_killed_writers_left_unfinished_is_swept(spool: Spool, state: Path) -> None:
@@ -362,7 +362,7 @@ def test_only_what_killed_writers_left_unfinished_is_swept(spool: Spool, state: 
 def test_a_spool_that_was_never_used_is_empty(spool: Spool) -> None:
     spool.sweep()
 
-    assert spool.find(*Shelf) == []
+    assert spool.find(*SpoolFolder) == []
     assert spool.waiting(HERE) == []
 
 
@@ -371,7 +371,7 @@ def test_a_spool_that_cannot_be_written_is_one_warning(spool: Spool) -> None:
     spool.folder.touch()  # a file where the folder should be: root may write everywhere else
 
     with structlog.testing.capture_logs() as lines:
-        refused = [spool.keep(HERE, FENCE, "render", RESULT) for _ in range(3)]
+        refused = [spool.write(HERE, FENCE, "render", RESULT) for _ in range(3)]
         spool.folder.unlink()
         kept(spool)
 
@@ -420,13 +420,13 @@ def test_killed_at_any_step_it_leaves_a_whole_file_or_none(state: Path, step: in
     subprocess.run(command, check=False, capture_output=True, timeout=30)
 
     spool = Spool(state)
-    entries = [spool.take(path) for path in spool.waiting(HERE)]
+    entries = [spool.acquire(path) for path in spool.waiting(HERE)]
     for entry in entries:
         assert entry is not None
         assert content(entry.outcome) == b"QUJD" * 100_000
         entry.close()
     assert len(entries) == (step > 4 or (step, moment) == (4, "after"))
-    assert spool.find(Shelf.DAMAGED) == []
+    assert spool.find(SpoolFolder.DAMAGED) == []
 
 
 def test_these_are_all_the_steps(state: Path) -> None:

@@ -37,7 +37,7 @@ def test_what_is_written_after_the_one_that_was_asked_for_does_not_count(stack: 
     stack.renew()
     write(stack, "asked for")
 
-    assert stack.settle()
+    assert stack.keep()
 
     write(stack, "later")
     assert stack.read() == "asked for"
@@ -47,18 +47,18 @@ def test_an_earlier_one_is_not_taken_for_the_one_that_was_asked_for(stack: Stack
     write(stack, "earlier")
     stack.renew()
 
-    assert not stack.settle()
+    assert not stack.keep()
 
     write(stack, "asked for")
-    assert stack.settle()
+    assert stack.keep()
     assert stack.read() == "asked for"
 
 
 def test_a_new_job_has_none(stack: StackFile) -> None:
     stack.renew()
     write(stack, "of the job before")
-    stack.settle()
+    stack.keep()
 
-    stack.forget()
+    stack.start_job()
 
     assert stack.read() == ""

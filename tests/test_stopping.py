@@ -8,36 +8,36 @@ from typing import Any
 import structlog.testing
 
 from supervisor.attempt.outcome import CANCELLED, SHUTDOWN, timed_out
-from supervisor.attempt.stop import Stopping, terminate_then_kill
+from supervisor.attempt.stop import StopRequest, terminate_then_kill
 
 TIMEOUT = timed_out(10)
 
 
 def test_the_first_reason_counts() -> None:
-    stopping = Stopping()
+    stopping = StopRequest()
 
-    assert stopping.takes(TIMEOUT, has_ended=False)
-    assert not stopping.takes(SHUTDOWN, has_ended=False)
+    assert stopping.accept(TIMEOUT, has_ended=False)
+    assert not stopping.accept(SHUTDOWN, has_ended=False)
 
-    assert stopping.why is TIMEOUT
+    assert stopping.reason is TIMEOUT
 
 
 def test_a_cancel_counts_before_any_other_and_once() -> None:
-    stopping = Stopping()
+    stopping = StopRequest()
 
-    assert stopping.takes(TIMEOUT, has_ended=False)
-    assert stopping.takes(CANCELLED, has_ended=True)
-    assert not stopping.takes(CANCELLED, has_ended=True)
+    assert stopping.accept(TIMEOUT, has_ended=False)
+    assert stopping.accept(CANCELLED, has_ended=True)
+    assert not stopping.accept(CANCELLED, has_ended=True)
 
-    assert stopping.why is CANCELLED
+    assert stopping.reason is CANCELLED
 
 
 def test_once_the_handler_has_ended_only_a_cancel_counts() -> None:
-    stopping = Stopping()
+    stopping = StopRequest()
 
-    assert not stopping.takes(TIMEOUT, has_ended=True)
-    assert not stopping.takes(SHUTDOWN, has_ended=True)
-    assert stopping.why is None
+    assert not stopping.accept(TIMEOUT, has_ended=True)
+    assert not stopping.accept(SHUTDOWN, has_ended=True)
+    assert stopping.reason is None
 
 
 class Gone:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.devserver.app import DevServer
-from supervisor.concurrency.suspend import telling_of_suspends
+from supervisor.concurrency.suspend import on_resume
 from tests.harness import GENEROUS, finished_job, start_job, supervising
 from tests.process_world import open_descriptors
 
@@ -27,7 +27,7 @@ async def test_each_jump_of_the_clock_is_told() -> None:
     before = open_descriptors()
     told = asyncio.Semaphore(0)
 
-    with telling_of_suspends(told.release):
+    with on_resume(told.release):
         for _ in range(3):
             set_the_clock()
             await asyncio.wait_for(told.acquire(), GENEROUS)

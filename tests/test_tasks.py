@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from supervisor.concurrency.helpers import MOST_ALARMS, Alongside, ready_threads
+from supervisor.concurrency.helpers import MAX_TIMERS, HelperTasks, prestarted_executor
 from tests.harness import GENEROUS
 
 
@@ -29,7 +29,7 @@ class Helper:
 async def test_a_helper_runs_beside_the_block_and_ends_with_it() -> None:
     helper = Helper()
 
-    async with Alongside() as beside:
+    async with HelperTasks() as beside:
         beside.start(helper)
         await helper.started.wait()
         assert not helper.ended
@@ -41,7 +41,7 @@ async def test_a_helper_may_be_done_before_the_block() -> None:
     async def helper() -> None:
         return
 
-    async with Alongside() as beside:
+    async with HelperTasks() as beside:
         task = beside.start(helper)
         await asyncio.wait([task])
 
@@ -53,7 +53,7 @@ async def test_an_error_in_a_helper_ends_the_block() -> None:
         raise ValueError("helper")
 
     with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - what is tested is that the block ends
-        async with Alongside() as beside:
+        async with HelperTasks() as beside:
             beside.start(failing)
             await asyncio.Event().wait()
 
@@ -64,7 +64,7 @@ async def test_an_error_in_the_block_ends_the_helpers() -> None:
     helper = Helper()
 
     with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - what is tested is how the block ends
-        async with Alongside() as beside:
+        async with HelperTasks() as beside:
             beside.start(helper)
             await helper.started.wait()
             raise ValueError("block")
@@ -77,7 +77,7 @@ async def test_cancelling_the_block_ends_the_helpers() -> None:
     helper = Helper()
 
     async def block() -> None:
-        async with Alongside() as beside:
+        async with HelperTasks() as beside:
             beside.start(helper)
             await asyncio.Event().wait()
 
@@ -94,7 +94,7 @@ async def test_a_delayed_helper_starts_after_its_delay() -> None:
     helper = Helper()
     began = asyncio.get_running_loop().time()
 
-    async with Alongside() as beside:
+    async with HelperTasks() as beside:
         beside.start_after(0.02, helper)
         await helper.started.wait()
 
@@ -106,7 +106,7 @@ async def test_a_delayed_helper_never_starts_when_the_block_is_over() -> None:
     late = Helper()
     timer_would_have_fired = asyncio.Event()
 
-    async with Alongside() as beside:
+    async with HelperTasks() as beside:
         beside.start_after(0.001, late)
     asyncio.get_running_loop().call_later(0.005, timer_would_have_fired.set)
     await timer_would_have_fired.wait()
@@ -117,7 +117,7 @@ async def test_a_delayed_helper_never_starts_when_the_block_is_over() -> None:
 async def test_a_helper_that_starts_another_is_waited_for_as_well() -> None:
     inner = Helper()
 
-    async with Alongside() as beside:
+    async with HelperTasks() as beside:
 
         async def outer() -> None:
             beside.start(inner)
@@ -135,7 +135,7 @@ async def test_a_long_block_forgets_the_helpers_that_are_done_and_the_alarms_tha
         nonlocal rung
         rung += 1
 
-    async with Alongside() as beside:
+    async with HelperTasks() as beside:
         for _ in range(100):
             await asyncio.wait([beside.start(quick)])
         for number in range(100):
@@ -146,13 +146,13 @@ async def test_a_long_block_forgets_the_helpers_that_are_done_and_the_alarms_tha
         async with asyncio.timeout(10):
             while beside._helpers:  # the last one has run, and is forgotten in the turn after
                 await asyncio.sleep(0)
-        assert len(beside._set) <= MOST_ALARMS
+        assert len(beside._set) <= MAX_TIMERS
 
 
 async def test_nothing_starts_when_the_block_is_over() -> None:
     late = Helper()
 
-    async with Alongside() as beside:
+    async with HelperTasks() as beside:
         assert not beside.is_over
 
     assert beside.is_over
@@ -162,7 +162,7 @@ async def test_nothing_starts_when_the_block_is_over() -> None:
 
 def test_threads_are_there_before_they_are_needed() -> None:
     before = threading.active_count()
-    with ready_threads(3) as executor:
+    with prestarted_executor(3) as executor:
         ready = threading.active_count() - before
         together = threading.Barrier(3)
         waiting = [executor.submit(together.wait, GENEROUS) for _ in range(3)]

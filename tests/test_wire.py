@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.job import Event, Failed
-from supervisor.ipc.messages import ChildMessage, Emitted, Finished, Forked, Logged, Ready
-from supervisor.ipc.wire import MAX_FRAME, Decoder, WireError, encode
+from supervisor.ipc.messages import ChildMessage, EventEmitted, Finished, Forked, Logged, Ready
+from supervisor.ipc.wire import MAX_FRAME_BYTES, Decoder, WireError, encode
 
 
 def messages() -> st.SearchStrategy[ChildMessage]:
@@ -21,7 +21,7 @@ def messages() -> st.SearchStrategy[ChildMessage]:
     return st.one_of(
         st.builds(Forked, pid=st.integers(1, 2**22)),
         st.builds(Ready),
-        st.builds(Emitted, event=events),
+        st.builds(EventEmitted, event=events),
         st.builds(Logged, level=st.integers(0, 50), text=st.text()),
         finished,
     )
@@ -60,7 +60,7 @@ def test_garbage_is_refused_or_waited_for_but_never_breaks_the_decoder(garbage: 
 def test_a_frame_that_announces_more_than_the_limit_is_refused_at_its_length() -> None:
     decoder: Decoder[ChildMessage] = Decoder(ChildMessage)
 
-    with pytest.raises(WireError, match=str(MAX_FRAME)):
+    with pytest.raises(WireError, match=str(MAX_FRAME_BYTES)):
         list(decoder.feed(b"GET / HTTP/1.1\r\n"))
 
 

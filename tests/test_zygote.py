@@ -14,23 +14,23 @@ from structlog.testing import capture_logs
 
 from supervisor.job import Succeeded
 from supervisor.process.child import Child
-from supervisor.process.reaper import Family
-from supervisor.process.zygote import Nursery, StartFailed, Zygote, import_once, start_zygote
+from supervisor.process.reaper import Reaper
+from supervisor.process.zygote import ZygoteConfig, StartFailed, Zygote, import_once, start_zygote
 from tests.harness import GENEROUS, HANDLERS, is_alive, timed
 from tests.hoard import hoard
 from tests.process_world import Heard, module, nursery, open_descriptors, run, world
 
 
-async def failure(failing: Nursery) -> str:
+async def failure(failing: ZygoteConfig) -> str:
     """Why a zygote did not come up; nothing of it is left."""
     before = open_descriptors()
-    family = Family()
+    family = Reaper()
 
     with pytest.raises(StartFailed) as caught:
         await Zygote.start(failing, family)
 
     assert not family._members
-    assert await family.sweep() == 0
+    assert await family.kill_orphans() == 0
     assert not open_descriptors() - before
     return str(caught.value)
 
@@ -170,7 +170,7 @@ async def test_whatever_comes_after_what_it_imported_ends_it(tmp_path: Path, lat
     while True: pass
     """
 
-    zygote = await Zygote.start(nursery(module(tmp_path, source)), Family())
+    zygote = await Zygote.start(nursery(module(tmp_path, source)), Reaper())
 
     async with asyncio.timeout(GENEROUS):
         assert await zygote.exited() == -signal.SIGKILL
@@ -215,7 +215,7 @@ async def test_an_interpreter_that_may_not_be_executed_is_named(
 
 async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     before = open_descriptors()
-    family = Family()
+    family = Reaper()
     start = asyncio.create_task(Zygote.start(nursery(module(tmp_path, "while True: pass")), family))
     await asyncio.sleep(0)
 
@@ -388,11 +388,11 @@ async def test_a_module_that_ends_the_process_is_left_out_whatever_the_locale(tm
     folder.mkdir()
     (folder / "bad.py").write_text("import os; os._exit(3)")
     (folder / "good.py").write_text("from supervisor import handler\n@handler('good')\ndef f(): ...\n")
-    family = Family()
+    family = Reaper()
     ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
     async with asyncio.timeout(GENEROUS):
-        zygote = await start_zygote(Nursery((folder,), ascii_only), family)
+        zygote = await start_zygote(ZygoteConfig((folder,), ascii_only), family)
         await zygote.kill()
 
     [problem] = zygote.imported.problems

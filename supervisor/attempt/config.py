@@ -8,11 +8,11 @@ from pathlib import Path
 
 from supervisor.limits import Limits
 from supervisor.reporting.report import Reporter
-from supervisor.concurrency.timers import Alarms
+from supervisor.concurrency.timers import TimerQueue
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class JobConfig:
     """The settings a slot goes by; lengths in seconds, None for what the server says.
 
     `limits` hold for what a handler does not say itself.
@@ -30,7 +30,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class SlotResources:
     """What a slot lends to its attempts, one after the other."""
 
     number: int
@@ -38,4 +38,4 @@ class Workplace:
     workdir: str
     """A folder for what a job wants to keep while it runs; not there before it is asked for."""
     reporter: Reporter
-    alarms: Alarms
+    alarms: TimerQueue

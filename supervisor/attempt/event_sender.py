@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from supervisor.job import Event, Fence
-from supervisor.stats import Ledger
-from supervisor.job_server import JobServer, KeyRefused, RateLimited, Rejected, StaleFence, Unavailable
+from supervisor.stats import Stats
+from supervisor.job_server import JobServer, KeyRefused, RateLimited, RequestRejected, StaleFence, Unavailable
 from supervisor.concurrency.backoff import Backoff
 from supervisor.concurrency.token_bucket import TokenBucket
-from supervisor.concurrency.helpers import Alongside
+from supervisor.concurrency.helpers import HelperTasks
 from supervisor.attempt.lease import Lease
 from supervisor.attempt.outbox import Outbox
 
@@ -23,14 +23,14 @@ EVENT_RATE = 50_000.0
 EVENT_BURST = 10_000.0
 
 
-class Tap(Protocol):
+class EventSource(Protocol):
     """Where events come from: a child, which can be left unread for a while."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
 
 
-class Courier:
+class EventSender:
     """Made with an attempt's first event; its sender is one of the attempt's helpers and ends with them."""
 
     def __init__(
@@ -39,18 +39,18 @@ class Courier:
         *,
         lease: Lease,
         server: JobServer,
-        ledger: Ledger,
-        tap: Tap,
-        beside: Alongside,
+        ledger: Stats,
+        tap: EventSource,
+        beside: HelperTasks,
         log: Any,
         now: Callable[[], float],
     ) -> None:
         self._fence = fence
         self._lease = lease
         self._server = server
-        self._ledger = ledger
-        self._tap = tap
-        self._beside = beside
+        self._stats = ledger
+        self._source = tap
+        self._helpers = beside
         self._log = log
         self._now = now
         self._loop = asyncio.get_running_loop()
@@ -71,7 +71,7 @@ class Courier:
         """Whether more waits to be sent than is good."""
         return self._outbox.is_full
 
-    def take(self, event: Event, *, hold_back: bool) -> None:
+    def add(self, event: Event, *, hold_back: bool) -> None:
         """Send `event` soon; `hold_back` reads the child no further while that is more than anybody can take.
 
         A child that is read on all the same loses what it says beyond that.
@@ -82,11 +82,11 @@ class Courier:
         self._outbox.add(event)
         if self.is_idle:
             self._moved_at = self._now()
-            self._sender = self._beside.start(self._send)
+            self._sender = self._helpers.start(self._send)
         if hold_back:
-            self._hold_back()
+            self._apply_backpressure()
 
-    async def delivered(self) -> None:
+    async def flush(self) -> None:
         """Wait until it is idle, or was told to give up."""
         if self._sender is not None:
             await asyncio.wait([self._sender])
@@ -100,11 +100,11 @@ class Courier:
         """Whether events wait, and the server has taken none for `patience` seconds."""
         return not self.is_idle and self._now() - self._moved_at >= patience
 
-    def give_up(self, why: str) -> None:
+    def abort(self, why: str) -> None:
         """Send nothing more."""
-        self._tap.resume()  # the child may be another job's soon
+        self._source.resume()  # the child may be another job's soon
         if lost := self.undelivered:
-            self._ledger.events_dropped += lost
+            self._stats.events_dropped += lost
             self._log.warning("events dropped: the server has not taken them", count=lost, reason=why)
         if self._sender is not None:
             self._sender.cancel()
@@ -113,20 +113,20 @@ class Courier:
         if not self._has_dropped:
             self._log.warning("events are dropped: the handler is being stopped, and says more than can be kept")
         self._has_dropped = True
-        self._ledger.events_dropped += 1
+        self._stats.events_dropped += 1
 
-    def _hold_back(self) -> None:
+    def _apply_backpressure(self) -> None:
         """Read the child no further while the outbox is full, or while it says more than the loop has time for."""
         if self._outbox.is_full:
-            self._tap.pause()
+            self._source.pause()
         elif (debt := self._bucket.overdraw(1, self._loop.time())) > 0 and self._read_on_timer is None:
-            self._tap.pause()
-            self._read_on_timer = self._loop.call_later(debt, self._read_on)
+            self._source.pause()
+            self._read_on_timer = self._loop.call_later(debt, self._end_backpressure)
 
-    def _read_on(self) -> None:
+    def _end_backpressure(self) -> None:
         self._read_on_timer = None
         if not self._outbox.is_full:
-            self._tap.resume()
+            self._source.resume()
 
     async def _send(self) -> None:
         """Send what is in the outbox until it is empty."""
@@ -141,22 +141,22 @@ class Courier:
                 self._log.warning("events were not accepted, they will be sent again", error=str(error))
                 await asyncio.sleep(backoff.next())
             except StaleFence as stale:
-                self._lease.refused(str(stale))
-                self._outbox.settle()
-            except Rejected as rejected:
-                self._drop_offender(batch, rejected)
+                self._lease.renewal_refused(str(stale))
+                self._outbox.remove_batch()
+            except RequestRejected as rejected:
+                self._drop_rejected(batch, rejected)
             else:
-                self._ledger.events_sent += len(batch)
+                self._stats.events_sent += len(batch)
                 self._moved_at = self._now()
                 backoff.reset()
-                self._outbox.settle()
+                self._outbox.remove_batch()
             if self._read_on_timer is None:
-                self._read_on()
+                self._end_backpressure()
 
-    def _drop_offender(self, batch: tuple[Event, ...], rejected: Rejected) -> None:
+    def _drop_rejected(self, batch: tuple[Event, ...], rejected: RequestRejected) -> None:
         if len(batch) > 1:
             self._outbox.halve()
             return
-        self._ledger.events_dropped += 1
+        self._stats.events_dropped += 1
         self._log.warning("event dropped: the server refuses it", type=batch[0].type, error=str(rejected))
-        self._outbox.settle()
+        self._outbox.remove_batch()

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from supervisor.concurrency.token_bucket import TokenBucket
 
-BURST = 256 * 1024
+LOG_BURST_BYTES = 256 * 1024
 """Characters that may be said at once."""
-RATE = 64 * 1024
+LOG_BYTES_PER_SECOND = 64 * 1024
 """Characters a second that may be said for ever."""
-OF_A_LINE = 100
+LINE_OVERHEAD_BYTES = 100
 """Characters that each line counts for, beside its text: its time, its ids."""
 
 
-class HandlerLog:
+class LogRateLimit:
     """That of one job."""
 
     def __init__(self, now: float) -> None:
-        self._bucket = TokenBucket(rate=RATE, burst=BURST, now=now)
+        self._bucket = TokenBucket(rate=LOG_BYTES_PER_SECOND, burst=LOG_BURST_BYTES, now=now)
         self._dropped = 0
 
     def has_room(self, text: str, now: float) -> bool:
         """Whether this line may be logged; otherwise it counts as dropped."""
-        if self._bucket.take(OF_A_LINE + len(text), now):
+        if self._bucket.take(LINE_OVERHEAD_BYTES + len(text), now):
             return True
         self._dropped += 1
         return False
@@ -33,4 +33,4 @@ class HandlerLog:
     def take_dropped(self) -> str | None:
         """A sentence on what was dropped since the last time, if anything was."""
         dropped, self._dropped = self._dropped, 0
-        return f"[{dropped} lines of the handler dropped: more than {RATE} characters a second]" if dropped else None
+        return f"[{dropped} lines of the handler dropped: more than {LOG_BYTES_PER_SECOND} characters a second]" if dropped else None

@@ -15,7 +15,7 @@ import msgspec
 from supervisor.job import Directive
 from supervisor.concurrency.backoff import Backoff
 
-OVERDUE = 1.0
+BEAT_OVERDUE_TIME = 1.0
 """Seconds that a heartbeat may be late for reasons of the machine."""
 
 
@@ -23,7 +23,7 @@ class LeaseLost(Exception):
     """The attempt is not ours any more: its child is killed and nothing is reported.  Caught by the slot."""
 
 
-class State(enum.StrEnum):
+class LeaseState(enum.StrEnum):
     HELD = "held"
     CANCELLING = "cancelling"
     REPORTING = "reporting"
@@ -31,7 +31,7 @@ class State(enum.StrEnum):
     LOST = "lost"
 
 
-class Told(enum.StrEnum):
+class LeaseEvent(enum.StrEnum):
     """What can befall a lease."""
 
     RENEWED = "beat accepted"
@@ -44,37 +44,37 @@ class Told(enum.StrEnum):
 
 
 _LIVE = {
-    Told.RENEWED: None,  # stays where it is
-    Told.CANCELLED: State.CANCELLING,
-    Told.REFUSED: State.LOST,
-    Told.REPORT_BEGINS: State.REPORTING,
-    Told.SILENT: State.LOST,
+    LeaseEvent.RENEWED: None,  # stays where it is
+    LeaseEvent.CANCELLED: LeaseState.CANCELLING,
+    LeaseEvent.REFUSED: LeaseState.LOST,
+    LeaseEvent.REPORT_BEGINS: LeaseState.REPORTING,
+    LeaseEvent.SILENT: LeaseState.LOST,
 }
 # What is not in here cannot happen, and raises; a lease that is lost answers everything with `LeaseLost`.
-_NEXT: dict[State, dict[Told, State | None]] = {
-    State.HELD: _LIVE,
-    State.CANCELLING: _LIVE,
-    State.REPORTING: {
-        Told.RENEWED: None,
-        Told.CANCELLED: None,  # too late: the outcome is on its way
-        Told.REFUSED: None,  # decides nothing: the job may just have been completed by us
-        Told.REPORT_BEGINS: None,
-        Told.REPORT_ACCEPTED: State.RELEASED,
-        Told.REPORT_REFUSED: State.LOST,
-        Told.SILENT: State.LOST,
+_NEXT: dict[LeaseState, dict[LeaseEvent, LeaseState | None]] = {
+    LeaseState.HELD: _LIVE,
+    LeaseState.CANCELLING: _LIVE,
+    LeaseState.REPORTING: {
+        LeaseEvent.RENEWED: None,
+        LeaseEvent.CANCELLED: None,  # too late: the outcome is on its way
+        LeaseEvent.REFUSED: None,  # decides nothing: the job may just have been completed by us
+        LeaseEvent.REPORT_BEGINS: None,
+        LeaseEvent.REPORT_ACCEPTED: LeaseState.RELEASED,
+        LeaseEvent.REPORT_REFUSED: LeaseState.LOST,
+        LeaseEvent.SILENT: LeaseState.LOST,
     },
-    State.RELEASED: {},
+    LeaseState.RELEASED: {},
 }
 
 
-class Terms(msgspec.Struct, frozen=True):
+class LeaseTerms(msgspec.Struct, frozen=True):
     """How often a lease wants to be renewed, and how long a renewal is presumed to last at the server; in seconds."""
 
     interval: float
     time_to_live: float
     is_guessed: bool = False
     """Whether nobody has told the time-to-live: the server may, when the job is looked up."""
-    endures_silence: bool = False
+    survives_silence: bool = False
     """Whether the lease counts as ours until the server says otherwise: its handler may run twice at once."""
 
     @staticmethod
@@ -85,35 +85,35 @@ class Terms(msgspec.Struct, frozen=True):
         time_to_live: float | None,
         longest_interval: float | None,
         endures_silence: bool = False,
-    ) -> Terms:
+    ) -> LeaseTerms:
         """The server's interval, tightened to `longest_interval`; a time-to-live of three of the server's own.
 
         Three beats fit in a time-to-live that is given, too: otherwise a lease would be over before its first one.
         """
         lives = time_to_live or 3 * server_interval
         interval = min(server_interval, longest_interval or math.inf, lives / 3)
-        return Terms(interval, lives, is_guessed=time_to_live is None, endures_silence=endures_silence)
+        return LeaseTerms(interval, lives, is_guessed=time_to_live is None, survives_silence=endures_silence)
 
-    def told(self, time_to_live: float | None) -> Terms:
+    def with_length(self, time_to_live: float | None) -> LeaseTerms:
         """These, once the server has told how long a lease lives, or that it does not tell."""
         lives = self.time_to_live if time_to_live is None else time_to_live
-        return Terms(min(self.interval, lives / 3), lives, endures_silence=self.endures_silence)
+        return LeaseTerms(min(self.interval, lives / 3), lives, survives_silence=self.survives_silence)
 
     @property
-    def longest_silence(self) -> float:
+    def max_silence(self) -> float:
         """The seconds without an accepted heartbeat after which the lease is lost."""
-        return math.inf if self.endures_silence else self.time_to_live
+        return math.inf if self.survives_silence else self.time_to_live
 
 
 class Lease:
     """The right to run one attempt, from its claim until it is released or lost."""
 
     def __init__(
-        self, terms: Terms, *, claimed_at: float, head_start: float = 0.0, backoff: Backoff | None = None
+        self, terms: LeaseTerms, *, claimed_at: float, head_start: float = 0.0, backoff: Backoff | None = None
     ) -> None:
         """The first beat is due earlier by `head_start` intervals: what was claimed together need not beat together."""
-        self.state = State.HELD
-        self._lost_by: Told | None = None
+        self.state = LeaseState.HELD
+        self._lost_by: LeaseEvent | None = None
         self._terms = terms
         self._renewed_at = claimed_at
         self._next_beat_at = claimed_at + terms.interval * (1 - head_start)
@@ -125,7 +125,7 @@ class Lease:
     @property
     def expires_at(self) -> float:
         """When it is lost by silence: never, when it endures that."""
-        return self._renewed_at + self._terms.longest_silence
+        return self._renewed_at + self._terms.max_silence
 
     @property
     def renewed_at(self) -> float:
@@ -135,11 +135,11 @@ class Lease:
     @property
     def length(self) -> float:
         """The seconds that a renewal gives."""
-        return self._terms.longest_silence
+        return self._terms.max_silence
 
     def is_overdue(self, now: float) -> bool:
         """Whether a heartbeat should have been sent long ago; one that is under way is given up within an interval."""
-        return now > self._next_beat_at + 2 * self._terms.interval + OVERDUE
+        return now > self._next_beat_at + 2 * self._terms.interval + BEAT_OVERDUE_TIME
 
     @property
     def length_is_guessed(self) -> bool:
@@ -153,23 +153,23 @@ class Lease:
     @property
     def is_refused(self) -> bool:
         """Whether the server has said that the attempt is not ours; a lease lost by silence may still be, for it."""
-        return self._lost_by in (Told.REFUSED, Told.REPORT_REFUSED)
+        return self._lost_by in (LeaseEvent.REFUSED, LeaseEvent.REPORT_REFUSED)
 
     @property
     def is_lost(self) -> bool:
-        return self.state is State.LOST
+        return self.state is LeaseState.LOST
 
     @property
     def is_released(self) -> bool:
-        return self.state is State.RELEASED
+        return self.state is LeaseState.RELEASED
 
     @property
     def is_cancelling(self) -> bool:
-        return self.state is State.CANCELLING
+        return self.state is LeaseState.CANCELLING
 
-    def learn(self, time_to_live: float | None) -> None:
+    def set_length(self, time_to_live: float | None) -> None:
         """The server has told how long a lease lives, or that it does not tell."""
-        self._terms = self._terms.told(time_to_live)
+        self._terms = self._terms.with_length(time_to_live)
         self._next_beat_at = min(self._next_beat_at, self._renewed_at + self._terms.interval)
 
     def beat_timeout(self, now: float) -> float:
@@ -178,23 +178,23 @@ class Lease:
 
     def check(self, now: float) -> None:
         """Raise `LeaseLost` when silence has lasted for the time-to-live, or the lease was lost already."""
-        if self.state is State.LOST:  # another helper of the attempt has noticed it in the same turn of the loop
+        if self.state is LeaseState.LOST:  # another helper of the attempt has noticed it in the same turn of the loop
             raise LeaseLost("the lease was lost before")
-        if now >= self.expires_at and self.state is not State.RELEASED:
-            self._turn(Told.SILENT)
+        if now >= self.expires_at and self.state is not LeaseState.RELEASED:
+            self._turn(LeaseEvent.SILENT)
             raise LeaseLost(f"no heartbeat was accepted for {self._terms.time_to_live:g} s")
 
-    def answered(self, directive: Directive, *, sent_at: float) -> None:
+    def renewed(self, directive: Directive, *, sent_at: float) -> None:
         """A heartbeat sent at `sent_at` was accepted."""
-        self._turn(Told.RENEWED)
+        self._turn(LeaseEvent.RENEWED)
         if directive is Directive.CANCEL:
-            self._turn(Told.CANCELLED)
+            self._turn(LeaseEvent.CANCELLED)
         self._renewed_at = max(self._renewed_at, sent_at)
         self._next_beat_at = sent_at + self._terms.interval
         if self._retry is not None:
             self._retry.reset()
 
-    def unanswered(self, now: float, *, wait: float | None = None) -> None:
+    def renewal_failed(self, now: float, *, wait: float | None = None) -> None:
         """A heartbeat failed, which tells nothing of the lease; `wait` is the server's own wish (429)."""
         if self._retry is None:  # it is repeated soon, while the lease still lives
             self._retry = Backoff(self._terms.interval / 8, self._terms.interval / 4)
@@ -208,28 +208,28 @@ class Lease:
         nothing to be in time for, and beats come as they do while all is well.
         """
         left = self._renewed_at + self._terms.time_to_live - now
-        return left / 2 if left > 0 or not self._terms.endures_silence else self._terms.interval
+        return left / 2 if left > 0 or not self._terms.survives_silence else self._terms.interval
 
-    def refused(self, why: str) -> None:
+    def renewal_refused(self, why: str) -> None:
         """The server says that the fence is stale; raise `LeaseLost` unless a report is under way."""
-        self._turn(Told.REFUSED)
-        if self.state is State.LOST:
+        self._turn(LeaseEvent.REFUSED)
+        if self.state is LeaseState.LOST:
             raise LeaseLost(why)
 
-    def report_begins(self) -> None:
-        self._turn(Told.REPORT_BEGINS)
+    def begin_report(self) -> None:
+        self._turn(LeaseEvent.REPORT_BEGINS)
 
     def report_accepted(self) -> None:
-        self._turn(Told.REPORT_ACCEPTED)
+        self._turn(LeaseEvent.REPORT_ACCEPTED)
 
     def report_refused(self, why: str) -> LeaseLost:
         """The server refused the report: the lease is lost; returns what is to be raised."""
-        self._turn(Told.REPORT_REFUSED)
+        self._turn(LeaseEvent.REPORT_REFUSED)
         return LeaseLost(why)
 
-    def _turn(self, told: Told) -> None:
-        if self.state is State.LOST:
-            if told is Told.REFUSED:
+    def _turn(self, told: LeaseEvent) -> None:
+        if self.state is LeaseState.LOST:
+            if told is LeaseEvent.REFUSED:
                 self._lost_by = told  # it was lost by silence in the same turn of the loop, but the server has spoken
             # Heartbeats, events and the report are told of it at the same time; the first one's reason is in the log.
             raise LeaseLost(f"the lease was lost already, and was then told: {told.value}")
@@ -237,5 +237,5 @@ class Lease:
             self.state = _NEXT[self.state][told] or self.state
         except KeyError:
             raise RuntimeError(f"a lease that is {self.state.value} was told: {told.value}") from None
-        if self.state is State.LOST:
+        if self.state is LeaseState.LOST:
             self._lost_by = told

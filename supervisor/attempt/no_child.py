@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Never
 
-from supervisor.process.job_channel import Listener
-from supervisor.linux.exit_status import Ending
+from supervisor.process.job_channel import JobListener
+from supervisor.linux.exit_status import ExitReport
 from supervisor.ipc.messages import Run
 
 
-class Unborn:
+class NoChild:
     """As a `Child`, in all that an attempt asks of one."""
 
     pid: int | None = None
     is_idle = False
     is_busy = False
-    ending: Ending | None = None
+    exit_report: ExitReport | None = None
     last_line: str | None = None
     cpu_seconds: float | None = None
 
@@ -25,27 +25,27 @@ class Unborn:
 
     def terminate(self) -> None: ...
 
-    def nudge(self) -> None: ...
+    def resend_sigterm(self) -> None: ...
 
     def kill_now(self) -> None: ...
 
     async def kill(self) -> None: ...
 
-    async def be_taken_up(self) -> None: ...
+    async def ensure_picked_up(self) -> None: ...
 
-    def bound_memory(self, _: int) -> bool:
+    def set_memory_limit(self, _: int) -> bool:
         return True
 
     async def write_stack(self, _: float) -> bool:
         return False
 
-    async def settle_stack(self, _: float) -> None: ...
+    async def capture_stop_stack(self, _: float) -> None: ...
 
     async def stack(self) -> str:
         raise TimeoutError
 
-    async def run(self, order: Run, _: Listener) -> Never:
+    async def run(self, order: Run, _: JobListener) -> Never:
         raise AssertionError(f"nobody is there to run {order.job.job_id}")
 
 
-UNBORN = Unborn()
+NO_CHILD = NoChild()

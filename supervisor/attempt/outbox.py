@@ -10,22 +10,22 @@ import itertools
 
 from supervisor.job import Event
 
-MOST_EVENTS = 100
+MAX_BATCH_EVENTS = 100
 """Events in one call, by the protocol."""
-MOST_BYTES = 512 * 1024
+MAX_BATCH_BYTES = 512 * 1024
 """Payload bytes in one call: 100 events of 16 KiB would be more than some proxies let pass."""
-LIMIT = 1024 * 1024
+MAX_OUTBOX_BYTES = 1024 * 1024
 """Bytes that may wait before the outbox counts as full."""
-OVERFULL = 4
+OVERFULL_FACTOR = 4
 """Times the limit that may wait when the handler, which is being stopped, is not to be held up."""
-OVERHEAD = 64
+EVENT_OVERHEAD_BYTES = 64
 """Bytes that an event costs beside its payload; a flood of empty events must fill an outbox as well."""
 
 
 class Outbox:
     """Takes events one by one, hands them out in batches."""
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int = MAX_OUTBOX_BYTES) -> None:
         self._limit = limit
         self._numbers = itertools.count()
         self._waiting: dict[int, Event] = {}  # by number: in order, and removable in the middle
@@ -44,7 +44,7 @@ class Outbox:
     @property
     def is_overfull(self) -> bool:
         """Whether so much waits that nothing more should be added."""
-        return self._size >= OVERFULL * self._limit
+        return self._size >= OVERFULL_FACTOR * self._limit
 
     def add(self, event: Event) -> None:
         """Put one event at the end."""
@@ -59,15 +59,15 @@ class Outbox:
     def batch(self) -> tuple[Event, ...]:
         """The oldest events, as many as one call takes; the same ones until they are `settled`.  () when empty."""
         if not self._batch:
-            room = MOST_BYTES
-            for number in list(itertools.islice(self._waiting, MOST_EVENTS)):
+            room = MAX_BATCH_BYTES
+            for number in list(itertools.islice(self._waiting, MAX_BATCH_EVENTS)):
                 room -= _size(self._waiting[number])
                 if room < 0 and self._batch:
                     break
                 self._batch[number] = self._waiting.pop(number)
         return tuple(self._batch.values())
 
-    def settle(self) -> None:
+    def remove_batch(self) -> None:
         """The batch was accepted, or given up: forget it."""
         self._size -= sum(map(_size, self._batch.values()))
         self._batch.clear()
@@ -82,4 +82,4 @@ class Outbox:
 
 
 def _size(event: Event) -> int:
-    return len(event.payload) + OVERHEAD
+    return len(event.payload) + EVENT_OVERHEAD_BYTES

@@ -9,15 +9,15 @@ import enum
 from dataclasses import dataclass
 
 from supervisor.job import Failed, Outcome, Succeeded
-from supervisor.linux.exit_status import Ending, Starvation
+from supervisor.linux.exit_status import ExitReport, OomKill
 from supervisor.text.duration import format_duration
 from supervisor.text.size import format_size
 
-MESSAGE_LIMIT = 8 * 1024
+MAX_MESSAGE_BYTES = 8 * 1024
 """Bytes of an error message."""
 
 
-class Label(enum.StrEnum):
+class OutcomeLabel(enum.StrEnum):
     """How a job ended, in a word: for metrics and `status`."""
 
     COMPLETED = "completed"
@@ -31,54 +31,54 @@ class Label(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopReason:
     """Why a job is stopped, as it is reported."""
 
     error_type: str
     message: str
-    label: Label
+    label: OutcomeLabel
 
     @property
     def is_cancel(self) -> bool:
         """Whether somebody wants it stopped, whatever it may still achieve."""
-        return self.label is Label.CANCELLED
+        return self.label is OutcomeLabel.CANCELLED
 
 
-CANCELLED = Stop("Cancelled", "the server asked to stop the job", Label.CANCELLED)
-SHUTDOWN = Stop("WorkerShutdown", "the worker was shut down before the job was done", Label.SHUTDOWN)
+CANCELLED = StopReason("Cancelled", "the server asked to stop the job", OutcomeLabel.CANCELLED)
+SHUTDOWN = StopReason("WorkerShutdown", "the worker was shut down before the job was done", OutcomeLabel.SHUTDOWN)
 NOT_BEGUN = Failed("Cancelled", "it was stopped before it had begun")
 """What a job has told that was stopped before a child was given it."""
 
 
-def cancelled_by(whom: str) -> Stop:
+def cancelled_by(whom: str) -> StopReason:
     """An operator asked to stop the job."""
-    return Stop("Cancelled", f"cancelled by {whom}", Label.CANCELLED)
+    return StopReason("Cancelled", f"cancelled by {whom}", OutcomeLabel.CANCELLED)
 
 
-def timed_out(limit: float) -> Stop:
+def timed_out(limit: float) -> StopReason:
     """The handler ran for longer than `limit` seconds."""
     message = f"the handler ran longer than its timeout of {format_duration(limit)}"
-    return Stop("Timeout", message, Label.TIMEOUT)
+    return StopReason("Timeout", message, OutcomeLabel.TIMEOUT)
 
 
-def over_memory(used: int, limit: int) -> Stop:
+def over_memory(used: int, limit: int) -> StopReason:
     """The job and all that it started use more than `limit` bytes."""
     message = f"the job used {format_size(used)} of memory, its limit is {format_size(limit)}"
-    return Stop("MemoryLimit", message, Label.MEMORY)
+    return StopReason("MemoryLimit", message, OutcomeLabel.MEMORY)
 
 
-def labelled(reported: Outcome, *, stop: Stop | None, ending: Ending | None, has_crashed: bool) -> Label:
+def label_for(reported: Outcome, *, stop: StopReason | None, ending: ExitReport | None, has_crashed: bool) -> OutcomeLabel:
     """The word for what was reported of a job that was stopped, or whose child has died, or neither."""
     if isinstance(reported, Succeeded):
-        return Label.COMPLETED
+        return OutcomeLabel.COMPLETED
     if stop is not None and reported.error_type == stop.error_type:
         return stop.label
-    if ending is not None and ending.starvation is not None:
-        return Label.MEMORY
-    return Label.CRASHED if has_crashed else Label.FAILED
+    if ending is not None and ending.oom_kill is not None:
+        return OutcomeLabel.MEMORY
+    return OutcomeLabel.CRASHED if has_crashed else OutcomeLabel.FAILED
 
 
-def decide(told: Outcome | None, *, stop: Stop | None, ending: Ending | None) -> Outcome:
+def decide(told: Outcome | None, *, stop: StopReason | None, ending: ExitReport | None) -> Outcome:
     """What is reported, given what the child told (None: it died before), why it was stopped, and how it ended.
 
     After a cancel nothing else is ever reported.  After a stop of our own, a handler that still succeeded has
@@ -88,13 +88,13 @@ def decide(told: Outcome | None, *, stop: Stop | None, ending: Ending | None) ->
         return _stopped(stop, told, ending)
     if told is None:
         assert ending is not None
-        if ending.starvation is not None:
-            return _starved(ending.starvation, ending)
+        if ending.oom_kill is not None:
+            return _out_of_memory(ending.oom_kill, ending)
         return Failed("ChildDied", clipped(f"the process {ending.reason} ({ending.figures}){ending.details}"))
     return told
 
 
-def _starved(starvation: Starvation, ending: Ending) -> Failed:
+def _out_of_memory(starvation: OomKill, ending: ExitReport) -> Failed:
     peak = "unknown" if starvation.peak is None else format_size(starvation.peak)
     if starvation.limit is not None:
         used = f"the job used more than its limit of {format_size(starvation.limit)} (peak {peak})"
@@ -103,7 +103,7 @@ def _starved(starvation: Starvation, ending: Ending) -> Failed:
     return Failed("OutOfMemory", clipped(f"{why}: the kernel killed the job (peak {peak}){ending.details}"))
 
 
-def _stopped(stop: Stop, told: Outcome | None, ending: Ending | None) -> Failed:
+def _stopped(stop: StopReason, told: Outcome | None, ending: ExitReport | None) -> Failed:
     if told is NOT_BEGUN:
         how = "it had not begun"
     elif isinstance(told, Failed) and told.error_type != "Cancelled":
@@ -117,7 +117,7 @@ def _stopped(stop: Stop, told: Outcome | None, ending: Ending | None) -> Failed:
 def clipped(message: str) -> str:
     """`message`, cut in the middle to fit the limit."""
     encoded = message.encode("utf-8", "backslashreplace")
-    if len(encoded) <= MESSAGE_LIMIT:
+    if len(encoded) <= MAX_MESSAGE_BYTES:
         return encoded.decode()
-    half = MESSAGE_LIMIT // 2 - 8
+    half = MAX_MESSAGE_BYTES // 2 - 8
     return (encoded[:half] + b"\n[...]\n" + encoded[-half:]).decode("utf-8", "ignore")

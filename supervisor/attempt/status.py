@@ -13,23 +13,23 @@ from supervisor.process.child import Child
 from supervisor.process.usage import Usage
 from supervisor.status import JobStatus
 from supervisor.attempt.lease import Lease
-from supervisor.attempt.outcome import Stop
-from supervisor.attempt.no_child import Unborn
+from supervisor.attempt.outcome import StopReason
+from supervisor.attempt.no_child import NoChild
 
-LONGEST_LINE = 500
-LONGEST_MESSAGE = 300
+MAX_LINE_CHARS = 500
+MAX_MESSAGE_CHARS = 300
 """Characters of a printed line, and of an error message, that are shown."""
 
 
 def job_status(
     job: Job,
     *,
-    child: Child | Unborn,
+    child: Child | NoChild,
     lease: Lease,
     limits: Limits,
     elapsed: float,
     progress: bytes,
-    stop: Stop | None,
+    stop: StopReason | None,
     beat_overdue: bool,
     usage: Usage | None,
     mask: Callable[[str], str],
@@ -52,14 +52,14 @@ def job_status(
         lease_length=_finite(lease.length),
         beat_overdue=beat_overdue,
         progress=_json(progress),
-        last_line=None if line is None else mask(line)[:LONGEST_LINE],
+        last_line=None if line is None else mask(line)[:MAX_LINE_CHARS],
         stopping=stop.message if stop else None,
     )
 
 
 def first_line(failed: Failed) -> str:
     """Why it failed, at a glance."""
-    return f"{failed.error_type}: {failed.message.partition(chr(10))[0]}"[:LONGEST_MESSAGE]
+    return f"{failed.error_type}: {failed.message.partition(chr(10))[0]}"[:MAX_MESSAGE_CHARS]
 
 
 def _finite(seconds: float) -> float | None:

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from supervisor.handler_api import watched
 from supervisor.handler_api.binding import InvalidParameters, decode_parameters
-from supervisor.handler_api.context import Cancelled, Context, PermanentError, Voice
+from supervisor.handler_api.context import Cancelled, Context, PermanentError, ParentChannel
 from supervisor.handler_api.registry import Handler, registry
 from supervisor.handler_api.interruption import Interruption
 from supervisor.handler_api.library_log import LibraryLog
@@ -34,26 +34,26 @@ from supervisor.child import descendants
 from supervisor.child import generators
 from supervisor.child import thread_limits as threads
 from supervisor.child import tracker
-from supervisor.ipc.memfd import attachment, take
-from supervisor.child.process_snapshot import Condition, running_threads
+from supervisor.ipc.memfd import create_sealed, read
+from supervisor.child.process_snapshot import ProcessSnapshot, running_threads
 from supervisor.linux.confinement import Restrictions
 from supervisor.child.error_text import describe, is_made_of, text_of, type_of
 from supervisor.child.generators import Reseed
 from supervisor.linux.syscalls import become_subreaper, bytes_waiting, die_with_parent, set_dumpable
-from supervisor.ipc.messages import Again, Finished, Logged, OrderToChild, Ready, Run
+from supervisor.ipc.messages import ResendResult, Finished, Logged, ChildCommand, Ready, Run
 from supervisor.ipc.blocking_pipe import BlockingPipe
 from supervisor.ipc.send_errors import is_gone, reason
-from supervisor.linux.spare_descriptor import Reserve
-from supervisor.child.sigterm import Termination
-from supervisor.child.stack_dump import Whereabouts
-from supervisor.ipc.wire import ATTACH_ABOVE
+from supervisor.linux.spare_descriptor import SpareDescriptor
+from supervisor.child.sigterm import SigtermHandler
+from supervisor.child.stack_dump import StackDumper
+from supervisor.ipc.wire import ATTACH_ABOVE_BYTES
 from supervisor.text.size import format_size
 
-MESSAGE_LIMIT = 8 * 1024
+MAX_MESSAGE_BYTES = 8 * 1024
 """Bytes of an error message, text and traceback together."""
-MOMENT = 0.0002
+PARENT_POLL_INTERVAL = 0.0002
 """Seconds until one looks again whether a process has left, which nothing tells."""
-LAST_STEPS = 0.05
+THREAD_END_DELAY = 0.05
 """Seconds for a thread that was told to end to do so."""
 OOM_SCORE = 500
 """Added to a child's badness: when memory runs out the kernel is to take a job, not the supervisor (proc(5))."""
@@ -62,7 +62,7 @@ _AROUND_HANDLERS = {__file__, watched.__file__, str(Path(__file__).with_name("ev
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
+class ForkRequest:
     """What a newborn child is given: the descriptors of its pipe, output and stack file; group, parent and limits.
 
     `cgroup` is empty where it has none of its own.
@@ -83,12 +83,12 @@ class Birth:
             os.close(descriptor)
 
 
-def main(birth: Birth, *, between: int) -> NoReturn:
+def main(birth: ForkRequest, *, between: int) -> NoReturn:
     """Serve jobs until the pipe is closed.  Called in the freshly forked child; `between` is its first parent."""
     status = 1
     try:
         _become_child(birth)
-        pipe: BlockingPipe[OrderToChild] = BlockingPipe(socket.socket(fileno=birth.pipe), OrderToChild)
+        pipe: BlockingPipe[ChildCommand] = BlockingPipe(socket.socket(fileno=birth.pipe), ChildCommand)
         Worker(pipe, birth, between).serve()
         status = 0
     except (BrokenPipeError, ConnectionResetError):
@@ -101,7 +101,7 @@ def main(birth: Birth, *, between: int) -> NoReturn:
         os._exit(status)
 
 
-def _become_child(birth: Birth) -> None:
+def _become_child(birth: ForkRequest) -> None:
     """A session and an output of its own."""
     set_dumpable(True)  # as a program is when it starts; the zygote is not (see `zygote_main`)
     os.setsid()
@@ -128,19 +128,19 @@ def _raise_oom_score() -> None:
 class Worker:
     """The child's main loop."""
 
-    def __init__(self, pipe: BlockingPipe[OrderToChild], birth: Birth, between: int) -> None:
+    def __init__(self, pipe: BlockingPipe[ChildCommand], birth: ForkRequest, between: int) -> None:
         self._pipe = pipe
         self._supervisor = birth.supervisor
-        self._between = between
+        self._intermediate_pid = between
         self._pid = os.getpid()
-        self._reserve = Reserve()
-        self._reserve.fill()
+        self._spare_descriptor = SpareDescriptor()
+        self._spare_descriptor.fill()
         self._interruption = Interruption()
-        self._whereabouts = Whereabouts(self._interruption, birth.stack)
-        self._termination = Termination(self._interruption, self._whereabouts, birth.stack)
+        self._stack_dumper = StackDumper(self._interruption, birth.stack)
+        self._sigterm = SigtermHandler(self._interruption, self._stack_dumper, birth.stack)
         self._home = _working_directory()
         self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
-        self._condition = Condition.of_this_process()
+        self._snapshot = ProcessSnapshot.of_this_process()
         self._threads = 0
         self._tasks_left = 0
         self._library_log = birth.library_log
@@ -161,8 +161,8 @@ class Worker:
         faulthandler.cancel_dump_traceback_later()  # it could end this process in the midst of the next job
         _flush()
         left = self._end_descendants()
-        left += self._mind_threads() + self._mind_tasks()
-        reusable = not left and Condition.of_this_process() == self._condition
+        left += self._count_left_threads() + self._mind_tasks()
+        reusable = not left and ProcessSnapshot.of_this_process() == self._snapshot
         if not self._pipe.is_intact:  # what stands in its place now is no way to the parent
             raise OSError("the handler closed the pipe to the supervisor")
         finished = Finished(
@@ -171,17 +171,17 @@ class Worker:
             has_workdir=os.access(order.workdir, os.F_OK, follow_symlinks=False),
             has_output=not reusable or bytes_waiting(1) > 0,  # when it is reusable its outlets are what they were
         )
-        return self._tell(told, finished)
+        return self._send(told, finished)
 
     def _end_descendants(self) -> int:
         """Leave none of what the handler started; return how many there still were."""
         if not descendants.exist():
             return 0
-        with self._reserve.spent():
+        with self._spare_descriptor.released():
             kept = tracker.pid()  # ends by itself, when nobody else holds its pipe any more
             ended = descendants.end_all(but=kept)
             if kept is not None:
-                tracker.dismiss(kept)
+                tracker.shut_down(kept)
                 ended += descendants.end_all()
         if ended.killed:
             os.write(2, f"[killed {ended.killed} processes that the handler left behind]\n".encode())
@@ -190,11 +190,11 @@ class Worker:
         # What the handler keeps may count on its tracker, and is unlinked by now.
         return ended.killed + ended.spared + (kept is not None)
 
-    def _mind_threads(self) -> int:
+    def _count_left_threads(self) -> int:
         """Say how many threads the handler has left running, and return that."""
-        give_up_at = time.monotonic() + LAST_STEPS
-        while (left := running_threads() - self._condition.threads) > 0 and time.monotonic() < give_up_at:
-            time.sleep(MOMENT)  # it may be on its way out
+        give_up_at = time.monotonic() + THREAD_END_DELAY
+        while (left := running_threads() - self._snapshot.threads) > 0 and time.monotonic() < give_up_at:
+            time.sleep(PARENT_POLL_INTERVAL)  # it may be on its way out
         if left > 0:
             os.write(2, f"[the handler left {left} threads running: its process takes no further job]\n".encode())
         return max(0, left)
@@ -211,25 +211,25 @@ class Worker:
     def _take_parameters(self, order: Run) -> bytes:
         parameters = order.job.parameters
         if isinstance(parameters, Blob):
-            return take(Blob(self._pipe.take_descriptor(), parameters.size, parameters.offset))
+            return read(Blob(self._pipe.take_descriptor(), parameters.size, parameters.offset))
         return parameters
 
     def _prepare(self, job: Job, order: Run) -> None:
         """What an earlier job may have changed is as it was, and what this one is to have is there."""
         self._die_with_supervisor()
-        self._termination.expect()
+        self._sigterm.install()
         self._library_log.restore()
         self._go_home()
-        _put(
+        _set_variables(
             MOBIUS_JOB_ID=job.job_id,
             MOBIUS_RUN_ID=job.run_id,
             MOBIUS_ACTION=job.action,
             MOBIUS_ATTEMPT=str(job.attempt),
             MOBIUS_WORKER_ID=order.worker_id,
         )
-        self._be_nice(order.nice)
+        self._set_niceness(order.nice)
         if order.threads != self._threads:
-            threads.limit(order.threads)
+            threads.apply(order.threads)
             self._threads = order.threads
 
     def _go_home(self) -> None:
@@ -245,13 +245,13 @@ class Worker:
 
         Not before there is a job: one who waits for a job sees the end of its pipe.
         """
-        while os.getppid() == self._between:  # it bears others meanwhile; until it has left, it would be watched
-            time.sleep(MOMENT)
+        while os.getppid() == self._intermediate_pid:  # it bears others meanwhile; until it has left, it would be watched
+            time.sleep(PARENT_POLL_INTERVAL)
         die_with_parent()
         if os.getppid() != self._supervisor:  # it died before we asked to be told
             os._exit(1)
 
-    def _be_nice(self, added: int) -> None:
+    def _set_niceness(self, added: int) -> None:
         with contextlib.suppress(PermissionError):  # only root may become less nice than it was for an earlier job
             os.setpriority(os.PRIO_PROCESS, 0, self._niceness + added)
 
@@ -273,11 +273,11 @@ class Worker:
                 return self._failure(error)
 
     @contextlib.contextmanager
-    def _way_to_parent(self, job: Job) -> Iterator[Voice]:
+    def _way_to_parent(self, job: Job) -> Iterator[ParentChannel]:
         """Let the job's context and its libraries send messages inside the block; afterwards the parent takes none."""
         # One for both: a finalizer that logs in the middle of an event would wait for its own thread in the pipe.
-        voice = Voice(job.job_id, self._pipe.send, self._interruption)
-        self._library_log.use(lambda level, logger, text: voice.say(Logged(level, text, logger)))
+        voice = ParentChannel(job.job_id, self._pipe.send, self._interruption)
+        self._library_log.use(lambda level, logger, text: voice.send(Logged(level, text, logger)))
         try:
             yield voice
         finally:
@@ -291,8 +291,8 @@ class Worker:
         if isinstance(error, InvalidResult):
             return Failed("InvalidResult", text_of(error))
         if isinstance(error, PermanentError):
-            return Failed("fatal_error", describe(error, _AROUND_HANDLERS, MESSAGE_LIMIT))
-        return Failed(type_of(error), describe(error, _AROUND_HANDLERS, MESSAGE_LIMIT))
+            return Failed("fatal_error", describe(error, _AROUND_HANDLERS, MAX_MESSAGE_BYTES))
+        return Failed(type_of(error), describe(error, _AROUND_HANDLERS, MAX_MESSAGE_BYTES))
 
     def _interruptible(self, handler: Handler, arguments: dict[str, Any]) -> Any:
         try:
@@ -325,11 +325,11 @@ class Worker:
             finally:
                 self._leave_if_forked()  # before the loop is closed, whose descriptors it shares
 
-        with self._whereabouts.of_coroutines():
+        with self._stack_dumper.of_coroutines():
             result, self._tasks_left = event_loop.run(run())
         return result
 
-    def _context(self, job: Job, parameters: bytes, order: Run, voice: Voice) -> Context:
+    def _context(self, job: Job, parameters: bytes, order: Run, voice: ParentChannel) -> Context:
         return Context(
             job,
             worker_id=order.worker_id,
@@ -339,33 +339,33 @@ class Worker:
             interruption=self._interruption,
         )
 
-    def _tell(self, told: Failed | bytes | None, finished: Finished) -> Finished:
+    def _send(self, told: Failed | bytes | None, finished: Finished) -> Finished:
         """Tell the outcome, which `finished` still lacks."""
         if isinstance(told, Failed):
             finished = replace(finished, failed=told)
-        elif told is not None and len(told) <= ATTACH_ABOVE // 2:
+        elif told is not None and len(told) <= ATTACH_ABOVE_BYTES // 2:
             finished = replace(finished, result=base64.b64encode(told))
         elif told is not None:
-            return self._tell_beside(told, finished)
+            return self._send_large(told, finished)
         self._pipe.send(finished)
         return finished
 
-    def _tell_beside(self, result: bytes, finished: Finished) -> Finished:
-        with self._reserve.spent():
+    def _send_large(self, result: bytes, finished: Finished) -> Finished:
+        with self._spare_descriptor.released():
             try:
-                self._hand_over(result, replace(finished, attached=True))
+                self._send_memfd(result, replace(finished, attached=True))
             except OSError as error:
                 if is_gone(error):
                     raise
                 why = f"the result of {format_size(len(result))} could not be handed over: {reason(error)}"
-                return self._tell(Failed("SupervisorError", why), finished)
+                return self._send(Failed("SupervisorError", why), finished)
         return finished
 
-    def _hand_over(self, result: bytes, finished: Finished) -> None:
-        descriptor = attachment("result", _base64_of(result))
+    def _send_memfd(self, result: bytes, finished: Finished) -> None:
+        descriptor = create_sealed("result", _base64_of(result))
         try:
             self._pipe.send(finished, descriptor)
-            while isinstance(self._pipe.receive(), Again):
+            while isinstance(self._pipe.receive(), ResendResult):
                 self._pipe.send(finished, descriptor)
         finally:
             os.close(descriptor)
@@ -378,7 +378,7 @@ def _working_directory() -> str:
         return "/"
 
 
-def _put(**variables: str) -> None:
+def _set_variables(**variables: str) -> None:
     """Have these in the environment; most of them are there from the job before."""
     for name, value in variables.items():
         if os.environ.get(name) != value:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from supervisor.linux.syscalls import children_of, has_ended, kill_child
 
-PATIENCE = 5.0
+KILL_TIMEOUT = 5.0
 """Seconds that one may live on after its SIGKILL; the parent tries again, and then lets it be."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0002, 0.02
 """Seconds between two looks at whether one has ended."""
@@ -38,7 +38,7 @@ def end_all(*, but: int | None = None) -> Ended:
     killed = 0
     spared: set[int] = set()
     left_alone = set() if but is None else {but}
-    give_up_at = time.monotonic() + PATIENCE
+    give_up_at = time.monotonic() + KILL_TIMEOUT
     while exist():
         # Killing a child hands its own children to us: hence the loop, until there are none.
         pids = set(children_of(os.getpid())) - spared - left_alone

@@ -11,20 +11,20 @@ import os
 import signal
 import time
 
-from supervisor.linux.process_tag import bearers, is_worn_by
+from supervisor.linux.process_tag import tagged_pids, has_tag
 
-LONGEST = 10.0
+SWEEP_TIMEOUT = 10.0
 """Seconds; a process that the kernel cannot kill (uninterruptible sleep) must not keep us for ever."""
-ROUNDS_AT_REST = 3
+MAX_IDLE_ROUNDS = 3
 """So many looks in a row must find nothing: a process that is just being forked is seen by the next one."""
 
 
-def sweep(mark: int) -> None:
+def kill_tagged(mark: int) -> None:
     """Kill every process that wears `mark`, but ourselves, until none is left."""
     at_rest = 0
-    give_up_at = time.monotonic() + LONGEST
-    while at_rest < ROUNDS_AT_REST and time.monotonic() < give_up_at:
-        others = [pid for pid in bearers(mark) if pid != os.getpid()]
+    give_up_at = time.monotonic() + SWEEP_TIMEOUT
+    while at_rest < MAX_IDLE_ROUNDS and time.monotonic() < give_up_at:
+        others = [pid for pid in tagged_pids(mark) if pid != os.getpid()]
         killed = sum(_kill(pid, mark) for pid in others)
         at_rest = 0 if killed else at_rest + 1
         time.sleep(0.01)
@@ -35,7 +35,7 @@ def _kill(pid: int, mark: int) -> bool:
         pidfd = os.pidfd_open(pid)
         try:
             # Looked at again while the pidfd is held: the process that is killed is the one that was seen.
-            if is_worn_by(pid, mark):
+            if has_tag(pid, mark):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 return True
         finally:

@@ -19,7 +19,7 @@ _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 
 
-class Condition(NamedTuple):
+class ProcessSnapshot(NamedTuple):
     """How a process is; one that a job has left otherwise is unfit for the next."""
 
     outlets: tuple[tuple[int, int] | None, ...]
@@ -37,7 +37,7 @@ class Condition(NamedTuple):
     """Whether one more descriptor can be opened."""
 
     @classmethod
-    def of_this_process(cls) -> Condition:
+    def of_this_process(cls) -> ProcessSnapshot:
         return cls(
             outlets=(_identity(0), _identity(1), _identity(2)),
             streams=(_state(sys.stdin), _state(sys.stdout), _state(sys.stderr)),

@@ -14,13 +14,13 @@ from _signal import getsignal  # type: ignore[import-not-found]
 
 from supervisor.handler_api.interruption import Interruption
 from supervisor.linux.syscalls import SignalMask
-from supervisor.child.stack_dump import Whereabouts
+from supervisor.child.stack_dump import StackDumper
 
 
-class Termination:
+class SigtermHandler:
     """The way from the signal to the handler."""
 
-    def __init__(self, interruption: Interruption, whereabouts: Whereabouts, stack: int) -> None:
+    def __init__(self, interruption: Interruption, whereabouts: StackDumper, stack: int) -> None:
         """`stack` is the descriptor that a stack is written to."""
         self._interruption = interruption
         self._whereabouts = whereabouts
@@ -29,9 +29,9 @@ class Termination:
         # What comes while a process is not its own master yet would be lost on it; and a `Cancelled` in whoever forks
         # would be lost in a hook, for Python only prints what hooks raise.  So no code of Python is run in these.
         self._mask = SignalMask(signal.SIGTERM)
-        os.register_at_fork(before=self._mask.hold, after_in_parent=self._mask.restore, after_in_child=self._let_go)
+        os.register_at_fork(before=self._mask.hold, after_in_parent=self._mask.restore, after_in_child=self._release)
 
-    def expect(self) -> None:
+    def install(self) -> None:
         """A job begins; the one before may have taken the signal for itself.
 
         One signal for both: a signal of its own for the stack would end a call in C before the other one comes, and
@@ -46,10 +46,10 @@ class Termination:
 
     def _interrupt(self) -> None:
         if not self._interruption.requested:  # what comes later is a nudge
-            self._whereabouts.tell()
+            self._whereabouts.write()
         self._interruption.request()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         """In the forked process: no job of ours is run here, whatever its handler does."""
         if getsignal(signal.SIGTERM) is self._on_signal:
             faulthandler.unregister(signal.SIGTERM)

@@ -16,23 +16,23 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from supervisor.handler_api.interruption import Interruption
-from supervisor.concurrency.coroutine_frames import frames_of
+from supervisor.concurrency.coroutine_frames import coroutine_frames
 
 if TYPE_CHECKING:
     import asyncio
 
-MOST_TASKS = 16
-MOST_FRAMES = 32
+MAX_TASKS = 16
+MAX_FRAMES = 32
 
 
-class Whereabouts:
+class StackDumper:
     """Owns what SIGUSR1 does."""
 
     def __init__(self, interruption: Interruption, stack: int) -> None:
         """`stack` is the descriptor that is written to."""
         self._interruption = interruption
         self._stack = stack
-        signal.signal(signal.SIGUSR1, lambda *_: self.tell())
+        signal.signal(signal.SIGUSR1, lambda *_: self.write())
         self._leave_to_c()
 
     @contextmanager
@@ -53,10 +53,10 @@ class Whereabouts:
         faulthandler.unregister(signal.SIGUSR1)
         faulthandler.register(signal.SIGUSR1, self._stack, all_threads=True)
 
-    def tell(self) -> None:
+    def write(self) -> None:
         """Write where the coroutines of the handler wait, if it is one and waits."""
         if (loop := self._interruption.waits_in) is not None:
-            text = "".join(f"\n{_where(task)}" for task in islice(_tasks(loop), MOST_TASKS))
+            text = "".join(f"\n{_where(task)}" for task in islice(_tasks(loop), MAX_TASKS))
             with contextlib.suppress(OSError):
                 os.write(self._stack, text.encode("utf-8", "backslashreplace"))
 
@@ -70,7 +70,7 @@ def _tasks(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
 
 def _where(task: asyncio.Task[Any]) -> str:
     """In the form of `faulthandler`."""
-    frames = list(islice(frames_of(task.get_coro()), MOST_FRAMES))
+    frames = list(islice(coroutine_frames(task.get_coro()), MAX_FRAMES))
     places = (
         f'  File "{each.f_code.co_filename}", line {each.f_lineno} in {each.f_code.co_name}\n' for each in frames[::-1]
     )

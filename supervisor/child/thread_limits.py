@@ -12,7 +12,7 @@ VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUME
 """What the libraries read when they are loaded."""
 
 
-def limit(threads: int) -> None:
+def apply(threads: int) -> None:
     """Have libraries that are loaded from now on use so many threads; those that are loaded already where possible.
 
     A loaded library can be told by `threadpoolctl` only, if the environment of the handlers has it.

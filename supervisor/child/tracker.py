@@ -14,9 +14,9 @@ from typing import Any
 
 from supervisor.linux.syscalls import children_of, has_ended
 
-PATIENCE = 2.0
+TRACKER_STOP_TIMEOUT = 2.0
 """Seconds that it may take to remove what is left."""
-MOMENT = 0.001
+TRACKER_POLL_INTERVAL = 0.001
 """Seconds between two looks at whether it has ended."""
 
 
@@ -26,15 +26,15 @@ def pid() -> int | None:
     return number if isinstance(number, int) and number in children_of(os.getpid()) else None
 
 
-def dismiss(number: int) -> None:
+def shut_down(number: int) -> None:
     """Have our own tracker do its work and end; `multiprocessing` starts another one when it needs it."""
     tracker = _known()
     with contextlib.suppress(OSError, TypeError):
         os.close(tracker._fd)  # noqa: SLF001 - as in `_known`
     tracker._fd = tracker._pid = None  # noqa: SLF001
-    give_up_at = time.monotonic() + PATIENCE
+    give_up_at = time.monotonic() + TRACKER_STOP_TIMEOUT
     while not has_ended(number) and time.monotonic() < give_up_at:
-        time.sleep(MOMENT)
+        time.sleep(TRACKER_POLL_INTERVAL)
     if has_ended(number):
         with contextlib.suppress(ChildProcessError):
             os.waitpid(number, os.WNOHANG)

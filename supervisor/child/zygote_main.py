@@ -28,19 +28,19 @@ from supervisor.linux import descriptor_limit
 from supervisor.child import generators
 from supervisor.child import orphan_sweep as guard
 from supervisor.linux import signal_defaults
-from supervisor.child.child_main import Birth
+from supervisor.child.child_main import ForkRequest
 from supervisor.linux.confinement import Confinement
 from supervisor.child.handler_files import MAX_PATH
 from supervisor.child.handler_import import import_handlers
 from supervisor.linux.syscalls import die_with_parent, enter_cgroup, set_dumpable
-from supervisor.linux.process_tag import wear
-from supervisor.ipc.messages import Fork, Forked, Logged, OrderToChild, OrderToZygote, Retire, ZygoteMessage
+from supervisor.linux.process_tag import set_tag
+from supervisor.ipc.messages import Fork, Forked, Logged, ChildCommand, ZygoteCommand, Retire, ZygoteMessage
 from supervisor.ipc.blocking_pipe import BlockingPipe
 from supervisor.ipc.program_identity import identity
 from supervisor.ipc.wire import decoder_of, encode
 from supervisor.text.printable import encodable
 
-MOST_AT_ONCE = 16
+MAX_FORKS_AT_ONCE = 16
 """Children that are born together: each holds three descriptors until then."""
 
 PROGRAM = "mobius-supervisor"
@@ -50,8 +50,8 @@ PROGRAM = "mobius-supervisor"
 def main() -> None:
     """`zygote_main PIPE SUPERVISOR_PID MARK OPEN_FILES CONFINEMENT FOLDER… -- SKIPPED_FILE…`: see `zygote.Zygote`."""
     descriptor, supervisor, mark, open_files = map(int, sys.argv[1:5])
-    pipe: BlockingPipe[OrderToZygote] = BlockingPipe(socket.socket(fileno=descriptor), OrderToZygote)
-    wear(mark)
+    pipe: BlockingPipe[ZygoteCommand] = BlockingPipe(socket.socket(fileno=descriptor), ZygoteCommand)
+    set_tag(mark)
     if open_files:
         descriptor_limit.lower(open_files)
     signal_defaults.restore()
@@ -65,7 +65,7 @@ def main() -> None:
     if os.getppid() != supervisor:
         sys.exit("the supervisor is gone")
     restrictions = msgspec.json.decode(sys.argv[5], type=Confinement).enter()
-    tell = partial(_tell, pipe, os.getpid())
+    tell = partial(_send, pipe, os.getpid())
     tell(identity())
     end = sys.argv.index("--")
     folders = [Path(folder) for folder in sys.argv[6:end]]
@@ -85,10 +85,10 @@ def main() -> None:
     try:
         for part in imported.parts():
             tell(part)
-        new_birth = partial(Birth, restrictions=restrictions, library_log=library_log, generators=found)
+        new_birth = partial(ForkRequest, restrictions=restrictions, library_log=library_log, generators=found)
         _serve(pipe, mark, supervisor, new_birth)
     except (BrokenPipeError, ConnectionResetError):
-        guard.sweep(mark)
+        guard.kill_tagged(mark)
     except OSError as error:  # the parent starts another one
         sys.exit(f"no more children can be forked from here: {error.strerror}")
 
@@ -99,7 +99,7 @@ def _hide_arguments() -> None:
     sys.orig_argv = [sys.executable, PROGRAM]
 
 
-def _tell(pipe: BlockingPipe[OrderToZygote], pid: int, message: ZygoteMessage) -> None:
+def _send(pipe: BlockingPipe[ZygoteCommand], pid: int, message: ZygoteMessage) -> None:
     """Say it to the parent; leave when the module that it was told of last has made that impossible."""
     if os.getpid() != pid:  # a module has forked, and this is the other process
         descendants.leave(None)
@@ -120,44 +120,44 @@ def _settle() -> None:
 
     What each child would have to make for itself is made before.
     """
-    decoder_of(OrderToChild)
+    decoder_of(ChildCommand)
     gc.collect()
     gc.freeze()
 
 
-def _serve(pipe: BlockingPipe[OrderToZygote], mark: int, supervisor: int, new_birth: Callable[..., Birth]) -> None:
-    births: list[Birth] = []
+def _serve(pipe: BlockingPipe[ZygoteCommand], mark: int, supervisor: int, new_birth: Callable[..., ForkRequest]) -> None:
+    births: list[ForkRequest] = []
     while (order := pipe.receive()) is not None:
         if isinstance(order, Fork):
             pipe_end, output, stack = (pipe.take_descriptor() for _ in range(3))
             births.append(new_birth(pipe_end, output, stack, order.cgroup, supervisor))
-            if len(births) < MOST_AT_ONCE and pipe.has_more:
+            if len(births) < MAX_FORKS_AT_ONCE and pipe.has_more:
                 continue
         _fork(pipe, births)
         births = []
         if isinstance(order, Retire):
             return
-    guard.sweep(mark)
+    guard.kill_tagged(mark)
 
 
-def _fork(pipe: BlockingPipe[OrderToZygote], births: Sequence[Birth]) -> None:
+def _fork(pipe: BlockingPipe[ZygoteCommand], births: Sequence[ForkRequest]) -> None:
     """Have all these children forked by one process in between: a fork takes longer than all else of a birth."""
     try:
         if births:
             between = os.fork()
             if between == 0:
-                _become_between(pipe, births)
+                _become_intermediate(pipe, births)
             with contextlib.suppress(ChildProcessError):  # a handler for SIGCHLD, which a module set, has reaped it
                 os.waitpid(between, 0)
     except OSError as error:  # too many processes; the parent sees the end of the pipes and tries again later
         for birth in births:
-            _say_failed(birth, error)
+            _report_fork_failure(birth, error)
     finally:
         for birth in births:
             birth.close()
 
 
-def _become_between(pipe: BlockingPipe[OrderToZygote], births: Sequence[Birth]) -> NoReturn:
+def _become_intermediate(pipe: BlockingPipe[ZygoteCommand], births: Sequence[ForkRequest]) -> NoReturn:
     """The process between zygote and children: fork, tell each child's pid, leave.  Never returns in any of them."""
     try:
         between = os.getpid()  # asked for here: a child may look for its parent when that is gone already
@@ -176,13 +176,13 @@ def _become_between(pipe: BlockingPipe[OrderToZygote], births: Sequence[Birth]) 
                     child_main.main(birth, between=between)
                 os.write(birth.pipe, encode(Forked(child)))
             except OSError as error:
-                _say_failed(birth, error)
+                _report_fork_failure(birth, error)
     finally:
         # No process may go on in the zygote's code, nor run the zygote's exit handlers.
         os._exit(0)
 
 
-def _say_failed(birth: Birth, error: OSError) -> None:
+def _report_fork_failure(birth: ForkRequest, error: OSError) -> None:
     with contextlib.suppress(OSError):  # whoever wanted it has gone
         os.write(birth.output, f"fork: {error.strerror}\n".encode())
 

@@ -50,7 +50,7 @@ def table(handlers: Sequence[HandlerInfo]) -> str:
 
 def complaints(imported: Imported) -> list[str]:
     """What is not served, and warnings."""
-    problems = [problem.told for problem in imported.problems]
+    problems = [problem.located_message for problem in imported.problems]
     return [escaped(line) for line in [*problems, *(f"warning: {warning}" for warning in imported.warnings)]]
 
 

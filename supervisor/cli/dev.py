@@ -14,15 +14,15 @@ from pathlib import Path
 import structlog
 
 from supervisor.cli.server import opened
-from supervisor.control.socket_path import ENDING, folder, too_long
+from supervisor.control.socket_path import ENDING, runtime_dir, too_long
 from supervisor.devserver.app import DevServerSettings
 from supervisor.exit_code import ExitCode
 from supervisor.logs import log
 from supervisor.logs.redaction import Mask
 from supervisor.service import service
 from supervisor.cli.options import announce
-from supervisor.settings.resolution import ConfigError, Given, Machine, default_state_dir
-from supervisor.settings.loader import TO_WATCH, Configuration, can_watch
+from supervisor.settings.resolution import ConfigError, CommandLineValues, HostInfo, default_state_dir
+from supervisor.settings.loader import TO_WATCH, SettingsLoader, can_watch
 
 PROJECT = "demo"
 KEY = "mbx_local"
@@ -34,20 +34,20 @@ UNWATCHED = f"handlers are not reloaded when they change, for the package watchf
 _OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
 
 
-def main(given: Given, machine: Machine, *, host: str, port: int, database: Path | None) -> ExitCode:
+def main(given: CommandLineValues, machine: HostInfo, *, host: str, port: int, database: Path | None) -> ExitCode:
     """Serve until Ctrl-C; raise `ConfigError` when that cannot be done."""
     server = DevServerSettings(host=host, port=port, database=database, heartbeat_interval=HEARTBEAT_INTERVAL)
     with tempfile.TemporaryDirectory(prefix="mobius-dev-") as state, service.loop_runner() as runner:
         return runner.run(develop(server, given, machine, Path(state)))
 
 
-async def develop(server: DevServerSettings, given: Given, machine: Machine, state: Path) -> ExitCode:
+async def develop(server: DevServerSettings, given: CommandLineValues, machine: HostInfo, state: Path) -> ExitCode:
     """As `main`, in the running loop."""
     async with AsyncExitStack() as stack:
         url = (await opened(server, stack)).url
         environment = own_environment(os.environ)
         socket = _socket(environment, machine, state)
-        configuration = Configuration({**given, **_local(url, state, socket)}, environment, machine)
+        configuration = SettingsLoader({**given, **_local(url, state, socket)}, environment, machine)
         settings = configuration.read()
         mask = Mask([KEY])
         log.configure(settings.log_level, settings.log_format, mask=mask)
@@ -72,13 +72,13 @@ def greeting(url: str) -> str:
     )
 
 
-def _socket(environment: Mapping[str, str], machine: Machine, state: Path) -> Path:
+def _socket(environment: Mapping[str, str], machine: HostInfo, state: Path) -> Path:
     """Where the commands look for it: not below the passing state, if there is another place."""
     try:
         lasting = default_state_dir(environment, machine.home)
     except ConfigError:
         lasting = state
-    return folder(environment, lasting) / f"dev-{machine.pid}{ENDING}"
+    return runtime_dir(environment, lasting) / f"dev-{machine.pid}{ENDING}"
 
 
 def _local(url: str, state: Path, socket: Path) -> dict[str, tuple[str]]:

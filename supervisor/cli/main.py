@@ -25,8 +25,8 @@ from supervisor.proxy import Proxy
 from supervisor.settings import resolution as config
 from supervisor.settings import value_types as kinds
 from supervisor.cli.options import asked, fail, give_up, given_by, home, reads, settle_streams, values_of
-from supervisor.settings.resolution import ConfigError, Machine
-from supervisor.settings.loader import Configuration, require_folders
+from supervisor.settings.resolution import ConfigError, HostInfo
+from supervisor.settings.loader import SettingsLoader, require_folders
 from supervisor.settings.credential import Credential, CredentialSource
 from supervisor.settings.proxy_source import proxy_to
 from supervisor.settings.settings import OPTIONS
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _CHECK_OPTIONS = ("handlers", "import_timeout", "pass_env")
 _DEV_OPTIONS = ("workers", "handlers", "import_timeout", "pass_env", "job_memory", "listen", "log_level", "log_format")
-_DEV_DEFAULTS: config.Given = {"listen": ("127.0.0.1:0",), "log_level": ("debug",)}
+_DEV_DEFAULTS: config.CommandLineValues = {"listen": ("127.0.0.1:0",), "log_level": ("debug",)}
 """The status page is at a free port, which the log names; the log shows every job."""
 _SUBMIT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http", "proxy")
 _STANDARD_ERROR = 2
@@ -110,7 +110,7 @@ def run(**answers: Any) -> None:
     from supervisor.linux import syscalls as kernel
 
     kernel.set_dumpable(False)  # first of all: from here on a child cannot read the key from our memory
-    configuration = Configuration(given_by(answers), os.environ, _machine())
+    configuration = SettingsLoader(given_by(answers), os.environ, _machine())
     settings = configuration.read()
     _require_kernel_features()
 
@@ -386,8 +386,8 @@ def _require_kernel_features() -> None:
         raise ConfigError(sentence)
 
 
-def _machine() -> Machine:
-    return Machine(
+def _machine() -> HostInfo:
+    return HostInfo(
         cpus=available_cpus(),
         host=socket.gethostname(),
         pid=os.getpid(),

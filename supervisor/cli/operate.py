@@ -42,14 +42,14 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
         def look(room: os.terminal_size | None = None) -> str:
             import msgspec
 
-            from supervisor.control.client import Denied
+            from supervisor.control.client import ControlError
             from supervisor.cli.status_table import table_of
             from supervisor.status import Status
 
             try:
                 return table_of(msgspec.json.decode(call(path, "GET", "/status.json"), type=Status), room)
             except msgspec.DecodeError as error:
-                raise Denied(
+                raise ControlError(
                     f"the supervisor at {path} is of another version than this command, {__version__}: what it says is "
                     f"not understood ({error}); --json shows it as it is"
                 ) from error
@@ -145,38 +145,38 @@ def _ask(answers: dict[str, Any], method: str, target: str, **options: Any) -> b
 
 def _socket(answers: dict[str, Any]) -> Path:
     """The socket that is named, or that of the one program that runs here."""
-    from supervisor.control.socket_path import find
+    from supervisor.control.socket_path import find_socket
 
     given = config.read_values(_PLACE_OPTIONS, given_by(answers), os.environ, _written())
     if given["socket"] is not None:
         path: Path = given["socket"]
         return path
     state_dir = given["state_dir"] or config.default_state_dir(os.environ, home())
-    return find(os.environ, state_dir, given["worker_id"])
+    return find_socket(os.environ, state_dir, given["worker_id"])
 
 
-def _written() -> config.Written:
+def _written() -> config.FileValues:
     """What the settings file of the running program says of its place; nothing if the file cannot be read."""
     from supervisor.settings.toml_file import read_settings_file
 
     path: Path | None = values_of(["config"], {})["config"]
     if path is None:
-        return config.NOTHING_WRITTEN
+        return config.NO_FILE_VALUES
     try:
         return read_settings_file(path)
     except ConfigError:  # the program that runs has another one; it is for a reload to say what is wrong
-        return config.NOTHING_WRITTEN
+        return config.NO_FILE_VALUES
 
 
 @contextmanager
 def _one_sentence() -> Iterator[None]:
     """What goes wrong is one sentence and an exit code; `ConfigError` is for the group of all commands to say."""
-    from supervisor.control.client import Denied
+    from supervisor.control.client import ControlError
     from supervisor.control.socket_path import NotRunning
 
     try:
         yield
-    except (NotRunning, Denied) as error:
+    except (NotRunning, ControlError) as error:
         fail(str(error), ExitCode.INTERNAL_ERROR)
 
 

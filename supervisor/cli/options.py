@@ -13,7 +13,7 @@ import click
 
 from supervisor.exit_code import ExitCode
 from supervisor.settings import resolution as config
-from supervisor.settings.value_types import Kind
+from supervisor.settings.value_types import ValueType
 from supervisor.settings.option import Option
 from supervisor.settings.settings import OPTIONS
 from supervisor.text.printable import escaped
@@ -59,7 +59,7 @@ def home() -> Path | None:
         return None
 
 
-def reads(kind: Kind) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+def reads(kind: ValueType) -> Callable[[click.Context, click.Parameter, str | None], Any]:
     """Return what reads an option that belongs to one command only and has no environment name."""
 
     def callback(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
@@ -71,7 +71,7 @@ def reads(kind: Kind) -> Callable[[click.Context, click.Parameter, str | None], 
     return callback
 
 
-def asked(*names: str, own: config.Given | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def asked(*names: str, own: config.CommandLineValues | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of the settings `names`.
 
     `own` are the defaults of a command that reads no setting from the environment; None for all others.
@@ -99,7 +99,7 @@ def _help(option: Option) -> str:
     return f"{option.help}  [{_default(option)}; env: {', '.join(option.variables)}]"
 
 
-def _own_help(option: Option, own: config.Given) -> str:
+def _own_help(option: Option, own: config.CommandLineValues) -> str:
     texts = own.get(option.key)
     default = f"default: {', '.join(texts)}" if texts else _default(option)
     return f"{option.help}  [{default}]"
@@ -114,7 +114,7 @@ def values_of(names: Iterable[str], answers: Mapping[str, Any]) -> dict[str, Any
     return config.read_values(names, given_by(answers), os.environ)
 
 
-def given_by(answers: Mapping[str, Any]) -> config.Given:
+def given_by(answers: Mapping[str, Any]) -> config.CommandLineValues:
     """Put click's answers into one form: a switch is "1", a single text a tuple of one, None and () are left out."""
     texts = {key: "1" if answer is True else answer for key, answer in answers.items()}
     return {key: (text,) if isinstance(text, str) else text for key, text in texts.items() if text is not None}

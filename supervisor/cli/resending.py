@@ -9,11 +9,11 @@ import click
 
 from supervisor.dialects.http.client import Account, Client
 from supervisor.exit_code import ExitCode
-from supervisor.stats import Ledger
+from supervisor.stats import Stats
 from supervisor.proxy import Proxy
-from supervisor.reporting.replay import GIVE_UP_AFTER, Replay, TooOld
-from supervisor.reporting.report import Accepted, Answer, NotYet, Refused, Reporter
-from supervisor.reporting.spool import Shelf, Spool
+from supervisor.reporting.replay import MAX_OUTCOME_AGE, Replay, TooOld
+from supervisor.reporting.report import Accepted, Answer, RetryLater, Rejected, Reporter
+from supervisor.reporting.spool import SpoolFolder, Spool
 from supervisor.reporting.spool_format import Destination
 from supervisor.job_server import AuthRevoked
 from supervisor.text.duration import format_duration
@@ -30,7 +30,7 @@ async def replay(spool: Spool, destination: Destination, token: str, proxy: Prox
     code = ExitCode.DRAINED
     async with Client(account, token) as client:
         server = AuthorizedServer(client, Authorization(0.0, is_known=True))
-        again = Replay(Reporter(server, spool, destination, 0.0, Ledger()))
+        again = Replay(Reporter(server, spool, destination, 0.0, Stats()))
         waiting = await again.waiting()
         if not waiting:
             click.echo(_nothing(spool, destination), err=True)
@@ -49,7 +49,7 @@ async def replay(spool: Spool, destination: Destination, token: str, proxy: Prox
 def _nothing(spool: Spool, destination: Destination) -> str:
     """That there is nothing to be sent; and of what is not, for it may be what was looked for."""
     told = f"nothing waits for the project {destination.project!r} of {destination.base_url}"
-    waiting = [each.note.destination for each in spool.find(Shelf.WAITING) if each.note is not None]
+    waiting = [each.record.destination for each in spool.find(SpoolFolder.WAITING) if each.record is not None]
     others = {f"{other.project!r} of {other.base_url}" for other in waiting}
     return f"{told}; outcomes wait for {escaped(', '.join(sorted(others)))}" if others else told
 
@@ -67,21 +67,21 @@ def _said(answer: Answer | TooOld) -> tuple[str, bool]:
     match answer:
         case Accepted():
             return "delivered", False
-        case Refused(why):
+        case Rejected(why):
             return f"dropped, the server does not want it: {why}", False
-        case NotYet(why):
+        case RetryLater(why):
             return f"still waiting: {why}", True
         case TooOld():
-            age = format_duration(GIVE_UP_AFTER)
-            return f"not accepted: it is older than {age}, and was set aside in spool/{Shelf.UNDELIVERABLE.value}", True
+            age = format_duration(MAX_OUTCOME_AGE)
+            return f"not accepted: it is older than {age}, and was set aside in spool/{SpoolFolder.UNDELIVERABLE.value}", True
 
 
 def _unsent(spool: Spool, path: Path) -> tuple[str, bool]:
     """Why there was nothing to be sent, as far as it can be seen afterwards."""
-    if spool.is_in_hands(path):
+    if spool.is_locked(path):
         return "not sent: another process has it in hands, such as the service, which sends it itself", True
     if spool.is_damaged(path):
-        return f"not sent: it is damaged, and was set aside in spool/{Shelf.DAMAGED.value}", True
+        return f"not sent: it is damaged, and was set aside in spool/{SpoolFolder.DAMAGED.value}", True
     if spool.is_there(path):  # damaged, where nothing can be moved, or let go by those other hands in this instant
         return "not sent: it is still there, and can be tried again", True
     return "not sent: it is there no more, and may have been sent meanwhile", False

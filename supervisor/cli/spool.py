@@ -15,12 +15,12 @@ from pathlib import Path
 
 import click
 
-from supervisor.control.socket_path import is_barred, of_services
+from supervisor.control.socket_path import is_inaccessible, of_services
 from supervisor.job import Blob, Failed, Succeeded
 from supervisor.linux.directory import Directory
 from supervisor.linux.identity import Identity
-from supervisor.reporting.spool import Entry, Found, Shelf, Spool
-from supervisor.reporting.spool_format import Damaged, Note
+from supervisor.reporting.spool import SpoolEntry, SpoolFile, SpoolFolder, Spool
+from supervisor.reporting.spool_format import CorruptSpoolFile, SpoolRecord
 from supervisor.settings import resolution as config
 from supervisor.settings.resolution import ConfigError
 from supervisor.text.columns import aligned
@@ -32,7 +32,7 @@ LIB = Path("/var/lib")
 """Where `StateDirectory=` of the units makes folders; an operator's shell does not know `$STATE_DIRECTORY`."""
 IN_HOME = Path(".local/state/mobius-supervisor")
 """Where a user's supervisor keeps its state, below the home, unless its environment says otherwise."""
-HEAD = 1200
+MAX_HEAD_CHARS = 1200
 """Bytes of a result that are shown."""
 
 _HEADINGS = ("JOB", "ATTEMPT", "ACTION", "STATUS", "SIZE", "AGE", "STATE", "FILE")
@@ -40,7 +40,7 @@ _HEADINGS = ("JOB", "ATTEMPT", "ACTION", "STATUS", "SIZE", "AGE", "STATE", "FILE
 
 def list_all(spool: Spool, others: Sequence[tuple[Path, int]] = ()) -> None:
     """Print everything as a table; of an empty spool, how many outcomes `others` hold."""
-    found = spool.find(*Shelf)
+    found = spool.find(*SpoolFolder)
     if found:
         click.echo(aligned([_HEADINGS, *(_row(spool, each) for each in found)]))
         return
@@ -54,7 +54,7 @@ def show(spool: Spool, name: str) -> None:
     found = _chosen(spool, name)
     entry = _seen(spool, found)
     try:
-        lines = [*_about(entry.note, _state(spool, found)), *_head(entry)]
+        lines = [*_about(entry.record, _state(spool, found)), *_head(entry)]
     finally:
         entry.close()
     click.echo("\n".join(map(escaped, lines)))
@@ -65,7 +65,7 @@ def drop(spool: Spool, name: str, *, is_sure: bool) -> None:
     found = _chosen(spool, name)
     if not is_sure:
         raise ConfigError(f"dropping {found.path.name} cannot be undone: add --yes")
-    if found.shelf is Shelf.DAMAGED:
+    if found.spool_folder is SpoolFolder.DAMAGED:
         spool.discard(found.path)
     else:
         _taken(spool, found).remove()
@@ -81,7 +81,7 @@ def state_dir_of(environment: Mapping[str, str], home: Path | None) -> Path:
     if environment.get("STATE_DIRECTORY"):
         return own
     present = [path for path in (own, *of_services(LIB)) if os.path.lexists(path)]
-    ours = [path for path in present if not is_barred(path)]
+    ours = [path for path in present if not is_inaccessible(path)]
     keeping = [path for path in ours if _count(path)]
     if len(keeping) > 1:
         raise ConfigError(f"several supervisors keep outcomes here, name one by --state-dir: {_listed(keeping)}")
@@ -139,7 +139,7 @@ def _count(state_dir: Path) -> int:
     """How many outcomes a state directory keeps; 0 when it cannot be read."""
     try:
         with Directory.open(state_dir) as state, Identity.owner(state).borrowed():
-            return len(Spool(state_dir, state=state).find(*Shelf))
+            return len(Spool(state_dir, state=state).find(*SpoolFolder))
     except OSError:
         return 0
 
@@ -148,31 +148,31 @@ def _listed(paths: Iterable[Path]) -> str:
     return ", ".join(map(str, paths))
 
 
-def _row(spool: Spool, found: Found) -> tuple[str, ...]:
-    note = found.note
+def _row(spool: Spool, found: SpoolFile) -> tuple[str, ...]:
+    note = found.record
     told = ("-", "-", "-", "-") if note is None else _told(note)
     since = found.changed_at if note is None else note.written_at
     age = format_duration(max(0, round(time.time() - since)))
     return (*told, format_size(found.size), age, _state(spool, found), found.path.name)
 
 
-def _told(note: Note) -> tuple[str, ...]:
+def _told(note: SpoolRecord) -> tuple[str, ...]:
     return (shown_name(note.fence.job_id), str(note.fence.attempt), shown_name(note.action), _status(note))
 
 
-def _status(note: Note) -> str:
+def _status(note: SpoolRecord) -> str:
     return "completed" if note.failed is None else f"failed {escaped(note.failed.error_type)}"
 
 
-def _state(spool: Spool, found: Found) -> str:
-    if found.shelf is not Shelf.WAITING:
-        return found.shelf.name.lower()
-    return "in hands" if spool.is_in_hands(found.path) else "waiting"
+def _state(spool: Spool, found: SpoolFile) -> str:
+    if found.spool_folder is not SpoolFolder.WAITING:
+        return found.spool_folder.name.lower()
+    return "in hands" if spool.is_locked(found.path) else "waiting"
 
 
-def _chosen(spool: Spool, name: str) -> Found:
+def _chosen(spool: Spool, name: str) -> SpoolFile:
     """The one outcome with this name: that of its file, its job, or `job#attempt`."""
-    matches = [found for found in spool.find(*Shelf) if name in _names(found)]
+    matches = [found for found in spool.find(*SpoolFolder) if name in _names(found)]
     if not matches:
         raise ConfigError(f"there is no outcome {name!r} in {spool.folder}")
     if len(matches) > 1:
@@ -181,43 +181,43 @@ def _chosen(spool: Spool, name: str) -> Found:
     return matches[0]
 
 
-def _names(found: Found) -> tuple[str, ...]:
-    return (found.path.name, *((found.note.fence.job_id, str(found.note.fence)) if found.note else ()))
+def _names(found: SpoolFile) -> tuple[str, ...]:
+    return (found.path.name, *((found.record.fence.job_id, str(found.record.fence)) if found.record else ()))
 
 
-def _seen(spool: Spool, found: Found) -> Entry:
+def _seen(spool: Spool, found: SpoolFile) -> SpoolEntry:
     """An outcome to be read, also while it is in other hands."""
     try:
-        return spool.look(found.path)
+        return spool.read(found.path)
     except FileNotFoundError:
         raise _gone(found) from None
-    except Damaged:
+    except CorruptSpoolFile:
         raise _damaged(found) from None
     except OSError as error:
         raise ConfigError(f"{found.path.name} cannot be read: {error.strerror or error}") from error
 
 
-def _taken(spool: Spool, found: Found) -> Entry:
+def _taken(spool: Spool, found: SpoolFile) -> SpoolEntry:
     """An outcome for us alone."""
-    if found.note is None:
+    if found.record is None:
         raise _damaged(found)
-    entry = spool.take(found.path)
+    entry = spool.acquire(found.path)
     if entry is not None:
         return entry
-    if spool.is_in_hands(found.path):
+    if spool.is_locked(found.path):
         raise ConfigError(f"{found.path.name} is being sent at this moment: try again later")
     raise _damaged(found) if spool.is_damaged(found.path) else _gone(found)
 
 
-def _damaged(found: Found) -> ConfigError:
+def _damaged(found: SpoolFile) -> ConfigError:
     return ConfigError(f"{found.path.name} is damaged: nothing in it can be trusted")
 
 
-def _gone(found: Found) -> ConfigError:
+def _gone(found: SpoolFile) -> ConfigError:
     return ConfigError(f"{found.path.name} is there no more: it may have been sent meanwhile")
 
 
-def _about(note: Note, state: str) -> list[str]:
+def _about(note: SpoolRecord, state: str) -> list[str]:
     written = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(note.written_at))
     return [
         f"server   {note.destination.base_url}",
@@ -232,7 +232,7 @@ def _about(note: Note, state: str) -> list[str]:
     ]
 
 
-def _head(entry: Entry) -> list[str]:
+def _head(entry: SpoolEntry) -> list[str]:
     match entry.outcome:
         case Failed(message=message):
             return ["", *message.split("\n")]
@@ -243,6 +243,6 @@ def _head(entry: Entry) -> list[str]:
 
 
 def _beginning(blob: Blob) -> list[str]:
-    encoded = os.pread(blob.descriptor, min(HEAD // 3 * 4, blob.size), 0)  # the file goes on, with the note
+    encoded = os.pread(blob.descriptor, min(MAX_HEAD_CHARS // 3 * 4, blob.size), 0)  # the file goes on, with the note
     text = base64.b64decode(encoded + b"=" * (-len(encoded) % 4)).decode("utf-8", "replace")
     return [*text.split("\n"), *(["[...]"] if len(encoded) < blob.size else [])]

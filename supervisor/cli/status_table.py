@@ -14,11 +14,11 @@ from supervisor.text.duration import format_duration
 from supervisor.text.printable import escaped, shortened, shown_name
 from supervisor.text.size import format_size
 
-WIDEST = 60
+MAX_CELL_CHARS = 60
 """Characters of a text that others wrote."""
-SHOWN = 10
+MAX_RECENT_ROWS = 10
 """Jobs that have ended."""
-MOST_LINES = 3
+MAX_MESSAGE_LINES = 3
 """Lines of what is wrong, each, where there is not all the room."""
 
 _SLOTS = ("SLOT", "PID", "STATE", "JOBS", "JOB", "HANDLER", "TIME", "PROGRESS", "CPU", "MEMORY", "LEASE", "LAST LINE")
@@ -52,7 +52,7 @@ def _all(status: Status) -> Iterator[str]:
     yield aligned([_SLOTS, *map(_slot, status.slots)])
     if status.recent:
         yield ""
-        yield aligned([_RECENT, *(_recent(status, ended) for ended in status.recent[:SHOWN])])
+        yield aligned([_RECENT, *(_recent(status, ended) for ended in status.recent[:MAX_RECENT_ROWS])])
 
 
 def _in(room: terminal_size, status: Status) -> list[str]:
@@ -62,7 +62,7 @@ def _in(room: terminal_size, status: Status) -> list[str]:
     lines += [shortened(_handlers(status), room.columns)]
     lines += ["", *_slots_in(status, room.columns, room.lines - len(lines) - 1)]
     if status.recent and room.lines - len(lines) > 2:
-        recent = [_RECENT, *(_recent(status, ended) for ended in status.recent[:SHOWN])]
+        recent = [_RECENT, *(_recent(status, ended) for ended in status.recent[:MAX_RECENT_ROWS])]
         lines += ["", *fitted(recent, room.columns, _NARROWER_RECENT).split("\n")]
     return lines[: room.lines]
 
@@ -79,7 +79,7 @@ def _slots_in(status: Status, width: int, height: int) -> list[str]:
 
 def _folded(line: str, width: int) -> list[str]:
     width = max(width, 2 * len(_INDENT))  # in less nothing can be read anyhow
-    return textwrap.wrap(line, width, subsequent_indent=_INDENT, max_lines=MOST_LINES, placeholder="…")
+    return textwrap.wrap(line, width, subsequent_indent=_INDENT, max_lines=MAX_MESSAGE_LINES, placeholder="…")
 
 
 def _head(status: Status) -> Iterator[str]:
@@ -188,4 +188,4 @@ def _or_dash(value: int | None) -> str:
 
 
 def _cut(text: str) -> str:
-    return shortened(escaped(text), WIDEST)
+    return shortened(escaped(text), MAX_CELL_CHARS)

@@ -32,8 +32,8 @@ from supervisor.version import __version__
 
 _TERMINAL = ("completed", "failed")
 # A keepalive comes about every 15 s; three missing ones mean that the connection is dead.
-_LONGEST_SILENCE = 45.0
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_LONGEST_SILENCE)
+_MAX_SILENCE = 45.0
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_MAX_SILENCE)
 _RECONNECT_AFTER = 0.5
 # What a stream says first is how the run stands now, and only then its history: a run that is over is no end yet.
 _SILENCE = 0.3
@@ -79,11 +79,11 @@ async def submit(target: Target, action: str, parameters: dict[str, Any], *, que
         if not follow:
             click.echo(run_id)
             return ExitCode.DRAINED
-        _tell(f"run {run_id}")
+        _print(f"run {run_id}")
         try:
-            await _tell_events(client, run_id)
+            await _print_events(client, run_id)
         except asyncio.CancelledError:  # Ctrl-C
-            _tell(f"run {run_id} goes on: only this command ends")
+            _print(f"run {run_id} goes on: only this command ends")
             raise
         return _show_end(await client.look_up(run_id))
 
@@ -129,7 +129,7 @@ class RunClient:
                         # How the run stands may carry the newest number although its history is still to come.
                         since = since if event.type == "run_updated" else max(since, event.seq)
             except (aiohttp.ClientError, Unavailable) as error:
-                _tell(f"connection lost, trying again: {self._why(error, self._target.runs_url)}")
+                _print(f"connection lost, trying again: {self._why(error, self._target.runs_url)}")
             if is_over:
                 return
             await asyncio.sleep(_RECONNECT_AFTER)
@@ -187,7 +187,7 @@ class RunClient:
         if isinstance(error, Unavailable):
             return str(error)
         proxy = self._target.proxy
-        return in_words(error, URL(url), _LONGEST_SILENCE, proxy.name if proxy else None)
+        return in_words(error, URL(url), _MAX_SILENCE, proxy.name if proxy else None)
 
     def _run_url(self, run_id: str) -> str:
         return f"{self._target.runs_url}/{quote(run_id, safe='')}"
@@ -205,13 +205,13 @@ def _is_end(event: RunEvent) -> bool:
     return event.type == "run_updated" and event.data.get("status") in _TERMINAL
 
 
-async def _tell_events(client: RunClient, run_id: str) -> None:
+async def _print_events(client: RunClient, run_id: str) -> None:
     latest = ""
     async for event in client.follow(run_id):
         line = describe(event)
         # A job is also updated by each heartbeat, which changes nothing that we show.
         if line and not (event.type == "job_updated" and line == latest):
-            _tell(line)
+            _print(line)
         latest = line if event.type == "job_updated" else latest
 
 
@@ -232,7 +232,7 @@ def _error_of(data: dict[str, Any]) -> str:
 
 def _show_end(run: dict[str, Any]) -> int:
     # The first line is enough: its job has told the rest.
-    _tell(f"run {run.get('id')} {run.get('status')}{_error_of(run)}".partition("\n")[0])
+    _print(f"run {run.get('id')} {run.get('status')}{_error_of(run)}".partition("\n")[0])
     if run.get("status") != "completed":
         return ExitCode.INTERNAL_ERROR
     if run.get("result_b64"):
@@ -274,7 +274,7 @@ def _kind_of(result: bytes) -> str:
     return "binary data" if b"\0" in result else "text that is not JSON"
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     """Show a text; its further lines, such as a traceback's, stand below the first, indented."""
     first, *more = text.split("\n")
     click.echo("\n    ".join([escaped(first), *(escaped(line) for line in more if line)]), err=True)

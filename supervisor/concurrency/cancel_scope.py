@@ -8,35 +8,35 @@ from typing import Any
 
 import msgspec
 
-from supervisor.concurrency.timers import Alarm, Alarms
+from supervisor.concurrency.timers import TimerId, TimerQueue
 
 
-class Interruptible(msgspec.Struct, eq=False):
+class CancelScope(msgspec.Struct, eq=False):
     """`with`, by one task at a time, as often as one likes.
 
     A block that was ended is left without an error, in the middle.
     """
 
-    alarms: Alarms
+    alarms: TimerQueue
     after: float | None = None
     """Seconds after which it is ended, if nothing else is said later."""
-    _alarm: Alarm | None = None
+    _alarm: TimerId | None = None
     _task: asyncio.Task[Any] | None = None  # while it is inside
     _others: int = 0
     _is_cut: bool = False
 
-    def end_in(self, seconds: float) -> None:
+    def cancel_in(self, seconds: float) -> None:
         """End the block in so long, if anybody is inside and it is not over by then; it counts what is said last."""
         if self._task is not None and not self._is_cut:
             if self._alarm is not None:
                 self.alarms.cancel(self._alarm)
             self._alarm = self.alarms.after(seconds, self._cut)
 
-    def end(self) -> None:
+    def cancel(self) -> None:
         """End the block now, if anybody is inside."""
         self._cut()
 
-    def __enter__(self) -> Interruptible:
+    def __enter__(self) -> CancelScope:
         self._task = task = asyncio.current_task(self.alarms.loop)
         assert task is not None
         self._others = task.cancelling()

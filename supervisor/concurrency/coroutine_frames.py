@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any
 
 
-def frames_of(coroutine: Any) -> Iterator[FrameType]:
+def coroutine_frames(coroutine: Any) -> Iterator[FrameType]:
     """Those of the coroutines that wait for each other, the innermost last.
 
     Not `Task.get_stack`: of a task that waits it knows the outermost frame only.

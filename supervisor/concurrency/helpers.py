@@ -10,16 +10,16 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from supervisor.concurrency.timers import Alarm, Alarms
+from supervisor.concurrency.timers import TimerId, TimerQueue
 
 Helper = Callable[[], Coroutine[Any, Any, None]]
 Returned = TypeVar("Returned")
 
-MOST_ALARMS = 8
+MAX_TIMERS = 8
 """Alarms of a block before those that have rung are forgotten; a job has two or three."""
 
 
-class Alongside(asyncio.TaskGroup):
+class HelperTasks(asyncio.TaskGroup):
     """A task group for helpers: the end of its block cancels them, an error in one of them ends the block.
 
     A helper may be started now or after a while.  Most jobs are over before any of their helpers is needed, and an
@@ -30,12 +30,12 @@ class Alongside(asyncio.TaskGroup):
     """Whether the block has ended; nothing starts any more."""
     _is_used = False
 
-    def __init__(self, alarms: Alarms | None = None) -> None:
+    def __init__(self, alarms: TimerQueue | None = None) -> None:
         """`alarms` are those of somebody with many such blocks."""
         super().__init__()
         self._helpers: set[asyncio.Task[None]] = set()
-        self._alarms = alarms or Alarms()
-        self._set: list[Alarm] = []
+        self._alarms = alarms or TimerQueue()
+        self._set: list[TimerId] = []
 
     def create_task(self, *arguments: Any, **more: Any) -> asyncio.Task[Any]:
         """As of any task group: a task that is waited for."""
@@ -58,7 +58,7 @@ class Alongside(asyncio.TaskGroup):
 
     def start_after(self, delay: float, helper: Helper) -> None:
         """Run `helper` in `delay` seconds, unless the block is over by then."""
-        if len(self._set) >= MOST_ALARMS:  # a long block, which sets one after the other
+        if len(self._set) >= MAX_TIMERS:  # a long block, which sets one after the other
             self._set = [alarm for alarm in self._set if self._alarms.is_set(alarm)]
         self._set.append(self._alarms.after(delay, partial(self.start, helper)))
 
@@ -75,7 +75,7 @@ class Alongside(asyncio.TaskGroup):
         await super().__aexit__(kind, error, trace)
 
 
-def ready_threads(count: int) -> ThreadPoolExecutor:
+def prestarted_executor(count: int) -> ThreadPoolExecutor:
     """Threads for the event loop, all started already: when one is needed the machine may have no room for it."""
     executor = ThreadPoolExecutor(count)
     everybody = threading.Barrier(count)  # each takes one task, so that there is one for each
@@ -87,7 +87,7 @@ def ready_threads(count: int) -> ThreadPoolExecutor:
     return executor
 
 
-async def to_the_end(
+async def to_thread_uncancelled(
     function: Callable[..., Returned], *arguments: object, discard: Callable[[Returned], None] | None = None
 ) -> Returned:
     """Call `function` in a thread.  When this is cancelled it waits for the thread all the same, and then ends.
@@ -104,7 +104,7 @@ async def to_the_end(
     raise cancelled
 
 
-async def whole(steps: Coroutine[Any, Any, None]) -> None:
+async def shielded(steps: Coroutine[Any, Any, None]) -> None:
     """Take all of `steps`.  When this is cancelled it takes them all the same, and then ends."""
     running = asyncio.ensure_future(steps)
     cancelled = await _outlast(running)

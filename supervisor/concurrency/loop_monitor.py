@@ -12,16 +12,16 @@ from collections.abc import Callable
 
 from supervisor.linux.syscalls import boottime
 
-INTERVAL = 1.0
-REMEMBERED = 10
+TICK_INTERVAL = 1.0
+MAX_LAG_SAMPLES = 10
 """Beats of which the latest counts: ten seconds."""
-ASLEEP = 2.0
+MIN_STALL = 2.0
 """Seconds without a beat that are a sleep; a busy machine may take a part of one."""
-SETTLING = 1.0
+STALL_SETTLE_TIME = 1.0
 """Seconds after it woke up in which it has read all that had come meanwhile."""
 
 
-class Pulse:
+class LoopMonitor:
     """Beats for as long as `run` does."""
 
     def __init__(self, now: Callable[[], float] = boottime) -> None:
@@ -29,7 +29,7 @@ class Pulse:
         self._now = now
         self._beat_at = now()
         self._slept_at = self._woke_at = 0.0
-        self._late: deque[float] = deque([0.0], maxlen=REMEMBERED)
+        self._late: deque[float] = deque([0.0], maxlen=MAX_LAG_SAMPLES)
 
     @property
     def lag(self) -> float:
@@ -39,26 +39,26 @@ class Pulse:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self.beat()
-            due_at = loop.time() + INTERVAL
-            await asyncio.sleep(INTERVAL)
+            self.tick()
+            due_at = loop.time() + TICK_INTERVAL
+            await asyncio.sleep(TICK_INTERVAL)
             self._late.append(max(0.0, loop.time() - due_at))
 
-    def beat(self) -> None:
+    def tick(self) -> None:
         """The loop is awake now."""
         now = self._now()
-        if now > self._beat_at + ASLEEP:
+        if now > self._beat_at + MIN_STALL:
             self._slept_at, self._woke_at = self._beat_at, now
         self._beat_at = now
 
-    def earliest(self, now: float) -> float:
+    def earliest_arrival(self, now: float) -> float:
         """When what is read `now` may have come at the earliest."""
-        if now > self._beat_at + ASLEEP:
+        if now > self._beat_at + MIN_STALL:
             return self._beat_at
-        return self._slept_at if now < self._woke_at + SETTLING else now
+        return self._slept_at if now < self._woke_at + STALL_SETTLE_TIME else now
 
-    def stood_still(self, now: float, *, since: float) -> float:
+    def stall_before(self, now: float, *, since: float) -> float:
         """The seconds, one more at most, of its last sleep, if it was not awake again before `since`; otherwise 0."""
-        if now > self._beat_at + ASLEEP:  # it has woken up just now
+        if now > self._beat_at + MIN_STALL:  # it has woken up just now
             return now - self._beat_at
         return self._woke_at - self._slept_at if self._woke_at > since else 0.0

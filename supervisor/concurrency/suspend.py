@@ -11,7 +11,7 @@ from supervisor.linux.syscalls import watch_clock
 
 
 @contextlib.contextmanager
-def telling_of_suspends(tell: Callable[[], None]) -> Iterator[None]:
+def on_resume(tell: Callable[[], None]) -> Iterator[None]:
     """Call `tell` as soon as the machine comes back from a suspend; also when only its clock was set."""
     try:
         watch = watch_clock()

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from supervisor.control.connection_limit import Caller
-from supervisor.control.origin import complaint
+from supervisor.control.origin import host_error
 from supervisor.control.peer import ConnectedSocket, Peer, Standing, identify, identify_address
 from supervisor.page.document import Access
 
 
-class NotAdmitted(Exception):
+class AccessDenied(Exception):
     """The request is refused with this status; the text is one sentence.  Caught by the site."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -27,7 +27,7 @@ class NotAdmitted(Exception):
         self.status = status
 
 
-class Door(Protocol):
+class AccessPolicy(Protocol):
     """One way in."""
 
     @property
@@ -43,14 +43,14 @@ class Door(Protocol):
     def caller(self, peer: Peer) -> Caller:
         """Return whose connection this counts as, before a request has come."""
 
-    def admit(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:
+    def check_read(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:
         """Let a visitor look; raise `NotAdmitted`."""
 
-    def admit_operator(self, peer: Peer, headers: Mapping[str, str]) -> str:
+    def check_write(self, peer: Peer, headers: Mapping[str, str]) -> str:
         """Let a visitor change things; return who it is, for the log and for reports.  Raise `NotAdmitted`."""
 
 
-class UnixDoor:
+class UnixSocketPolicy:
     """For processes of this host, whose user and pid the kernel tells.
 
     Jobs run as our own user: `is_of_a_job` tells their processes, which may look and no more.
@@ -69,21 +69,21 @@ class UnixDoor:
         is_operator = peer.standing is Standing.OPERATOR and peer.uid in (0, os.geteuid())
         return Caller(peer.identity, is_privileged=True) if is_operator else Caller("jobs")
 
-    def admit(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:
-        _keep_out_strangers(headers, (), is_probe=is_probe)
+    def check_read(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:
+        _check_origin(headers, (), is_probe=is_probe)
         if peer.uid not in (0, os.geteuid()):
-            raise NotAdmitted(403, f"{_named(peer.uid)} is neither the user of this supervisor nor root")
+            raise AccessDenied(403, f"{_named(peer.uid)} is neither the user of this supervisor nor root")
 
-    def admit_operator(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see Door
+    def check_write(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see Door
         if peer.standing is Standing.GONE:
-            raise NotAdmitted(403, "the process that connected has ended, and could have been a job's")
+            raise AccessDenied(403, "the process that connected has ended, and could have been a job's")
         if peer.standing is Standing.JOB:
-            raise NotAdmitted(403, "a job cannot steer the supervisor that runs it")
+            raise AccessDenied(403, "a job cannot steer the supervisor that runs it")
         return f"{_named(peer.uid)} over the control socket"
 
 
 @dataclass(frozen=True, slots=True)
-class TcpDoor:
+class TcpPolicy:
     """For everybody who reaches the address; `token` is None when nobody is to change anything.
 
     `names` are those of `--listen-name`, in lower case.
@@ -107,15 +107,15 @@ class TcpDoor:
     def caller(self, peer: Peer) -> Caller:
         return Caller(peer.identity)
 
-    def admit(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:  # noqa: ARG002 - see Door
-        _keep_out_strangers(headers, {self.host.lower(), *self.names}, is_probe=is_probe)
+    def check_read(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:  # noqa: ARG002 - see Door
+        _check_origin(headers, {self.host.lower(), *self.names}, is_probe=is_probe)
 
-    def admit_operator(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see Door
+    def check_write(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see Door
         if self.token is None:
-            raise NotAdmitted(403, "commands are taken over the control socket, or here with --listen-token-file")
+            raise AccessDenied(403, "commands are taken over the control socket, or here with --listen-token-file")
         expected = f"Bearer {self.token}".encode()
         if not hmac.compare_digest(headers.get("Authorization", "").encode("utf-8", "surrogateescape"), expected):
-            raise NotAdmitted(401, "the token is missing or wrong")
+            raise AccessDenied(401, "the token is missing or wrong")
         return f"a holder of the token by {self.host}"
 
 
@@ -126,7 +126,7 @@ def _named(uid: int) -> str:
         return f"uid {uid}"
 
 
-def _keep_out_strangers(headers: Mapping[str, str], our_names: Collection[str], *, is_probe: bool) -> None:
-    said = complaint(headers, our_names, is_probe=is_probe)
+def _check_origin(headers: Mapping[str, str], our_names: Collection[str], *, is_probe: bool) -> None:
+    said = host_error(headers, our_names, is_probe=is_probe)
     if said is not None:
-        raise NotAdmitted(421, said)
+        raise AccessDenied(421, said)

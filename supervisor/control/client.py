@@ -12,15 +12,15 @@ from pathlib import Path
 from supervisor.control.socket_path import NotRunning, connect, too_long
 from supervisor.settings.resolution import ConfigError
 
-PATIENCE = 10.0
+CALL_TIMEOUT = 10.0
 """Seconds until an answer."""
 
 
-class Denied(Exception):
+class ControlError(Exception):
     """The running program does not do it; the text is its sentence.  Caught by the commands."""
 
 
-def call(path: Path, method: str, target: str, *, timeout: float = PATIENCE, meanwhile: str = "") -> bytes:
+def call(path: Path, method: str, target: str, *, timeout: float = CALL_TIMEOUT, meanwhile: str = "") -> bytes:
     """The body of the answer; raise `NotRunning`, `Denied` or `ConfigError`.
 
     `meanwhile` is what happens although there is no answer in time, for the sentence.
@@ -33,17 +33,17 @@ def call(path: Path, method: str, target: str, *, timeout: float = PATIENCE, mea
         answer = connection.getresponse()
         body = answer.read()
     except PermissionError:
-        raise Denied(f"{path} is for the user of the supervisor and for root only") from None
+        raise ControlError(f"{path} is for the user of the supervisor and for root only") from None
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotRunning(f"no supervisor listens at {path}") from None
     except TimeoutError:
-        raise Denied(f"the supervisor at {path} does not answer within {timeout:g} s{meanwhile}") from None
+        raise ControlError(f"the supervisor at {path} does not answer within {timeout:g} s{meanwhile}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise Denied(f"the supervisor at {path} does not answer: {error}") from error
+        raise ControlError(f"the supervisor at {path} does not answer: {error}") from error
     finally:
         connection.close()
     if answer.status != http.client.OK:
-        raise Denied(_reason(body) or f"the supervisor at {path} answered {answer.status}")
+        raise ControlError(_reason(body) or f"the supervisor at {path} answered {answer.status}")
     return body
 
 

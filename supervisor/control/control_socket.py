@@ -11,9 +11,9 @@ from socket import socket
 import structlog
 
 from supervisor.control.listener import SocketFile
-from supervisor.control.reception import Reception
+from supervisor.control.reception import ControlServer
 from supervisor.settings.resolution import ConfigError
-from supervisor.concurrency.helpers import to_the_end
+from supervisor.concurrency.helpers import to_thread_uncancelled
 
 log = structlog.get_logger("control")
 
@@ -24,7 +24,7 @@ CHECK_INTERVAL = 2.0
 class ControlSocket:
     """Owns the server behind the file."""
 
-    def __init__(self, file: SocketFile, reception: Reception) -> None:
+    def __init__(self, file: SocketFile, reception: ControlServer) -> None:
         self._file = file
         self._reception = reception
         self._server: asyncio.Server | None = None
@@ -55,7 +55,7 @@ class ControlSocket:
 
     async def _reopen(self) -> None:
         try:
-            end = await to_the_end(self._file.bind_again, discard=socket.close)  # `close` removes the file then
+            end = await to_thread_uncancelled(self._file.bind_again, discard=socket.close)  # `close` removes the file then
         except ConfigError as error:
             self._note_problem(str(error))
             return

@@ -9,18 +9,18 @@ from functools import cached_property
 import msgspec
 from msgspec.structs import replace
 
-from supervisor.control.operator import Steering
+from supervisor.control.operator import OperatorApi
 from supervisor.page.document import render_body
 from supervisor.status import SlotStatus, Status
 
-SHORTEST = 0.25
+MIN_LOOK_INTERVAL = 0.25
 """Seconds between two looks.  To look costs less than to have every job tell of each of its steps."""
-LONGEST = 2.0
+MAX_LOOK_INTERVAL = 2.0
 """Seconds between two editions."""
 
 
 @dataclass(frozen=True)
-class Edition:
+class Snapshot:
     """The status at one time, as it is sent."""
 
     status: Status
@@ -28,7 +28,7 @@ class Edition:
 
     @cached_property
     def gist(self) -> Status:
-        return gist(self.status)
+        return without_volatile(self.status)
 
     @cached_property
     def json(self) -> bytes:
@@ -42,32 +42,32 @@ class Edition:
         return f"event: page\ndata: {data}\n\n".encode()
 
 
-class Feed:
+class StatusFeed:
     """Owns the latest edition; it looks only when a watcher asks."""
 
-    def __init__(self, steering: Steering) -> None:
+    def __init__(self, steering: OperatorApi) -> None:
         self._steering = steering
         self._looking = asyncio.Lock()
         self._looked_at = 0.0
-        self._edition: Edition | None = None
+        self._edition: Snapshot | None = None
 
-    async def latest(self) -> Edition:
+    async def latest(self) -> Snapshot:
         """Return the same one until something has changed, or it is `LONGEST` old."""
         async with self._looking:
             now = asyncio.get_running_loop().time()
-            if self._edition is None or now - self._looked_at >= SHORTEST:
+            if self._edition is None or now - self._looked_at >= MIN_LOOK_INTERVAL:
                 self._looked_at = now
-                self._edition = _next(self._edition, Edition(await self._steering.status(), now))
+                self._edition = _next(self._edition, Snapshot(await self._steering.status(), now))
             return self._edition
 
 
-def _next(old: Edition | None, new: Edition) -> Edition:
-    if old is None or new.gist != old.gist or new.made_at - old.made_at >= LONGEST:
+def _next(old: Snapshot | None, new: Snapshot) -> Snapshot:
+    if old is None or new.gist != old.gist or new.made_at - old.made_at >= MAX_LOOK_INTERVAL:
         return new
     return old
 
 
-def gist(status: Status) -> Status:
+def without_volatile(status: Status) -> Status:
     """The status without what changes by itself as time goes by."""
     return replace(
         status,

@@ -8,15 +8,15 @@ from __future__ import annotations
 from supervisor.status import Status
 from supervisor.text.duration import format_duration
 
-MOST_LAG = 2.0
+MAX_LOOP_LAG = 2.0
 """Seconds that the loop may be late."""
-LONGEST_SILENCE = 60.0
+MAX_SERVER_SILENCE = 60.0
 """Seconds within which one of the claims is answered: the longest poll and the longest backoff."""
 
 
 def illness(status: Status) -> str | None:
     """Why the program should be restarted."""
-    if status.loop_lag > MOST_LAG:
+    if status.loop_lag > MAX_LOOP_LAG:
         return f"the event loop was {status.loop_lag:.1f} s late"
     return status.standstill  # for which systemd's watchdog is not fed, either
 
@@ -40,7 +40,7 @@ def unreadiness(status: Status) -> str | None:
 
 def _silence(status: Status) -> str | None:
     age = status.claims.last_answer_age
-    if not _wants_jobs(status) or (age is not None and age <= LONGEST_SILENCE):
+    if not _wants_jobs(status) or (age is not None and age <= MAX_SERVER_SILENCE):
         return None
     since = "yet" if age is None else f"for {format_duration(round(age))}"
     return f"no claim was answered {since}: {status.claims.reason or 'no reason is known'}"

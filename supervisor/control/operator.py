@@ -7,11 +7,11 @@ from typing import Protocol
 from supervisor.status import Status
 
 
-class Refused(Exception):
+class CommandRejected(Exception):
     """It cannot be done; the text is one sentence for the operator."""
 
 
-class Steering(Protocol):
+class OperatorApi(Protocol):
     """`by` names who asks, for the log and for reports: "SIGTSTP", "root (uid 0) over the control socket"."""
 
     async def status(self) -> Status:

@@ -15,7 +15,7 @@ ANY_NAME = "*"
 """Among the names that are ours: probes may come by any name."""
 
 
-def complaint(headers: Mapping[str, str], our_names: Collection[str], *, is_probe: bool = False) -> str | None:
+def host_error(headers: Mapping[str, str], our_names: Collection[str], *, is_probe: bool = False) -> str | None:
     """Why a request is not one of our own page's, nor of a program; None when it may be.
 
     A probe changes nothing and shows no secret: it may lack a `Host`, as every browser sends one, and with `ANY_NAME`

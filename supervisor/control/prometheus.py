@@ -9,16 +9,16 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from supervisor.stats import UNKNOWN, Histogram, Ledger
+from supervisor.stats import UNKNOWN, Histogram, Stats
 from supervisor.status import Status
-from supervisor.pool.claim_gate import Bar
-from supervisor.attempt.outcome import Label
+from supervisor.pool.claim_gate import BlockReason
+from supervisor.attempt.outcome import OutcomeLabel
 
 PREFIX = "mobius_supervisor_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition(status: Status, ledger: Ledger) -> bytes:
+def exposition(status: Status, ledger: Stats) -> bytes:
     """All metrics in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(status, ledger))
@@ -29,7 +29,7 @@ def exposition(status: Status, ledger: Ledger) -> bytes:
 class _Families(Collector):
     """What `prometheus_client` asks for metrics."""
 
-    def __init__(self, status: Status, ledger: Ledger) -> None:
+    def __init__(self, status: Status, ledger: Stats) -> None:
         self._status = status
         self._ledger = ledger
 
@@ -58,7 +58,7 @@ def _now(status: Status) -> Iterator[Metric]:
     is_failing = spool.trouble is not None
     yield _gauge("spool_failing", "Whether outcomes cannot be put on the disk, and wait in memory only.", is_failing)
     yield _gauge("open_polls", "Claims that wait for a job.", status.claims.open_polls)
-    blocked = {bar.name.lower(): float(bar.name.lower() in status.claims.blocked_by) for bar in Bar}
+    blocked = {bar.name.lower(): float(bar.name.lower() in status.claims.blocked_by) for bar in BlockReason}
     yield _gauges("claims_blocked", "Whether nothing is claimed for this reason.", "reason", blocked)
     quarantined = len(status.quarantined_actions)
     yield _gauge("quarantined_handlers", "Handlers left out of claims, because they kill their children.", quarantined)
@@ -72,7 +72,7 @@ def _handler(status: Status, action: str) -> str:
     return action if action in status.code.actions else UNKNOWN
 
 
-def _children(ledger: Ledger) -> Iterator[Metric]:
+def _children(ledger: Stats) -> Iterator[Metric]:
     yield _counter("child_starts", "Children that came up.", sum(ledger.child_start_seconds.counts))
     yield _counters("child_exits", "Children that ended, by why.", "reason", ledger.child_exits)
     yield _histogram(
@@ -84,12 +84,12 @@ def _children(ledger: Ledger) -> Iterator[Metric]:
     yield _counters("kill_stage", "Stopped jobs, by what it took.", "stage", ledger.kill_stages)
 
 
-def _jobs(ledger: Ledger) -> Iterator[Metric]:
+def _jobs(ledger: Stats) -> Iterator[Metric]:
     ended = CounterMetricFamily(PREFIX + "jobs", "Jobs that ended here.", labels=("handler", "outcome"))
     for labels, count in ledger.jobs.items():
         ended.add_metric(labels, count)
     yield ended
-    lost = sum(count for (_, outcome), count in ledger.jobs.items() if outcome == Label.LEASE_LOST)
+    lost = sum(count for (_, outcome), count in ledger.jobs.items() if outcome == OutcomeLabel.LEASE_LOST)
     yield _counter("lease_lost", "Jobs whose lease was lost.", lost)
     lengths = HistogramMetricFamily(
         PREFIX + "job_seconds", "From the claim to the end of the handler.", labels=("handler",)
@@ -105,7 +105,7 @@ def _jobs(ledger: Ledger) -> Iterator[Metric]:
     yield _counters("log_bytes", "Text that handlers printed or logged.", "stream", ledger.log_bytes)
 
 
-def _calls(ledger: Ledger) -> Iterator[Metric]:
+def _calls(ledger: Stats) -> Iterator[Metric]:
     yield _counters("claims", "Claims, by how they ended.", "result", ledger.claims)
     yield _histogram("claim_seconds", "From a claim to its answer, the wait for a job included.", ledger.claim_seconds)
     yield _counters("heartbeats", "Heartbeats, by how they ended.", "result", ledger.heartbeats)

@@ -18,13 +18,13 @@ from aiohttp import web
 from supervisor.control.connection_limit import Connection, ConnectionLimit, Phase
 from supervisor.control.peer import Peer
 from supervisor.control.refusal_log import RefusalLog
-from supervisor.control.routes import Site
+from supervisor.control.routes import ControlRoutes
 
 HEAD_TIMEOUT = 5.0
 """Seconds from the connection to the end of the request's head; no body is ever read."""
 ANSWER_TIMEOUT = 10.0
 """Seconds from the head to the end of the answer, for what is not meant to last."""
-LAST_ANSWERS = 0.5
+CLOSE_TIMEOUT = 0.5
 """Seconds that answers get at the end of the program."""
 
 
@@ -38,10 +38,10 @@ class _Open:
     deadline: asyncio.TimerHandle
 
 
-class Reception(web.Server):
+class ControlServer(web.Server):
     """Takes connections in."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: ControlRoutes) -> None:
         self._refusals = RefusalLog(site.name)
         super().__init__(
             self._receive,
@@ -108,7 +108,7 @@ class Reception(web.Server):
 
     async def close(self) -> None:
         """End all connections, and what is still at work for one that is gone."""
-        await self.shutdown(LAST_ANSWERS)
+        await self.shutdown(CLOSE_TIMEOUT)
         for task in self._answering:
             task.cancel()
         await asyncio.gather(*self._answering, return_exceptions=True)
@@ -122,9 +122,9 @@ class Reception(web.Server):
 
 
 @asynccontextmanager
-async def receiving(end: socket, site: Site) -> AsyncIterator[None]:
+async def receiving(end: socket, site: ControlRoutes) -> AsyncIterator[None]:
     """Answer what comes in through a listening socket, which this takes over, inside the block."""
-    reception = Reception(site)
+    reception = ControlServer(site)
     server = await reception.listen(end)
     try:
         yield

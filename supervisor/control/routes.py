@@ -15,15 +15,15 @@ from supervisor.control import prometheus as metrics
 
 from supervisor.control import health
 from supervisor.control.connection_limit import Caller
-from supervisor.control.access import Door, NotAdmitted
-from supervisor.control.event_stream import Feed
+from supervisor.control.access import AccessPolicy, AccessDenied
+from supervisor.control.event_stream import StatusFeed
 from supervisor.control.peer import ConnectedSocket, Peer
-from supervisor.control.operator import Refused, Steering
-from supervisor.control.stream import Stream
-from supervisor.stats import Ledger
+from supervisor.control.operator import CommandRejected, OperatorApi
+from supervisor.control.stream import EventStream
+from supervisor.stats import Stats
 from supervisor.page.document import CONTENT_SECURITY_POLICY, render
 
-LARGEST_BODY = 64 * 1024
+MAX_BODY_BYTES = 64 * 1024
 """Bytes; no body is read, and what claims to be longer is no command."""
 
 _HEADERS = {
@@ -35,7 +35,7 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class AuthorizedRequest:
     """A request that was let in: who it is if that was asked, and the job that its address names."""
 
     request: web.BaseRequest
@@ -52,7 +52,7 @@ class Route:
 
     method: str
     pattern: str
-    answer: Callable[[Visit], Awaitable[web.StreamResponse]]
+    answer: Callable[[AuthorizedRequest], Awaitable[web.StreamResponse]]
     steers: bool = False
     lasts: bool = False
     is_probe: bool = False
@@ -62,14 +62,14 @@ class Route:
         return method == self.method or (method == "HEAD" and self.method == "GET" and not self.lasts)
 
 
-class Site:
+class ControlRoutes:
     """Answers the requests that come in by one door."""
 
-    def __init__(self, steering: Steering, ledger: Ledger, door: Door, feed: Feed) -> None:
-        self._steering = steering
-        self._ledger = ledger
-        self._door = door
-        self._stream = Stream(feed)
+    def __init__(self, steering: OperatorApi, ledger: Stats, door: AccessPolicy, feed: StatusFeed) -> None:
+        self._operator = steering
+        self._stats = ledger
+        self._policy = door
+        self._stream = EventStream(feed)
         self._routes = (
             Route("GET", "/", self._show_page),
             Route("GET", "/healthz", self._show_health, is_probe=True),
@@ -88,23 +88,23 @@ class Site:
     @property
     def name(self) -> str:
         """The name of the door, for the log."""
-        return self._door.name
+        return self._policy.name
 
     def identify(self, connection: ConnectedSocket) -> Peer:
         """Return who has connected; called when the connection is accepted."""
-        return self._door.identify(connection)
+        return self._policy.identify(connection)
 
     def caller(self, peer: Peer) -> Caller:
         """Return whose connection this counts as."""
-        return self._door.caller(peer)
+        return self._policy.caller(peer)
 
     async def answer(self, request: web.BaseRequest, peer: Peer, give_time: Callable[[], None]) -> web.StreamResponse:
         """Answer a request of `peer`; `give_time` is called for one that may last."""
         try:
             response = await self._answer(request, peer, give_time)
-        except NotAdmitted as refused:
+        except AccessDenied as refused:
             response = _told({"error": str(refused)}, refused.status)
-        except Refused as refused:
+        except CommandRejected as refused:
             response = _told({"error": str(refused)}, 409)
         if not response.prepared:
             response.headers.update(_HEADERS)
@@ -113,17 +113,17 @@ class Site:
 
     async def _answer(self, request: web.BaseRequest, peer: Peer, give_time: Callable[[], None]) -> web.StreamResponse:
         route, job_id = self._found(request.rel_url.raw_path)
-        self._door.admit(peer, request.headers, is_probe=route is not None and route.is_probe)
-        if (request.content_length or 0) > LARGEST_BODY:
-            raise NotAdmitted(413, "no command has a body that long")
+        self._policy.check_read(peer, request.headers, is_probe=route is not None and route.is_probe)
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            raise AccessDenied(413, "no command has a body that long")
         if route is None:
-            raise NotAdmitted(404, "there is nothing at this address")
+            raise AccessDenied(404, "there is nothing at this address")
         if not route.takes(request.method):
-            raise NotAdmitted(405, f"this address takes {route.method} only")
-        by = self._door.admit_operator(peer, request.headers) if route.steers else ""
+            raise AccessDenied(405, f"this address takes {route.method} only")
+        by = self._policy.check_write(peer, request.headers) if route.steers else ""
         if route.lasts:
             give_time()
-        return await route.answer(Visit(request, by, job_id))
+        return await route.answer(AuthorizedRequest(request, by, job_id))
 
     def _found(self, path: str) -> tuple[Route | None, str]:
         """Who answers at an address, and the job that is meant."""
@@ -132,56 +132,56 @@ class Site:
                 return route, unquote("".join(found.groups()))
         return None, ""
 
-    async def _show_page(self, _: Visit) -> web.Response:
-        text = render(await self._steering.status(), self._door.access)
+    async def _show_page(self, _: AuthorizedRequest) -> web.Response:
+        text = render(await self._operator.status(), self._policy.access)
         return web.Response(
             text=text, content_type="text/html", headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY}
         )
 
-    async def _show_health(self, _: Visit) -> web.Response:
-        return _verdict(health.illness(self._steering.glance()))
+    async def _show_health(self, _: AuthorizedRequest) -> web.Response:
+        return _verdict(health.illness(self._operator.glance()))
 
-    async def _show_readiness(self, _: Visit) -> web.Response:
-        status = self._steering.glance()
+    async def _show_readiness(self, _: AuthorizedRequest) -> web.Response:
+        status = self._operator.glance()
         left_out = status.quarantined_actions
         return _verdict(health.unreadiness(status), {"quarantined": left_out} if left_out else None)
 
-    async def _show_metrics(self, _: Visit) -> web.Response:
-        text = metrics.exposition(await self._steering.status(), self._ledger)
+    async def _show_metrics(self, _: AuthorizedRequest) -> web.Response:
+        text = metrics.exposition(await self._operator.status(), self._stats)
         return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
-    async def _show_status(self, _: Visit) -> web.Response:
-        body = msgspec.json.encode(await self._steering.status())
+    async def _show_status(self, _: AuthorizedRequest) -> web.Response:
+        body = msgspec.json.encode(await self._operator.status())
         return web.Response(body=body, content_type="application/json")
 
-    async def _show_events(self, visit: Visit) -> web.StreamResponse:
+    async def _show_events(self, visit: AuthorizedRequest) -> web.StreamResponse:
         return await self._stream.answer(visit.request)
 
-    async def _show_stack(self, visit: Visit) -> web.Response:
-        return _told({"stack": await self._steering.stack(visit.job_id)})
+    async def _show_stack(self, visit: AuthorizedRequest) -> web.Response:
+        return _told({"stack": await self._operator.stack(visit.job_id)})
 
-    async def _cancel(self, visit: Visit) -> web.Response:
-        self._steering.cancel(visit.job_id, visit.by)
+    async def _cancel(self, visit: AuthorizedRequest) -> web.Response:
+        self._operator.cancel(visit.job_id, visit.by)
         return _done(visit)
 
-    async def _pause(self, visit: Visit) -> web.Response:
-        self._steering.pause(visit.by)
+    async def _pause(self, visit: AuthorizedRequest) -> web.Response:
+        self._operator.pause(visit.by)
         return _done(visit)
 
-    async def _resume(self, visit: Visit) -> web.Response:
-        self._steering.resume(visit.by)
+    async def _resume(self, visit: AuthorizedRequest) -> web.Response:
+        self._operator.resume(visit.by)
         return _done(visit)
 
-    async def _drain(self, visit: Visit) -> web.Response:
-        self._steering.drain(visit.by)
+    async def _drain(self, visit: AuthorizedRequest) -> web.Response:
+        self._operator.drain(visit.by)
         return _done(visit)
 
-    async def _reload(self, visit: Visit) -> web.Response:
-        await self._steering.reload(visit.by)
+    async def _reload(self, visit: AuthorizedRequest) -> web.Response:
+        await self._operator.reload(visit.by)
         return _done(visit)
 
 
-def _done(visit: Visit) -> web.Response:
+def _done(visit: AuthorizedRequest) -> web.Response:
     return _told({"ok": True, "by": visit.by})
 
 

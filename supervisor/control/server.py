@@ -10,44 +10,44 @@ from pathlib import Path
 import structlog
 
 from supervisor.control.control_socket import ControlSocket
-from supervisor.control.access import Door, TcpDoor, UnixDoor
-from supervisor.control.event_stream import Feed
+from supervisor.control.access import AccessPolicy, TcpPolicy, UnixSocketPolicy
+from supervisor.control.event_stream import StatusFeed
 from supervisor.control.listener import SocketFile, tcp_socket
-from supervisor.control.socket_path import folder, socket_path
-from supervisor.control.reception import Reception, receiving
-from supervisor.control.routes import Site
-from supervisor.control.operator import Steering
+from supervisor.control.socket_path import runtime_dir, socket_path
+from supervisor.control.reception import ControlServer, receiving
+from supervisor.control.routes import ControlRoutes
+from supervisor.control.operator import OperatorApi
 from supervisor.control.token import read_token
-from supervisor.stats import Ledger
+from supervisor.stats import Stats
 from supervisor.settings.bounded_read import BoundedRead
 from supervisor.settings.resolution import ConfigError
 from supervisor.settings.settings import Settings
 from supervisor.text.authority import authority
-from supervisor.concurrency.helpers import Alongside
+from supervisor.concurrency.helpers import HelperTasks
 
 log = structlog.get_logger("control")
 
 
 @asynccontextmanager
-async def controlled(
+async def serve_control(
     settings: Settings,
     environment: Mapping[str, str],
-    steering: Steering,
-    ledger: Ledger,
+    steering: OperatorApi,
+    ledger: Stats,
     is_of_a_job: Callable[[int], bool],
 ) -> AsyncIterator[None]:
     """Answer at the control socket, and at `--listen`, inside the block; raise `ConfigError`.
 
     `is_of_a_job` tells of a pid whether it is that of a job.
     """
-    feed = Feed(steering)
+    feed = StatusFeed(steering)
 
-    def site(door: Door) -> Site:
-        return Site(steering, ledger, door, feed)
+    def site(door: AccessPolicy) -> ControlRoutes:
+        return ControlRoutes(steering, ledger, door, feed)
 
     async with AsyncExitStack() as stack:
-        path = settings.socket or socket_path(folder(environment, settings.state_dir), settings.worker_id)
-        control = ControlSocket(SocketFile(path), Reception(site(UnixDoor(is_of_a_job))))
+        path = settings.socket or socket_path(runtime_dir(environment, settings.state_dir), settings.worker_id)
+        control = ControlSocket(SocketFile(path), ControlServer(site(UnixSocketPolicy(is_of_a_job))))
         stack.push_async_callback(control.close)
         try:
             await control.open()
@@ -62,10 +62,10 @@ async def controlled(
             host, port = settings.listen
             listening = tcp_socket(host, port)
             file = settings.listen_token_file
-            door = TcpDoor(host, None if file is None else await _token_in(file), frozenset(settings.listen_names))
+            door = TcpPolicy(host, None if file is None else await _token_in(file), frozenset(settings.listen_names))
             await stack.enter_async_context(receiving(listening, site(door)))
             log.info("listening", page=f"http://{authority(*listening.getsockname()[:2])}/")
-        beside = await stack.enter_async_context(Alongside())
+        beside = await stack.enter_async_context(HelperTasks())
         beside.start(control.keep)
         yield
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from supervisor.settings.resolution import ConfigError
 
-LONGEST = 107
+MAX_SOCKET_PATH_BYTES = 107
 """Bytes of a socket's path (unix(7): `sun_path`, with its last zero)."""
 RUN = Path("/run")
 """Where `RuntimeDirectory=` of the units makes folders; an operator's shell does not know `$RUNTIME_DIRECTORY`."""
@@ -28,7 +28,7 @@ class NotRunning(Exception):
     """There is nobody to talk to; the text is one sentence.  Caught by the commands."""
 
 
-def folder(environment: Mapping[str, str], state_dir: Path) -> Path:
+def runtime_dir(environment: Mapping[str, str], state_dir: Path) -> Path:
     """Where a program with this environment and state directory has its socket."""
     return _folders(environment, state_dir)[0]
 
@@ -44,12 +44,12 @@ def socket_path(folder: Path, worker_id: str) -> Path:
 def too_long(path: Path) -> str | None:
     """What is wrong with a path that no socket can have; None when nothing is."""
     length = len(os.fsencode(path))
-    if length <= LONGEST:
+    if length <= MAX_SOCKET_PATH_BYTES:
         return None
-    return f"the path {path} of the control socket has {length} bytes, {LONGEST} are possible: give a shorter --socket"
+    return f"the path {path} of the control socket has {length} bytes, {MAX_SOCKET_PATH_BYTES} are possible: give a shorter --socket"
 
 
-def find(environment: Mapping[str, str], state_dir: Path, worker_id: str | None) -> Path:
+def find_socket(environment: Mapping[str, str], state_dir: Path, worker_id: str | None) -> Path:
     """The socket of the one program that runs here, or of the one with this id; raise `ConfigError`.
 
     Inside a service, as in `ExecReload=`, it is the service's own: others of the same user do not count.
@@ -92,7 +92,7 @@ def is_answered(path: Path) -> bool:
         return True
 
 
-def is_barred(path: Path) -> bool:
+def is_inaccessible(path: Path) -> bool:
     """Whether something is there, or may be, that is not ours to read."""
     try:
         path.stat()
@@ -153,7 +153,7 @@ def _folders(environment: Mapping[str, str], state_dir: Path) -> list[Path]:
 def _listed(paths: Iterable[Path]) -> str:
     """The paths, and which of them are not ours to look into."""
     return ", ".join(
-        f"{path} (which you may not read)" if is_barred(path) else str(path) for path in dict.fromkeys(paths)
+        f"{path} (which you may not read)" if is_inaccessible(path) else str(path) for path in dict.fromkeys(paths)
     )
 
 

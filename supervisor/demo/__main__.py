@@ -20,10 +20,10 @@ import click
 from supervisor.demo.board import Board, board_for, is_terminal, table
 from supervisor.demo.jobs import DemoJob, demo_jobs
 from supervisor.demo.program import HANDLERS, WORKERS, log_of, program
-from supervisor.demo.standing import Standing, look
+from supervisor.demo.standing import JobState, look
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.linux.syscalls import become_subreaper, children_of
-from supervisor.concurrency.helpers import Alongside
+from supervisor.concurrency.helpers import HelperTasks
 
 PROJECT = "demo"
 HEARTBEAT_INTERVAL = 0.5
@@ -95,9 +95,9 @@ async def run_demo(folder: Path, *, quick: bool) -> None:
     click.echo("Each job ended as it should, and nothing of the supervisor is left running.")
 
 
-async def _run_jobs(server: DevServer, supervisor: Process, jobs: list[DemoJob]) -> list[Standing]:
+async def _run_jobs(server: DevServer, supervisor: Process, jobs: list[DemoJob]) -> list[JobState]:
     runs = {await server.start_run(PROJECT, job.spec, inputs=job.inputs): job for job in jobs}
-    async with asyncio.timeout(LONGEST), Alongside() as beside:
+    async with asyncio.timeout(LONGEST), HelperTasks() as beside:
         beside.start(lambda: _expect_to_stay(supervisor))
         for run_id, job in runs.items():
             if job.cancelled:
@@ -117,7 +117,7 @@ async def _cancel_when_busy(server: DevServer, run_id: str) -> None:
     await server.cancel_run(run_id)
 
 
-async def _follow(server: DevServer, runs: dict[str, DemoJob], board: Board) -> list[Standing]:
+async def _follow(server: DevServer, runs: dict[str, DemoJob], board: Board) -> list[JobState]:
     """Show how the jobs stand, after each change and as the clock goes on, until all have ended."""
     while True:
         seen, now = server.store.last_seq(), time.time()
@@ -139,7 +139,7 @@ async def _drained(supervisor: Process) -> int:
     return await supervisor.wait()
 
 
-def _judge(standings: list[Standing], code: int) -> None:
+def _judge(standings: list[JobState], code: int) -> None:
     wrong = [standing.job.title for standing in standings if not standing.is_right]
     if wrong:
         raise DemoFailed(f"ended otherwise than it should: {', '.join(wrong)}")

@@ -14,7 +14,7 @@ from typing import Protocol, TextIO
 
 import click
 
-from supervisor.demo.standing import Standing
+from supervisor.demo.standing import JobState
 from supervisor.text.printable import escaped
 
 _COLOURS = {"completed": "green", "cancelled": "yellow", "failed": "red", "running": "cyan", "stopping": "yellow"}
@@ -26,7 +26,7 @@ _STATUS = _HEADINGS.index("STATUS")
 class Board(Protocol):
     """Shows how all jobs stand."""
 
-    def show(self, standings: Sequence[Standing]) -> None:
+    def show(self, standings: Sequence[JobState]) -> None:
         """Called after each change, and now and then, for clocks go on."""
 
 
@@ -47,7 +47,7 @@ class Screen:
         self._stream = stream
         self._drawn = 0
 
-    def show(self, standings: Sequence[Standing]) -> None:
+    def show(self, standings: Sequence[JobState]) -> None:
         width = shutil.get_terminal_size().columns
         back = f"\x1b[{self._drawn}A" if self._drawn else ""
         lines = [f"\r{line(standing, width)}\x1b[K\n" for standing in standings]
@@ -65,7 +65,7 @@ class Lines:
         self._began_at = clock()
         self._told: dict[str, tuple[object, ...]] = {}
 
-    def show(self, standings: Sequence[Standing]) -> None:
+    def show(self, standings: Sequence[JobState]) -> None:
         for standing in standings:
             news = (standing.status, standing.attempt, min(3, math.floor(4 * (standing.part or 0))))
             if self._told.get(standing.job.title, ("waiting", 1, 0)) != news:
@@ -75,7 +75,7 @@ class Lines:
         self._stream.flush()
 
 
-def line(standing: Standing, width: int) -> str:
+def line(standing: JobState, width: int) -> str:
     """Title, bar, state and seconds in `width` columns, the last one left free so that no terminal wraps."""
     title = f"  {standing.job.title:<24}"
     state = f"  {_state(standing):<24}"
@@ -99,7 +99,7 @@ def painted(text: str, status: str) -> str:
     return click.style(text, fg=_COLOURS[status])
 
 
-def table(standings: Sequence[Standing], *, in_colour: bool) -> str:
+def table(standings: Sequence[JobState], *, in_colour: bool) -> str:
     """How all jobs ended."""
     rows = [_HEADINGS, *map(_row, standings)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -110,17 +110,17 @@ def table(standings: Sequence[Standing], *, in_colour: bool) -> str:
     return "".join("  ".join(row).rstrip() + "\n" for row in padded)
 
 
-def _row(standing: Standing) -> tuple[str, ...]:
+def _row(standing: JobState) -> tuple[str, ...]:
     figures = (str(standing.attempt), standing.status, f"{standing.seconds or 0:.1f}")
     return (standing.job.title, *figures, escaped(standing.said))
 
 
-def _state(standing: Standing) -> str:
+def _state(standing: JobState) -> str:
     attempt = f", attempt {standing.attempt}" if standing.attempt > 1 else ""
     is_measured = standing.status == "running" and standing.part is not None
     part = f" {standing.part:.0%}" if is_measured else ""
     return f"{standing.status}{part}{attempt}"
 
 
-def _seconds(standing: Standing) -> str:
+def _seconds(standing: JobState) -> str:
     return " " * 7 if standing.seconds is None else f"{standing.seconds:5.1f} s"

@@ -13,7 +13,7 @@ ENDED = frozenset({"completed", "cancelled", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobState:
     """One look at one job; `part` is how much of the work is done, None where its handler does not say."""
 
     job: DemoJob
@@ -33,13 +33,13 @@ class Standing:
         return (self.status, self.attempt) == (self.job.status, self.job.attempts)
 
 
-def look(server: DevServer, demo_job: DemoJob, run_id: str, now: float) -> Standing:
+def look(server: DevServer, demo_job: DemoJob, run_id: str, now: float) -> JobState:
     """How a job stands at `now`; one that has ended says what came out."""
     run, job = server.run(run_id), server.jobs(run_id)[-1]
     status = _status(run, job)
     seconds = None if run.started_at is None else (run.completed_at or now) - run.started_at
     said = _said(demo_job, status, run, job) if status in ENDED else ""
-    return Standing(demo_job, status, job.attempt, _part(server, run), seconds, said)
+    return JobState(demo_job, status, job.attempt, _part(server, run), seconds, said)
 
 
 def _status(run: Run, job: Job) -> str:

@@ -20,13 +20,13 @@ import msgspec
 from aiohttp import web
 
 from supervisor.devserver.answers import answer_errors, demand_key, demand_project
-from supervisor.devserver.changes import Changes
+from supervisor.devserver.changes import ChangeSignal
 from supervisor.devserver.dispatch import Dispatch
-from supervisor.devserver.call_log import Call, HangUp, Intercept, Journal, LoseAnswer
+from supervisor.devserver.call_log import Call, HangUp, Intercept, CallLog, LoseAnswer
 from supervisor.devserver.records import Job, Run
 from supervisor.devserver.requests import RunRequest
 from supervisor.devserver.run_views import RunViews
-from supervisor.devserver.fault_injector import Saboteur
+from supervisor.devserver.fault_injector import FaultInjector
 from supervisor.devserver.settings import DevServerSettings
 from supervisor.devserver.sse import EventStreams
 from supervisor.devserver.store import Store
@@ -53,10 +53,10 @@ class DevServer:
             new_id=settings.new_id,
         )
         self._projects = set(settings.projects or ()) | self.store.projects()
-        self._changes = Changes()
-        self._journal = Journal(self._changes, size=settings.journal_size)
+        self._changes = ChangeSignal()
+        self._journal = CallLog(self._changes, size=settings.journal_size)
         self._dispatch = Dispatch(self.store, self._changes)
-        self._saboteur = Saboteur(settings.faults, self.store, self._dispatch)
+        self._saboteur = FaultInjector(settings.faults, self.store, self._dispatch)
         self._streams = EventStreams(self.store, self._changes, keepalive=settings.keepalive)
         self._runner = web.AppRunner(
             self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from supervisor.devserver.changes import Changes
+from supervisor.devserver.changes import ChangeSignal
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class LoseAnswer(InterceptionError):
 Intercept = Callable[[Call], Awaitable[web.StreamResponse | None]]
 
 
-class Journal:
+class CallLog:
     """The last `size` calls, in the order in which they came."""
 
-    def __init__(self, changes: Changes, *, size: int) -> None:
+    def __init__(self, changes: ChangeSignal, *, size: int) -> None:
         self.intercept: Intercept | None = None
         self._changes = changes
         self._size = size

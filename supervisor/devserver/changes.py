@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Changes:
+class ChangeSignal:
     """One event after the other, each set once.
 
     Take `upcoming` first, then look at the state, then wait for it: what happens in between is not missed.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from supervisor.devserver.changes import Changes
+from supervisor.devserver.changes import ChangeSignal
 from supervisor.devserver.records import Job
 from supervisor.devserver.requests import ClaimRequest
 from supervisor.devserver.store import Store
@@ -38,7 +38,7 @@ class Poll:
 class Dispatch:
     """The store's connection to the running loop."""
 
-    def __init__(self, store: Store, changes: Changes) -> None:
+    def __init__(self, store: Store, changes: ChangeSignal) -> None:
         self._store = store
         self._changes = changes
         self._polls: dict[Poll, None] = {}

@@ -51,7 +51,7 @@ class HandOver:
     was_made: bool
 
 
-class Saboteur:
+class FaultInjector:
     """Stands between the clients and the views; without faults it lets everything pass."""
 
     def __init__(self, script: FaultScript | None, store: Store, dispatch: Dispatch) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 from aiohttp import web
 
-from supervisor.devserver.changes import Changes
+from supervisor.devserver.changes import ChangeSignal
 from supervisor.devserver.errors import Invalid
 from supervisor.devserver.records import StoredEvent
 from supervisor.devserver.store import Store
@@ -26,7 +26,7 @@ class EventStreams:
     after the run has.  The project's stream is endless and begins with what is new unless `since` says otherwise.
     """
 
-    def __init__(self, store: Store, changes: Changes, *, keepalive: float) -> None:
+    def __init__(self, store: Store, changes: ChangeSignal, *, keepalive: float) -> None:
         self._store = store
         self._changes = changes
         self._keepalive = keepalive

@@ -13,7 +13,7 @@ import msgspec
 
 from supervisor.devserver.database import Database
 from supervisor.devserver.errors import Unknown
-from supervisor.devserver.workflow import Flow
+from supervisor.devserver.workflow import Workflow
 from supervisor.devserver.history import History
 from supervisor.devserver.leases import Leases
 from supervisor.devserver.records import Job, Run, Session, StoredEvent
@@ -53,7 +53,7 @@ class Store:
         self._database = Database(path)
         self._history = History(self._database)
         self._leases = Leases(self._database, ttl=lease_ttl)
-        self._flow = Flow(self._database, self._history, new_id=new_id, jitter=jitter)
+        self._flow = Workflow(self._database, self._history, new_id=new_id, jitter=jitter)
         self._immediate_cancellation = immediate_cancellation
         self._new_id = new_id
 

@@ -20,7 +20,7 @@ from supervisor.devserver.requests import (
     EventsRequest,
     FenceRequest,
 )
-from supervisor.devserver.fault_injector import Saboteur, is_connected
+from supervisor.devserver.fault_injector import FaultInjector, is_connected
 from supervisor.devserver.store import Store
 from supervisor.devserver.views import claim_view, job_view, session_view
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class WorkerViews:
     """One method per endpoint."""
 
-    def __init__(self, store: Store, dispatch: Dispatch, saboteur: Saboteur, *, heartbeat_interval: float) -> None:
+    def __init__(self, store: Store, dispatch: Dispatch, saboteur: FaultInjector, *, heartbeat_interval: float) -> None:
         self._store = store
         self._dispatch = dispatch
         self._saboteur = saboteur

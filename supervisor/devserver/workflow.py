@@ -22,7 +22,7 @@ RUN_CANCELLED = "run_cancelled"
 LIVENESS_TIMEOUT = "liveness_timeout"
 
 
-class Flow:
+class Workflow:
     """The rules of progress over one database."""
 
     def __init__(

@@ -20,8 +20,8 @@ from supervisor.handler_api.encoding import NotJson, encode_json
 from supervisor.handler_api.interruption import Cancelled, Interruption
 from supervisor.handler_api.log_handler import LogHandler, fitted, write_line
 from supervisor.handler_api.numbers import finite_number
-from supervisor.job import EVENT_TYPE, LARGEST_PAYLOAD, Event, Job
-from supervisor.ipc.messages import Emitted, Logged
+from supervisor.job import EVENT_TYPE, MAX_PAYLOAD_BYTES, Event, Job
+from supervisor.ipc.messages import EventEmitted, Logged
 from supervisor.text.value_repr import type_name
 
 __all__ = ["Cancelled", "Context", "PermanentError"]
@@ -32,7 +32,7 @@ _SECONDS_BETWEEN_PROGRESS = 0.5
 
 Item = TypeVar("Item")
 Number = SupportsIndex | SupportsFloat
-Tell = Callable[[Emitted | Logged], None]
+SendToParent = Callable[[EventEmitted | Logged], None]
 
 
 class PermanentError(Exception):
@@ -53,7 +53,7 @@ class Context:
         worker_id: str,
         workdir: str,
         parameters: dict[str, Any],
-        voice: Voice,
+        voice: ParentChannel,
         interruption: Interruption,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -109,7 +109,7 @@ class Context:
         of at most 16 KiB as JSON.  Raises `ValueError` for anything else, `RuntimeError` once the job is over and
         in a process that the handler forked.
         """
-        self._voice.say(Emitted(Event(_checked_type(type), _checked_payload(type, payload))))
+        self._voice.send(EventEmitted(Event(_checked_type(type), _checked_payload(type, payload))))
 
     def progress(self, done: Number, total: Number | None = None, message: str | None = None) -> None:
         """Emit a `progress` event, as it is: `track` is the one that is sparing with them.
@@ -143,12 +143,12 @@ class Context:
             self.progress(done, total)
 
 
-class Voice:
+class ParentChannel:
     """The one way to the parent while the job lasts, for its threads but not for processes that it forked."""
 
-    def __init__(self, job_id: str, tell: Tell, interruption: Interruption) -> None:
+    def __init__(self, job_id: str, tell: SendToParent, interruption: Interruption) -> None:
         self._job_id = job_id
-        self._tell: Tell | None = tell
+        self._tell: SendToParent | None = tell
         self._speaker: int | None = None  # the thread that sends
         self._interruption = interruption
         # Reentrant: a destructor may log while its own thread is in here.
@@ -160,7 +160,7 @@ class Voice:
         """Whether this is a process that the handler forked."""
         return os.getpid() != self._pid
 
-    def say(self, message: Emitted | Logged) -> None:
+    def send(self, message: EventEmitted | Logged) -> None:
         if self.is_forked:
             # Its frames would land inside ours.
             raise RuntimeError(f"only the process that runs job {self._job_id} may use its context, not one it forked")
@@ -188,7 +188,7 @@ class _LogToParent(LogHandler):
     A forked process has no way to the parent but what it prints.
     """
 
-    def __init__(self, voice: Voice) -> None:
+    def __init__(self, voice: ParentChannel) -> None:
         super().__init__()
         self._voice = voice
 
@@ -201,7 +201,7 @@ class _LogToParent(LogHandler):
             write_line(fitted(f"{record.levelname}: {text}"))
         else:
             with contextlib.suppress(RuntimeError):  # the job is over
-                self._voice.say(Logged(record.levelno, fitted(text)))
+                self._voice.send(Logged(record.levelno, fitted(text)))
 
 
 def _length(iterable: Iterable[object]) -> int | None:
@@ -229,8 +229,8 @@ def _checked_payload(type: str, payload: object) -> bytes:  # noqa: A002 - as in
         raise ValueError(f"the payload of event {type!r} is not JSON: {error}") from error
     if not encoded.startswith(b"{"):
         raise ValueError(f"the payload of event {type!r} is not a JSON object but of type {type_name(payload)}")
-    if len(encoded) > LARGEST_PAYLOAD:
+    if len(encoded) > MAX_PAYLOAD_BYTES:
         raise ValueError(
-            f"the payload of event {type!r} has {len(encoded)} bytes as JSON; {LARGEST_PAYLOAD} are allowed"
+            f"the payload of event {type!r} has {len(encoded)} bytes as JSON; {MAX_PAYLOAD_BYTES} are allowed"
         )
     return encoded

@@ -15,7 +15,7 @@ from decimal import Decimal
 import msgspec
 
 from supervisor.handler_api.numbers import plain_number
-from supervisor.handler_api.locate import Walk, content_of, parts_of, shown_step
+from supervisor.handler_api.locate import ValueWalk, content_of, parts_of, shown_step
 from supervisor.text.value_repr import type_name, value_repr
 
 _NEVER_NAN: frozenset[type] = frozenset((type(None), bool, int, str, bytes, datetime.date, datetime.datetime))
@@ -62,7 +62,7 @@ def _plain(value: object) -> object:
 
 
 def _refuse_numbers_that_are_none(value: object, *, keys: bool) -> None:
-    walk = Walk(value, past=_NEVER_NAN, keys=keys)
+    walk = ValueWalk(value, past=_NEVER_NAN, keys=keys)
     for part in walk:
         if _is_no_number(part):
             raise NotJson(f"{walk.place} is {part}, which is not a number in JSON")

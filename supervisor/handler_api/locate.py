@@ -31,7 +31,7 @@ class _Level:
     step: object = None
 
 
-class Walk:
+class ValueWalk:
     """Iterate over it, once: everything in `value` that is no container, in order and without recursion.
 
     Passed by are finite floats and what is exactly of one of the types in `past`; and keys, unless they are asked for.

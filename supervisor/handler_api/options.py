@@ -22,7 +22,7 @@ Size = str | int
 """Bytes, or text such as "512MiB"."""
 
 
-class Stated(TypedDict, total=False):
+class HandlerOptions(TypedDict, total=False):
     """The arguments of `@handler`; None, or nothing, leaves each to the settings."""
 
     timeout: Duration | None
@@ -47,7 +47,7 @@ class Stated(TypedDict, total=False):
     """How many threads numeric libraries use."""
 
 
-def limits_of(stated: Stated) -> Limits:
+def limits_of(stated: HandlerOptions) -> Limits:
     """Raise `TypeError` or `ValueError`, one sentence, for what makes no sense."""
     return Limits(**{what: _reader(what)(what, value) for what, value in stated.items()})
 

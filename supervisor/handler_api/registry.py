@@ -14,7 +14,7 @@ from types import CodeType, FunctionType
 from typing import Any, TypeVar, Unpack
 
 from supervisor.handler_api.binding import Binding
-from supervisor.handler_api.options import Stated, limits_of
+from supervisor.handler_api.options import HandlerOptions, limits_of
 from supervisor.limits import Limits
 from supervisor.text.value_repr import value_repr
 
@@ -116,7 +116,7 @@ registry = Registry()
 """The handlers of this process: the only mutable state at module level."""
 
 
-def handler(name: str = _NO_NAME, **limits: Unpack[Stated]) -> Callable[[Function], Function]:
+def handler(name: str = _NO_NAME, **limits: Unpack[HandlerOptions]) -> Callable[[Function], Function]:
     """Make a function answer to the action `name`; it stays the plain function that it is.
 
     `timeout` bounds one attempt, `cancel_grace` is how long its cleanup may take once it was asked to stop: seconds,
@@ -140,7 +140,7 @@ def handler(name: str = _NO_NAME, **limits: Unpack[Stated]) -> Callable[[Functio
     return register
 
 
-def _described(name: str, function: Callable[..., Any], limits: Stated) -> Handler:
+def _described(name: str, function: Callable[..., Any], limits: HandlerOptions) -> Handler:
     inner = _innermost(function)
     code, module = inner.__code__, _module_of(function, inner)
     try:

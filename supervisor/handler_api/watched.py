@@ -9,7 +9,7 @@ from opcode import opmap
 from types import FrameType
 from typing import Any
 
-from supervisor.concurrency.coroutine_frames import frames_of
+from supervisor.concurrency.coroutine_frames import coroutine_frames
 
 Again = Callable[[], BaseException]
 """Makes the exception that takes the place of a swallowed one."""
@@ -49,7 +49,7 @@ class Watched:
         thrown = next(part for part in (*error, None) if part is None or isinstance(part, BaseException))
         if thrown is None or not self._on_throw(thrown) or not _TRACES_WAITING or sys.gettrace() is not None:
             return self.cr_await.throw(*error)
-        with _unswallowed(thrown, list(frames_of(self.cr_await)), self._again):
+        with _unswallowed(thrown, list(coroutine_frames(self.cr_await)), self._again):
             return self.cr_await.throw(*error)
 
     def close(self) -> None:

@@ -14,10 +14,10 @@ from typing import Any, Generic
 import msgspec
 
 from supervisor.linux.syscalls import receive
-from supervisor.ipc.send_errors import PAUSES, is_gone, reason
+from supervisor.ipc.send_errors import SEND_RETRY_DELAYS, is_gone, reason
 from supervisor.ipc.wire import Decoder, Message, encode
 
-READ_SIZE = 64 * 1024
+PIPE_READ_BYTES = 64 * 1024
 
 
 class BlockingPipe(Generic[Message]):
@@ -50,7 +50,7 @@ class BlockingPipe(Generic[Message]):
 
     def _send_some(self, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> int:
         """Send what the kernel takes; return how much that is."""
-        for pause in PAUSES:
+        for pause in SEND_RETRY_DELAYS:
             try:
                 return self._send_once(data, descriptors)
             except OSError as error:
@@ -80,7 +80,7 @@ class BlockingPipe(Generic[Message]):
             # Not in recvmsg(2): the kernel would wake us also when the peer reads what we have sent, which takes the
             # peer longer than the read itself.
             self._readable.poll()
-            data, descriptors, _ = receive(self._socket, READ_SIZE)
+            data, descriptors, _ = receive(self._socket, PIPE_READ_BYTES)
             if not data:
                 return None
             self._descriptors += descriptors

@@ -17,7 +17,7 @@ SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 """With these nobody changes a file any more, whoever else has it open (memfd_create(2))."""
 
 
-def attachment(name: str, pieces: Iterable[bytes]) -> int:
+def create_sealed(name: str, pieces: Iterable[bytes]) -> int:
     """A descriptor of a new file that holds `pieces` for good; raise `OSError` when there is none to be had."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -38,7 +38,7 @@ def is_sealed(descriptor: int) -> bool:
         return False
 
 
-def take(blob: Blob) -> bytes:
+def read(blob: Blob) -> bytes:
     """All that the blob holds; closes it."""
     try:
         with mmap.mmap(blob.descriptor, 0, prot=mmap.PROT_READ) as content:

@@ -49,7 +49,7 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
 
     @property
-    def told(self) -> str:
+    def located_message(self) -> str:
         """`file:line: message`, as compilers write it so that editors find the place."""
         return f"{self.file}:{self.line}: {self.message}" if self.line else self.message
 
@@ -134,11 +134,11 @@ class Run(msgspec.Struct, tag=True, frozen=True):
     threads: int = 1
 
 
-class Again(msgspec.Struct, tag=True, frozen=True):
+class ResendResult(msgspec.Struct, tag=True, frozen=True):
     """The descriptor of the result has not arrived: send it once more."""
 
 
-class Taken(msgspec.Struct, tag=True, frozen=True):
+class ResultReceived(msgspec.Struct, tag=True, frozen=True):
     """The descriptor of the result has arrived, or is not waited for any more."""
 
 
@@ -152,7 +152,7 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     """The child waits for a job."""
 
 
-class Emitted(msgspec.Struct, tag=True, frozen=True):
+class EventEmitted(msgspec.Struct, tag=True, frozen=True):
     """The handler emitted an event."""
 
     event: Event
@@ -188,6 +188,6 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
 
 
 ZygoteMessage = Hello | Importing | Imported | Logged
-ChildMessage = Forked | Ready | Emitted | Logged | Finished
-OrderToZygote = Fork | Retire
-OrderToChild = Run | Again | Taken
+ChildMessage = Forked | Ready | EventEmitted | Logged | Finished
+ZygoteCommand = Fork | Retire
+ChildCommand = Run | ResendResult | ResultReceived

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 
-PAUSES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+SEND_RETRY_DELAYS = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds until a message is sent again, each time that the kernel has refused it; less together than a child is given
 to take up its job."""
 

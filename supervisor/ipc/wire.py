@@ -13,10 +13,10 @@ import msgspec
 
 Message = TypeVar("Message")
 
-LENGTH = 4
-MAX_FRAME = 2 * 1024 * 1024
+LENGTH_BYTES = 4
+MAX_FRAME_BYTES = 2 * 1024 * 1024
 """Bytes.  Anything larger travels as a descriptor, so a longer frame is garbage ("GET " announces 1.2 GB)."""
-ATTACH_ABOVE = 1024 * 1024
+ATTACH_ABOVE_BYTES = 1024 * 1024
 """Bytes.  Parameters and results above this size travel as a descriptor beside the frame."""
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -26,14 +26,14 @@ class WireError(Exception):
     """The peer broke the protocol of the pipe.  Caught by the pipe, which ends the peer."""
 
 
-class Unsent(WireError):
+class SendTimeout(WireError):
     """The kernel went on refusing to send what the peer was to be told.  Not the peer's fault, but its end as well."""
 
 
 def encode(message: msgspec.Struct) -> bytes:
     """`message` as one frame."""
     body = _encode(message)
-    return len(body).to_bytes(LENGTH, "big") + body
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
 @lru_cache
@@ -51,8 +51,8 @@ class Decoder(Generic[Message]):
 
     def feed(self, data: bytes) -> Iterable[Message]:
         """Each message that is complete now, in order; raises `WireError` at the first frame that is not one."""
-        if not self._rest and len(data) == LENGTH + int.from_bytes(data[:LENGTH], "big") <= MAX_FRAME:
-            return (self._decode(data[LENGTH:]),)  # as mostly: one frame and nothing else
+        if not self._rest and len(data) == LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "big") <= MAX_FRAME_BYTES:
+            return (self._decode(data[LENGTH_BYTES:]),)  # as mostly: one frame and nothing else
         return self._cut(data)
 
     def _cut(self, data: bytes) -> Iterator[Message]:
@@ -60,18 +60,18 @@ class Decoder(Generic[Message]):
         start = 0
         try:
             while (end := self._frame_end(data, start)) is not None:
-                body, start = data[start + LENGTH : end], end
+                body, start = data[start + LENGTH_BYTES : end], end
                 yield self._decode(body)
         finally:
             self._rest = data[start:]
 
     def _frame_end(self, data: bytes, start: int) -> int | None:
-        body = start + LENGTH
+        body = start + LENGTH_BYTES
         if len(data) < body:
             return None
         size = int.from_bytes(data[start:body], "big")
-        if size > MAX_FRAME:
-            raise WireError(f"announced a frame of {size} bytes, the limit is {MAX_FRAME}")
+        if size > MAX_FRAME_BYTES:
+            raise WireError(f"announced a frame of {size} bytes, the limit is {MAX_FRAME_BYTES}")
         return body + size if len(data) >= body + size else None
 
     def _decode(self, body: bytes) -> Message:

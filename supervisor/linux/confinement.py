@@ -39,7 +39,7 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class HostSupport:
     """What there is to hide, and with what means.
 
     `has_exposed_key`: a process above the supervisor has the key in its environment, which any handler can read that
@@ -123,10 +123,10 @@ class Confinement(msgspec.Struct, frozen=True):
 UNCONFINED = Confinement()
 
 
-def survey(files: Iterable[Path], *, has_exposed_key: bool = False) -> Survey:
+def probe(files: Iterable[Path], *, has_exposed_key: bool = False) -> HostSupport:
     """Look at this machine and process; what is no regular file need not be hidden."""
     found = dict.fromkeys(file.resolve() for file in files if file.is_file())
-    return Survey(
+    return HostSupport(
         secrets=tuple(Secret(file, _open_folder(file)) for file in found),
         has_exposed_key=has_exposed_key,
         can_close_groups=CONTROL_GROUPS.is_dir() and _open_folder(CONTROL_GROUPS) is None,
@@ -136,7 +136,7 @@ def survey(files: Iterable[Path], *, has_exposed_key: bool = False) -> Survey:
     )
 
 
-def choose(seen: Survey) -> Confinement:
+def choose(seen: HostSupport) -> Confinement:
     """Return what to take from handlers.
 
     Where there is nothing to hide and programs such as sudo still work, as on a developer's machine, it is nothing.
@@ -153,14 +153,14 @@ def choose(seen: Survey) -> Confinement:
     )
 
 
-def lacking(seen: Survey) -> list[str]:
+def missing_protections(seen: HostSupport) -> list[str]:
     """Return a sentence for each thing that should be taken from handlers and cannot be."""
     if not (seen.secrets or seen.is_bound or seen.has_exposed_key):
         return []
     return [*_lacking_of_landlock(seen), *_lacking_of_filters(seen)]
 
 
-def _lacking_of_landlock(seen: Survey) -> list[str]:
+def _lacking_of_landlock(seen: HostSupport) -> list[str]:
     if seen.landlock < landlock.WITH_REFER:
         files = "".join(f"read {secret.file}, and " for secret in seen.secrets)
         return [f"there is no Landlock (Linux 5.19): handlers can {files}signal the supervisor"]
@@ -174,7 +174,7 @@ def _lacking_of_landlock(seen: Survey) -> list[str]:
     return sentences
 
 
-def _lacking_of_filters(seen: Survey) -> list[str]:
+def _lacking_of_filters(seen: HostSupport) -> list[str]:
     if seen.has_filters or not seen.wants_confinement:
         return []
     return [

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from supervisor.text.size import format_size
 
-STACK_LIMIT = 3 * 1024
+MAX_STACK_BYTES = 3 * 1024
 """Bytes of a stack that are shown."""
-OUTPUT_LIMIT = 3 * 1024
+MAX_OUTPUT_BYTES = 3 * 1024
 """Bytes of the last output that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
+class ExitStatus:
     """What `wait4(2)` tells of a process.
 
     `signal` is the number of the signal that ended it (0: it left by itself with `code`); `peak_memory` is its largest
@@ -31,7 +31,7 @@ class Exit:
     """False if the exit status was collected elsewhere."""
 
     @classmethod
-    def of(cls, status: int, usage: resource.struct_rusage) -> Exit:
+    def of(cls, status: int, usage: resource.struct_rusage) -> ExitStatus:
         """Made of what `os.wait4` returned."""
         ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
@@ -44,11 +44,11 @@ class Exit:
         return f"was killed by {signal_name(self.signal)}" if self.signal else f"exited with code {self.code}"
 
 
-UNKNOWN = Exit(code=0, signal=0, peak_memory=0, cpu=0.0, is_known=False)
+UNKNOWN = ExitStatus(code=0, signal=0, peak_memory=0, cpu=0.0, is_known=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Starvation:
+class OomKill:
     """A death by the kernel for want of memory.
 
     `limit` is the job's own; None when it is not that which was reached, but all that the host or the unit has.
@@ -60,19 +60,19 @@ class Starvation:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ExitReport:
     """What is left of a child: how it ended, its Python stack when that was asked for, what it printed last."""
 
-    exit: Exit
+    exit: ExitStatus
     reason: str
     stack: str
     last_lines: list[str]
-    starvation: Starvation | None = None
+    oom_kill: OomKill | None = None
 
     @property
     def is_at_limit(self) -> bool:
         """Whether the kernel ended it at the job's own limit of memory."""
-        return self.starvation is not None and self.starvation.limit is not None
+        return self.oom_kill is not None and self.oom_kill.limit is not None
 
     @property
     def figures(self) -> str:
@@ -82,9 +82,9 @@ class Ending:
     @property
     def details(self) -> str:
         """Stack and last output, each with its title; nothing where there is none."""
-        stack = f"\n\nstack:\n{_start(self.stack, STACK_LIMIT)}" if self.stack else ""
+        stack = f"\n\nstack:\n{_start(self.stack, MAX_STACK_BYTES)}" if self.stack else ""
         output = "\n".join(self.last_lines)
-        return stack + (f"\n\nlast output:\n{_end(output, OUTPUT_LIMIT)}" if output else "")
+        return stack + (f"\n\nlast output:\n{_end(output, MAX_OUTPUT_BYTES)}" if output else "")
 
 
 def signal_name(number: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from supervisor.linux import syscalls as kernel
-from supervisor.ipc.memfd import attachment
+from supervisor.ipc.memfd import create_sealed
 
 
 def missing() -> str | None:
@@ -43,7 +43,7 @@ def _pass_a_descriptor() -> None:
 
 
 def _make_a_file_in_memory() -> None:
-    os.close(attachment("probe", []))
+    os.close(create_sealed("probe", []))
 
 
 def _list_children() -> None:

@@ -15,23 +15,23 @@ from pathlib import Path
 _FIRST = 1 << 60  # microseconds
 
 
-def new_mark() -> int:
+def new_tag() -> int:
     """A mark like no other on this host."""
     return _FIRST + secrets.randbits(48)
 
 
-def wear(mark: int) -> None:
+def set_tag(mark: int) -> None:
     """Mark this process, and all that it will start."""
     _, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
     resource.setrlimit(resource.RLIMIT_RTTIME, (mark, hard))
 
 
-def bearers(mark: int) -> Iterator[int]:
+def tagged_pids(mark: int) -> Iterator[int]:
     """The pids of all processes that wear `mark` now; a process may be gone by the time its pid is used."""
-    return (pid for pid in _all_pids() if is_worn_by(pid, mark))
+    return (pid for pid in _all_pids() if has_tag(pid, mark))
 
 
-def is_worn_by(pid: int, mark: int) -> bool:
+def has_tag(pid: int, mark: int) -> bool:
     """Whether the process lives and wears the mark (proc_pid_limits(5), proc_pid_stat(5))."""
     try:
         limits = Path(f"/proc/{pid}/limits").read_bytes()

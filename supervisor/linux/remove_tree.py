@@ -22,7 +22,7 @@ from supervisor.linux.directory import Directory
 _NO_LINK = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def remove(path: Path) -> None:
+def remove_tree(path: Path) -> None:
     """Remove what is at `path`, which is absolute and without links, if anything; links in it are removed.
 
     Raises the first `OSError` when something stays; all that can be removed is gone then.

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Reserve:
+class SpareDescriptor:
     """Holds one descriptor from `fill` to `close`, or none while there is none to be had."""
 
     def __init__(self) -> None:
         self._descriptor: int | None = None
 
     @contextmanager
-    def spent(self) -> Iterator[None]:
+    def released(self) -> Iterator[None]:
         """While this lasts, one more descriptor can be opened than otherwise."""
         self.close()
         try:

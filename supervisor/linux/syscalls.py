@@ -23,7 +23,7 @@ PR_SET_SECCOMP = 22
 PR_SET_CHILD_SUBREAPER = 36
 TFD_TIMER_ABSTIME = 1
 TFD_TIMER_CANCEL_ON_SET = 2
-NEVER = 2**33
+FAR_FUTURE = 2**33
 """Seconds since 1970; some time in the 23rd century."""
 PR_SET_NO_NEW_PRIVS = 38
 PR_GET_NO_NEW_PRIVS = 39
@@ -49,7 +49,7 @@ def watch_clock() -> int:
     descriptor: int = _libc.timerfd_create(time.CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), "timerfd_create")
-    never = struct.pack("qqqq", 0, 0, NEVER, 0)
+    never = struct.pack("qqqq", 0, 0, FAR_FUTURE, 0)
     if _libc.timerfd_settime(descriptor, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, never, None) != 0:
         os.close(descriptor)
         raise OSError(ctypes.get_errno(), "timerfd_settime")
@@ -168,9 +168,9 @@ def bytes_unread(descriptor: int) -> int:
 
 
 _DESCRIPTOR = array.array("i").itemsize
-MOST_DESCRIPTORS = 4
+MAX_DESCRIPTORS = 4
 """How many descriptors are received at once."""
-_ROOM = socket.CMSG_SPACE(MOST_DESCRIPTORS * _DESCRIPTOR)
+_ROOM = socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR)
 # As plain numbers: arithmetic with the enums costs as much as the call.
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)

@@ -22,9 +22,9 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 from supervisor.job import Job
-from supervisor.logs.outlet import Outlet
+from supervisor.logs.outlet import LogWriter
 from supervisor.logs.redaction import Mask, redact
-from supervisor.text.printable import LONGEST_NAME, escaped, shortened
+from supervisor.text.printable import MAX_NAME_CHARS, escaped, shortened
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -37,7 +37,7 @@ _PLAIN_VALUE = re.compile(r"[^\s\"'=\\]+")
 class Line:
     """One logger's end of the outlet: what finished lines are handed to."""
 
-    def __init__(self, name: str, outlet: Outlet) -> None:
+    def __init__(self, name: str, outlet: LogWriter) -> None:
         self.name = name
         self.msg = outlet.write
         self.debug = self.info = self.warning = self.error = self.critical = outlet.write
@@ -104,11 +104,11 @@ def configure(level: str, line_format: str, *, mask: Mask | None = None, stream:
 
 
 @lru_cache(maxsize=1)  # a reload sets up logging anew, and must not write beside a thread that still writes
-def _outlet_of(stream: TextIO | None) -> Outlet:
-    return Outlet(stream)
+def _outlet_of(stream: TextIO | None) -> LogWriter:
+    return LogWriter(stream)
 
 
-def tells(level: str) -> bool:
+def is_enabled(level: str) -> bool:
     """Whether lines of this level are written: for where even to make one would cost too much."""
     return logging.root.level <= _LEVELS[level]
 
@@ -168,7 +168,7 @@ def _add_logger(logger: Any, _method: str, event: EventDict) -> EventDict:
 
 def _shorten_names(_logger: Any, _method: str, event: EventDict) -> EventDict:
     for key in _NAMES & event.keys():
-        event[key] = shortened(str(event[key]), LONGEST_NAME)
+        event[key] = shortened(str(event[key]), MAX_NAME_CHARS)
     return event
 
 

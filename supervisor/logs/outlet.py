@@ -16,19 +16,19 @@ from collections import deque
 from contextlib import suppress
 from typing import TextIO
 
-MOST_WAITING = 4 * 1024 * 1024
+MAX_QUEUED_BYTES = 4 * 1024 * 1024
 """Characters; lines beyond them are dropped and counted."""
-LAST_WORDS = 2.0
+FLUSH_TIMEOUT = 2.0
 """Seconds at the end of the program for lines that wait."""
 
 
-class Outlet:
+class LogWriter:
     """One stream.  Never raises, whatever became of it: the jobs matter more than a line."""
 
     def __init__(self, stream: TextIO | None) -> None:
         """None: the program was started with descriptor 2 closed."""
         self._stream = stream
-        self._writer = _Writer(stream) if stream is not None and _may_block(stream) else None
+        self._writer = _WriterThread(stream) if stream is not None and _may_block(stream) else None
 
     def write(self, line: str) -> None:
         """Write a line, or have it written soon."""
@@ -38,7 +38,7 @@ class Outlet:
             _write(self._stream, line + "\n")
 
 
-class _Writer:
+class _WriterThread:
     """A thread, once there is anything to write, and the lines that wait for it."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -51,7 +51,7 @@ class _Writer:
 
     def put(self, line: str) -> None:
         with self._changed:
-            if self._waiting + len(line) > MOST_WAITING:
+            if self._waiting + len(line) > MAX_QUEUED_BYTES:
                 self._dropped += 1
                 return
             self._lines.append(line)
@@ -87,7 +87,7 @@ class _Writer:
     def _flush(self) -> None:
         """Let what waits be written, in bounded time."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._waiting, timeout=LAST_WORDS)
+            self._changed.wait_for(lambda: not self._waiting, timeout=FLUSH_TIMEOUT)
 
 
 def _write(stream: TextIO, text: str) -> None:

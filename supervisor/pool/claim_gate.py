@@ -6,22 +6,22 @@ import enum
 from collections.abc import Callable
 
 
-class Bar(enum.Enum):
+class BlockReason(enum.Enum):
     """A cause for claiming nothing, the one that is told first first."""
 
     PAUSED = enum.auto()  # an operator wants it so, until an operator wants it otherwise
-    HALTED = enum.auto()  # SIGTSTP, until SIGCONT
+    STOPPED_BY_SIGNAL = enum.auto()  # SIGTSTP, until SIGCONT
     MEMORY = enum.auto()  # the machine is short of it
     CREDENTIAL = enum.auto()  # the server refuses the key
     SERVER = enum.auto()  # it has asked for it (429)
 
 
-class Gate:
+class ClaimGate:
     """Open as long as no bar is there.  `opened` is called when the last is lifted, or the last but a refused key."""
 
     def __init__(self, opened: Callable[[], None]) -> None:
         self._opened = opened
-        self._reasons: dict[Bar, str] = {}
+        self._reasons: dict[BlockReason, str] = {}
 
     def __repr__(self) -> str:
         return f"<Gate {self.reason or 'open'}>"
@@ -33,26 +33,26 @@ class Gate:
     @property
     def allows_trial(self) -> bool:
         """Whether nothing but a refused key blocks claims: a single claim may ask again."""
-        return self._reasons.keys() == {Bar.CREDENTIAL}
+        return self._reasons.keys() == {BlockReason.CREDENTIAL}
 
     @property
     def reason(self) -> str | None:
         """Why it is shut, in words; None when it is open."""
-        return next((self._reasons[bar] for bar in Bar if bar in self._reasons), None)
+        return next((self._reasons[bar] for bar in BlockReason if bar in self._reasons), None)
 
     @property
-    def bars(self) -> tuple[Bar, ...]:
+    def block_reasons(self) -> tuple[BlockReason, ...]:
         """All that is in the way."""
-        return tuple(bar for bar in Bar if bar in self._reasons)
+        return tuple(bar for bar in BlockReason if bar in self._reasons)
 
-    def has(self, bar: Bar) -> bool:
+    def is_blocked_by(self, bar: BlockReason) -> bool:
         return bar in self._reasons
 
-    def shut(self, bar: Bar, reason: str) -> None:
+    def block(self, bar: BlockReason, reason: str) -> None:
         """Let nobody through for this cause; shutting again changes the reason."""
         self._reasons[bar] = reason
 
-    def lift(self, bar: Bar) -> None:
+    def unblock(self, bar: BlockReason) -> None:
         """This cause is over; others may still be there."""
         if self._reasons.pop(bar, None) is not None and (self.is_open or self.allows_trial):
             self._opened()

@@ -10,11 +10,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.pool.admission import Room
+from supervisor.pool.admission import Headroom
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
-LONGEST = 64 * 1024
+MAX_FILE_BYTES = 64 * 1024
 """Bytes of a file that are read; the longest of them has two thousand."""
 
 
@@ -31,7 +31,7 @@ _VERSION_2 = _Files("memory.max", "memory.current", "inactive_file")
 _VERSION_1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
-def look(proc: Path = PROC, cgroups: Path = CGROUPS) -> list[Room]:
+def read_headroom(proc: Path = PROC, cgroups: Path = CGROUPS) -> list[Headroom]:
     """All the rooms we are in; empty where nothing tells."""
     rooms = []
     with contextlib.suppress(OSError, ValueError, KeyError):
@@ -42,9 +42,9 @@ def look(proc: Path = PROC, cgroups: Path = CGROUPS) -> list[Room]:
     return rooms
 
 
-def _machine(proc: Path) -> Room:
+def _machine(proc: Path) -> Headroom:
     sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in _lines(proc / "meminfo")[:3]}
-    return Room("the machine", sizes["MemAvailable"], sizes["MemTotal"], _stalled(proc / "pressure" / "memory"))
+    return Headroom("the machine", sizes["MemAvailable"], sizes["MemTotal"], _stalled(proc / "pressure" / "memory"))
 
 
 def _folders(proc: Path, cgroups: Path) -> list[tuple[Path, _Files]]:
@@ -65,7 +65,7 @@ def _upwards(top: Path, path: str) -> list[Path]:
     return [own, *(folder for folder in own.parents if folder.is_relative_to(top))]
 
 
-def _cgroup(folder: Path, files: _Files) -> Room:
+def _cgroup(folder: Path, files: _Files) -> Headroom:
     """Raises `ValueError` when there is no limit ("max")."""
     limit = int(_text(folder / files.limit))
     if limit >= 1 << 60:  # version 1 says "no limit" with a number
@@ -73,7 +73,7 @@ def _cgroup(folder: Path, files: _Files) -> Room:
     used = int(_text(folder / files.used))
     details = dict(line.split() for line in _lines(folder / "memory.stat"))
     available = max(0, limit - used + int(details[files.idle]))
-    return Room("the cgroup", available, limit, _stalled(folder / "memory.pressure"))
+    return Headroom("the cgroup", available, limit, _stalled(folder / "memory.pressure"))
 
 
 def _stalled(file: Path) -> float:
@@ -92,6 +92,6 @@ def _text(file: Path) -> str:
     # An idle program does little else than this: `read_text` takes nine system calls for these three.
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, LONGEST).decode()
+        return os.read(descriptor, MAX_FILE_BYTES).decode()
     finally:
         os.close(descriptor)

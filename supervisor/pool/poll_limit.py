@@ -11,10 +11,10 @@ from collections import deque
 from types import TracebackType
 
 from supervisor.concurrency.backoff import Backoff
-from supervisor.pool.claim_gate import Bar, Gate
+from supervisor.pool.claim_gate import BlockReason, ClaimGate
 
 
-class Appetite:
+class PollWindow:
     """The number of polls that may be open, learned from how the last ones ended."""
 
     def __init__(self) -> None:
@@ -29,15 +29,15 @@ class Appetite:
         self.allowed = max(1, self.allowed - 1)
 
 
-class Polls:
+class PollLimiter:
     """Lets slots in, one for each poll that may be open: wait for `room`, and then, with nothing in between, `with`."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
         """How many may want to poll; never more polls than that are open."""
-        self.gate = Gate(self._admit)
+        self.gate = ClaimGate(self._admit)
         """Whether any poll may be opened."""
-        self._appetite = Appetite()
+        self._window = PollWindow()
         self._open = 0
         self._paused_until = 0.0
         self._trial: asyncio.TimerHandle | None = None  # of a poll though the server refuses the key
@@ -45,7 +45,7 @@ class Polls:
         self._is_trial_due = False
         self._backoff = Backoff(0.2, 15.0)  # after polls that brought what is of no use
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._called: set[asyncio.Future[None]] = set()  # whose turn it is, and who have not come yet
+        self._admitted: set[asyncio.Future[None]] = set()  # whose turn it is, and who have not come yet
 
     @property
     def open(self) -> int:
@@ -56,16 +56,16 @@ class Polls:
     def is_stuck(self) -> bool:
         """Whether somebody waits though a poll may be opened."""
         waits = any(not waiter.done() for waiter in self._waiting)
-        return waits and self.gate.is_open and self._open + len(self._called) < self._appetite.allowed
+        return waits and self.gate.is_open and self._open + len(self._admitted) < self._window.allowed
 
     @property
-    def has_room(self) -> bool:
+    def is_available(self) -> bool:
         """Whether one more poll may be opened."""
-        return self._open < self._appetite.allowed if self.gate.is_open else self._may_try
+        return self._open < self._window.allowed if self.gate.is_open else self._may_try
 
-    async def room(self) -> None:
+    async def wait_available(self) -> None:
         """Wait until one more poll may be opened."""
-        while not self.has_room:
+        while not self.is_available:
             await self._change()
 
     def __enter__(self) -> None:
@@ -78,7 +78,7 @@ class Polls:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open -= 1
-        if not self.gate.is_open and self.gate.has(Bar.CREDENTIAL):
+        if not self.gate.is_open and self.gate.is_blocked_by(BlockReason.CREDENTIAL):
             self._plan_trial()
         if self._waiting:
             self._admit()
@@ -86,7 +86,7 @@ class Polls:
     def refuse(self, why: str, retry_in: float) -> None:
         """Open no poll while the server refuses the key, but one in `retry_in` seconds, which asks again."""
         self._trial_delay = retry_in
-        self.gate.shut(Bar.CREDENTIAL, why)
+        self.gate.block(BlockReason.CREDENTIAL, why)
         self._plan_trial()
 
     def accept(self) -> None:
@@ -94,7 +94,7 @@ class Polls:
         if self._trial is not None:
             self._trial.cancel()
         self._trial, self._is_trial_due = None, False
-        self.gate.lift(Bar.CREDENTIAL)
+        self.gate.unblock(BlockReason.CREDENTIAL)
 
     @property
     def _may_try(self) -> bool:
@@ -113,22 +113,22 @@ class Polls:
         """Open no further poll for so long."""
         loop = asyncio.get_running_loop()
         self._paused_until = max(self._paused_until, loop.time() + seconds)
-        self.gate.shut(Bar.SERVER, why)
+        self.gate.block(BlockReason.SERVER, why)
         loop.call_at(self._paused_until, self._end_pause, self._paused_until)
 
     def found(self) -> None:
         """The caller's poll brought a job."""
         if self._backoff.failures:
             self._backoff.reset()
-        if self._appetite.allowed != self.slots:
-            self._appetite.found(self.slots)
+        if self._window.allowed != self.slots:
+            self._window.found(self.slots)
             self._admit()
 
     def found_nothing(self) -> None:
         """The caller's poll came back empty, or failed."""
-        self._appetite.found_nothing()
+        self._window.found_nothing()
 
-    def found_useless(self, why: str) -> None:
+    def found_unrunnable(self, why: str) -> None:
         """The caller's poll brought a job that we cannot run: the next one is opened later each time, by whomever."""
         self.found_nothing()
         self.pause(self._backoff.next(), why)
@@ -137,7 +137,7 @@ class Polls:
         # Not by comparing times again: a loop may call a little early.
         if until == self._paused_until:
             self._paused_until = 0.0
-            self.gate.lift(Bar.SERVER)
+            self.gate.unblock(BlockReason.SERVER)
 
     async def _change(self) -> None:
         """Wait until there may be room for the caller's poll."""
@@ -149,14 +149,14 @@ class Polls:
             self._admit()  # the turn that was ours may be another's
             raise
         finally:
-            self._called.discard(waiter)
+            self._admitted.discard(waiter)
 
     def _admit(self) -> None:
-        may_try = self._may_try and not self._called
-        room = self._appetite.allowed - self._open if self.gate.is_open else int(may_try)
+        may_try = self._may_try and not self._admitted
+        room = self._window.allowed - self._open if self.gate.is_open else int(may_try)
         while room > 0 and self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                self._called.add(waiter)
+                self._admitted.add(waiter)
                 room -= 1

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 from supervisor.job import Failed, Job
 
-DEATHS = 3
+MAX_CRASHES = 3
 """Children killed in a row."""
-PERIOD = 600.0
+QUARANTINE_TIME = 600.0
 """Seconds for which a job is not run."""
 FIRST_PAUSE = 30.0
 """Seconds until the first trial of a handler."""
 MAX_PAUSE = 600.0
 """Seconds between two trials of a handler, at most."""
-REMEMBERED = 10_000
+MAX_RECORDS = 10_000
 """Jobs, and handlers, whose deaths are remembered at most; the oldest are forgotten first."""
 
 
@@ -33,7 +33,7 @@ class _Record:
 
     @property
     def is_quarantined(self) -> bool:
-        return self.deaths >= DEATHS
+        return self.deaths >= MAX_CRASHES
 
 
 class Quarantine:
@@ -43,7 +43,7 @@ class Quarantine:
         self._jobs: dict[str, _Record] = {}
         self._handlers: dict[str, _Record] = {}
 
-    def refusal(self, job: Job, now: float) -> Failed | None:
+    def rejection_for(self, job: Job, now: float) -> Failed | None:
         """Why this job is not run; None when it is.  A job of a quarantined handler is its trial, or came too late."""
         record = self._jobs.get(job.job_id) if self._jobs else None
         if record is None or not record.is_quarantined or now >= record.ends_at:
@@ -51,7 +51,7 @@ class Quarantine:
         reason = f"this job killed its child {record.deaths} times in a row"
         return Failed("Quarantined", f"{reason}; it is refused for {record.ends_at - now:.0f} s more")
 
-    def died(self, job: Job, now: float) -> float | None:
+    def record_crash(self, job: Job, now: float) -> float | None:
         """Note that a child died of this job; return the seconds until a trial when that begins a pause."""
         before = self._handlers.get(job.action)
         handler = _after_death_of_handler(before, now)
@@ -60,7 +60,7 @@ class Quarantine:
         has_begun = handler.ends_at != (0.0 if before is None else before.ends_at)
         return handler.pause if has_begun else None
 
-    def survived(self, job: Job) -> bool:
+    def record_success(self, job: Job) -> bool:
         """Note that a child came through this job: the count begins anew.  Return whether that ends a quarantine."""
         if not self._jobs and not self._handlers:
             return False
@@ -85,7 +85,7 @@ class Quarantine:
         """The handlers that are quarantined now."""
         return tuple(action for action, record in self._handlers.items() if record.is_quarantined)
 
-    def refused(self, now: float) -> list[str]:
+    def active(self, now: float) -> list[str]:
         """The jobs and handlers that are quarantined now, for people to read."""
         jobs = (job for job, record in self._jobs.items() if record.is_quarantined and now < record.ends_at)
         return [*(f"handler {action}" for action in self.actions()), *(f"job {job}" for job in jobs)]
@@ -93,14 +93,14 @@ class Quarantine:
 
 def _after_death_of_job(record: _Record | None, now: float) -> _Record:
     deaths = record.deaths + 1 if record is not None else 1
-    return _Record(deaths, PERIOD, now + PERIOD)
+    return _Record(deaths, QUARANTINE_TIME, now + QUARANTINE_TIME)
 
 
 def _after_death_of_handler(record: _Record | None, now: float) -> _Record:
     """The next record; what dies during the pause was claimed before it and changes nothing."""
     deaths = record.deaths + 1 if record is not None else 1
     if record is None or not record.is_quarantined:
-        return _Record(deaths) if deaths < DEATHS else _Record(deaths, FIRST_PAUSE, now + FIRST_PAUSE)
+        return _Record(deaths) if deaths < MAX_CRASHES else _Record(deaths, FIRST_PAUSE, now + FIRST_PAUSE)
     if now < record.ends_at:
         return _Record(deaths, record.pause, record.ends_at)
     pause = min(2 * record.pause, MAX_PAUSE)
@@ -111,5 +111,5 @@ def _remember(records: dict[str, _Record], key: str, record: _Record) -> None:
     """Keep the newest record last, and not too many of them."""
     records.pop(key, None)
     records[key] = record
-    while len(records) > REMEMBERED:
+    while len(records) > MAX_RECORDS:
         del records[next(iter(records))]

@@ -8,31 +8,31 @@ from pathlib import Path
 from typing import Protocol
 
 from supervisor.job import Job
-from supervisor.stats import Ledger
+from supervisor.stats import Stats
 from supervisor.limits import Limits
 from supervisor.reporting.report import Reporter
-from supervisor.concurrency.timers import Alarms
-from supervisor.pool.warm_child import Source
-from supervisor.attempt.config import Rules
-from supervisor.concurrency.loop_monitor import Pulse
+from supervisor.concurrency.timers import TimerQueue
+from supervisor.pool.warm_child import ChildProvider
+from supervisor.attempt.config import JobConfig
+from supervisor.concurrency.loop_monitor import LoopMonitor
 from supervisor.pool.quarantine import Quarantine
 
 
-class Surroundings(Source, Protocol):
+class SlotHost(ChildProvider, Protocol):
     """What a slot asks of its pool."""
 
     @property
-    def rules(self) -> Rules:
+    def config(self) -> JobConfig:
         """The settings of now; an attempt goes by those of its beginning."""
 
     @property
-    def pulse(self) -> Pulse:
+    def loop_monitor(self) -> LoopMonitor:
         """Since when the program is awake."""
 
-    def answered(self) -> None:
+    def mark_serving(self) -> None:
         """A claim was answered: the server knows us."""
 
-    def open_actions(self) -> tuple[str, ...]:
+    def claimable_actions(self) -> tuple[str, ...]:
         """The actions that may be claimed now."""
 
     def partial_wait(self, asked: tuple[str, ...]) -> float:
@@ -41,16 +41,16 @@ class Surroundings(Source, Protocol):
     def leave_out(self, action: str) -> None:
         """The handler of `action` is quarantined: open claims that ask for it end soon."""
 
-    def take(self, job: Job) -> bool:
+    def reserve(self, job: Job) -> bool:
         """Have this very attempt for oneself until `leave`; false when a slot has it already."""
 
-    def leave(self, job: Job) -> None:
+    def release(self, job: Job) -> None:
         """The attempt has ended here."""
 
-    def made_room(self) -> None:
+    def notify_capacity(self) -> None:
         """Of some action one more job may run, perhaps: a job has ended, or a claim has."""
 
-    async def room(self) -> None:
+    async def wait_for_capacity(self) -> None:
         """Wait until there are `open_actions`."""
 
     @property
@@ -58,5 +58,5 @@ class Surroundings(Source, Protocol):
         """Which jobs are not to be run."""
 
     @property
-    def ledger(self) -> Ledger:
+    def stats(self) -> Stats:
         """Where what happens is written down."""

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import structlog
 
-from supervisor.linux.exit_status import Starvation
-from supervisor.process.readable import readable
+from supervisor.linux.exit_status import OomKill
+from supervisor.process.readable import wait_readable
 
 log = structlog.get_logger("cgroup")
 
-EMPTY_WITHIN = 2.0
+CGROUP_EMPTY_TIMEOUT = 2.0
 """Seconds that a killed group may still hold a process; longer only does one that the kernel cannot end."""
 
 
@@ -44,18 +44,18 @@ class Cgroup:
         if self._counts_memory:
             self._write("memory.oom.group", "1")
 
-    def bound_processes(self, most: int) -> None:
+    def set_process_limit(self, most: int) -> None:
         """Let no more than `most` processes and threads be in it."""
         self._write("pids.max", str(most))
 
-    def bound_memory(self, limit: int) -> bool:
+    def set_memory_limit(self, limit: int) -> bool:
         """Have the kernel kill it when it needs more than `limit` bytes, and no swap; False when it cannot."""
         if self._counts_memory:
             self._limit = limit
             self._set_memory(str(limit), swap="0")
         return self._counts_memory
 
-    def lift_memory_bound(self) -> None:
+    def clear_memory_limit(self) -> None:
         """Let it use all there is."""
         if self._limit is not None:
             self._limit = None
@@ -66,7 +66,7 @@ class Cgroup:
         """Bytes that it uses, what it has read of files included."""
         return self._number("memory.current") or 0
 
-    def starvation(self) -> Starvation | None:
+    def oom_kill(self) -> OomKill | None:
         """How the kernel has killed it for want of memory; None when it has not."""
         counts = self._counts("memory.events")
         if not counts.get("oom_kill"):
@@ -74,7 +74,7 @@ class Cgroup:
         # `oom` counts how often it was at its own limit; when that of a group above or the host is the cause it is 0.
         limit = self._limit if counts.get("oom") else None
         peak = self._number("memory.peak")  # Linux 5.19; that of the child's whole life, so perhaps of an earlier job
-        return Starvation(limit, peak if limit is None else min(peak or limit, limit))
+        return OomKill(limit, peak if limit is None else min(peak or limit, limit))
 
     def kill(self) -> None:
         """SIGKILL to all that is in it, in one stroke; what forks meanwhile is killed as well."""
@@ -84,9 +84,9 @@ class Cgroup:
     async def remove(self) -> None:
         """Remove it once what was killed in it has left."""
         try:
-            async with asyncio.timeout(EMPTY_WITHIN):
+            async with asyncio.timeout(CGROUP_EMPTY_TIMEOUT):
                 await self._empty()
-            _raze(self.folder)
+            _remove_recursively(self.folder)
         except FileNotFoundError:
             pass
         except (TimeoutError, OSError) as error:
@@ -100,7 +100,7 @@ class Cgroup:
             # A change is told as "exceptional" (POLLPRI), which no loop listens for; epoll does, and is readable then.
             changes.register(events, select.EPOLLPRI)
             while b"populated 1" in os.pread(events.fileno(), 1024, 0):
-                await readable(changes.fileno())
+                await wait_readable(changes.fileno())
                 changes.poll(0)
 
     @property
@@ -136,21 +136,21 @@ class NoCgroup:
     path = ""
     memory = 0
 
-    def bound_memory(self, _: int) -> bool:
+    def set_memory_limit(self, _: int) -> bool:
         return False
 
-    def lift_memory_bound(self) -> None: ...
+    def clear_memory_limit(self) -> None: ...
 
-    def starvation(self) -> None: ...
+    def oom_kill(self) -> None: ...
 
     def kill(self) -> None: ...
 
     async def remove(self) -> None: ...
 
 
-def _raze(folder: Path) -> None:
+def _remove_recursively(folder: Path) -> None:
     """Remove a group and those that a handler may have made in it."""
     for below in folder.iterdir():
         if below.is_dir():
-            _raze(below)
+            _remove_recursively(below)
     folder.rmdir()

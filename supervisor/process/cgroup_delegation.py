@@ -22,10 +22,10 @@ from supervisor.linux.syscalls import enter_cgroup
 log = structlog.get_logger("cgroup")
 
 CONTROLLERS = ("memory", "pids")
-MARK = "user.delegate"
+DELEGATE_ATTRIBUTE = "user.delegate"
 """The extended attribute by which systemd says that it leaves a group alone (systemd.resource-control(5))."""
-OURS = "supervisor"
-CHILD = "child-"
+SUPERVISOR_GROUP = "supervisor"
+CHILD_GROUP_PREFIX = "child-"
 
 
 class NotDelegated(Exception):
@@ -39,7 +39,7 @@ class Delegation:
         """Move this process into its group below `folder`, which holds no other one."""
         self._folder = folder
         self._numbers = itertools.count(1)
-        ours = folder / OURS
+        ours = folder / SUPERVISOR_GROUP
         ours.mkdir(exist_ok=True)
         enter_cgroup(ours)
         self.controllers = [name for name in CONTROLLERS if name in (folder / "cgroup.controllers").read_text().split()]
@@ -66,14 +66,14 @@ class Delegation:
 
     async def sweep(self) -> None:
         """End and remove what a supervisor before us, that has died, has left in its children's groups."""
-        for folder in self._folder.glob(f"{CHILD}*"):
+        for folder in self._folder.glob(f"{CHILD_GROUP_PREFIX}*"):
             left = Cgroup(folder, counts_memory=False)
             left.kill()
             await left.remove()
 
     def _new_folder(self) -> Path:
         while True:
-            folder = self._folder / f"{CHILD}{next(self._numbers)}"
+            folder = self._folder / f"{CHILD_GROUP_PREFIX}{next(self._numbers)}"
             with contextlib.suppress(FileExistsError):  # of a supervisor before us, with what nobody could kill in it
                 folder.mkdir()
                 return folder
@@ -83,7 +83,7 @@ class Delegation:
         try:
             cgroup.dies_as_one()
             if (most := self._most_processes()) is not None:
-                cgroup.bound_processes(most)
+                cgroup.set_process_limit(most)
         except OSError:
             folder.rmdir()
             raise
@@ -125,14 +125,14 @@ def _delegated(folder: Path) -> Path:
         raise NotDelegated("the unit does not delegate its control group (Delegate=memory pids)")
     if not os.access(folder, os.W_OK):
         raise NotDelegated("the control group cannot be written here (ProtectControlGroups=no)")
-    if _pids(folder) != [os.getpid()] or _pids(folder / OURS):
+    if _pids(folder) != [os.getpid()] or _pids(folder / SUPERVISOR_GROUP):
         raise NotDelegated("the supervisor is not alone in its unit")
     return folder
 
 
 def _is_marked(folder: Path) -> bool:
     try:
-        return os.getxattr(folder, MARK) == b"1"
+        return os.getxattr(folder, DELEGATE_ATTRIBUTE) == b"1"
     except OSError:
         return False
 

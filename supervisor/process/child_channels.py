@@ -15,7 +15,7 @@ from supervisor.process.stack_file import StackFile
 
 
 @dataclass(frozen=True, slots=True)
-class Cord:
+class ChildChannels:
     """Both ends of the message pipe and of the output pipe, and the stack file with a descriptor for the child.
 
     `reserved` is to be closed when the child's pidfd is opened: so that there is a descriptor left for that.
@@ -30,7 +30,7 @@ class Cord:
     reserved: int
 
     @classmethod
-    def open(cls) -> Cord:
+    def open(cls) -> ChildChannels:
         """Raises `OSError` when there are not enough descriptors; then nothing is left open."""
         with ExitStack() as opened:
             ours, theirs = socket_pair()

@@ -9,7 +9,7 @@ import importlib
 import re
 from pathlib import Path
 
-MOST_FRAMES = 3
+MAX_FRAMES = 3
 """Frames that are kept, the innermost first; whoever wants more finds all of them in the log."""
 
 _TITLE = "Fatal Python error: "
@@ -26,7 +26,7 @@ def as_dumped(path: str | Path) -> str:
 _MACHINERY = tuple(f"{_FRAME}{as_dumped(path)}" for path in ("<frozen ", importlib.__file__, Path(__file__).parent))
 
 
-class CrashReport:
+class FatalErrorParser:
     """The newest one among all that is printed."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class CrashReport:
         self._places: list[tuple[str, int]] = []
         self._is_of_the_crash = False  # the thread whose frames come next
 
-    def hear(self, line: str) -> None:
+    def feed(self, line: str) -> None:
         """Take in a line, whatever it is."""
         _, title, error = line.partition(_TITLE)  # it may stand behind something that was printed without a newline
         if title:
@@ -43,7 +43,7 @@ class CrashReport:
         elif line.startswith(("Thread ", "Current thread ")):
             self._is_of_the_crash = line.startswith("Current")
         elif self._is_of_the_crash and line.startswith(_FRAME) and not line.startswith(_MACHINERY):
-            self._frames = [*self._frames, line.strip()][:MOST_FRAMES]
+            self._frames = [*self._frames, line.strip()][:MAX_FRAMES]
             if place := _PLACE.match(line):
                 self._places.append((place[1], int(place[2])))
 

@@ -13,18 +13,18 @@ from typing import Protocol
 import msgspec
 
 from supervisor.job import Blob, Event, Failed, Outcome, Succeeded, is_valid
-from supervisor.ipc.messages import ChildMessage, Emitted, Finished, Logged, Run
+from supervisor.ipc.messages import ChildMessage, EventEmitted, Finished, Logged, Run
 from supervisor.process.pipe import Pipe
-from supervisor.process.receipt import Receipt
-from supervisor.linux.spare_descriptor import Reserve
+from supervisor.process.receipt import ResultReceiver
+from supervisor.linux.spare_descriptor import SpareDescriptor
 from supervisor.ipc.wire import WireError
 
 
-class Misheard(WireError):
+class MessageHandlingError(WireError):
     """What the child said could not be taken in, for a bug of ours.  Caught by the child, which ends its process."""
 
 
-class Told(msgspec.Struct, frozen=True):
+class JobReply(msgspec.Struct, frozen=True):
     """What a child said of its job; it takes another one only when it is `reusable`."""
 
     outcome: Outcome
@@ -32,93 +32,93 @@ class Told(msgspec.Struct, frozen=True):
     has_workdir: bool = False
 
 
-class Listener(Protocol):
+class JobListener(Protocol):
     """What an attempt hears of its child while its job runs.  Called in the loop; must not block or raise."""
 
-    def heard_event(self, event: Event) -> None: ...
-    def heard_log(self, level: int, text: str, logger: str) -> None: ...
-    def heard_line(self, line: str) -> None: ...
+    def on_event(self, event: Event) -> None: ...
+    def on_log(self, level: int, text: str, logger: str) -> None: ...
+    def on_line(self, line: str) -> None: ...
 
 
-class Dialogue:
+class JobChannel:
     """One job after the other; `on_end` is called when one is over, just before whoever waits for it learns of that."""
 
-    def __init__(self, pipe: Pipe[ChildMessage], reserve: Reserve, on_end: Callable[[Finished], None]) -> None:
-        self.listener: Listener | None = None
+    def __init__(self, pipe: Pipe[ChildMessage], reserve: SpareDescriptor, on_end: Callable[[Finished], None]) -> None:
+        self.listener: JobListener | None = None
         """Who wants to hear of the job that runs."""
         self._pipe = pipe
-        self._receipt = Receipt(pipe, reserve)
+        self._result_receiver = ResultReceiver(pipe, reserve)
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._told: asyncio.Future[Told] | None = None
+        self._reply: asyncio.Future[JobReply] | None = None
 
-    async def run(self, order: Run, listener: Listener) -> Told:
+    async def run(self, order: Run, listener: JobListener) -> JobReply:
         """Have a job run and wait for what is said of it, or raise what `break_off` says.
 
         It takes over the parameters that are in a file.
         """
         self.listener = listener
-        self._told = self._loop.create_future()
-        self._receipt.prepare()
+        self._reply = self._loop.create_future()
+        self._result_receiver.prepare()
         self._pipe.resume()  # the last job may have been over while it was not read
         self._send(order)
         try:
-            return await self._told
+            return await self._reply
         except asyncio.CancelledError:
-            _drop_answer(self._told)
+            _drop_answer(self._reply)
             raise
         finally:
             self.listener = None
 
-    def break_off(self, why: Exception) -> None:
+    def abort(self, why: Exception) -> None:
         """Nothing more is said of the job that runs, if any: raise this where it is waited for."""
-        if self._told is not None and not self._told.done():
-            self._told.set_exception(why)
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(why)
 
     def fail(self, why: str) -> None:
         """The job that runs, if any, has failed through no fault of its own: the child is of no use any more."""
-        if self._told is not None and not self._told.done():
+        if self._reply is not None and not self._reply.done():
             # Nobody knows how far it came, nor whether it has made its folder.
-            self._told.set_result(Told(Failed("SupervisorError", why), reusable=False, has_workdir=True))
+            self._reply.set_result(JobReply(Failed("SupervisorError", why), reusable=False, has_workdir=True))
 
-    def hear(self, message: ChildMessage) -> None:
+    def receive(self, message: ChildMessage) -> None:
         """Take in what the child says while a job runs; raise `WireError` when it cannot be."""
         if self.listener is None:
             return  # `run` was cancelled: nobody wants to hear it, and the child is about to be killed
         try:
-            self._take_in(message, self.listener)
+            self._dispatch(message, self.listener)
         except WireError:
             raise
         except Exception as error:
-            raise Misheard(f"said what the supervisor could not take in ({type(error).__name__}: {error})") from error
+            raise MessageHandlingError(f"said what the supervisor could not take in ({type(error).__name__}: {error})") from error
 
-    def _take_in(self, message: ChildMessage, listener: Listener) -> None:
+    def _dispatch(self, message: ChildMessage, listener: JobListener) -> None:
         match message:
-            case Emitted(event):
+            case EventEmitted(event):
                 if not is_valid(event):
                     raise WireError(
                         f"emitted what no handler can: type {event.type[:64]!r}, {len(event.payload)} bytes"
                     )
-                listener.heard_event(event)
+                listener.on_event(event)
             case Logged(level, text, logger):
-                listener.heard_log(level, text, logger)
+                listener.on_log(level, text, logger)
             case Finished():
                 self._finish(message)
             case _:
                 raise WireError(f"said {type(message).__name__} while busy")
 
     def _finish(self, message: Finished) -> None:
-        assert self._told is not None
-        if self._told.done():  # what came along is closed with the pipe
+        assert self._reply is not None
+        if self._reply.done():  # what came along is closed with the pipe
             self._on_end(message)
             return
         outcome = message.failed or self._success(message)
         if outcome is not None:  # otherwise it is told once more
             self._on_end(message)
-            self._told.set_result(Told(outcome, message.reusable, message.has_workdir))
+            self._reply.set_result(JobReply(outcome, message.reusable, message.has_workdir))
 
     def _success(self, message: Finished) -> Outcome | None:
-        return self._receipt.outcome() if message.attached else Succeeded(message.result)
+        return self._result_receiver.outcome() if message.attached else Succeeded(message.result)
 
     def _send(self, order: Run) -> None:
         parameters = order.job.parameters
@@ -128,7 +128,7 @@ class Dialogue:
             self._pipe.send(order)
 
 
-def _drop_answer(told: asyncio.Future[Told]) -> None:
+def _drop_answer(told: asyncio.Future[JobReply]) -> None:
     """Close the result that has come when nobody waits for it any more."""
     if told.cancelled() or told.exception() is not None:
         return

@@ -11,10 +11,10 @@ from collections.abc import Container
 from pathlib import Path
 
 from supervisor.linux.syscalls import children_of
-from supervisor.linux.process_tag import is_worn_by
+from supervisor.linux.process_tag import has_tag
 
 
-def is_of_a_job(pid: int, mark: int, elders: Container[int]) -> bool:
+def belongs_to_job(pid: int, mark: int, elders: Container[int]) -> bool:
     """Whether `pid` wears the mark or descends from a child of ours that is no elder.
 
     Who is gone is counted among them: whoever has something to hide may be.  A `pid` of 0 is one that this namespace
@@ -22,7 +22,7 @@ def is_of_a_job(pid: int, mark: int, elders: Container[int]) -> bool:
     """
     if pid == 0:
         return False
-    if is_worn_by(pid, mark):
+    if has_tag(pid, mark):
         return True
     parent = _parent_of(pid)
     return parent is None or _descends(pid, parent, elders)

@@ -16,11 +16,11 @@ from supervisor.linux.syscalls import has_ended
 
 log = structlog.get_logger("family")
 
-POLL = 1.0
+UNKILLABLE_POLL_INTERVAL = 1.0
 """Seconds between two looks at whether one has ended; a descriptor for each would be held for as long as it lives."""
 
 
-class Lost:
+class UnkillableProcesses:
     """Those of one family."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Lost:
     def _look_later(self) -> None:
         if self._pids and not self._is_looking:
             self._is_looking = True
-            asyncio.get_running_loop().call_later(POLL, self._look)
+            asyncio.get_running_loop().call_later(UNKILLABLE_POLL_INTERVAL, self._look)
 
     def _look(self) -> None:
         self._is_looking = False

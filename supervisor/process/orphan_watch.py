@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 
-from supervisor.process.reaper import Family
+from supervisor.process.reaper import Reaper
 
 CHECK_INTERVAL = 1.0
 """Seconds between two looks, one system call each; uvloop keeps SIGCHLD, which would announce an end, to itself."""
@@ -19,7 +19,7 @@ CHECK_INTERVAL = 1.0
 class OrphanWatch:
     """Looks now and then whether an inherited child has ended."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Reaper) -> None:
         self._family = family
 
     async def run(self) -> None:

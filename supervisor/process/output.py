@@ -14,14 +14,14 @@ from collections.abc import Callable
 from supervisor.linux.syscalls import bytes_waiting
 from supervisor.concurrency.token_bucket import TokenBucket
 
-READ_SIZE = 64 * 1024
-LONGEST_LINE = 4096
+OUTPUT_READ_BYTES = 64 * 1024
+MAX_LINE_BYTES = 4096
 """Bytes; a longer line is told in pieces of this size."""
-BURST = 256 * 1024
+OUTPUT_BURST_BYTES = 256 * 1024
 """Bytes that may be printed at once."""
-RATE = 64 * 1024
+OUTPUT_BYTES_PER_SECOND = 64 * 1024
 """Bytes a second that may be printed for ever; what is above is dropped and counted."""
-TAIL = 8 * 1024
+OUTPUT_TAIL_BYTES = 8 * 1024
 """Bytes kept for `last_lines`."""
 PICTURE_INTERVAL = 5.0
 """Seconds between two pictures of a progress bar that are told while its line goes on; the last one always is."""
@@ -40,7 +40,7 @@ class Output:
         self._told_picture: bytes | None = None  # of the line that goes on
         self._picture_due_at = self._loop.time() + PICTURE_INTERVAL
         self._dropped = 0
-        self._allowance = TokenBucket(rate=RATE, burst=BURST, now=self._loop.time())
+        self._allowance = TokenBucket(rate=OUTPUT_BYTES_PER_SECOND, burst=OUTPUT_BURST_BYTES, now=self._loop.time())
         self._loop.add_reader(descriptor, self._read)
 
     def last_lines(self, most: int = 20) -> list[str]:
@@ -48,7 +48,7 @@ class Output:
         lines = self._tail.removesuffix(b"\n").split(b"\n") if self._tail else []
         return [_text(_newest_picture(line)) for line in lines[-most:]]
 
-    def forget(self) -> None:
+    def start_job(self) -> None:
         """A new job begins: what was printed before is not part of its story."""
         self._tail = b""
 
@@ -64,9 +64,9 @@ class Output:
 
     def end_line(self) -> None:
         """Nothing more comes for now: tell the last line also without its newline."""
-        self._say_dropped()
+        self._log_dropped()
         if self._partial:
-            self._say(self._partial)
+            self._emit_line(self._partial)
             self._partial = b""
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class Output:
 
     def _read(self) -> int:
         try:
-            data = os.read(self._descriptor, READ_SIZE)
+            data = os.read(self._descriptor, OUTPUT_READ_BYTES)
         except BlockingIOError:
             return 0
         if data:
@@ -87,19 +87,19 @@ class Output:
         return len(data)
 
     def _take(self, data: bytes) -> None:
-        self._tail = (self._tail + data)[-TAIL:]
+        self._tail = (self._tail + data)[-OUTPUT_TAIL_BYTES:]
         if not self._allowance.take(len(data), self._loop.time()):
             self._dropped += len(data)
             return
-        self._say_dropped()
+        self._log_dropped()
         *lines, rest = (self._partial + data).split(b"\n")
         for line in lines:
-            self._say(line)
+            self._emit_line(line)
         self._partial = self._newest(rest)
         if b"\r" in self._partial and self._loop.time() >= self._picture_due_at:
             self._say_picture()
 
-    def _say(self, line: bytes) -> None:
+    def _emit_line(self, line: bytes) -> None:
         """Tell a line that is whole: of a progress bar the last picture, unless that was told."""
         picture = _newest_picture(self._newest(line))
         if picture != self._told_picture:
@@ -120,14 +120,14 @@ class Output:
 
     def _without_pieces(self, picture: bytes) -> bytes:
         """Tell all that is too long for one line but the last piece, and return that."""
-        while len(picture) > LONGEST_LINE:
-            self._on_line(_text(picture[:LONGEST_LINE]))
-            picture = picture[LONGEST_LINE:]
+        while len(picture) > MAX_LINE_BYTES:
+            self._on_line(_text(picture[:MAX_LINE_BYTES]))
+            picture = picture[MAX_LINE_BYTES:]
         return picture
 
-    def _say_dropped(self) -> None:
+    def _log_dropped(self) -> None:
         if self._dropped:
-            self._on_line(f"[{self._dropped} bytes of output dropped: more than {RATE} a second]")
+            self._on_line(f"[{self._dropped} bytes of output dropped: more than {OUTPUT_BYTES_PER_SECOND} a second]")
             self._dropped = 0
 
 

@@ -17,16 +17,16 @@ from typing import Any, Generic
 import msgspec
 import structlog
 
-from supervisor.linux.syscalls import MOST_DESCRIPTORS, bytes_unread, bytes_waiting, receive
-from supervisor.ipc.send_errors import PAUSES, is_gone, reason
-from supervisor.linux.spare_descriptor import Reserve
-from supervisor.ipc.wire import Decoder, Message, Unsent, WireError, encode
+from supervisor.linux.syscalls import MAX_DESCRIPTORS, bytes_unread, bytes_waiting, receive
+from supervisor.ipc.send_errors import SEND_RETRY_DELAYS, is_gone, reason
+from supervisor.linux.spare_descriptor import SpareDescriptor
+from supervisor.ipc.wire import Decoder, Message, SendTimeout, WireError, encode
 
 log = structlog.get_logger("pipe")
 
-READ_SIZE = 64 * 1024
+PIPE_READ_BYTES = 64 * 1024
 """Bytes taken per turn of the loop and pipe, so that one child's flood cannot keep the others waiting."""
-SOCKET_BUFFER = 1024 * 1024
+SOCKET_BUFFER_BYTES = 1024 * 1024
 """Bytes.  With the kernel's default a payload of 1 MiB takes ten times as long (many wake-ups)."""
 
 
@@ -34,7 +34,7 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
     """Both ends of a message pipe, close-on-exec, with room for a megabyte on the way."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
     return ours, theirs
 
 
@@ -64,7 +64,7 @@ class Pipe(Generic[Message]):
         self._loop = asyncio.get_running_loop()
         self._unsent: deque[tuple[bytes | memoryview, Sequence[int]]] = deque()
         """While there is anything in it, room for it is awaited, or the time to try again."""
-        self.spare: Reserve | None = None
+        self.spare_descriptor: SpareDescriptor | None = None
         """What makes room for a descriptor that is to come, when there is no other room."""
         self._descriptors: deque[int] = deque()
         self._has_lost_one = False
@@ -88,7 +88,7 @@ class Pipe(Generic[Message]):
             self._write()
 
     @property
-    def is_heard(self) -> bool:
+    def is_drained(self) -> bool:
         """Whether the peer has read all that it was sent, or our end is closed."""
         return self._ended or not (self._unsent or bytes_unread(self._socket.fileno()))
 
@@ -148,7 +148,7 @@ class Pipe(Generic[Message]):
                 self._on_message(message)
                 if self._ended:
                     return 0
-            if len(self._descriptors) > MOST_DESCRIPTORS:
+            if len(self._descriptors) > MAX_DESCRIPTORS:
                 raise WireError("sent descriptors that no message announced")
         except WireError as error:
             self._end(error)
@@ -157,11 +157,11 @@ class Pipe(Generic[Message]):
         return 0 if self._ended else len(data)
 
     def _receive(self) -> bytes:
-        if self.spare is None:
-            data, descriptors, are_lost = receive(self._socket, READ_SIZE)
+        if self.spare_descriptor is None:
+            data, descriptors, are_lost = receive(self._socket, PIPE_READ_BYTES)
         else:
-            with self.spare.spent():
-                data, descriptors, are_lost = receive(self._socket, READ_SIZE)
+            with self.spare_descriptor.released():
+                data, descriptors, are_lost = receive(self._socket, PIPE_READ_BYTES)
         if descriptors or are_lost:
             self._descriptors += descriptors
             self._has_lost_one |= are_lost
@@ -208,11 +208,11 @@ class Pipe(Generic[Message]):
         _, descriptors = self._unsent[0]
         if descriptors and self._gives_up:
             self._drop_first(error)
-        elif self._refusals < len(PAUSES):
-            self._send_again_after(PAUSES[self._refusals], error)
+        elif self._refusals < len(SEND_RETRY_DELAYS):
+            self._send_again_after(SEND_RETRY_DELAYS[self._refusals], error)
         else:
             self._stop_writing()
-            self._end(Unsent(f"could not be told what to do: {reason(error)}"))
+            self._end(SendTimeout(f"could not be told what to do: {reason(error)}"))
 
     def _drop_first(self, error: OSError) -> None:
         _, descriptors = self._unsent.popleft()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-async def readable(descriptor: int) -> None:
+async def wait_readable(descriptor: int) -> None:
     """Wait until `descriptor` is readable: for a pidfd, until its process has ended (pidfd_open(2))."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()

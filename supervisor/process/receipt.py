@@ -13,21 +13,21 @@ import structlog
 
 from supervisor.job import Blob, Failed, Succeeded
 from supervisor.ipc.memfd import is_sealed
-from supervisor.ipc.messages import Again, ChildMessage, Taken
+from supervisor.ipc.messages import ResendResult, ChildMessage, ResultReceived
 from supervisor.process.pipe import Pipe
-from supervisor.linux.spare_descriptor import Reserve
+from supervisor.linux.spare_descriptor import SpareDescriptor
 from supervisor.ipc.wire import WireError
 
 log = structlog.get_logger("child")
 
-PAUSES = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+RESULT_RETRY_DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds until a result is asked for again, each time that there was no room for it."""
 
 
-class Receipt:
+class ResultReceiver:
     """Receives the results of one child."""
 
-    def __init__(self, pipe: Pipe[ChildMessage], reserve: Reserve) -> None:
+    def __init__(self, pipe: Pipe[ChildMessage], reserve: SpareDescriptor) -> None:
         self._pipe = pipe
         self._reserve = reserve
         self._asked_again = 0
@@ -35,7 +35,7 @@ class Receipt:
     def prepare(self) -> None:
         """A job begins, which may have a result."""
         self._asked_again = 0  # a child that was asked again may have failed to send it
-        self._pipe.spare = None
+        self._pipe.spare_descriptor = None
         self._reserve.fill()
 
     def outcome(self) -> Succeeded | Failed | None:
@@ -43,8 +43,8 @@ class Receipt:
         try:
             descriptor = self._pipe.take_descriptor()
         except OSError as error:
-            if self._asked_again < len(PAUSES):
-                self._ask_again_after(PAUSES[self._asked_again], error)
+            if self._asked_again < len(RESULT_RETRY_DELAYS):
+                self._ask_again_after(RESULT_RETRY_DELAYS[self._asked_again], error)
                 return None
             self._end()
             why = f"the result could not be received: {error.strerror}"
@@ -62,10 +62,10 @@ class Receipt:
 
     def _ask_again(self) -> None:
         self._reserve.fill()
-        self._pipe.spare = self._reserve
-        self._pipe.send(Again())
+        self._pipe.spare_descriptor = self._reserve
+        self._pipe.send(ResendResult())
 
     def _end(self) -> None:
         self._asked_again = 0
-        self._pipe.spare = None
-        self._pipe.send(Taken())
+        self._pipe.spare_descriptor = None
+        self._pipe.send(ResultReceived())

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from supervisor.process.fatal_error import as_dumped
 
-LONGEST = 16 * 1024
+MAX_STACK_FILE_BYTES = 16 * 1024
 """Bytes that are read; a child may write what it likes."""
-MOMENT = 0.005
+STACK_POLL_INTERVAL = 0.005
 """Seconds until one looks again whether a stack is there, all of it, which nothing tells."""
 
 _HERE = Path(__file__).parent
@@ -41,7 +41,7 @@ class StackFile:
     def read(self) -> str:
         """The newest stack since `forget`, "" when there is none; still there after `close`."""
         if self._descriptor >= 0 and not self._is_settled:
-            written = os.pread(self._descriptor, LONGEST, 0)
+            written = os.pread(self._descriptor, MAX_STACK_FILE_BYTES, 0)
             if written.strip():
                 self._text = _handlers_part(written.decode("utf-8", "backslashreplace"))
         return self._text
@@ -56,7 +56,7 @@ class StackFile:
             if loop.time() >= give_up_at:
                 return False
             size = self._size
-            await asyncio.sleep(MOMENT)
+            await asyncio.sleep(STACK_POLL_INTERVAL)
         return True
 
     @property
@@ -77,12 +77,12 @@ class StackFile:
             os.ftruncate(self._descriptor, 0)
             self._was_renewed = True
 
-    def settle(self) -> bool:
+    def keep(self) -> bool:
         """Whether the stack that was asked for is there; what is written after it, until `renew`, does not count."""
         self._is_settled = self.is_begun and bool(self.read())
         return self._is_settled
 
-    def forget(self) -> None:
+    def start_job(self) -> None:
         """A new job begins.  A stack that nobody asked for is the last thing that a child writes."""
         if self._was_renewed:
             os.ftruncate(self._descriptor, 0)

@@ -21,10 +21,10 @@ import msgspec
 import structlog
 
 from supervisor.linux.confinement import UNCONFINED, Confinement
-from supervisor.process.fatal_error import CrashReport
+from supervisor.process.fatal_error import FatalErrorParser
 from supervisor.process.environment import child_environment
 from supervisor.linux.exit_status import signal_name
-from supervisor.process.reaper import Family, ended
+from supervisor.process.reaper import Reaper, ended
 from supervisor.ipc.messages import (
     Fork,
     HandlerInfo,
@@ -46,7 +46,7 @@ log = structlog.get_logger("zygote")
 
 _SIGNALS_OF_OTHERS = frozenset({signal.SIGKILL, signal.SIGTERM})
 """What ends the process is probably not the module then, but the kernel out of memory or an operator."""
-LINGER = 2.0
+EXIT_AFTER_CLOSE_TIMEOUT = 2.0
 """Seconds that a zygote may live on after it closed its pipe."""
 
 
@@ -65,7 +65,7 @@ class ImportEnded(StartFailed):
 
 
 @dataclass(frozen=True, slots=True)
-class Nursery:
+class ZygoteConfig:
     """What a zygote is started with: where the handlers are, and what is kept from them.
 
     The files in `refused` are not imported, each for a reason: they have ended such a process before.
@@ -85,13 +85,13 @@ class Nursery:
 class Zygote:
     """One process from its start to its exit."""
 
-    def __init__(self, nursery: Nursery, family: Family) -> None:
+    def __init__(self, nursery: ZygoteConfig, family: Reaper) -> None:
         self.actions: tuple[str, ...] = ()
         """What it has handlers for."""
-        self.capped: dict[str, int] = {}
+        self.concurrency_limits: dict[str, int] = {}
         """How many jobs of an action may run at once, where that is limited."""
         self._handlers: dict[str, HandlerInfo] = {}
-        self._family = family
+        self._reaper = family
         self.is_gone = False
         """Whether its pipe is at an end: it forks nothing any more, and soon ends."""
         self._hello: Hello | None = None
@@ -108,7 +108,7 @@ class Zygote:
                 reading, writing = os.pipe2(os.O_CLOEXEC)
                 opened.callback(os.close, reading)
                 given.callback(os.close, writing)
-                self._process = _spawn(nursery, family.mark, theirs, writing)
+                self._process = _spawn(nursery, family.tag, theirs, writing)
                 opened.pop_all()
         except OSError as error:
             program = f"{error.filename}: " if error.filename else ""  # where it is the program that is to blame
@@ -116,21 +116,21 @@ class Zygote:
                 f"the process that imports the handlers could not be started: {program}{error.strerror}"
             ) from error
         self.pid = self._process.pid
-        self._crash = CrashReport()
+        self._crash = FatalErrorParser()
         self._output = Output(reading, self._on_line)
         # A fork that is refused is not worth waiting for, with others behind it: whoever wanted it tries again.
         self._pipe: Pipe[ZygoteMessage] = Pipe(ours, ZygoteMessage, self._on_message, self._on_end, gives_up=True)
-        family.join(self)
+        family.register(self)
 
     @classmethod
-    async def start(cls, nursery: Nursery, family: Family) -> Zygote:
+    async def start(cls, nursery: ZygoteConfig, family: Reaper) -> Zygote:
         """Start a zygote and wait until it has imported the handlers; raise `StartFailed` when it does not."""
         zygote = cls(nursery, family)
         try:
             async with asyncio.timeout(nursery.import_timeout):
                 await zygote._imported
         except EOFError:
-            raise await zygote._last_words() from None
+            raise await zygote._exit_description() from None
         except TimeoutError:
             await zygote.kill()
             raise zygote._overdue(nursery.import_timeout) from None
@@ -151,7 +151,7 @@ class Zygote:
         """What is known of the handler of `action`; None when there is none."""
         return self._handlers.get(action)
 
-    def catch_up(self) -> None:
+    def poll_pid(self) -> None:
         """Nothing to catch up with: the pid is known from the start."""
 
     def fork(self, pipe_end: socket.socket, output_end: int, stack_file: int, cgroup: str = "") -> None:
@@ -168,10 +168,10 @@ class Zygote:
             with contextlib.suppress(ProcessLookupError):  # reaped elsewhere
                 await ended(self.pid)
         # Always, and it can be done twice: `Popen.kill` may have reaped it on the way.
-        self._bury()
+        self._record_exit()
         return self._process.wait()
 
-    def give_up(self) -> None:
+    def terminate(self) -> None:
         """It does not do what it is for: end it; `exited` tells when it has."""
         if self._process.returncode is None:
             self._process.kill()
@@ -185,11 +185,11 @@ class Zygote:
         """End it at once; its children go on."""
         self._process.kill()
         try:
-            async with asyncio.timeout(self._family.patience):
+            async with asyncio.timeout(self._reaper.kill_timeout):
                 await self.exited()
         except TimeoutError:
             log.error("the zygote cannot be killed, and is let be", pid=self.pid)
-            self._hang_up()
+            self._close_channels()
 
     def _overdue(self, import_timeout: float) -> StartFailed:
         message = f"importing the handlers took longer than {import_timeout:g} s" + self._at_module("; it had come to")
@@ -198,10 +198,10 @@ class Zygote:
         why = f"its import took longer than {import_timeout:g} s"
         return ImportEnded(message, self._importing.file, self._importing.problem(why), is_slow=True)
 
-    async def _last_words(self) -> StartFailed:
+    async def _exit_description(self) -> StartFailed:
         """How it ended without having said what it imported."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER):
+            async with asyncio.timeout(EXIT_AFTER_CLOSE_TIMEOUT):
                 await self.exited()
         await self.kill()
         code = self._process.poll()
@@ -224,20 +224,20 @@ class Zygote:
         """`words`, and the module that it was importing; nothing before the first one."""
         return "" if self._importing is None else f"{words} {self._importing}"
 
-    def _bury(self) -> None:
+    def _record_exit(self) -> None:
         self._process.wait()
         self._pipe.drain()
         self._output.drain()
-        self._hang_up()
+        self._close_channels()
 
-    def _hang_up(self) -> None:
+    def _close_channels(self) -> None:
         self.is_gone = True  # nobody else says so while what it had just forked holds the other end of the pipe
         self._pipe.close()
         self._output.close()
-        self._family.leave(self)
+        self._reaper.unregister(self)
 
     def _on_line(self, line: str) -> None:
-        self._crash.hear(line)
+        self._crash.feed(line)
         log.info("printed", line=line, pid=self.pid)
 
     def _on_message(self, message: ZygoteMessage) -> None:
@@ -277,7 +277,7 @@ class Zygote:
         self._handlers = {handler.action: handler for handler in message.handlers}
         self.actions = tuple(self._handlers)
         limits = {action: handler.limits.max_concurrent for action, handler in self._handlers.items()}
-        self.capped = {action: most for action, most in limits.items() if most is not None}
+        self.concurrency_limits = {action: most for action, most in limits.items() if most is not None}
 
     def _on_end(self, error: WireError | None) -> None:
         self.is_gone = True
@@ -285,12 +285,12 @@ class Zygote:
             log.warning("the zygote is ended: it %s", error, pid=self.pid)
             self._process.kill()
         # Usually its exit follows at once; but an import may have left a thread that closes descriptors.
-        asyncio.get_running_loop().call_later(LINGER, self.give_up)
+        asyncio.get_running_loop().call_later(EXIT_AFTER_CLOSE_TIMEOUT, self.terminate)
         if not self._imported.done():
             self._imported.set_exception(EOFError())
 
 
-async def start_zygote(nursery: Nursery, family: Family) -> Zygote:
+async def start_zygote(nursery: ZygoteConfig, family: Reaper) -> Zygote:
     """Start a zygote, and once more without each module that ends the process when it is imported.
 
     A module that holds up the import is left out as well, but only one: each costs the whole timeout.
@@ -316,21 +316,21 @@ def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence
 
     Nothing is left of it, nor of what the modules have started.
     """
-    nursery = Nursery(folders, child_environment(os.environ, passed), import_timeout)
+    nursery = ZygoteConfig(folders, child_environment(os.environ, passed), import_timeout)
 
     async def start_and_retire() -> Imported:
-        family = Family()
+        family = Reaper()
         try:
             zygote = await start_zygote(nursery, family)
             await zygote.retire()
             return zygote.imported
         finally:
-            await family.sweep()
+            await family.kill_orphans()
 
     return asyncio.run(start_and_retire())
 
 
-def _spawn(nursery: Nursery, mark: int, theirs: socket.socket, output: int) -> subprocess.Popen[bytes]:
+def _spawn(nursery: ZygoteConfig, mark: int, theirs: socket.socket, output: int) -> subprocess.Popen[bytes]:
     # Not the event loop's subprocess: uvloop forks on the loop's thread and runs Python at-fork hooks there.
     # -P keeps the current directory off sys.path, where a file named like a module would be imported instead of it.
     program = [sys.executable, "-P", "-m", "supervisor.child.zygote_main"]

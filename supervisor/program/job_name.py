@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from supervisor.control.operator import Refused
+from supervisor.control.operator import CommandRejected
 from supervisor.job import Job
 
 MIN_BEGINNING = 8
@@ -23,9 +23,9 @@ def job_named(name: str, jobs: Sequence[Job]) -> Job:
     _refuse_run(name, jobs)
     begun = [job for job in jobs if len(name) >= MIN_BEGINNING and job.job_id.startswith(name)]
     if len(begun) > 1:
-        raise Refused(f"several jobs that run here begin with {name!r}: {_listed(begun)}")
+        raise CommandRejected(f"several jobs that run here begin with {name!r}: {_listed(begun)}")
     if not begun:
-        raise Refused(f"no job {name!r} runs here")
+        raise CommandRejected(f"no job {name!r} runs here")
     return begun[0]
 
 
@@ -33,12 +33,12 @@ def _refuse_other_attempt(name: str, jobs: Sequence[Job]) -> None:
     job_id, _, number = name.rpartition("#")
     for job in jobs:
         if job.job_id == job_id:
-            raise Refused(f"attempt {number} of {job_id} does not run here, but attempt {job.attempt} does")
+            raise CommandRejected(f"attempt {number} of {job_id} does not run here, but attempt {job.attempt} does")
 
 
 def _refuse_run(name: str, jobs: Sequence[Job]) -> None:
     if of_run := [job for job in jobs if job.run_id == name]:
-        raise Refused(f"{name} is a run, name one of its jobs that run here: {_listed(of_run)}")
+        raise CommandRejected(f"{name} is a run, name one of its jobs that run here: {_listed(of_run)}")
 
 
 def _listed(jobs: Sequence[Job]) -> str:

@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.job import Failed, Fence, Outcome
-from supervisor.stats import Ledger
-from supervisor.reporting.spool import Entry, Spool
+from supervisor.stats import Stats
+from supervisor.reporting.spool import SpoolEntry, Spool
 from supervisor.reporting.spool_format import Destination
 from supervisor.job_server import (
     AuthRevoked,
     JobServer,
     KeyRefused,
     RateLimited,
-    Rejected,
+    RequestRejected,
     StaleFence,
     Unavailable,
     Unreachable,
 )
 from supervisor.concurrency.backoff import Backoff
-from supervisor.concurrency.helpers import to_the_end, whole
+from supervisor.concurrency.helpers import to_thread_uncancelled, shielded
 
 SUBSTITUTES = ("ResultRejected", "ResultTooLarge")
 """Error types of what is reported in place of an outcome that the server refuses as such."""
@@ -43,14 +43,14 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Rejected:
     """The server wants no outcome of this attempt, or none in any form."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class NotYet:
+class RetryLater:
     """It is to be sent again: after a backoff, and not before the `wait` that the server has asked for."""
 
     why: str
@@ -59,9 +59,9 @@ class NotYet:
     """False if the server was not reached."""
 
 
-Answer = Accepted | Refused | NotYet
+Answer = Accepted | Rejected | RetryLater
 
-_NAMES = {Accepted: "accepted", Refused: "refused", NotYet: "unanswered"}
+_NAMES = {Accepted: "accepted", Rejected: "refused", RetryLater: "unanswered"}
 
 
 def _nothing() -> None:
@@ -72,25 +72,25 @@ class Reporter:
     """How outcomes are reported: to which server, and where they are kept until it has them."""
 
     def __init__(
-        self, server: JobServer, spool: Spool, destination: Destination, spool_after: float, ledger: Ledger
+        self, server: JobServer, spool: Spool, destination: Destination, spool_after: float, ledger: Stats
     ) -> None:
         self.server = server
-        self.ledger = ledger
+        self.stats = ledger
         self.spool = spool
         self.destination = destination
         self.spool_after = spool_after
-        self.left_behind = asyncio.Event()
+        self.outcome_left = asyncio.Event()
         """Set when an outcome is left in the spool; cleared by the replay, which then looks."""
-        self.told: set[Path] = set()
+        self.logged_paths: set[Path] = set()
         """Files of which the log says already that they wait in the spool."""
 
     def report(self, fence: Fence, action: str, outcome: Outcome, log: Any) -> Report:
         """The report of an attempt that has ended."""
         return Report(self, fence, action, outcome, log)
 
-    def report_of(self, entry: Entry, log: Any) -> Report:
+    def report_of(self, entry: SpoolEntry, log: Any) -> Report:
         """The report of an outcome from the spool; it takes the entry over."""
-        return Report(self, entry.note.fence, entry.note.action, entry.outcome, log, entry)
+        return Report(self, entry.record.fence, entry.record.action, entry.outcome, log, entry)
 
 
 class Report:
@@ -107,7 +107,7 @@ class Report:
         action: str,
         outcome: Outcome,
         log: Any,
-        entry: Entry | None = None,
+        entry: SpoolEntry | None = None,
     ) -> None:
         self.outcome = outcome
         self._reporter = reporter
@@ -119,7 +119,7 @@ class Report:
         self._was_unanswered = entry is not None
 
     @property
-    def is_kept(self) -> bool:
+    def is_spooled(self) -> bool:
         """Whether the outcome is on disk."""
         return self._entry is not None
 
@@ -130,11 +130,11 @@ class Report:
             self._lock = asyncio.Lock()
         return self._lock
 
-    async def keep(self) -> None:
+    async def spool(self) -> None:
         """Have the outcome on disk until it is settled, if that can be."""
         async with self._disk:
             if self._entry is None and not self._has_ended:
-                await to_the_end(self._write)
+                await to_thread_uncancelled(self._write)
 
     async def replace(self, outcome: Outcome) -> None:
         """Report this instead."""
@@ -145,18 +145,18 @@ class Report:
                 return  # what is on disk is in other hands
             self.outcome = outcome
             if self._entry is not None:
-                await to_the_end(self._write)
+                await to_thread_uncancelled(self._write)
 
-    async def deliver(self, check: Callable[[], None] = _nothing) -> Accepted | Refused:
+    async def deliver(self, check: Callable[[], None] = _nothing) -> Accepted | Rejected:
         """Send the outcome until it is settled; raise `AuthRevoked`, and whatever `check` raises before any send."""
         check()
         answer = self._note(await self._send())
-        return await self._insist(answer, check) if isinstance(answer, NotYet) else answer
+        return await self._retry(answer, check) if isinstance(answer, RetryLater) else answer
 
-    async def _insist(self, answer: Answer, check: Callable[[], None]) -> Accepted | Refused:
+    async def _retry(self, answer: Answer, check: Callable[[], None]) -> Accepted | Rejected:
         backoff = Backoff(0.2, 5.0)
-        while isinstance(answer, NotYet):
-            await self.keep()
+        while isinstance(answer, RetryLater):
+            await self.spool()
             self._log.warning("report was not accepted, it will be sent again", error=answer.why)
             await asyncio.sleep(max(answer.wait, backoff.next()))
             check()
@@ -166,75 +166,75 @@ class Report:
     async def send(self) -> Answer:
         """Send the outcome once; unless that settled it, it is on disk then.  Raise `AuthRevoked`."""
         answer = self._note(await self._send())
-        if isinstance(answer, NotYet):
-            await self.keep()
+        if isinstance(answer, RetryLater):
+            await self.spool()
         return answer
 
     def _note(self, answer: Answer) -> Answer:
         self._answer = answer
-        self._reporter.ledger.reports[_NAMES[type(answer)]] += 1
+        self._reporter.stats.reports[_NAMES[type(answer)]] += 1
         return answer
 
     async def end(self, *, is_ours: bool = True) -> None:
         """Nothing more is sent from here.  What is settled, or about an attempt that is not ours, leaves the disk;
         anything else stays there for the replay.  Also when it is cancelled: a file that is held is nobody else's.
         """
-        is_over = not is_ours or isinstance(self._answer, Accepted | Refused)
+        is_over = not is_ours or isinstance(self._answer, Accepted | Rejected)
         if is_over and self._entry is None and self._lock is None:
             self._has_ended = True  # most jobs: settled at the first send, and never on disk
         else:
-            await whole(self._end(is_over=is_over))
+            await shielded(self._end(is_over=is_over))
 
     async def _end(self, *, is_over: bool) -> None:
         if not is_over:
-            await self.keep()
+            await self.spool()
         async with self._disk:
             self._has_ended = True
             if is_over:
-                await to_the_end(self._remove)
+                await to_thread_uncancelled(self._remove)
             else:
-                self._leave()
+                self._release()
 
     async def _send(self) -> Answer:
         try:
             await self._reporter.server.complete(self._fence, self.outcome)
         except AuthRevoked as revoked:
-            self._answer = NotYet(str(revoked))
+            self._answer = RetryLater(str(revoked))
             raise
         except RateLimited as limited:
-            return NotYet(str(limited), limited.retry_after)
+            return RetryLater(str(limited), limited.retry_after)
         except KeyRefused as refused:  # a clear no: unlike a lost answer it leaves no doubt about what the server has
-            return NotYet(str(refused), was_answered=False)
+            return RetryLater(str(refused), was_answered=False)
         except Unavailable as error:
             self._was_unanswered = True
-            return NotYet(str(error), was_answered=not isinstance(error, Unreachable))
+            return RetryLater(str(error), was_answered=not isinstance(error, Unreachable))
         except StaleFence as stale:
-            return await self._meant_by(stale) if self._was_unanswered else _refused(stale)
-        except Rejected as rejected:
+            return await self._resolve_conflict(stale) if self._was_unanswered else _refused(stale)
+        except RequestRejected as rejected:
             return await self._send_substitute(rejected)
         return Accepted()
 
-    async def _meant_by(self, stale: StaleFence) -> Answer:
+    async def _resolve_conflict(self, stale: StaleFence) -> Answer:
         """A report that was sent again is refused: perhaps because the first one had arrived."""
         try:
             is_settled = await self._reporter.server.is_settled(self._fence)
-        except (StaleFence, Rejected):
+        except (StaleFence, RequestRejected):
             is_settled = False
         except RateLimited as limited:
-            return NotYet(str(limited), limited.retry_after)
+            return RetryLater(str(limited), limited.retry_after)
         except KeyRefused as refused:
-            return NotYet(str(refused), was_answered=False)
+            return RetryLater(str(refused), was_answered=False)
         except Unavailable as error:
-            return NotYet(str(error), was_answered=not isinstance(error, Unreachable))
+            return RetryLater(str(error), was_answered=not isinstance(error, Unreachable))
         return Accepted() if is_settled else _refused(stale)
 
-    async def _send_substitute(self, rejected: Rejected) -> Answer:
+    async def _send_substitute(self, rejected: RequestRejected) -> Answer:
         """The server refuses the outcome as such: tell it that, once, and leave the outcome to the operator."""
         if isinstance(self.outcome, Failed) and self.outcome.error_type in SUBSTITUTES:
-            return Refused(f"the server refuses every report: {rejected}")
-        await self.keep()
+            return Rejected(f"the server refuses every report: {rejected}")
+        await self.spool()
         error_type = "ResultTooLarge" if rejected.too_large else "ResultRejected"
-        if self._entry is not None and await to_the_end(self._reporter.spool.keep_copy, self._entry):
+        if self._entry is not None and await to_thread_uncancelled(self._reporter.spool.keep_copy, self._entry):
             self._log.warning("the server refuses the outcome, which is kept as undeliverable", error=str(rejected))
         else:
             self._log.error("the server refuses the outcome, which is lost: it cannot be kept", error=str(rejected))
@@ -244,31 +244,31 @@ class Report:
     def _write(self) -> None:
         reporter = self._reporter
         earlier = self._entry
-        self._entry = reporter.spool.keep(reporter.destination, self._fence, self._action, self.outcome)
+        self._entry = reporter.spool.write(reporter.destination, self._fence, self._action, self.outcome)
         if earlier is not None:
             # Also when the later one could not be written: the earlier one is not what is to be reported.
             earlier.remove()
 
     def _remove(self) -> None:
         if self._entry is not None:
-            self._reporter.told.discard(self._entry.path)
+            self._reporter.logged_paths.discard(self._entry.path)
             self._entry.remove()
             self._entry = None
 
-    def _leave(self) -> None:
-        reason = self._answer.why if isinstance(self._answer, NotYet) else CUT_SHORT
+    def _release(self) -> None:
+        reason = self._answer.why if isinstance(self._answer, RetryLater) else CUT_SHORT
         if self._entry is None:
             disk = self._reporter.spool.trouble
             self._log.error(
                 "the outcome is lost: neither the server nor the spool could take it", reason=reason, disk=disk
             )
             return
-        if self._entry.path not in self._reporter.told:  # of all the sends that fail only the first is news
-            self._reporter.told.add(self._entry.path)
+        if self._entry.path not in self._reporter.logged_paths:  # of all the sends that fail only the first is news
+            self._reporter.logged_paths.add(self._entry.path)
             self._log.warning("the outcome waits in the spool", reason=reason)
         self._entry.close()
-        self._reporter.left_behind.set()
+        self._reporter.outcome_left.set()
 
 
-def _refused(stale: StaleFence) -> Refused:
-    return Refused(f"the report was refused: {stale}")
+def _refused(stale: StaleFence) -> Rejected:
+    return Rejected(f"the report was refused: {stale}")

@@ -34,19 +34,19 @@ from supervisor.linux.directory import Directory
 from supervisor.reporting import spool_format as spoolfile
 from supervisor.reporting import atomic_file
 from supervisor.reporting.atomic_file import UNFINISHED
-from supervisor.reporting.spool_format import Damaged, Destination, Note
+from supervisor.reporting.spool_format import CorruptSpoolFile, Destination, SpoolRecord
 from supervisor.status import SpoolStatus
 
 ENDING = ".outcome"
 ABANDONED_AFTER = 60.0
 """Seconds after which an unfinished file that nobody has locked has lost its writer, who locks it at once."""
 
-Deed = Literal["write", "read"]
+Operation = Literal["write", "read"]
 
 log = structlog.get_logger("spool")
 
 
-class Shelf(enum.Enum):
+class SpoolFolder(enum.Enum):
     """Where in the spool a file lies."""
 
     WAITING = "."
@@ -55,17 +55,17 @@ class Shelf(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SpoolEntry:
     """An outcome on disk that is ours alone until `close`; a `Blob` in it lives as long."""
 
     path: Path
     descriptor: int
-    note: Note
+    record: SpoolRecord
     folder: Callable[[], AbstractContextManager[Directory]] = field(repr=False)
 
     @property
     def outcome(self) -> Outcome:
-        return self.note.outcome(self.descriptor)
+        return self.record.outcome(self.descriptor)
 
     def remove(self) -> None:
         """It is settled: close it and delete the file, unless another has taken its place."""
@@ -86,12 +86,12 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SpoolFile:
     """A file as one finds it without taking it; the note of a damaged one cannot be read."""
 
     path: Path
-    shelf: Shelf
-    note: Note | None
+    spool_folder: SpoolFolder
+    record: SpoolRecord | None
     size: int
     changed_at: float
 
@@ -106,20 +106,20 @@ class Spool:
         self.folder = state_dir / "spool"
         self._state = state
         self._now = now
-        self._troubles: dict[Deed, str] = {}  # of what failed when it was last tried
+        self._troubles: dict[Operation, str] = {}  # of what failed when it was last tried
 
     @property
     def trouble(self) -> str | None:
         """Why it cannot be used: what went wrong, unless it has gone well since."""
         return self._troubles.get("write") or self._troubles.get("read")
 
-    def keep(self, destination: Destination, fence: Fence, action: str, outcome: Outcome) -> Entry | None:
+    def write(self, destination: Destination, fence: Fence, action: str, outcome: Outcome) -> SpoolEntry | None:
         """Put an outcome on the disk, in place of an earlier one of the same attempt; None when that cannot be."""
-        note = spoolfile.note_of(destination, fence, action, outcome, self._now())
+        note = spoolfile.record_of(destination, fence, action, outcome, self._now())
         path = self.folder / file_name(destination, fence)
         try:
             self._prepare()
-            with self._opened(Shelf.WAITING) as folder:
+            with self._opened(SpoolFolder.WAITING) as folder:
                 written = atomic_file.create(folder, path.name, lambda new: spoolfile.write(new, note, outcome))
             entry = self._entry(path, written, note)
         except OSError as error:
@@ -130,10 +130,10 @@ class Spool:
 
     def waiting(self, destination: Destination) -> list[Path]:
         """What is to be sent to `destination`, oldest first; files that cannot be read are among them."""
-        found = [each for each in self.find(Shelf.WAITING) if each.note is None or each.note.destination == destination]
+        found = [each for each in self.find(SpoolFolder.WAITING) if each.record is None or each.record.destination == destination]
         return [each.path for each in sorted(found, key=lambda each: each.changed_at)]
 
-    def take(self, path: Path) -> Entry | None:
+    def acquire(self, path: Path) -> SpoolEntry | None:
         """The outcome in a file, for us alone; None when it is gone, in other hands, or damaged and set aside."""
         try:
             descriptor = self._locked(path)
@@ -141,16 +141,16 @@ class Spool:
             return None
         try:
             return self._entry(path, descriptor, spoolfile.verify(descriptor))
-        except Damaged as damaged:
+        except CorruptSpoolFile as damaged:
             log.error("a damaged file was set aside", file=path.name, reason=str(damaged))
-            self._move(path, Shelf.DAMAGED)
+            self._move(path, SpoolFolder.DAMAGED)
             os.close(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
         return None
 
-    def look(self, path: Path) -> Entry:
+    def read(self, path: Path) -> SpoolEntry:
         """The outcome in a file, in whosever hands it is, to be read and closed; raise `Damaged` or `OSError`.
 
         What is once written is never changed, only removed or replaced.
@@ -159,7 +159,7 @@ class Spool:
             note = spoolfile.verify(descriptor)
             return self._entry(path, os.dup(descriptor), note)
 
-    def is_in_hands(self, path: Path) -> bool:
+    def is_locked(self, path: Path) -> bool:
         """Whether somebody has taken it; whoever wants it while we look will look again later."""
         try:
             os.close(self._locked(path))
@@ -178,12 +178,12 @@ class Spool:
 
     def is_damaged(self, path: Path) -> bool:
         """Whether what was there has been set aside."""
-        return path.name in self._names(Shelf.DAMAGED)
+        return path.name in self._names(SpoolFolder.DAMAGED)
 
     def require_readable(self) -> None:
         """Raise `OSError`, with the folder as its file name, when outcomes in it cannot be listed."""
-        for shelf in Shelf:
-            path = self.folder if shelf is Shelf.WAITING else self.folder / shelf.value
+        for shelf in SpoolFolder:
+            path = self.folder if shelf is SpoolFolder.WAITING else self.folder / shelf.value
             try:
                 with self._opened(shelf) as folder:
                     folder.names()
@@ -197,22 +197,22 @@ class Spool:
         with contextlib.suppress(FileNotFoundError), self._opened(_shelf_of(path)) as folder:
             folder.unlink(path.name)
 
-    def shelve(self, entry: Entry) -> None:
+    def move_to_undeliverable(self, entry: SpoolEntry) -> None:
         """Close an entry that is not to be sent any more, and leave it to the operator."""
-        self._move(entry.path, Shelf.UNDELIVERABLE)
+        self._move(entry.path, SpoolFolder.UNDELIVERABLE)
         entry.close()
 
-    def keep_copy(self, entry: Entry) -> bool:
+    def keep_copy(self, entry: SpoolEntry) -> bool:
         """Leave the operator an entry that something else will take the place of; False when that cannot be."""
         try:
-            with self._made(Shelf.UNDELIVERABLE) as folder:
+            with self._made(SpoolFolder.UNDELIVERABLE) as folder:
                 atomic_file.link_or_copy(entry.descriptor, folder, entry.path.name)
         except OSError as error:
             self._failed("write", error)
             return False
         return True
 
-    def find(self, *shelves: Shelf) -> list[Found]:
+    def find(self, *shelves: SpoolFolder) -> list[SpoolFile]:
         """What lies there; a folder that is not there is empty."""
         return [found for shelf in shelves for found in self._found(shelf)]
 
@@ -229,8 +229,8 @@ class Spool:
 
     def sweep(self) -> None:
         """Delete what writers that were killed have left unfinished."""
-        names = self._names(Shelf.WAITING, UNFINISHED)
-        with contextlib.suppress(OSError), self._opened(Shelf.WAITING) as folder:
+        names = self._names(SpoolFolder.WAITING, UNFINISHED)
+        with contextlib.suppress(OSError), self._opened(SpoolFolder.WAITING) as folder:
             for name in names:
                 with contextlib.suppress(OSError):
                     if self._now() - folder.status(name).st_mtime > ABANDONED_AFTER:
@@ -246,48 +246,48 @@ class Spool:
         return Directory.open(self.folder.parent) if self._state is None else self._state.folder(".")
 
     @contextmanager
-    def _opened(self, shelf: Shelf) -> Iterator[Directory]:
+    def _opened(self, shelf: SpoolFolder) -> Iterator[Directory]:
         with self._opened_state() as state, state.folder(self.folder.name) as waiting:
-            if shelf is Shelf.WAITING:
+            if shelf is SpoolFolder.WAITING:
                 yield waiting
                 return
             with waiting.folder(shelf.value) as folder:
                 yield folder
 
     @contextmanager
-    def _made(self, shelf: Shelf) -> Iterator[Directory]:
-        with self._opened(Shelf.WAITING) as waiting, waiting.make_folder(shelf.value) as folder:
+    def _made(self, shelf: SpoolFolder) -> Iterator[Directory]:
+        with self._opened(SpoolFolder.WAITING) as waiting, waiting.make_folder(shelf.value) as folder:
             yield folder
 
-    def _entry(self, path: Path, descriptor: int, note: Note) -> Entry:
-        return Entry(path, descriptor, note, partial(self._opened, _shelf_of(path)))
+    def _entry(self, path: Path, descriptor: int, note: SpoolRecord) -> SpoolEntry:
+        return SpoolEntry(path, descriptor, note, partial(self._opened, _shelf_of(path)))
 
     def _locked(self, path: Path) -> int:
         with self._opened(_shelf_of(path)) as folder:
             return atomic_file.lock(folder, path.name)
 
-    def _move(self, path: Path, shelf: Shelf) -> None:
+    def _move(self, path: Path, shelf: SpoolFolder) -> None:
         try:
             with self._opened(_shelf_of(path)) as folder, self._made(shelf) as target:
                 folder.rename(path.name, path.name, target)
         except OSError as error:
             self._failed("write", error)
 
-    def _found(self, shelf: Shelf) -> list[Found]:
+    def _found(self, shelf: SpoolFolder) -> list[SpoolFile]:
         names = self._names(shelf)
         with contextlib.suppress(OSError), self._opened(shelf) as folder:
             return [found for name in names for found in _looked_at(folder, name, shelf)]
         return []
 
     def _statuses(self) -> list[os.stat_result]:
-        names, found = self._names(Shelf.WAITING), []
-        with contextlib.suppress(OSError), self._opened(Shelf.WAITING) as folder:
+        names, found = self._names(SpoolFolder.WAITING), []
+        with contextlib.suppress(OSError), self._opened(SpoolFolder.WAITING) as folder:
             for name in names:
                 with contextlib.suppress(OSError):
                     found.append(folder.status(name))
         return found
 
-    def _names(self, shelf: Shelf, ending: str = ENDING) -> list[str]:
+    def _names(self, shelf: SpoolFolder, ending: str = ENDING) -> list[str]:
         try:
             with self._opened(shelf) as folder:
                 found = [name for name in folder.names() if name.endswith(ending)]
@@ -299,14 +299,14 @@ class Spool:
         self._succeeded("read")
         return found
 
-    def _failed(self, deed: Deed, error: OSError) -> None:
+    def _failed(self, deed: Operation, error: OSError) -> None:
         reason = error.strerror or str(error)
         # Once, not for every job: the disk stays full for a while.
         if not self._troubles:
             log.warning("the spool cannot be used: outcomes wait in memory only", folder=str(self.folder), error=reason)
         self._troubles[deed] = reason
 
-    def _succeeded(self, deed: Deed) -> None:
+    def _succeeded(self, deed: Operation) -> None:
         if self._troubles.pop(deed, None) is not None and not self._troubles:
             log.info("the spool can be used again")
 
@@ -318,21 +318,21 @@ def file_name(destination: Destination, fence: Fence) -> str:
     return f"{readable}-{fence.attempt}-{digest}{ENDING}"
 
 
-def _shelf_of(path: Path) -> Shelf:
-    return next((shelf for shelf in Shelf if shelf.value == path.parent.name), Shelf.WAITING)
+def _shelf_of(path: Path) -> SpoolFolder:
+    return next((shelf for shelf in SpoolFolder if shelf.value == path.parent.name), SpoolFolder.WAITING)
 
 
-def _looked_at(folder: Directory, name: str, shelf: Shelf) -> list[Found]:
+def _looked_at(folder: Directory, name: str, shelf: SpoolFolder) -> list[SpoolFile]:
     """What lies there; nothing if it is gone."""
     path = folder.path / name
     try:
         with atomic_file.opened(folder, name) as descriptor:
             status = os.fstat(descriptor)
             note = None
-            with contextlib.suppress(Damaged):
+            with contextlib.suppress(CorruptSpoolFile):
                 note = spoolfile.peek(descriptor)
-            return [Found(path, shelf, note, status.st_size, status.st_mtime)]
+            return [SpoolFile(path, shelf, note, status.st_size, status.st_mtime)]
     except FileNotFoundError:
         return []
     except OSError:  # a link, or another user's file: shown, and left alone
-        return [Found(path, shelf, None, 0, 0.0)]
+        return [SpoolFile(path, shelf, None, 0, 0.0)]

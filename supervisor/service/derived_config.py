@@ -9,14 +9,14 @@ from supervisor.limits import Limits
 from supervisor.logs.redaction import Mask
 from supervisor.linux.confinement import Confinement
 from supervisor.process.environment import child_environment
-from supervisor.process.zygote import Nursery
+from supervisor.process.zygote import ZygoteConfig
 from supervisor.settings.settings import Settings
-from supervisor.attempt.config import Rules
+from supervisor.attempt.config import JobConfig
 
 
-def rules_of(settings: Settings, scratch: Path, mask: Mask) -> Rules:
+def job_config(settings: Settings, scratch: Path, mask: Mask) -> JobConfig:
     """What the slots go by; jobs get their folders in `scratch`, and what `mask` knows is not shown."""
-    return Rules(
+    return JobConfig(
         worker_id=settings.worker_id,
         wait=settings.wait_seconds,
         limits=_default_limits(settings),
@@ -28,16 +28,16 @@ def rules_of(settings: Settings, scratch: Path, mask: Mask) -> Rules:
     )
 
 
-def nursery_of(
+def zygote_config(
     settings: Settings,
     environment: Mapping[str, str],
     confinement: Confinement,
     working_directory: Path,
     *,
     open_files: int,
-) -> Nursery:
+) -> ZygoteConfig:
     """What a zygote is started with."""
-    return Nursery(
+    return ZygoteConfig(
         settings.handlers,
         child_environment(environment, settings.pass_env),
         settings.import_timeout,

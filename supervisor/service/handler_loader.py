@@ -12,9 +12,9 @@ from collections.abc import Callable
 import structlog
 
 from supervisor.process.child import Child
-from supervisor.process.reaper import Family
+from supervisor.process.reaper import Reaper
 from supervisor.ipc.messages import Imported
-from supervisor.process.zygote import Nursery, StartFailed, Zygote, start_zygote
+from supervisor.process.zygote import ZygoteConfig, StartFailed, Zygote, start_zygote
 from supervisor.status import CodeStatus
 from supervisor.concurrency.backoff import Backoff
 
@@ -22,27 +22,27 @@ log = structlog.get_logger("code")
 
 RETIRE_TIMEOUT = 2.0
 """Seconds that a zygote may take to leave by itself: what handlers do at the end of their process is their business."""
-STEADY = 60.0
+STABLE_TIME = 60.0
 """Seconds after which the death of a zygote has nothing to do with that of the one before."""
 
 Use = Callable[[Zygote], None]
 
 
-class Code:
+class HandlerLoader:
     """One zygote after the other; `use` is called with each that takes the place of another."""
 
-    def __init__(self, nursery: Nursery, family: Family) -> None:
+    def __init__(self, nursery: ZygoteConfig, family: Reaper) -> None:
         self.generation = 0
         """How often handlers were loaded."""
         self.loaded_at = 0.0
         self.error: str | None = None
         """Why the last reload was not taken over."""
-        self.outage: str | None = None
+        self.start_error: str | None = None
         """Why no child can be born just now."""
-        self._nursery = nursery
-        self._family = family
+        self._config = nursery
+        self._reaper = family
         self._zygote: Zygote | None = None
-        self._changing = asyncio.Lock()
+        self._change_lock = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Code generation {self.generation} {self._zygote}>"
@@ -60,22 +60,22 @@ class Code:
             generation=self.generation,
             loaded_at=self.loaded_at,
             actions=tuple(handler.action for handler in imported.handlers),
-            problems=tuple(problem.told for problem in imported.problems),
+            problems=tuple(problem.located_message for problem in imported.problems),
             error=self.error,
-            outage=self.outage,
+            outage=self.start_error,
         )
 
     async def load(self) -> None:
         """Load the handlers for the first time; raise `StartFailed` when there is none."""
-        self._take_over(await self._start(self._nursery), self._nursery)
+        self._take_over(await self._start(self._config), self._config)
 
-    async def reload(self, nursery: Nursery, use: Use) -> None:
+    async def reload(self, nursery: ZygoteConfig, use: Use) -> None:
         """Load them anew; raise `StartFailed`, and keep what there is, when that is worse than what there is."""
-        async with self._changing:
+        async with self._change_lock:
             zygote = await self._start(nursery)
             try:
                 _refuse_losses(self.zygote.imported, zygote.imported)
-                await self._rehearse(zygote)
+                await self._start_trial_child(zygote)
             except BaseException:
                 await zygote.kill()
                 raise
@@ -84,7 +84,7 @@ class Code:
             use(zygote)
         await _retire(old)
 
-    async def keep(self, use: Use) -> None:
+    async def keep_alive(self, use: Use) -> None:
         """Start a new zygote whenever the current one dies; jobs and their children do not notice."""
         backoff = Backoff(0.1, 30.0)
         while True:
@@ -93,48 +93,48 @@ class Code:
             code = await dead.exited()
             if dead is not self._zygote:
                 continue  # a reload has ended it
-            if asyncio.get_running_loop().time() - since > STEADY:
+            if asyncio.get_running_loop().time() - since > STABLE_TIME:
                 backoff.reset()
-            if self.outage is None:  # not for each of those that do not come up
+            if self.start_error is None:  # not for each of those that do not come up
                 log.warning("the zygote died, a new one is started", code=code)
             # Not over the reason why the last one did not come up.
-            self.outage = self.outage or f"the process that imports the handlers has ended with code {code}"
+            self.start_error = self.start_error or f"the process that imports the handlers has ended with code {code}"
             await asyncio.sleep(backoff.next())
-            async with self._changing:
+            async with self._change_lock:
                 if dead is self._zygote:
-                    await self._resurrect(use)
+                    await self._restart(use)
 
     async def close(self) -> None:
         """End the current zygote."""
         if self._zygote is not None:
             await self._zygote.kill()
 
-    async def _resurrect(self, use: Use) -> None:
+    async def _restart(self, use: Use) -> None:
         try:
-            self._take_over(await self._start(self._nursery), self._nursery)
+            self._take_over(await self._start(self._config), self._config)
         except StartFailed as failed:
-            if str(failed) != self.outage:
+            if str(failed) != self.start_error:
                 log.error("no new zygote", error=str(failed))
-            self.outage = str(failed)
+            self.start_error = str(failed)
         else:
             use(self.zygote)
 
-    async def _start(self, nursery: Nursery) -> Zygote:
-        zygote = await start_zygote(nursery, self._family)
+    async def _start(self, nursery: ZygoteConfig) -> Zygote:
+        zygote = await start_zygote(nursery, self._reaper)
         if not zygote.imported.handlers:
             await zygote.kill()
             raise StartFailed(_nothing(nursery, zygote.imported))
         return zygote
 
-    async def _rehearse(self, zygote: Zygote) -> None:
+    async def _start_trial_child(self, zygote: Zygote) -> None:
         """See that children of it come up, while all slots still have others."""
-        child = await Child.start(zygote, self._family)
+        child = await Child.start(zygote, self._reaper)
         await child.kill()
 
-    def _take_over(self, zygote: Zygote, nursery: Nursery) -> None:
+    def _take_over(self, zygote: Zygote, nursery: ZygoteConfig) -> None:
         _log_problems(zygote.imported)  # not before: what is refused is told in one line, with all that is wrong
-        self._zygote, self._nursery = zygote, nursery
-        self.outage = None
+        self._zygote, self._config = zygote, nursery
+        self.start_error = None
         self.generation += 1
         self.loaded_at = time.time()
 
@@ -155,12 +155,12 @@ def _refuse_losses(old: Imported, new: Imported) -> None:
     known = {problem.file for problem in old.problems}
     losses = [problem for problem in new.problems if problem.file not in known]
     if losses:
-        raise StartFailed("; ".join(problem.told for problem in losses))
+        raise StartFailed("; ".join(problem.located_message for problem in losses))
 
 
-def _nothing(nursery: Nursery, imported: Imported) -> str:
+def _nothing(nursery: ZygoteConfig, imported: Imported) -> str:
     folders = ", ".join(map(str, nursery.folders))
-    return "; ".join([*(problem.told for problem in imported.problems), f"no handler could be loaded from {folders}"])
+    return "; ".join([*(problem.located_message for problem in imported.problems), f"no handler could be loaded from {folders}"])
 
 
 def _log_problems(imported: Imported) -> None:

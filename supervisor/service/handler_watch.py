@@ -16,7 +16,7 @@ import structlog
 
 log = structlog.get_logger("watch")
 
-DEBOUNCE = 400
+DEBOUNCE_MS = 400
 """Milliseconds within which changes count as one: editors and version control write many files at once."""
 LINK_INTERVAL = 1000
 """Milliseconds between two looks at where the folders are: inotify follows a link once, at the start (inotify(7))."""
@@ -27,7 +27,7 @@ Place = tuple[int, int] | None
 """Device and inode of a folder; None if there is none."""
 
 
-class Watch:
+class HandlerWatch:
     """Owns which folders are watched."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -75,7 +75,7 @@ class Watch:
         async for changes in awatch(
             *folders,
             watch_filter=PythonFilter(),
-            debounce=DEBOUNCE,
+            debounce=DEBOUNCE_MS,
             stop_event=self._moved,
             rust_timeout=LINK_INTERVAL,
             yield_on_timeout=True,

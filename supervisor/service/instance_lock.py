@@ -18,13 +18,13 @@ import structlog
 
 from supervisor.linux.directory import Directory, resolved
 from supervisor.settings.resolution import ConfigError
-from supervisor.linux.remove_tree import remove
+from supervisor.linux.remove_tree import remove_tree
 
 log = structlog.get_logger("instance")
 
 
 @contextmanager
-def claimed_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
+def hold_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
     """Yield the scratch folder of `worker_id`, which is ours inside the block; raise `ConfigError` if it is taken.
 
     What dead instances left behind is removed first.  The path that is yielded has no links in it.
@@ -37,7 +37,7 @@ def claimed_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
             state = stack.enter_context(Directory.open(resolved(state_dir)))
             instances = stack.enter_context(state.make_folder("instances"))
             with _alone(instances):
-                _remove_the_dead(instances, name)
+                _remove_abandoned(instances, name)
                 folder = stack.enter_context(instances.make_folder(name))
                 lock = _locked(folder)
         except OSError as error:
@@ -63,7 +63,7 @@ def _alone(instances: Directory) -> Iterator[None]:
         yield
 
 
-def _remove_the_dead(instances: Directory, ours: str) -> None:
+def _remove_abandoned(instances: Directory, ours: str) -> None:
     for name in instances.names():
         if name == ours:
             continue
@@ -82,7 +82,7 @@ def _free_place(path: Path) -> Path:
 def _is_removed(path: Path) -> bool:
     """Remove it, if that can be: what a job has left is no reason not to start, or not to leave."""
     try:
-        remove(path)
+        remove_tree(path)
     except OSError as error:
         log.warning("what jobs have left cannot be removed", folder=str(path), error=str(error))
         return False

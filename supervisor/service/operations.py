@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from supervisor.control.operator import Refused
+from supervisor.control.operator import CommandRejected
 from supervisor.logs import log as logging
 from supervisor.logs.redaction import Mask
 from supervisor.linux import descriptor_limit
 from supervisor.linux.confinement import Confinement
-from supervisor.process.zygote import Nursery, StartFailed, Zygote
-from supervisor.service.handler_loader import Code
+from supervisor.process.zygote import ZygoteConfig, StartFailed, Zygote
+from supervisor.service.handler_loader import HandlerLoader
 from supervisor.service.state_dump import dump
-from supervisor.service.systemd_status import Herald
-from supervisor.service.requests import Requests
-from supervisor.service.derived_config import nursery_of, rules_of
+from supervisor.service.systemd_status import SystemdReporter
+from supervisor.service.requests import CoalescingQueue
+from supervisor.service.derived_config import zygote_config, job_config
 from supervisor.service.shutdown import Shutdown, Stage
 from supervisor.service.systemd_notify import Notifier
-from supervisor.service.handler_watch import Watch
+from supervisor.service.handler_watch import HandlerWatch
 from supervisor.proxy import Proxy
 from supervisor.reporting.report import Reporter
 from supervisor.settings.bounded_read import BoundedRead
@@ -36,7 +36,7 @@ from supervisor.settings.proxy_source import proxy_to
 from supervisor.settings.settings import Settings
 from supervisor.status import CodeStatus, ServiceState
 from supervisor.pool.authorization import Authorization
-from supervisor.pool.claim_gate import Bar
+from supervisor.pool.claim_gate import BlockReason
 from supervisor.pool.pool import Pool
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ NOT_RELOADED = "not reloaded: the old handlers and settings stay"
 
 
 @dataclass(frozen=True)
-class Sources:
+class ReloadSources:
     """Where what can be reloaded is read again, and what it is read with."""
 
     settings: Callable[[], Settings]
@@ -77,9 +77,9 @@ class Sources:
         """As `read_key`, off the loop."""
         return BoundedRead(f"the API key in {self.key.place}", self.read_key)
 
-    def nursery(self, settings: Settings) -> Nursery:
+    def nursery(self, settings: Settings) -> ZygoteConfig:
         """What a zygote is started with."""
-        return nursery_of(
+        return zygote_config(
             settings, self.environment, self.confinement, self.working_directory, open_files=self.open_files
         )
 
@@ -90,53 +90,53 @@ class Sources:
             self.mask.add(secret)
         return proxy
 
-    def tell_what_is_misspelt(self, settings: Settings) -> None:
+    def warn_of_misspelt(self, settings: Settings) -> None:
         """Say in the log what in the environment looks like a setting and is none."""
         for sentence in misspelt_variables(self.environment, settings.pass_env):
             log.warning(sentence)
 
 
 @dataclass(frozen=True, slots=True)
-class Plant:
+class Components:
     """What is open while the program serves."""
 
-    code: Code
+    handler_loader: HandlerLoader
     pool: Pool
     client: Client
     authorization: Authorization
     reporter: Reporter
     shutdown: Shutdown
     notifier: Notifier
-    herald: Herald
-    watch: Watch
+    systemd_reporter: SystemdReporter
+    watch: HandlerWatch
 
 
 class Operations:
     """Owns the settings of now; the `Course` of a `Helm`, and what signals steer."""
 
-    def __init__(self, plant: Plant, settings: Settings, sources: Sources) -> None:
+    def __init__(self, plant: Components, settings: Settings, sources: ReloadSources) -> None:
         self.settings = settings
-        self._plant = plant
+        self._components = plant
         self._sources = sources
-        self._reloads = Requests(self._reload, at_the_end="the program is ending")
-        self._dumps = Requests(self._dump, at_the_end="")
+        self._reloads = CoalescingQueue(self._reload, at_the_end="the program is ending")
+        self._dumps = CoalescingQueue(self._dump, at_the_end="")
 
     @property
     def state(self) -> ServiceState:
         """What the program as a whole is doing."""
-        stage, pool = self._plant.shutdown.stage, self._plant.pool
+        stage, pool = self._components.shutdown.stage, self._components.pool
         if stage >= Stage.STOP:
             return "stopping"
         if stage is Stage.DRAIN:
             return "draining"
-        if pool.gate.has(Bar.PAUSED) or pool.gate.has(Bar.HALTED):
+        if pool.gate.is_blocked_by(BlockReason.PAUSED) or pool.gate.is_blocked_by(BlockReason.STOPPED_BY_SIGNAL):
             return "paused"
         return "serving" if pool.is_serving else "starting"
 
     @property
     def code(self) -> CodeStatus:
         """The handlers as they are loaded."""
-        return self._plant.code.status
+        return self._components.handler_loader.status
 
     async def run(self) -> None:
         """Do what takes a while, until cancelled."""
@@ -146,38 +146,38 @@ class Operations:
 
     def pause(self, by: str) -> None:
         """Claim nothing new until `resume`."""
-        self._shut(Bar.PAUSED, by)
+        self._shut(BlockReason.PAUSED, by)
 
     def resume(self, by: str) -> None:
         """Claim again, whatever has stopped it."""
-        self._lift((Bar.PAUSED, Bar.HALTED), by)
+        self._lift((BlockReason.PAUSED, BlockReason.STOPPED_BY_SIGNAL), by)
 
-    def halt(self, by: str) -> None:
+    def pause_by_signal(self, by: str) -> None:
         """Claim nothing new until `go_on`, or `resume`."""
-        self._shut(Bar.HALTED, by)
+        self._shut(BlockReason.STOPPED_BY_SIGNAL, by)
 
-    def go_on(self, by: str) -> None:
+    def resume_by_signal(self, by: str) -> None:
         """Claim again, unless there was a `pause`: who sends SIGCONT may know nothing of it.
 
         systemd sends one after each SIGTERM and a shell for each `fg`, so there may be nothing to go on with.
         """
-        self._lift((Bar.HALTED,), by)
+        self._lift((BlockReason.STOPPED_BY_SIGNAL,), by)
 
-    def _shut(self, bar: Bar, by: str) -> None:
-        pool = self._plant.pool
-        if self._is_ending("pause", by) or pool.gate.has(bar):
+    def _shut(self, bar: BlockReason, by: str) -> None:
+        pool = self._components.pool
+        if self._is_ending("pause", by) or pool.gate.is_blocked_by(bar):
             return
         # A claim is not broken off: the server may have leased a job to it already.
         log.warning("paused: nothing new is claimed", by=by, open_claims=pool.open_polls)
-        pool.shut(bar, f"paused by {by} since {time.strftime('%H:%M:%S UTC', time.gmtime())}")
+        pool.block(bar, f"paused by {by} since {time.strftime('%H:%M:%S UTC', time.gmtime())}")
 
-    def _lift(self, bars: Sequence[Bar], by: str) -> None:
-        pool = self._plant.pool
-        if not any(map(pool.gate.has, bars)):
+    def _lift(self, bars: Sequence[BlockReason], by: str) -> None:
+        pool = self._components.pool
+        if not any(map(pool.gate.is_blocked_by, bars)):
             return
         for bar in bars:
-            pool.lift(bar)
-        if pool.gate.has(Bar.PAUSED):
+            pool.unblock(bar)
+        if pool.gate.is_blocked_by(BlockReason.PAUSED):
             log.warning("still paused: nothing is claimed until `mobius-supervisor resume`", by=by)
         else:
             log.warning("resumed", by=by)
@@ -185,13 +185,13 @@ class Operations:
     def drain(self, by: str) -> None:
         """Claim nothing new, finish what runs, end the program."""
         log.info("told to drain", by=by)
-        self._plant.shutdown.advance(Stage.DRAIN)
+        self._components.shutdown.advance(Stage.DRAIN)
 
     def resize(self, by: str, more: int) -> None:
         """So many children more, or less, but never none."""
         if self._is_ending("resize", by):
             return
-        pool = self._plant.pool
+        pool = self._components.pool
         before = pool.size
         if more > 0 and (sentence := descriptor_limit.misfit(before + more)):
             log.warning("not resized", by=by, reason=sentence)
@@ -210,14 +210,14 @@ class Operations:
         """Take over new handlers and settings, without dropping a job; raise `Refused` when the old ones stay."""
         error = await self.ask_to_reload(by)
         if error is not None:
-            raise Refused(self._sources.mask(error))
+            raise CommandRejected(self._sources.mask(error))
 
     def ask_to_reload(self, by: str) -> asyncio.Future[str | None]:
         """As `reload`, without waiting."""
         return self._reloads.ask(by)
 
     def _is_ending(self, what: str, by: str) -> bool:
-        is_ending = self._plant.shutdown.stage is not Stage.SERVE
+        is_ending = self._components.shutdown.stage is not Stage.SERVE
         if is_ending:
             log.info("ignored: the program is ending", asked=what, by=by)
         return is_ending
@@ -225,44 +225,44 @@ class Operations:
     async def _reload(self, by: str) -> str | None:
         if self._is_ending("reload", by):
             return "the program is ending"
-        plant = self._plant
+        plant = self._components
         log.info("reloading", by=by)
         plant.notifier.reloading()
         try:
             await self._take_over()
         except (ConfigError, StartFailed) as error:
-            plant.code.error = str(error)
+            plant.handler_loader.error = str(error)
             log.error(NOT_RELOADED, error=str(error))
         except Exception as error:  # jobs run on what there is, and whatever is wrong with the new must not end them
-            plant.code.error = f"{type(error).__name__}: {error}"
-            log.exception(NOT_RELOADED, error=plant.code.error)
+            plant.handler_loader.error = f"{type(error).__name__}: {error}"
+            log.exception(NOT_RELOADED, error=plant.handler_loader.error)
         else:
-            plant.code.error = None
-            actions = [handler.action for handler in plant.code.zygote.imported.handlers]
-            log.info("reloaded", generation=plant.code.generation, actions=actions)
-        plant.herald.ready()
-        await plant.herald.tell_status()
-        return plant.code.error
+            plant.handler_loader.error = None
+            actions = [handler.action for handler in plant.handler_loader.zygote.imported.handlers]
+            log.info("reloaded", generation=plant.handler_loader.generation, actions=actions)
+        plant.systemd_reporter.ready()
+        await plant.systemd_reporter.send_status()
+        return plant.handler_loader.error
 
     async def _take_over(self) -> None:
         """All of it or nothing: what can fail comes first."""
         settings, fixed = keep_fixed(self.settings, await self._sources.reread_settings())
-        if settings.workers > self._plant.pool.size and (sentence := descriptor_limit.misfit(settings.workers)):
+        if settings.workers > self._components.pool.size and (sentence := descriptor_limit.misfit(settings.workers)):
             raise ConfigError(sentence)
-        self._sources.tell_what_is_misspelt(settings)
+        self._sources.warn_of_misspelt(settings)
         token, proxy = await self._sources.reread_key(), self._sources.proxy_to(settings)
-        rules = rules_of(settings, self._sources.scratch, self._sources.mask)
+        rules = job_config(settings, self._sources.scratch, self._sources.mask)
 
         def use(zygote: Zygote) -> None:
-            self._plant.pool.use(zygote, rules)
+            self._components.pool.use(zygote, rules)
             for flag in fixed:
                 log.warning("%s cannot change while the program runs: it needs a restart", flag)
             self._apply(settings, token, proxy)
 
-        await self._plant.code.reload(self._sources.nursery(settings), use)
+        await self._components.handler_loader.reload(self._sources.nursery(settings), use)
 
     def _apply(self, settings: Settings, token: str, proxy: Proxy | None) -> None:
-        plant, old = self._plant, self.settings
+        plant, old = self._components, self.settings
         self.settings = settings
         plant.client.renew(token, settings.queues, proxy)
         plant.authorization.timeout = settings.auth_timeout
@@ -274,4 +274,4 @@ class Operations:
             plant.pool.resize(settings.workers)
 
     async def _dump(self, _: str) -> None:
-        await dump(self._plant.pool.attempts)
+        await dump(self._components.pool.attempts)

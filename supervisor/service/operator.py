@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from supervisor.control.operator import Refused
+from supervisor.control.operator import CommandRejected
 from supervisor.linux.syscalls import boottime
 from supervisor.process.usage import Usage, tree_usage
 from supervisor.program.job_name import job_named
@@ -25,7 +25,7 @@ from supervisor.attempt.attempt import Attempt
 from supervisor.attempt.outcome import cancelled_by
 from supervisor.pool.pool import Pool
 
-FRESH = 0.5
+MAX_USAGE_AGE = 0.5
 """Seconds for which a look at the children and the spool counts, however many watch."""
 ANY_SIZE = 1 << 62
 ENDING = ("draining", "stopping")
@@ -45,15 +45,15 @@ class Course(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class UsageSnapshot:
     """What is not known without looking: what children use, and what lies in the spool."""
 
-    at: float = -FRESH
+    at: float = -MAX_USAGE_AGE
     usages: Mapping[int, Usage] = field(default_factory=dict)
     spool: SpoolStatus = field(default_factory=SpoolStatus)
 
 
-class Helm:
+class Operator:
     """Implements `steering.Steering`."""
 
     def __init__(
@@ -72,12 +72,12 @@ class Helm:
         self._mask = mask
         self._now = now
         self._started_at = now()
-        self._look = Look()
+        self._look = UsageSnapshot()
         self._looking = asyncio.Lock()
 
     async def status(self) -> Status:
         async with self._looking:
-            if boottime() - self._look.at >= FRESH:
+            if boottime() - self._look.at >= MAX_USAGE_AGE:
                 slots = self._pool.status({})
                 self._look = await asyncio.to_thread(_look, slots, self._spool, self._now())
         return self.glance()
@@ -94,16 +94,16 @@ class Helm:
             now=self._now(),
             started_at=self._started_at,
             state=state,
-            loop_lag=self._pool.pulse.lag,
+            loop_lag=self._pool.loop_monitor.lag,
             claims=pool.claims(boottime(), state if state in ENDING else None),
             code=self._course.code,
             slots=pool.status(self._look.usages),
-            recent=tuple(reversed(pool.ledger.recent)),
+            recent=tuple(reversed(pool.stats.recent)),
             spool=self._look.spool,
-            quarantined=tuple(pool.quarantine.refused(boottime())),
-            shortage=pool.births.shortage,
+            quarantined=tuple(pool.quarantine.active(boottime())),
+            shortage=pool.child_factory.shortage,
             quarantined_actions=pool.quarantine.actions(),
-            standstill=pool.standstill(asyncio.get_running_loop().time()),
+            standstill=pool.stall_reason(asyncio.get_running_loop().time()),
         )
         hidden: Status = masked(status, self._mask)
         return hidden
@@ -114,7 +114,7 @@ class Helm:
             return await attempt.stack()
         except TimeoutError:
             _refuse_when_reporting(attempt)
-            raise Refused(
+            raise CommandRejected(
                 f"the process of {attempt.job.job_id} does not write its stack: it is stopped, waits for a disk, or "
                 "has taken SIGUSR1, by which it is asked, for itself"
             ) from None
@@ -141,7 +141,7 @@ class Helm:
 
     def _refuse_when_ending(self) -> None:
         if self._course.state in ENDING:
-            raise Refused("the program is ending")
+            raise CommandRejected("the program is ending")
 
     def _attempt_named(self, name: str) -> Attempt:
         attempts = self._pool.attempts
@@ -151,11 +151,11 @@ class Helm:
 
 def _refuse_when_reporting(attempt: Attempt) -> None:
     if attempt.is_reporting:
-        raise Refused(f"{attempt.job.job_id} has ended and is being reported")
+        raise CommandRejected(f"{attempt.job.job_id} has ended and is being reported")
 
 
-def _look(slots: Sequence[SlotStatus], spool: Spool, now: float) -> Look:
+def _look(slots: Sequence[SlotStatus], spool: Spool, now: float) -> UsageSnapshot:
     """Look at every child, and into the spool; takes milliseconds, in a thread."""
     limits = {slot.pid: slot.job.memory_limit if slot.job else None for slot in slots if slot.pid is not None}
     usages = {pid: tree_usage(pid, exact_above=limit or ANY_SIZE) for pid, limit in limits.items()}
-    return Look(boottime(), usages, spool.measure(now))
+    return UsageSnapshot(boottime(), usages, spool.measure(now))

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-class Requests:
+class CoalescingQueue:
     """`fulfil` is called with the name of who asks first; it returns None, or why it could not be done."""
 
     def __init__(self, fulfil: Callable[[str], Awaitable[str | None]], *, at_the_end: str) -> None:

@@ -17,25 +17,25 @@ import structlog
 import uvloop
 
 from supervisor.exit_code import ExitCode
-from supervisor.stats import Ledger
+from supervisor.stats import Stats
 from supervisor.logs.redaction import Mask
 from supervisor.linux import descriptor_limit
 from supervisor.process.cgroup_delegation import Delegation
-from supervisor.process.reaper import Family
+from supervisor.process.reaper import Reaper
 from supervisor.process.orphan_watch import OrphanWatch
 from supervisor.process.zygote import StartFailed
 from supervisor.service import trust
-from supervisor.service.handler_loader import Code
-from supervisor.service.operator import Helm
-from supervisor.service.systemd_status import Herald, ask_for_time
-from supervisor.service.instance_lock import claimed_instance
-from supervisor.service.operations import Operations, Plant, Sources
-from supervisor.service.derived_config import rules_of
+from supervisor.service.handler_loader import HandlerLoader
+from supervisor.service.operator import Operator
+from supervisor.service.systemd_status import SystemdReporter, extend_start_timeout
+from supervisor.service.instance_lock import hold_instance
+from supervisor.service.operations import Operations, Components, ReloadSources
+from supervisor.service.derived_config import job_config
 from supervisor.service.shutdown import Shutdown, Stage
-from supervisor.service.signals import steering
-from supervisor.concurrency.suspend import telling_of_suspends
+from supervisor.service.signals import operator_signals
+from supervisor.concurrency.suspend import on_resume
 from supervisor.service.systemd_notify import Notifier
-from supervisor.service.handler_watch import Watch
+from supervisor.service.handler_watch import HandlerWatch
 from supervisor.reporting.replay import Replay
 from supervisor.reporting.report import Reporter
 from supervisor.reporting.spool import Spool
@@ -45,11 +45,11 @@ from supervisor.settings.resolution import ConfigError
 from supervisor.settings.credential import CredentialSource
 from supervisor.settings.settings import Settings
 from supervisor.settings.working_directory import working_directory
-from supervisor.concurrency.helpers import Alongside, ready_threads
+from supervisor.concurrency.helpers import HelperTasks, prestarted_executor
 from supervisor.pool import memory_guard as memory
-from supervisor.pool.admission import Admission
+from supervisor.pool.admission import MemoryGuard
 from supervisor.pool.authorization import Authorization, AuthorizedServer
-from supervisor.pool.claim_gate import Bar
+from supervisor.pool.claim_gate import BlockReason
 from supervisor.attempt.outcome import SHUTDOWN
 from supervisor.pool.pool import Pool
 
@@ -58,23 +58,23 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("service")
 
-THREADS = 8
+MAX_THREADS = 8
 """For what may take seconds: the disk, and looking at what jobs use."""
-MEMORY_INTERVAL = 1.0
+MEMORY_CHECK_INTERVAL = 1.0
 """Seconds between two looks at the memory that is left."""
-LAST_REPORTS = 3.0
+FINAL_REPORT_TIMEOUT = 3.0
 """Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
-LAST_SPOOLED = 5.0
+SPOOLED_OUTCOME_TIMEOUT = 5.0
 """Seconds that a server which does not take outcomes gets for them at the end, when all of them are on disk."""
 LAST_EVENTS = 5.0
 """Seconds at the end in which the server must take some of a job's events; else they are dropped."""
-LOOK_AGAIN = 0.25
+SPOOLED_CHECK_INTERVAL = 0.25
 """Seconds between two looks at what is left."""
-KEY_PATIENCE = 1.0
+KEY_REREAD_TIMEOUT = 1.0
 """Seconds in which a key file that is empty, or not there, is looked at again."""
-YOUNG_OBJECTS = 5_000
+GC_THRESHOLD_OBJECTS = 5_000
 """How many more objects there are when the garbage collector looks for cycles among them; Python's default is 700."""
-LAST_WORDS = 5.0
+CLOSE_TIMEOUT = 5.0
 """Seconds in which all that is open is closed."""
 
 
@@ -116,16 +116,16 @@ async def serve(
     is_alone: bool = False,
 ) -> ExitCode:
     """As `main`, in the running loop; `is_alone`: the process does nothing else, and its collector may be tuned."""
-    asyncio.get_running_loop().set_default_executor(ready_threads(THREADS))
+    asyncio.get_running_loop().set_default_executor(prestarted_executor(MAX_THREADS))
     try:
         with (
             descriptor_limit.raised() as open_files,
-            claimed_instance(settings.state_dir, settings.worker_id) as scratch,
+            hold_instance(settings.state_dir, settings.worker_id) as scratch,
         ):
             _require_descriptors(settings.workers)
             if is_alone:
                 trust.warn(settings, source, settings_file)
-            sources = Sources(
+            sources = ReloadSources(
                 reread or (lambda: settings),
                 source,
                 environment,
@@ -154,43 +154,43 @@ async def serve(
 class Service:
     """Everything that is open while the program serves."""
 
-    def __init__(self, settings: Settings, sources: Sources, imported: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, sources: ReloadSources, imported: Callable[[], None]) -> None:
         """`imported` is called when all that is needed is imported."""
         self._settings = settings
         self._imported = imported
         self._sources = sources
         self._token = sources.read_key()
-        self._ledger = Ledger()
+        self._stats = Stats()
         self._delegation = Delegation.found()
-        self._family = Family(self._delegation)
+        self._reaper = Reaper(self._delegation)
         self._notifier = Notifier(sources.environment)
         self._shutdown = Shutdown()
-        self._code = Code(sources.nursery(settings), self._family)
+        self._handler_loader = HandlerLoader(sources.nursery(settings), self._reaper)
         self._operations: Operations | None = None
         self._key_error: str | None = None
         self._has_killed = False  # jobs that did not end when they were told to, or outcomes
 
     async def run(self) -> ExitCode:
         """Serve until told to stop."""
-        self._sources.tell_what_is_misspelt(self._settings)
-        with self._shutdown.signals(), steering(lambda: self._operations, self._shutdown.hang_up):
+        self._sources.warn_of_misspelt(self._settings)
+        with self._shutdown.signals(), operator_signals(lambda: self._operations, self._shutdown.hang_up):
             if self._delegation is not None:
                 await self._delegation.sweep()
             try:
                 code = await self._run_loaded() if await self._load() else self._code_of_an_end()
             finally:
-                await self._code.close()
-                await self._family.sweep()
+                await self._handler_loader.close()
+                await self._reaper.kill_orphans()
         log.info("stopped", code=int(code))
         return code
 
     async def _load(self) -> bool:
         """Load the handlers; False when we are told to end before that is done."""
         self._notifier.status("importing the handlers")
-        async with Alongside() as beside:
-            loading = beside.create_task(self._code.load(), name="loading")
+        async with HelperTasks() as beside:
+            loading = beside.create_task(self._handler_loader.load(), name="loading")
             beside.start(lambda: self._give_up_when_told(loading))
-            beside.start(lambda: ask_for_time(self._notifier))
+            beside.start(lambda: extend_start_timeout(self._notifier))
             await asyncio.sleep(0)  # the zygote is started
             _import_the_rest()
             self._imported()
@@ -221,51 +221,51 @@ class Service:
             server = AuthorizedServer(client, authorization)
             reporter = self._reporter(server)
             replay = Replay(reporter)
-            plant = self._plant(client, authorization, reporter, replay)
+            plant = self._components(client, authorization, reporter, replay)
             log.info(
                 "started",
                 workers=settings.workers,
                 worker_id=settings.worker_id,
-                actions=[handler.action for handler in self._code.zygote.imported.handlers],
+                actions=[handler.action for handler in self._handler_loader.zygote.imported.handlers],
             )
             try:
                 operations = self._operations = Operations(plant, settings, self._sources)
-                with telling_of_suspends(plant.pool.look_at_leases):
+                with on_resume(plant.pool.recheck_leases):
                     async with self._controlled(plant, operations):
                         return await self._serve(plant, operations, replay)
             finally:
                 self._operations = None
-                await replay.tell_what_waits()
+                await replay.log_waiting()
 
-    def _plant(self, client: Client, authorization: Authorization, reporter: Reporter, replay: Replay) -> Plant:
+    def _components(self, client: Client, authorization: Authorization, reporter: Reporter, replay: Replay) -> Components:
         pool = Pool(
             self._settings.workers,
-            rules=rules_of(self._settings, self._sources.scratch, self._sources.mask),
+            rules=job_config(self._settings, self._sources.scratch, self._sources.mask),
             server=reporter.server,
             reporter=reporter,
-            ledger=self._ledger,
-            family=self._family,
-            zygote=self._code.zygote,
+            ledger=self._stats,
+            family=self._reaper,
+            zygote=self._handler_loader.zygote,
         )
         authorization.blocker = pool
-        herald = Herald(self._notifier, pool, self._code, replay, self._shutdown, self._sources.mask)
-        watch = Watch(self._settings.handlers)
-        return Plant(self._code, pool, client, authorization, reporter, self._shutdown, self._notifier, herald, watch)
+        herald = SystemdReporter(self._notifier, pool, self._handler_loader, replay, self._shutdown, self._sources.mask)
+        watch = HandlerWatch(self._settings.handlers)
+        return Components(self._handler_loader, pool, client, authorization, reporter, self._shutdown, self._notifier, herald, watch)
 
     @asynccontextmanager
-    async def _controlled(self, plant: Plant, operations: Operations) -> AsyncIterator[None]:
+    async def _controlled(self, plant: Components, operations: Operations) -> AsyncIterator[None]:
         """Let operators look and steer inside the block."""
-        from supervisor.control.server import controlled  # see `_import_the_rest`
+        from supervisor.control.server import serve_control  # see `_import_the_rest`
 
-        helm = Helm(self._settings, plant.pool, plant.reporter.spool, operations, self._sources.mask)
-        environment, is_of_a_job = self._sources.environment, self._family.has_started
-        async with controlled(self._settings, environment, helm, self._ledger, is_of_a_job):
+        helm = Operator(self._settings, plant.pool, plant.reporter.spool, operations, self._sources.mask)
+        environment, is_of_a_job = self._sources.environment, self._reaper.belongs_to_job
+        async with serve_control(self._settings, environment, helm, self._stats, is_of_a_job):
             yield
 
     def _reporter(self, server: JobServer) -> Reporter:
         settings = self._settings
         destination = Destination(settings.base_url, settings.project)
-        return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after, self._ledger)
+        return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after, self._stats)
 
     async def _reread(self) -> str | None:
         """The key as it is now, after the server has refused it; None when there is none to be read.
@@ -273,7 +273,7 @@ class Service:
         Not at the first look: whoever replaces it may be in the middle of that.
         """
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + KEY_PATIENCE
+        give_up_at = loop.time() + KEY_REREAD_TIMEOUT
         while True:
             try:
                 return await self._sources.reread_key()
@@ -281,7 +281,7 @@ class Service:
                 if loop.time() >= give_up_at:
                     self._log_key_error(str(error))
                     return None
-            await asyncio.sleep(KEY_PATIENCE / 10)
+            await asyncio.sleep(KEY_REREAD_TIMEOUT / 10)
 
     def _log_key_error(self, error: str) -> None:
         """Log once why the key cannot be read: while it is refused, each call looks for another one."""
@@ -289,23 +289,23 @@ class Service:
             log.error("the API key cannot be read again", error=error)
         self._key_error = error
 
-    async def _serve(self, plant: Plant, operations: Operations, replay: Replay) -> ExitCode:
-        pool, herald = plant.pool, plant.herald
-        async with Alongside() as beside:
+    async def _serve(self, plant: Components, operations: Operations, replay: Replay) -> ExitCode:
+        pool, herald = plant.pool, plant.systemd_reporter
+        async with HelperTasks() as beside:
             serving = beside.create_task(pool.run(), name="pool")
             beside.start(lambda: self._shut_down_when_told(pool, operations, serving))
             beside.start(lambda: self._leave_what_is_on_disk(pool, serving))
-            beside.start(lambda: self._code.keep(pool.use))
-            beside.start(lambda: _mind_memory(pool, operations))
-            beside.start(OrphanWatch(self._family).run)
+            beside.start(lambda: self._handler_loader.keep_alive(pool.use))
+            beside.start(lambda: _watch_memory(pool, operations))
+            beside.start(OrphanWatch(self._reaper).run)
             beside.start(operations.run)
             beside.start(replay.run)
-            beside.start(herald.announce)
-            beside.start(herald.feed_watchdog)
+            beside.start(herald.run)
+            beside.start(herald.run_watchdog)
             if self._settings.watch:
                 beside.start(lambda: plant.watch.run(operations.ask_to_reload))
             await asyncio.wait([serving])
-        was_cut = self._shutdown.stage is not Stage.KILL and (pool.jobs_cut or self._has_killed)
+        was_cut = self._shutdown.stage is not Stage.KILL and (pool.jobs_interrupted or self._has_killed)
         return ExitCode.JOBS_CUT if was_cut else self._code_of_an_end()
 
     async def _shut_down_when_told(self, pool: Pool, operations: Operations, serving: asyncio.Task[None]) -> None:
@@ -313,7 +313,7 @@ class Service:
         self._notifier.stopping()
         timeout = operations.settings.drain_timeout
         # The unit's own patience (TimeoutStopSec) is for the default; whoever sets a longer drain need not change it.
-        self._notifier.extend_timeout(timeout + pool.longest_grace + LAST_REPORTS + LAST_WORDS)
+        self._notifier.extend_timeout(timeout + pool.longest_grace + FINAL_REPORT_TIMEOUT + CLOSE_TIMEOUT)
         if self._shutdown.stage is Stage.DRAIN:
             log.info("draining", jobs=pool.busy, timeout=timeout)
             pool.drain()
@@ -321,7 +321,7 @@ class Service:
         if running := pool.running:
             log.warning("stopping the jobs that still run", jobs=running)
         pool.stop(SHUTDOWN)
-        await self._shutdown.reached(Stage.KILL, timeout=pool.longest_grace + LAST_REPORTS)
+        await self._shutdown.reached(Stage.KILL, timeout=pool.longest_grace + FINAL_REPORT_TIMEOUT)
         running = pool.running
         events = pool.undelivered_events
         log.warning("ending at once", running=running, reporting=pool.busy - running, events_dropped=events)
@@ -332,16 +332,16 @@ class Service:
         await self._shutdown.reached(Stage.DRAIN)
         loop = asyncio.get_running_loop()
         since: float | None = None
-        while since is None or loop.time() < since + LAST_SPOOLED:
-            await asyncio.sleep(LOOK_AGAIN)
+        while since is None or loop.time() < since + SPOOLED_OUTCOME_TIMEOUT:
+            await asyncio.sleep(SPOOLED_CHECK_INTERVAL)
             pool.hurry(LAST_EVENTS)
-            since = (since or loop.time()) if pool.can_be_left else None
+            since = (since or loop.time()) if pool.only_spooled_outcomes else None
         log.info("no job runs, and the outcomes that the server does not take are on disk", outcomes=pool.busy)
         self._end(pool, serving)
 
     def _end(self, pool: Pool, serving: asyncio.Task[None]) -> None:
         """End the pool at once, whatever it waits for."""
-        self._has_killed = pool.would_lose
+        self._has_killed = pool.has_unsaved_outcomes
         serving.cancel()
 
 
@@ -362,27 +362,27 @@ def _require_descriptors(workers: int) -> None:
 def _spare_the_collector() -> None:
     """What is imported stays: to look through it takes milliseconds, in which no heartbeat is sent."""
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 10, 10)  # with trivial jobs 2 % less CPU time
+    gc.set_threshold(GC_THRESHOLD_OBJECTS, 10, 10)  # with trivial jobs 2 % less CPU time
 
 
 def _leave_it() -> None:
     """The collector is somebody else's."""
 
 
-async def _mind_memory(pool: Pool, operations: Operations) -> None:
+async def _watch_memory(pool: Pool, operations: Operations) -> None:
     """Claim nothing while the machine is short of memory."""
-    admission = Admission()
+    admission = MemoryGuard()
     while True:
-        reason = admission.judge(memory.look(), operations.settings.min_free_memory)
-        was_short = pool.gate.has(Bar.MEMORY)
+        reason = admission.judge(memory.read_headroom(), operations.settings.min_free_memory)
+        was_short = pool.gate.is_blocked_by(BlockReason.MEMORY)
         if reason is not None:
-            pool.shut(Bar.MEMORY, reason)
+            pool.block(BlockReason.MEMORY, reason)
             if not was_short:
                 log.warning("nothing is claimed", reason=reason)
         elif was_short:
-            pool.lift(Bar.MEMORY)
+            pool.unblock(BlockReason.MEMORY)
             log.info("there is memory again: claiming goes on")
-        await asyncio.sleep(MEMORY_INTERVAL)
+        await asyncio.sleep(MEMORY_CHECK_INTERVAL)
 
 
 def _first(group: BaseException) -> str:

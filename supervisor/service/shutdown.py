@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, suppress
 
 import structlog
 
-from supervisor.service.signals import reacting
+from supervisor.service.signals import signal_handlers
 
 log = structlog.get_logger("shutdown")
 
@@ -35,7 +35,7 @@ class Shutdown:
 
     def signals(self) -> AbstractContextManager[None]:
         """React to signals inside the block."""
-        return reacting(
+        return signal_handlers(
             {
                 signal.SIGTERM: self.terminate,
                 signal.SIGINT: self.interrupt,

@@ -20,14 +20,14 @@ class Steered(Protocol):
     """Who is steered by signals; `by` is the signal's name.  Nothing waits, nothing raises."""
 
     def ask_to_reload(self, by: str) -> object: ...
-    def halt(self, by: str) -> None: ...
-    def go_on(self, by: str) -> None: ...
+    def pause_by_signal(self, by: str) -> None: ...
+    def resume_by_signal(self, by: str) -> None: ...
     def resize(self, by: str, more: int) -> None: ...
     def dump(self) -> None: ...
 
 
 @contextmanager
-def reacting(reactions: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+def signal_handlers(reactions: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
     """Call these in the running loop when a signal comes inside the block."""
     loop = asyncio.get_running_loop()
     for number, reaction in reactions.items():
@@ -39,7 +39,7 @@ def reacting(reactions: Mapping[signal.Signals, Callable[[], None]]) -> Iterator
             loop.remove_signal_handler(number)
 
 
-def steering(find: Callable[[], Steered | None], hang_up: Callable[[], None]) -> AbstractContextManager[None]:
+def operator_signals(find: Callable[[], Steered | None], hang_up: Callable[[], None]) -> AbstractContextManager[None]:
     """Steer what `find` returns inside the block; it is None while there is nothing to steer yet, or any more.
 
     `hang_up` is called when the terminal that we were started from is gone.
@@ -59,11 +59,11 @@ def steering(find: Callable[[], Steered | None], hang_up: Callable[[], None]) ->
 
         return react
 
-    return reacting(
+    return signal_handlers(
         {
             signal.SIGHUP: hung_up,
-            signal.SIGTSTP: when_there(lambda steered: steered.halt("SIGTSTP")),
-            signal.SIGCONT: when_there(lambda steered: steered.go_on("SIGCONT")),
+            signal.SIGTSTP: when_there(lambda steered: steered.pause_by_signal("SIGTSTP")),
+            signal.SIGCONT: when_there(lambda steered: steered.resume_by_signal("SIGCONT")),
             signal.SIGTTIN: when_there(lambda steered: steered.resize("SIGTTIN", +1)),
             signal.SIGTTOU: when_there(lambda steered: steered.resize("SIGTTOU", -1)),
             signal.SIGUSR1: when_there(lambda steered: steered.dump()),

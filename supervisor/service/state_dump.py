@@ -10,13 +10,13 @@ from types import FrameType
 
 import structlog
 
-from supervisor.concurrency.coroutine_frames import frames_of
+from supervisor.concurrency.coroutine_frames import coroutine_frames
 from supervisor.attempt.attempt import Attempt
 
 log = structlog.get_logger("dump")
 
-MOST_TASKS = 200
-MOST_FRAMES = 8
+MAX_TASKS = 200
+MAX_FRAMES = 8
 
 _HERE = Path(__file__).parents[1]
 
@@ -31,17 +31,17 @@ async def dump(attempts: Iterable[Attempt]) -> None:
 
 def _dump_tasks() -> None:
     tasks = sorted(asyncio.all_tasks(), key=lambda task: task.get_name())
-    log.warning("dump", tasks=len(tasks), shown=min(len(tasks), MOST_TASKS))
-    for task in tasks[:MOST_TASKS]:
+    log.warning("dump", tasks=len(tasks), shown=min(len(tasks), MAX_TASKS))
+    for task in tasks[:MAX_TASKS]:
         log.warning("task", name=task.get_name(), at=_where(task))
 
 
 def _where(task: asyncio.Task[object]) -> str:
     """The coroutines that wait for each other, the innermost last."""
-    return " > ".join(islice(map(_say, frames_of(task.get_coro())), MOST_FRAMES)) or "done"
+    return " > ".join(islice(map(_describe_frame, coroutine_frames(task.get_coro())), MAX_FRAMES)) or "done"
 
 
-def _say(frame: FrameType) -> str:
+def _describe_frame(frame: FrameType) -> str:
     return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno} {frame.f_code.co_name}"
 
 

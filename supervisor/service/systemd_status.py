@@ -8,41 +8,41 @@ from collections.abc import Callable
 import structlog
 
 from supervisor.linux.syscalls import boottime
-from supervisor.service.handler_loader import Code
+from supervisor.service.handler_loader import HandlerLoader
 from supervisor.service.shutdown import Shutdown, Stage
 from supervisor.service.systemd_notify import Notifier
 from supervisor.reporting.replay import Replay
-from supervisor.concurrency.helpers import Alongside
+from supervisor.concurrency.helpers import HelperTasks
 from supervisor.pool.pool import Pool
 
 log = structlog.get_logger("service")
 
 STATUS_INTERVAL = 5.0
 """Seconds between two looks at what `systemctl status` shows."""
-START_PATIENCE = 30.0
+START_EXTENSION = 30.0
 """Seconds that systemd is asked for, again and again, while we do not serve yet."""
-LOOK_AGAIN = 1.0
+WATCHDOG_RETRY_INTERVAL = 1.0
 """Seconds between two looks at what stands still."""
-LONGEST_ERROR = 300
+MAX_ERROR_CHARS = 300
 """Characters of what went wrong, in a line that is to be read at a glance."""
 
 
-async def ask_for_time(notifier: Notifier) -> None:
+async def extend_start_timeout(notifier: Notifier) -> None:
     """Keep systemd from giving up a start that takes long, for as long as the loop turns; until cancelled.
 
     Handlers may take longer than its patience to import, and the server may be away when the machine boots: to be
     started again would help neither.
     """
     while True:
-        notifier.extend_timeout(START_PATIENCE)
-        await asyncio.sleep(START_PATIENCE / 3)
+        notifier.extend_timeout(START_EXTENSION)
+        await asyncio.sleep(START_EXTENSION / 3)
 
 
-class Herald:
+class SystemdReporter:
     """Speaks for the pool and the code."""
 
     def __init__(
-        self, notifier: Notifier, pool: Pool, code: Code, replay: Replay, shutdown: Shutdown, mask: Callable[[str], str]
+        self, notifier: Notifier, pool: Pool, code: HandlerLoader, replay: Replay, shutdown: Shutdown, mask: Callable[[str], str]
     ) -> None:
         self._notifier = notifier
         self._pool = pool
@@ -51,19 +51,19 @@ class Herald:
         self._shutdown = shutdown
         self._mask = mask
 
-    async def announce(self) -> None:
+    async def run(self) -> None:
         """Say that we serve, once we do, and how it goes."""
-        async with Alongside() as beside:
-            beside.start(lambda: ask_for_time(self._notifier))
-            beside.start(self._keep_telling)
-            await self._pool.serving()
+        async with HelperTasks() as beside:
+            beside.start(lambda: extend_start_timeout(self._notifier))
+            beside.start(self._report_regularly)
+            await self._pool.wait_serving()
             self.ready()
             log.info("serving")
-        await self._keep_telling()
+        await self._report_regularly()
 
-    async def _keep_telling(self) -> None:
+    async def _report_regularly(self) -> None:
         while True:
-            await self.tell_status()
+            await self.send_status()
             await asyncio.sleep(STATUS_INTERVAL)
 
     def ready(self) -> None:
@@ -71,38 +71,38 @@ class Herald:
         if self._shutdown.stage is Stage.SERVE:
             self._notifier.ready()
 
-    async def tell_status(self) -> None:
+    async def send_status(self) -> None:
         """Set the line that `systemctl status` shows."""
         spooled = len(await self._replay.waiting())
-        self._notifier.status(headline(self._pool, self._code, spooled, boottime(), self._mask))
+        self._notifier.status(status_line(self._pool, self._code, spooled, boottime(), self._mask))
 
-    async def feed_watchdog(self) -> None:
+    async def run_watchdog(self) -> None:
         """Say that we are alive, from the loop that also beats and claims, and only while those move."""
         loop = asyncio.get_running_loop()
         told: str | None = None
         while (interval := self._notifier.watchdog_interval) is not None:
-            standstill = self._pool.standstill(loop.time())
+            standstill = self._pool.stall_reason(loop.time())
             if standstill is None:
                 self._notifier.watchdog()
             elif standstill != told:
                 log.error("the watchdog is not fed", reason=standstill)
             told = standstill
             # What goes on again is to be fed at once: half of systemd's patience is over.
-            await asyncio.sleep(interval if standstill is None else min(interval, LOOK_AGAIN))
+            await asyncio.sleep(interval if standstill is None else min(interval, WATCHDOG_RETRY_INTERVAL))
 
 
-def headline(pool: Pool, code: Code, spooled: int, now: float, mask: Callable[[str], str]) -> str:
+def status_line(pool: Pool, code: HandlerLoader, spooled: int, now: float, mask: Callable[[str], str]) -> str:
     """How it goes, in one line.  What is cut is masked before: half a key is no key to `mask`."""
     idle = sum(slot.state == "idle" and slot.job is None for slot in pool.status({}))
     parts = [f"{pool.size} children: {pool.busy} busy {idle} idle", f"{spooled} spooled"]
-    if pool.ledger.answered_at is not None:
-        parts.append(f"last claim {max(0, now - pool.ledger.answered_at):.0f} s ago")
-    elif pool.ledger.claim_error is not None:
-        parts.append(f"no claim was answered: {mask(pool.ledger.claim_error)[:LONGEST_ERROR]}")
+    if pool.stats.answered_at is not None:
+        parts.append(f"last claim {max(0, now - pool.stats.answered_at):.0f} s ago")
+    elif pool.stats.claim_error is not None:
+        parts.append(f"no claim was answered: {mask(pool.stats.claim_error)[:MAX_ERROR_CHARS]}")
     if pool.gate.reason is not None:
         parts.append(mask(pool.gate.reason))
-    if code.outage is not None:
-        parts.append(f"no child can be born: {mask(code.outage)[:LONGEST_ERROR]}")
+    if code.start_error is not None:
+        parts.append(f"no child can be born: {mask(code.start_error)[:MAX_ERROR_CHARS]}")
     if code.error is not None:
-        parts.append(f"reload refused: {mask(code.error)[:LONGEST_ERROR]}")
+        parts.append(f"reload refused: {mask(code.error)[:MAX_ERROR_CHARS]}")
     return ", ".join(parts)

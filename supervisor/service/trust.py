@@ -41,8 +41,8 @@ def confinement_of(settings: Settings, source: CredentialSource, settings_file: 
             advice="start the supervisor with `exec`, or give the key by --api-key-file",
         )
     files = [*source.secret_files, settings.listen_token_file, settings_file if _is_private(settings_file) else None]
-    seen = confinement.survey(filter(None, files), has_exposed_key=bool(ancestors))
-    for sentence in confinement.lacking(seen):
+    seen = confinement.probe(filter(None, files), has_exposed_key=bool(ancestors))
+    for sentence in confinement.missing_protections(seen):
         log.info("handlers are confined in part", reason=sentence)
     return confinement.choose(seen)
 

@@ -29,7 +29,7 @@ _DECORATED = re.compile(
 )
 # What an HTTP header carries without quoting; a space or a line break inside a key is a copying mistake.
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
-_LONGEST = 8192
+_MAX_KEY_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class CredentialSource:
             self._kept = self._take_standard_input()
             return self._kept
         try:
-            content = read_regular(path, _LONGEST + 1) if self._was_read else self._read_first(path)
+            content = read_regular(path, _MAX_KEY_BYTES + 1) if self._was_read else self._read_first(path)
         except OSError as error:
             raise ConfigError(f"the API key file {path} cannot be read: {error.strerror}") from error
         if content is None:
@@ -112,7 +112,7 @@ class CredentialSource:
     def _read_first(self, path: Path) -> bytes:
         """A pipe, as in `--api-key-file <(pass mobius)`, can be read once only, at the start, and is waited for."""
         with path.open("rb") as file:
-            content = file.read(_LONGEST + 1)
+            content = file.read(_MAX_KEY_BYTES + 1)
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 self._kept = content
         self._was_read = True
@@ -120,7 +120,7 @@ class CredentialSource:
 
     def _take_standard_input(self) -> bytes:
         try:
-            taken = standard_input.take(_LONGEST + 1)
+            taken = standard_input.read_standard_input(_MAX_KEY_BYTES + 1)
         except OSError as error:
             raise ConfigError(f"the API key cannot be read from standard input: {error.strerror}") from error
         self._seen_file = taken.file
@@ -176,8 +176,8 @@ def _without_newline(content: bytes) -> bytes:
 def _decode(content: bytes, place: str) -> str:
     if not content:
         raise ConfigError(f"the API key in {place} is empty")
-    if len(content) > _LONGEST:
-        raise ConfigError(f"the API key in {place} is longer than {_LONGEST} bytes: is it the right file?")
+    if len(content) > _MAX_KEY_BYTES:
+        raise ConfigError(f"the API key in {place} is longer than {_MAX_KEY_BYTES} bytes: is it the right file?")
     try:
         token = decode_text(content)
     except NotText as error:

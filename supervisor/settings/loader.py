@@ -8,7 +8,7 @@ from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
 from supervisor.settings import resolution as config
-from supervisor.settings.resolution import NOTHING_WRITTEN, ConfigError, Given, Machine, Written
+from supervisor.settings.resolution import NO_FILE_VALUES, ConfigError, CommandLineValues, HostInfo, FileValues
 from supervisor.settings.credential import STANDARD_INPUT, CredentialSource
 from supervisor.settings.proxy_source import proxy_to
 from supervisor.settings.settings import Settings
@@ -19,10 +19,10 @@ TO_WATCH = "pip install 'mobius-supervisor[watch]'"
 """What brings the package that watches files."""
 
 
-class Configuration:
+class SettingsLoader:
     """What the user gave; of all that, only files can change while the program runs."""
 
-    def __init__(self, given: Given, environment: MutableMapping[str, str], machine: Machine) -> None:
+    def __init__(self, given: CommandLineValues, environment: MutableMapping[str, str], machine: HostInfo) -> None:
         """Takes the key out of `environment`.  Raises `ConfigError`."""
         self._given = given
         self._environment = environment
@@ -52,8 +52,8 @@ class Configuration:
             require_watchfiles()
         return dataclasses.replace(settings, handlers=tuple(self._folder / each for each in settings.handlers))
 
-    def _written(self) -> Written:
-        return read_settings_file(self.settings_file) if self.settings_file else NOTHING_WRITTEN
+    def _written(self) -> FileValues:
+        return read_settings_file(self.settings_file) if self.settings_file else NO_FILE_VALUES
 
 
 def require_folders(folders: Iterable[Path], base: Path = UNKNOWN) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.settings.value_types import Kind
+from supervisor.settings.value_types import ValueType
 
 ENVIRONMENT_PREFIX = "MOBIUS_SUPERVISOR_"
 
@@ -20,7 +20,7 @@ class Option:
     """
 
     name: str
-    kind: Kind
+    kind: ValueType
     help: str
     default: str | None = None
     shown_default: str = ""
@@ -43,6 +43,6 @@ class Option:
         return (ENVIRONMENT_PREFIX + self.key.upper(), *self.aliases)
 
 
-def setting(name: str, kind: Kind, text: str, **more: Any) -> Any:
+def setting(name: str, kind: ValueType, text: str, **more: Any) -> Any:
     """Return the field of `Settings` that is asked for in this way; it has no default of its own."""
     return field(metadata={"option": Option(name, kind, text, **more)})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.settings import value_types as kinds
-from supervisor.settings.value_types import Kind
+from supervisor.settings.value_types import ValueType
 from supervisor.settings.option import Option
 from supervisor.settings.settings import OPTIONS, Settings
 
@@ -22,7 +22,7 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RawValue:
     """What was given for an option: the texts, where they come from, and how near to the user that is (0 nearest)."""
 
     texts: tuple[str, ...]
@@ -31,22 +31,22 @@ class Answer:
 
 
 # What the command line gave, by `Option.key`: texts as they were typed; absent or None when it gave nothing.
-Given = Mapping[str, tuple[str, ...] | None]
+CommandLineValues = Mapping[str, tuple[str, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class FileValues:
     """What a settings file says, by `Option.key`: texts as they would be typed."""
 
     path: str = ""
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-NOTHING_WRITTEN = Written()
+NO_FILE_VALUES = FileValues()
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class HostInfo:
     """Where the program runs, as far as defaults depend on it; `random` makes generated worker ids differ.
 
     `home` is None where nobody knows it: a user need not have one.
@@ -60,13 +60,13 @@ class Machine:
 
 
 def resolve(
-    given: Given,
+    given: CommandLineValues,
     environment: Mapping[str, str],
-    machine: Machine,
+    machine: HostInfo,
     *,
     has_key: bool,
     key_project: str | None,
-    written: Written = NOTHING_WRITTEN,
+    written: FileValues = NO_FILE_VALUES,
 ) -> Settings:
     """Return the settings: the command line wins over the environment, that over the file, that over the defaults.
 
@@ -95,7 +95,7 @@ def keep_fixed(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
 
 
 def read_values(
-    names: Iterable[str], given: Given, environment: Mapping[str, str], written: Written = NOTHING_WRITTEN
+    names: Iterable[str], given: CommandLineValues, environment: Mapping[str, str], written: FileValues = NO_FILE_VALUES
 ) -> dict[str, Any]:
     """Return the values of the options `names` alone, for a command that needs no more; None where there is none.
 
@@ -114,28 +114,28 @@ def complete(values: dict[str, Any], *, has_key: bool, key_project: str | None) 
     _refuse_clear_text(values)
 
 
-def _answer(option: Option, given: Given, environment: Mapping[str, str], written: Written) -> Answer | None:
+def _answer(option: Option, given: CommandLineValues, environment: Mapping[str, str], written: FileValues) -> RawValue | None:
     typed = given.get(option.key)
     if typed:
-        return Answer(typed, option.flag, 0)
+        return RawValue(typed, option.flag, 0)
     for rank, variable in enumerate(option.variables, 1):
         # Set but empty is how a unit's environment file or a shell script says "not set".
         if environment.get(variable):
-            return Answer((environment[variable],), variable, rank)
-    return _answer_in(written, option) or (Answer((option.default,), option.flag, 99) if option.default else None)
+            return RawValue((environment[variable],), variable, rank)
+    return _answer_in(written, option) or (RawValue((option.default,), option.flag, 99) if option.default else None)
 
 
-def _answer_in(written: Written, option: Option) -> Answer | None:
+def _answer_in(written: FileValues, option: Option) -> RawValue | None:
     texts = written.texts.get(option.key)
-    return None if texts is None else Answer(texts, f"{written.path}: {option.name}", 50)
+    return None if texts is None else RawValue(texts, f"{written.path}: {option.name}", 50)
 
 
-def _check(written: Written) -> None:
+def _check(written: FileValues) -> None:
     for option in OPTIONS.values():
         _read(option, _answer_in(written, option))
 
 
-def _read(option: Option, answer: Answer | None) -> Any:
+def _read(option: Option, answer: RawValue | None) -> Any:
     if answer is None:
         return () if option.kind.is_repeatable else None
     try:
@@ -146,7 +146,7 @@ def _read(option: Option, answer: Answer | None) -> Any:
         raise ConfigError(f"{answer.origin}: {error}") from error
 
 
-def _pieces(kind: Kind, texts: tuple[str, ...]) -> list[str]:
+def _pieces(kind: ValueType, texts: tuple[str, ...]) -> list[str]:
     pieces = [piece.strip() for text in texts for piece in text.split(kind.separator)]
     named = [piece for piece in pieces if piece]
     if not named:
@@ -180,7 +180,7 @@ def _agreed_project(project: str | None, key_project: str | None) -> str | None:
     return project or key_project
 
 
-def _are_all_queues_meant(values: Mapping[str, Any], answers: Mapping[str, Answer | None]) -> bool:
+def _are_all_queues_meant(values: Mapping[str, Any], answers: Mapping[str, RawValue | None]) -> bool:
     every, some = answers["all_queues"], answers["queues"]
     if not values["all_queues"] or every is None or some is None:
         return False
@@ -189,7 +189,7 @@ def _are_all_queues_meant(values: Mapping[str, Any], answers: Mapping[str, Answe
     return every.rank < some.rank
 
 
-def _computed_defaults(environment: Mapping[str, str], machine: Machine, values: Mapping[str, Any]) -> dict[str, Any]:
+def _computed_defaults(environment: Mapping[str, str], machine: HostInfo, values: Mapping[str, Any]) -> dict[str, Any]:
     workers: int | None = values["workers"]
     return {
         "workers": machine.cpus,

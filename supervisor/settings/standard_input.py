@@ -16,21 +16,21 @@ NUMBER = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class StandardInputKey:
     """What was read, and the file that it came from, if our user can read that by its name."""
 
     content: bytes = field(repr=False)
     file: Path | None
 
 
-def take(longest: int) -> Taken:
+def read_standard_input(longest: int) -> StandardInputKey:
     """Read up to `longest` bytes, or the end, and put /dev/null in its place.  Raises `OSError`."""
     if sys.stdin is None:  # it was closed when we came: whatever has its number now is something else
         raise OSError(errno.EBADF, "it is closed")
     if os.isatty(NUMBER):
         raise OSError(errno.ENOTTY, "it is a terminal, which would show the key")
     try:
-        return Taken(_content(longest), _file())
+        return StandardInputKey(_content(longest), _file())
     finally:
         _replace()
 

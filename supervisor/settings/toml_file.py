@@ -9,20 +9,20 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from supervisor.settings.resolution import ConfigError, Written
+from supervisor.settings.resolution import ConfigError, FileValues
 from supervisor.settings.suggestions import nearest
 from supervisor.settings.option import Option
 from supervisor.settings.safe_read import read_regular
 from supervisor.settings.settings import CONFIG, OPTIONS
 from supervisor.text.decoding import NotText, decode_text
 
-LONGEST = 1024 * 1024
+MAX_FILE_BYTES = 1024 * 1024
 """Bytes of the file; what is longer is something else."""
 
 _BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS.values() if option is not CONFIG}
 
 
-def read_settings_file(path: Path) -> Written:
+def read_settings_file(path: Path) -> FileValues:
     """What the file says; raises `ConfigError` when it cannot be read or says what is no setting."""
     try:
         return parse_settings(decode_text(_content(path)), str(path))
@@ -32,11 +32,11 @@ def read_settings_file(path: Path) -> Written:
         raise ConfigError(f"the settings file {path} {error}") from error
 
 
-def parse_settings(text: str, path: str) -> Written:
+def parse_settings(text: str, path: str) -> FileValues:
     """As `read_settings_file`, for text that was read from `path`."""
     try:
         table = tomllib.loads(text)
-        return Written(path, {_option(name, path).key: _texts(name, value, path) for name, value in table.items()})
+        return FileValues(path, {_option(name, path).key: _texts(name, value, path) for name, value in table.items()})
     except ValueError as error:  # also what Python says of a number with thousands of digits
         raise ConfigError(f"{path}: not TOML: {error}") from error
     except RecursionError:
@@ -44,10 +44,10 @@ def parse_settings(text: str, path: str) -> Written:
 
 
 def _content(path: Path) -> bytes:
-    content = read_regular(path, LONGEST + 1)
+    content = read_regular(path, MAX_FILE_BYTES + 1)
     if content is None:
         raise ConfigError(f"the settings file {path} must be a regular file")
-    if len(content) > LONGEST:
+    if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"the settings file {path} is longer than 1 MiB: is it the right file?")
     return content
 

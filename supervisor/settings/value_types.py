@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from supervisor.text.duration import parse_duration
 from supervisor.text.size import parse_size
 
-MOST_WORKERS = 1024
+MAX_WORKERS = 1024
 """Children of one program: more are a slip, and would take the machine's memory before anything could be said."""
 
 PROJECT_HANDLE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -36,7 +36,7 @@ _NEVER_PASSED = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueType:
     """A kind of value; `separator` is set where several may be given, in one text or in several."""
 
     read: Callable[[str], Any]
@@ -68,8 +68,8 @@ def _read_workers(text: str) -> int | None:
         raise ValueError(f"must be a whole number or 'auto', not {text!r}")
     if int(text) < 1:
         raise ValueError(f"must be at least 1, not {text!r}")
-    if int(text) > MOST_WORKERS:
-        raise ValueError(f"must be at most {MOST_WORKERS:,}, not {text!r}")
+    if int(text) > MAX_WORKERS:
+        raise ValueError(f"must be at most {MAX_WORKERS:,}, not {text!r}")
     return int(text)
 
 
@@ -244,24 +244,24 @@ def _read_switch(text: str) -> bool:
     return _SWITCH[text.lower()]
 
 
-WORKERS = Kind(_read_workers, "N|auto")
-PATH = Kind(_read_path, "PATH")
-FOLDERS = Kind(_read_path, "DIR", separator=":")
-NAME = Kind(_read_name, "TEXT")
-NAMES = Kind(_read_name, "NAME", separator=",")
-PROJECT = Kind(_read_project, "HANDLE")
-URL = Kind(_read_url, "URL")
-PROXY = Kind(read_proxy, "URL|env|off")
-DURATION = Kind(parse_duration, "DURATION")
-POSITIVE_DURATION = Kind(_read_positive_duration, "DURATION")
-SIZE = Kind(parse_size, "SIZE")
-SHARE = Kind(_read_share, "SIZE|N%|off")
-COUNT = Kind(_read_count, "N")
-NICENESS = Kind(_read_niceness, "0..19")
-WAIT = Kind(_read_wait, "SECONDS")
-ADDRESS = Kind(_read_address, "HOST:PORT")
-HOST_NAMES = Kind(_read_host_name, "NAME", separator=",")
-VARIABLES = Kind(_read_variable, "NAME", separator=",")
-LEVEL = Kind(_read_level, "debug|info|warning|error")
-FORMAT = Kind(_read_format, "auto|console|json")
-SWITCH = Kind(_read_switch, is_switch=True)
+WORKERS = ValueType(_read_workers, "N|auto")
+PATH = ValueType(_read_path, "PATH")
+FOLDERS = ValueType(_read_path, "DIR", separator=":")
+NAME = ValueType(_read_name, "TEXT")
+NAMES = ValueType(_read_name, "NAME", separator=",")
+PROJECT = ValueType(_read_project, "HANDLE")
+URL = ValueType(_read_url, "URL")
+PROXY = ValueType(read_proxy, "URL|env|off")
+DURATION = ValueType(parse_duration, "DURATION")
+POSITIVE_DURATION = ValueType(_read_positive_duration, "DURATION")
+SIZE = ValueType(parse_size, "SIZE")
+SHARE = ValueType(_read_share, "SIZE|N%|off")
+COUNT = ValueType(_read_count, "N")
+NICENESS = ValueType(_read_niceness, "0..19")
+WAIT = ValueType(_read_wait, "SECONDS")
+ADDRESS = ValueType(_read_address, "HOST:PORT")
+HOST_NAMES = ValueType(_read_host_name, "NAME", separator=",")
+VARIABLES = ValueType(_read_variable, "NAME", separator=",")
+LEVEL = ValueType(_read_level, "debug|info|warning|error")
+FORMAT = ValueType(_read_format, "auto|console|json")
+SWITCH = ValueType(_read_switch, is_switch=True)

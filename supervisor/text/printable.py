@@ -7,7 +7,7 @@ import re
 
 # Control characters, and those that change the direction or the end of a line: job data could draw on the terminal.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-LONGEST_NAME = 200
+MAX_NAME_CHARS = 200
 """Characters of an id, or of an action, that are shown: it comes from a server, and stands in every line on its job."""
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -24,7 +24,7 @@ def shortened(text: str, limit: int) -> str:
 
 def shown_name(text: str) -> str:
     """An id, or the name of an action, for a table or a log line."""
-    return shortened(escaped(text), LONGEST_NAME)
+    return shortened(escaped(text), MAX_NAME_CHARS)
 
 
 def encodable(text: object, limit: int) -> str:

@@ -23,7 +23,7 @@ import pytest
 
 from supervisor.control.prometheus import PREFIX
 from supervisor.devserver.app import DevServer
-from tests.flows.test_crash import bearers, ended, mark_of
+from tests.flows.test_crash import tagged_pids, ended, mark_of
 from tests.flows.test_late_stop import hold_up_events
 from tests.harness import (
     GENEROUS,
@@ -357,7 +357,7 @@ async def test_after_a_sigkill_the_next_one_takes_the_place(server: DevServer, s
         pass
     async with quitting(server.url, state, worker_id="one") as killed:
         await finished_job(server, await start_job(server, "echo"))
-        end = asyncio.create_task(ended(list(bearers(mark_of(killed.pid)))))
+        end = asyncio.create_task(ended(list(tagged_pids(mark_of(killed.pid)))))
         killed.kill()
         await end
         await killed.wait()

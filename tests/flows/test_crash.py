@@ -14,7 +14,7 @@ import pytest
 
 from supervisor.devserver.app import DevServer
 from supervisor.linux.syscalls import children_of
-from supervisor.linux.process_tag import bearers
+from supervisor.linux.process_tag import tagged_pids
 from tests.flows.test_lease_loss import ended
 from tests.harness import event, finished_job, program, reports, result_of, start_job, supervising, zygote_of
 
@@ -93,12 +93,12 @@ async def test_a_killed_supervisor_leaves_no_process_behind(server: DevServer, s
         run = await start_job(server, action)
         working = await event(server, run, "working")
         mark = mark_of(process.pid)
-        assert set(working["pids"]) <= set(bearers(mark))
-        end = asyncio.create_task(ended(list(bearers(mark))))
+        assert set(working["pids"]) <= set(tagged_pids(mark))
+        end = asyncio.create_task(ended(list(tagged_pids(mark))))
         process.kill()
         await end
 
-    assert list(bearers(mark)) == []
+    assert list(tagged_pids(mark)) == []
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from supervisor.devserver.call_log import Call
 from supervisor.exit_code import ExitCode
 from supervisor.process import reaper as family
 from supervisor.linux.syscalls import children_of
-from supervisor.linux.process_tag import bearers
+from supervisor.linux.process_tag import tagged_pids
 from tests.flows.test_crash import mark_of
 from tests.flows.test_lease_loss import ended
 from tests.freezer import frozen, needs_a_freezer
@@ -570,7 +570,7 @@ async def test_a_handler_that_kills_the_supervisor_dies_with_it(server: DevServe
         await start_job(server, "signals-its-parents-group", {"number": signal.SIGKILL})
         async with asyncio.timeout(GENEROUS):
             code = await process.wait()
-        await until(lambda: not list(bearers(mark)))
+        await until(lambda: not list(tagged_pids(mark)))
 
     assert code == -signal.SIGKILL
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.call_log import Call, HangUp
-from supervisor.process.readable import readable
+from supervisor.process.readable import wait_readable
 from tests.harness import (
     GENEROUS,
     best,
@@ -55,7 +55,7 @@ async def ended(pids: list[int]) -> float:
     for pid in pids:
         with suppress(ProcessLookupError):  # it has ended already
             descriptors.append(os.pidfd_open(pid))
-    await asyncio.gather(*map(readable, descriptors))
+    await asyncio.gather(*map(wait_readable, descriptors))
     for descriptor in descriptors:
         os.close(descriptor)
     return time.monotonic()

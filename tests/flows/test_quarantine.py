@@ -55,7 +55,7 @@ async def test_a_crash_storm_costs_few_jobs_and_a_trial_that_survives_ends_it(
     pauses = [line["trial_in"] for line in logged if line["event"].startswith("handler quarantined")]
     assert fine.status == "completed"
     assert pauses[:2] == [0.5, 1.0]
-    assert burned <= quarantine.DEATHS + WORKERS + 1
+    assert burned <= quarantine.MAX_CRASHES + WORKERS + 1
     assert set(ends) == {"ChildDied", None}
     assert [line["action"] for line in logged if line["event"].startswith("handler quarantine ended")] == ["crashes"]
 
@@ -74,7 +74,7 @@ async def test_other_handlers_are_claimed_meanwhile_and_operators_see_which_are_
             supervising(server, state, handlers=handlers, workers="1", listen="127.0.0.1:0"),
             ClientSession() as client,
         ):
-            for _ in range(quarantine.DEATHS):
+            for _ in range(quarantine.MAX_CRASHES):
                 await finished_job(server, await start_job(server, "crashes", {"flag": str(flag)}))
             waiting = await start_job(server, "crashes", {"flag": str(flag)})
             fine = await finished_job(server, await start_job(server, "fine"))
@@ -104,7 +104,7 @@ async def test_where_every_handler_is_quarantined_nothing_is_claimed_until_a_tri
             supervising(server, state, handlers=handlers, workers="2", listen="127.0.0.1:0"),
             ClientSession() as client,
         ):
-            for _ in range(quarantine.DEATHS):
+            for _ in range(quarantine.MAX_CRASHES):
                 await finished_job(server, await start_job(server, "crashes", {"flag": str(flag)}))
             await server.until(lambda: trials(logged, 1) or None, timeout=GENEROUS)
             (page,) = [line["page"] for line in logged if line["event"] == "listening"]

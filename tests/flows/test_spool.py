@@ -23,7 +23,7 @@ from supervisor.devserver.call_log import Call, HangUp
 from supervisor.exit_code import ExitCode
 from supervisor.job import Failed, Fence, Succeeded
 from supervisor.service import service
-from supervisor.reporting.spool import Shelf, Spool
+from supervisor.reporting.spool import SpoolFolder, Spool
 from supervisor.reporting.spool_format import Destination
 from tests.harness import (
     GENEROUS,
@@ -63,16 +63,16 @@ def answer(server: DevServer, status: int, *names: str) -> None:
     server.intercept = intercept
 
 
-def spooled(state: Path, shelf: Shelf = Shelf.WAITING) -> list[str]:
+def spooled(state: Path, shelf: SpoolFolder = SpoolFolder.WAITING) -> list[str]:
     """The kinds of outcome that lie on a shelf of the spool."""
-    notes = [found.note for found in Spool(state).find(shelf)]
+    notes = [found.record for found in Spool(state).find(shelf)]
     return ["damaged" if not note else note.failed.error_type if note.failed else "completed" for note in notes]
 
 
 def leave(state: Path, url: str, *job_ids: str) -> None:
     """Put outcomes into the spool as an earlier process would have left them."""
     for job_id in job_ids:
-        entry = Spool(state).keep(Destination(url, PROJECT), Fence("earlier", job_id, 1), "a", Failed("E", "m"))
+        entry = Spool(state).write(Destination(url, PROJECT), Fence("earlier", job_id, 1), "a", Failed("E", "m"))
         assert entry is not None
         entry.close()
 
@@ -364,7 +364,7 @@ async def test_a_damaged_file_is_set_aside_and_harms_nothing(server: DevServer, 
 
     async with program(server.url, state):
         job = await finished_job(server, await start_job(server, "nothing"))
-        await until(lambda: spooled(state, Shelf.DAMAGED))
+        await until(lambda: spooled(state, SpoolFolder.DAMAGED))
 
     assert job.status == "completed"
     assert spooled(state) == []
@@ -469,7 +469,7 @@ async def test_the_spool_is_listed_and_sent_by_hand(server: DevServer, state: Pa
 
 
 def held(path: Path, stack: ExitStack) -> None:
-    entry = Spool(path.parents[1]).take(path)
+    entry = Spool(path.parents[1]).acquire(path)
     assert entry is not None
     stack.callback(entry.close)
 
@@ -546,7 +546,7 @@ async def test_where_nothing_is_to_be_sent_that_is_said_and_what_waits_for_other
 @pytest.mark.parametrize("result", [b"", b"1", b'{"a":1}', b'"done"', b"[\n1\n]"])
 async def test_of_a_result_nothing_else_is_shown(state: Path, result: bytes) -> None:
     encoded = Succeeded(base64.b64encode(result))  # with and without padding at its end
-    entry = Spool(state).keep(Destination("https://x.example", "acme"), Fence("w", "j", 1), "render", encoded)
+    entry = Spool(state).write(Destination("https://x.example", "acme"), Fence("w", "j", 1), "render", encoded)
     assert entry is not None
     entry.close()
 
@@ -568,7 +568,7 @@ async def test_a_damaged_outcome_is_told_to_be_damaged(state: Path, command: lis
 
 async def test_an_outcome_is_shown_and_dropped_by_any_of_its_names(state: Path) -> None:
     spool = Spool(state)
-    entry = spool.keep(
+    entry = spool.write(
         Destination("https://x.example", "acme"), Fence("w", "job/1", 2), "render", Succeeded(b"eyJhIjoxfQ==")
     )
     assert entry is not None

@@ -21,7 +21,7 @@ import pytest
 from supervisor.cli import dev
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
-from supervisor.service.handler_watch import Watch
+from supervisor.service.handler_watch import HandlerWatch
 from supervisor.settings.resolution import ConfigError
 from supervisor.settings.loader import require_watchfiles
 from tests.harness import (
@@ -199,7 +199,7 @@ WITHOUT_INOTIFY += ('echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
 
 async def test_folders_that_are_named_again_at_once_are_watched_on(handlers: Path, tmp_path: Path) -> None:
     changes = asyncio.Queue[str]()
-    watch = Watch([handlers])
+    watch = HandlerWatch([handlers])
     running = asyncio.create_task(watch.run(changes.put_nowait))
     await asyncio.sleep(0)  # it looks where the folders are
     watch.use([tmp_path])

@@ -16,7 +16,7 @@ from supervisor.linux.syscalls import boottime
 from supervisor.service import operator as helm
 from supervisor.service import systemd_status as herald
 from supervisor.pool import claims as claiming
-from supervisor.attempt.heartbeats import Heart
+from supervisor.attempt.heartbeats import HeartbeatLoop
 from supervisor.pool.pool import Pool
 from tests.harness import GENEROUS, calls, start_job, supervising
 
@@ -24,10 +24,10 @@ from tests.harness import GENEROUS, calls, start_job, supervising
 async def test_a_job_whose_heartbeats_stand_still_starves_the_watchdog(
     server: DevServer, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(_: Heart) -> None:
+    async def never(_: HeartbeatLoop) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Heart, "keep_lease", never)
+    monkeypatch.setattr(HeartbeatLoop, "keep_lease", never)
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outlet, structlog.testing.capture_logs() as logged:
         outlet.bind(address)

@@ -42,7 +42,7 @@ def hoards_then_much(seconds: float | None) -> str:
             end.close()
 
     if seconds is None:
-        pipe_main.PAUSES = (0.0, 0.01)
+        pipe_main.SEND_RETRY_DELAYS = (0.0, 0.01)
         KEPT.extend(kept)
     else:
         threading.Timer(seconds, relent).start()

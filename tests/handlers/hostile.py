@@ -17,7 +17,7 @@ from processes import pipe
 
 from supervisor import Context, handler
 from supervisor.job import Event
-from supervisor.ipc.messages import Emitted
+from supervisor.ipc.messages import EventEmitted
 from supervisor.ipc.wire import encode
 
 HELD: list[int] = []
@@ -50,7 +50,7 @@ def stands_still() -> None:
 @handler("floods-events")
 def floods_events(context: Context, count: int) -> None:
     context.emit("flooding", {})
-    thousand = encode(Emitted(Event("tick", b"{}"))) * 1000
+    thousand = encode(EventEmitted(Event("tick", b"{}"))) * 1000
     for _ in range(count // 1000):
         left = memoryview(thousand)
         while left:

@@ -24,38 +24,38 @@ from yarl import URL
 from supervisor.dialects.http import codec as schema
 from supervisor.dialects.http.connection import Connector
 from supervisor.dialects.http.fast_request import Request, way_through
-from supervisor.dialects.http.large_body import Spill
+from supervisor.dialects.http.large_body import LargeBody
 from supervisor.dialects.http.error_text import foreign_refusal, in_words, redirected
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
-from supervisor.linux.spare_descriptor import Reserve
+from supervisor.linux.spare_descriptor import SpareDescriptor
 from supervisor.proxy import Proxy
 from supervisor.job_server import (
     ClaimRefused,
     KeyRefused,
     RateLimited,
-    Rejected,
+    RequestRejected,
     ServerError,
     StaleFence,
     Unavailable,
     Unreachable,
 )
-from supervisor.concurrency.timers import Alarms
-from supervisor.concurrency.cancel_scope import Interruptible
+from supervisor.concurrency.timers import TimerQueue
+from supervisor.concurrency.cancel_scope import CancelScope
 from supervisor.version import __version__
 
-LONGEST_CONNECT = 5.0
+CONNECT_TIMEOUT = 5.0
 """Seconds until a connection is there."""
 ANSWER_TIMEOUT = 30.0
 """Seconds for a call that needs no waiting on the server's side."""
 CLAIM_MARGIN = 10.0
 """Seconds that a claim may take beyond the time it asked the server to wait."""
-SLOWEST_UPLOAD = 256 * 1024
+MIN_UPLOAD_BYTES_PER_SECOND = 256 * 1024
 """Bytes a second: what a big result must at least make, or the call counts as unanswered."""
-LARGEST_ANSWER = 1024 * 1024
-LARGEST_CLAIM = 256 * 1024 * 1024
-LONGEST_RETRY_AFTER = 600.0
+MAX_ANSWER_BYTES = 1024 * 1024
+MAX_CLAIM_BYTES = 256 * 1024 * 1024
+MAX_RETRY_AFTER = 600.0
 """Seconds; a server that names more is asked again after these."""
-CHUNK = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 _REFUSALS = (401, 403)
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 """What is the same in a path as it is."""
@@ -87,14 +87,14 @@ class _Answer(msgspec.Struct, frozen=True):
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     length, encoding = response.content_length, response.headers.get("Content-Encoding")
-    if length is not None and length <= LARGEST_ANSWER and encoding is None:  # a few bytes may unpack to gigabytes
+    if length is not None and length <= MAX_ANSWER_BYTES and encoding is None:  # a few bytes may unpack to gigabytes
         return await response.read()
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > LARGEST_ANSWER:
+        if len(body) > MAX_ANSWER_BYTES:
             response.close()
-            raise Unavailable(f"the answer is longer than {LARGEST_ANSWER} bytes")
+            raise Unavailable(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
     return bytes(body)
 
 
@@ -110,12 +110,12 @@ class Client:
         self._jobs_url = URL(jobs, encoded=True)
         self._below_jobs = f"{self._jobs_url.raw_path}/"
         self._claim_url = self._url_of("claim")
-        self._alarms = Alarms()
+        self._alarms = TimerQueue()
         self._claims = _session(self._jobs_url)
         self._beats = _session(self._jobs_url)
         self._rest = _session(self._jobs_url)
         self._sessions = (self._claims, self._beats, self._rest)
-        self._reserve = Reserve()
+        self._reserve = SpareDescriptor()
         self._use(token)
 
     async def __aenter__(self) -> Client:
@@ -140,7 +140,7 @@ class Client:
         body = schema.claim_request(
             account.worker_id, account.queues, tuple(actions), wait, name=account.worker_name, version=__version__
         )
-        spill = Spill(LARGEST_CLAIM, self._reserve)
+        spill = LargeBody(MAX_CLAIM_BYTES, self._reserve)
         try:
             answer = await self._send(self._claims, "POST", self._claim_url, body, wait + CLAIM_MARGIN, read=spill.read)
             if answer.status == 204:
@@ -182,7 +182,7 @@ class Client:
         def body() -> aiohttp.Payload:  # a new one for each try: it can be read once
             return aiohttp.AsyncIterablePayload(_parts(head, blob, tail), content_type="application/json")
 
-        timeout, headers = ANSWER_TIMEOUT + size / SLOWEST_UPLOAD, {"Content-Length": str(size)}
+        timeout, headers = ANSWER_TIMEOUT + size / MIN_UPLOAD_BYTES_PER_SECOND, {"Content-Length": str(size)}
         _raise_unless_taken(await self._send(self._rest, "POST", url, body, timeout, headers=headers))
 
     async def is_settled(self, fence: Fence) -> bool:
@@ -220,7 +220,7 @@ class Client:
         data = body() if is_stream else body
         try:
             # For all of it, not only for each read: a server that sends a byte now and then must not hold us.
-            with Interruptible(self._alarms, after=seconds):
+            with CancelScope(self._alarms, after=seconds):
                 way = {"headers": headers} if proxy is None else way_through(proxy, url, headers)
                 response = await session.request(method, url, data=data, allow_redirects=False, **way)
                 if (whole := None if is_stream else _at_hand(response)) is None:
@@ -258,7 +258,7 @@ def _session(url: URL) -> aiohttp.ClientSession:
             hdrs.CONTENT_TYPE: "application/json",
             hdrs.USER_AGENT: f"mobius-supervisor/{__version__}",
         },
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=LONGEST_CONNECT),  # each call has a limit of its own
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),  # each call has a limit of its own
         auto_decompress=True,
     )
 
@@ -273,8 +273,8 @@ def _at_hand(response: aiohttp.ClientResponse) -> bytes | None:
 
 async def _parts(head: bytes, blob: Blob, tail: bytes) -> AsyncIterator[bytes]:
     yield head
-    for offset in range(0, blob.size, CHUNK):
-        wanted = min(CHUNK, blob.size - offset)  # what comes after the result, if anything does, is not part of it
+    for offset in range(0, blob.size, CHUNK_BYTES):
+        wanted = min(CHUNK_BYTES, blob.size - offset)  # what comes after the result, if anything does, is not part of it
         piece = os.pread(blob.descriptor, wanted, offset)
         if len(piece) < wanted:  # the child may have kept the file, and cut it
             raise OSError("the file that holds the result has shrunk")
@@ -291,7 +291,7 @@ def _raise_unless_taken(answer: _Answer) -> None:
         return
     _raise_for(answer)
     if answer.body and not schema.is_object(answer.body):
-        kind = answer.headers.get(hdrs.CONTENT_TYPE, "without JSON")[: schema.LONGEST_TEXT]
+        kind = answer.headers.get(hdrs.CONTENT_TYPE, "without JSON")[: schema.MAX_ERROR_TEXT_CHARS]
         raise Unavailable(f"200 {kind}: what answers is perhaps not the job server, but a gateway before it")
 
 
@@ -316,7 +316,7 @@ def _error_of(answer: _Answer) -> ServerError:
         case 408 | 425:
             return Unavailable(_say(answer))
         case status if 400 <= status < 500:
-            return Rejected(_say(answer), status=status)
+            return RequestRejected(_say(answer), status=status)
         case status if 300 <= status < 400 and "Location" in answer.headers:
             return Unavailable(redirected(status, answer.headers["Location"]))
         case _:  # 5xx mostly
@@ -332,10 +332,10 @@ def retry_after(headers: Mapping[str, str]) -> float:
     """Seconds to wait, from `Retry-After` as seconds or as an HTTP date (counted from the answer's own `Date`)."""
     told = headers.get("Retry-After", "")
     if told.isascii() and told.isdigit():
-        return min(float(told), LONGEST_RETRY_AFTER)
+        return min(float(told), MAX_RETRY_AFTER)
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         wait = parsedate_to_datetime(told) - parsedate_to_datetime(headers.get("Date", ""))
-        return max(0.0, min(wait.total_seconds(), LONGEST_RETRY_AFTER))
+        return max(0.0, min(wait.total_seconds(), MAX_RETRY_AFTER))
     return 1.0
 
 

@@ -14,24 +14,24 @@ from typing import Any
 
 import msgspec
 
-from supervisor.dialects.http.json_fields import NoEnvelope, fields_of
+from supervisor.dialects.http.json_fields import NotAnObject, fields_of
 from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.job_server import Unavailable
 
-FALLBACK_INTERVAL = 10.0
+DEFAULT_HEARTBEAT_INTERVAL = 10.0
 """Seconds between heartbeats when the server names none, or none that makes sense."""
-LONGEST_INTERVAL = 60.0
+MAX_HEARTBEAT_INTERVAL = 60.0
 """Seconds.  A longer interval is taken for this: a cancel is told with a heartbeat only."""
-SHORTEST_INTERVAL = 0.1
+MIN_HEARTBEAT_INTERVAL = 0.1
 """Seconds.  A shorter interval is taken for this: it would be nothing but heartbeats."""
 MAX_ATTEMPT = 2**31 - 1
 """An attempt beyond this is a slip: the number must fit in a message to the child."""
 MAX_ID_LENGTH = 1000
 """Characters of an id or action; longer ones fit in no address and no log."""
-LONGEST_WAIT = 30
+MAX_WAIT_SECONDS = 30
 """Seconds that a claim may wait, by the protocol."""
 
-LONGEST_TEXT = 200
+MAX_ERROR_TEXT_CHARS = 200
 """Characters of what a server says that are worth a place in the log."""
 
 
@@ -116,7 +116,7 @@ class JobState(msgspec.Struct):
             length = (self.liveness_deadline_at - self.heartbeat_at).total_seconds()
         except TypeError:  # one of them has a time zone, the other has none
             return None
-        return max(length, 3 * SHORTEST_INTERVAL) if length > 0 else None
+        return max(length, 3 * MIN_HEARTBEAT_INTERVAL) if length > 0 else None
 
     def is_settled_by(self, fence: Fence) -> bool:
         """Whether this very attempt was reported: the answer to a report that went unanswered."""
@@ -144,7 +144,7 @@ def claim_request(
         "worker_name": name,
         "worker_version": version,
         "actions": actions,
-        "wait_seconds": max(0, min(LONGEST_WAIT, round(wait))),
+        "wait_seconds": max(0, min(MAX_WAIT_SECONDS, round(wait))),
     }
     if queues:
         request["queues"] = queues
@@ -206,7 +206,7 @@ def _salvaged(body: bytes) -> _Claimed | None:
     """What can be read of a claim, field by field; None when that is too little to run a job."""
     try:
         given = fields_of(body)
-    except NoEnvelope:
+    except NotAnObject:
         return None
     told: dict[str, Any] = {}
     for field in msgspec.structs.fields(_Claimed):
@@ -227,10 +227,10 @@ def sane_interval(told: bytes | msgspec.Raw) -> float:
     try:
         interval: float = _number.decode(told)
     except msgspec.MsgspecError:
-        return FALLBACK_INTERVAL
+        return DEFAULT_HEARTBEAT_INTERVAL
     if interval <= 0:
-        return FALLBACK_INTERVAL
-    return max(SHORTEST_INTERVAL, min(interval, LONGEST_INTERVAL))
+        return DEFAULT_HEARTBEAT_INTERVAL
+    return max(MIN_HEARTBEAT_INTERVAL, min(interval, MAX_HEARTBEAT_INTERVAL))
 
 
 def fence_request(fence: Fence) -> bytes:
@@ -299,9 +299,9 @@ def error_text(body: bytes) -> str:
     """What an error answer says, for the log: its code and message, or the beginning of whatever it is."""
     try:
         error = msgspec.json.decode(body)["error"]
-        return f"{error['code']}: {error['message']}"[:LONGEST_TEXT]
+        return f"{error['code']}: {error['message']}"[:MAX_ERROR_TEXT_CHARS]
     except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, KeyError, RecursionError):
-        return body[:LONGEST_TEXT].decode("utf-8", "replace")
+        return body[:MAX_ERROR_TEXT_CHARS].decode("utf-8", "replace")
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:

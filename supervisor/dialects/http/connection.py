@@ -18,7 +18,7 @@ from supervisor.dialects.http.resolver import Resolver
 
 KEEPALIVE_TIMEOUT = 75.0
 """Seconds for which an idle connection is kept."""
-SILENCE = 25
+DEAD_PEER_TIMEOUT = 25
 """Seconds after which a connection whose other end acknowledges nothing is given up: most of all, an open poll's."""
 _END_OF_HEAD = b"\r\n\r\n"
 _PROBE = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -94,10 +94,10 @@ def _socket(address: Any) -> socket.socket:
     connection.setblocking(False)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
-        (socket.TCP_KEEPIDLE, SILENCE - 3 * (SILENCE // 5)),
-        (socket.TCP_KEEPINTVL, SILENCE // 5),
+        (socket.TCP_KEEPIDLE, DEAD_PEER_TIMEOUT - 3 * (DEAD_PEER_TIMEOUT // 5)),
+        (socket.TCP_KEEPINTVL, DEAD_PEER_TIMEOUT // 5),
         (socket.TCP_KEEPCNT, 3),
-        (socket.TCP_USER_TIMEOUT, SILENCE * 1000),
+        (socket.TCP_USER_TIMEOUT, DEAD_PEER_TIMEOUT * 1000),
     ):
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
     return connection

@@ -19,7 +19,7 @@ _UNKNOWN_ISSUERS = (18, 19, 20, 21)
 _TOO_MUCH = ("Got more than", "Too many headers")
 """How aiohttp begins to tell of a header that it does not read to its end."""
 
-LONGEST_PLACE = 200
+MAX_LOCATION_CHARS = 200
 """Characters of an address that a server names."""
 
 
@@ -91,7 +91,7 @@ def _place(location: str) -> str:
         parts = urlsplit(location)
     except ValueError:
         return "no address"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))[:LONGEST_PLACE]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))[:MAX_LOCATION_CHARS]
 
 
 def _reason(error: OSError) -> str:

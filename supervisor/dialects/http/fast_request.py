@@ -14,7 +14,7 @@ from yarl import URL
 
 from supervisor.proxy import Proxy
 
-SMALL = 16 * 1024
+MAX_SMALL_BODY_BYTES = 16 * 1024
 """Bytes of a body that is given to the kernel at once, right after its head."""
 
 
@@ -47,7 +47,7 @@ class Request(ProxiedRequest):
         self.headers = headers
 
     def update_body_from_data(self, body: Any, *more: Any) -> None:
-        if isinstance(body, bytes) and len(body) <= SMALL:
+        if isinstance(body, bytes) and len(body) <= MAX_SMALL_BODY_BYTES:
             self._small = body
             self.headers[hdrs.CONTENT_LENGTH] = str(len(body))
         else:

@@ -11,7 +11,7 @@ from itertools import islice
 
 import msgspec
 
-MOST_TOKENS = 1_000_000
+MAX_TOKENS = 1_000_000
 """Texts, brackets and commas.  More are not looked through: these take a third of a second."""
 
 _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -19,7 +19,7 @@ _TOKEN = re.compile(_TEXT + rb'|["{}\[\],]', re.DOTALL)  # a quotation mark alon
 _MEMBER = re.compile(rb"\s*(" + _TEXT + rb")\s*:(.*)", re.DOTALL)
 
 
-class NoEnvelope(Exception):
+class NotAnObject(Exception):
     """It is not even the outline of an object.  Caught by the schema."""
 
 
@@ -31,16 +31,16 @@ def fields_of(body: bytes) -> dict[str, bytes]:
             name, value = match.groups()
             fields[_decoded(name)] = value.strip()
         elif member.strip():
-            raise NoEnvelope
+            raise NotAnObject
     return fields
 
 
 def _members(content: bytes) -> Iterator[bytes]:
     """Cut the object at its own commas."""
     if not content.startswith(b"{"):
-        raise NoEnvelope
+        raise NotAnObject
     depth, start = 0, 1
-    for token in islice(_TOKEN.finditer(content), MOST_TOKENS):
+    for token in islice(_TOKEN.finditer(content), MAX_TOKENS):
         match token[0]:
             case b"{" | b"[":
                 depth += 1
@@ -52,9 +52,9 @@ def _members(content: bytes) -> Iterator[bytes]:
                 if depth == 0:
                     break
             case b'"':
-                raise NoEnvelope
+                raise NotAnObject
     if depth != 0 or token.end() != len(content):
-        raise NoEnvelope
+        raise NotAnObject
     yield content[start : token.start()]
 
 

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from itertools import accumulate
 
-LARGEST = 1024 * 1024
+MAX_OUTLINE_BYTES = 1024 * 1024
 """Bytes of an outline: enough for all that is small."""
-LONGEST_TEXT = 16 * 1024
+MAX_TEXT_BYTES = 16 * 1024
 """Bytes of a text that is kept, give or take a piece."""
-STRIDE = 32 * 1024
+STRIDE_BYTES = 32 * 1024
 """Bytes looked at in one go."""
 
 _TOKEN = re.compile(rb'\\.|["{}\[\]]', re.DOTALL)
@@ -24,7 +24,7 @@ _STEPS = bytes.maketrans(_OPENING + _CLOSING, b"\x01\x01\xff\xff")
 _OTHERS = bytes(set(range(256)) - set(_OPENING + _CLOSING + b'"'))
 
 
-class TooWide(Exception):
+class OutlineTooLarge(Exception):
     """There is too much that is small.  Caught by whoever reads the answer."""
 
 
@@ -49,10 +49,10 @@ class Outline:
 
     def feed(self, text: bytes) -> None:
         """Take the text's next bytes; raise `TooWide`."""
-        for start in range(0, len(text), STRIDE):
-            self._take(text[start : start + STRIDE])
-        if len(self._kept) > LARGEST:
-            raise TooWide
+        for start in range(0, len(text), STRIDE_BYTES):
+            self._take(text[start : start + STRIDE_BYTES])
+        if len(self._kept) > MAX_OUTLINE_BYTES:
+            raise OutlineTooLarge
 
     def _take(self, piece: bytes) -> None:
         piece = self._escape + piece
@@ -116,6 +116,6 @@ class Outline:
 
     def _leave_out_long_text(self) -> None:
         is_kept = self._in_text and self._depth == 1 and not self._is_left_out
-        if is_kept and self._at - self._began_at > LONGEST_TEXT:
+        if is_kept and self._at - self._began_at > MAX_TEXT_BYTES:
             del self._kept[self._kept_before :]
             self._is_left_out = True

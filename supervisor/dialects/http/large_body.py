@@ -11,17 +11,17 @@ from typing import BinaryIO
 import aiohttp
 import msgspec
 
-from supervisor.dialects.http.json_outline import Outline, TooWide
-from supervisor.linux.spare_descriptor import Reserve
-from supervisor.ipc.wire import ATTACH_ABOVE
+from supervisor.dialects.http.json_outline import Outline, OutlineTooLarge
+from supervisor.linux.spare_descriptor import SpareDescriptor
+from supervisor.ipc.wire import ATTACH_ABOVE_BYTES
 from supervisor.job_server import Unavailable
 
 
-class Spill(msgspec.Struct, eq=False):
+class LargeBody(msgspec.Struct, eq=False):
     """Reads one answer of at most `largest` bytes; whoever makes it closes it."""
 
     largest: int
-    reserve: Reserve
+    reserve: SpareDescriptor
     """For when there is no other descriptor left: a job that is not received is lost."""
     _descriptor: int = -1
 
@@ -43,14 +43,14 @@ class Spill(msgspec.Struct, eq=False):
     async def read(self, response: aiohttp.ClientResponse) -> bytes:
         """The answer, or its outline when the answer is in the file; raise `Unavailable` when it is too long."""
         length, encoding = response.content_length, response.headers.get("Content-Encoding")
-        if length is not None and length <= ATTACH_ABOVE and encoding is None:  # a few bytes may unpack to gigabytes
+        if length is not None and length <= ATTACH_ABOVE_BYTES and encoding is None:  # a few bytes may unpack to gigabytes
             return await response.read()
         if length is not None and length > self.largest:
             raise self._too_long
         held = bytearray()
         async for piece in response.content.iter_any():
             held += piece
-            if len(held) > ATTACH_ABOVE:
+            if len(held) > ATTACH_ABOVE_BYTES:
                 return await self._pour(bytes(held), response)
         return bytes(held)
 
@@ -68,13 +68,13 @@ class Spill(msgspec.Struct, eq=False):
                     outline.feed(piece)
                     file.write(piece)
                     piece = await response.content.readany()
-        except TooWide:
+        except OutlineTooLarge:
             raise Unavailable("the answer has too much beside the job's parameters") from None
         return bytes(outline)
 
     def _new_file(self) -> int:
         try:
-            with self.reserve.spent():
+            with self.reserve.released():
                 return os.memfd_create("answer", os.MFD_CLOEXEC)
         except OSError as error:
             raise Unavailable(f"there is no file for an answer this long: {error.strerror}") from error
