@@ -6,7 +6,7 @@ import pytest
 
 from supervisor.control.operator import CommandRejected
 from supervisor.job import Job
-from supervisor.program.job_name import job_named
+from supervisor.service.job_name import job_named
 
 
 def job(job_id: str, attempt: int = 1, run_id: str = "run_1") -> Job:

@@ -312,7 +312,7 @@ class Worker:
     def _run_coroutine(self, handler: Handler, arguments: dict[str, Any]) -> Any:
         import asyncio  # only a child that has such a handler pays for it
 
-        from supervisor.process import event_loop
+        from supervisor.child import event_loop
 
         async def run() -> Any:
             task = asyncio.current_task()

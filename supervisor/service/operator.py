@@ -16,7 +16,7 @@ from typing import Protocol
 from supervisor.control.operator import CommandRejected
 from supervisor.linux.syscalls import boottime
 from supervisor.process.usage import Usage, tree_usage
-from supervisor.program.job_name import job_named
+from supervisor.service.job_name import job_named
 from supervisor.reporting.spool import Spool
 from supervisor.settings.settings import Settings
 from supervisor.status import CodeStatus, ServiceState, SlotStatus, SpoolStatus, Status, masked
