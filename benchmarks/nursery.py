@@ -13,7 +13,7 @@ import uvloop
 from supervisor.process.child import Child
 from supervisor.process.environment import child_environment
 from supervisor.process.reaper import Reaper
-from supervisor.process.zygote import ZygoteConfig, Zygote
+from supervisor.process.zygote import Zygote, ZygoteConfig
 
 
 async def _measure(handlers: Path, children: int, often: int) -> None:

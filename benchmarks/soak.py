@@ -41,8 +41,8 @@ from benchmarks.machine import user
 from benchmarks.soak_accounts import Accounts, settle
 from benchmarks.soak_load import fault_script, next_job
 from benchmarks.soak_programs import FAMILY, PATIENCE, PROJECT, Server, Supervisor
-from supervisor.linux.process_tag import tagged_pids
 from supervisor.concurrency.helpers import shielded
+from supervisor.linux.process_tag import tagged_pids
 
 MOST_GROWTH = 5 * 1024 * 1024
 TRIAL_INTERVAL = 5.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from supervisor.control.listener import SocketFile
+from supervisor.control.server import SocketFile
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import msgspec
 from supervisor import Context
 from supervisor.handler_api.context import ParentChannel
 from supervisor.handler_api.interruption import Interruption
-from supervisor.job import Job
 from supervisor.ipc.messages import EventEmitted, Logged
+from supervisor.job import Job
 
 
 def a_job(**changes: Any) -> Job:

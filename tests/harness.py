@@ -19,11 +19,11 @@ from typing import IO, Any
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.call_log import Call
 from supervisor.exit_code import ExitCode
-from supervisor.process import reaper as family
 from supervisor.linux.syscalls import children_of
+from supervisor.process import reaper as family
 from supervisor.service.service import serve
-from supervisor.settings.resolution import HostInfo, resolve
 from supervisor.settings.credential import CredentialSource
+from supervisor.settings.resolution import HostInfo, resolve
 from supervisor.settings.settings import Settings
 
 HANDLERS = Path(__file__).parent / "handlers"

@@ -15,15 +15,15 @@ from typing import Any
 
 import msgspec
 
-from supervisor.job import Blob, Event, Job
-from supervisor.ipc.memfd import create_sealed
-from supervisor.process.child import Child
-from supervisor.process.job_channel import JobReply
-from supervisor.process.environment import child_environment
-from supervisor.process.reaper import Reaper
 from supervisor.ipc.messages import Run
 from supervisor.ipc.wire import ATTACH_ABOVE_BYTES
-from supervisor.process.zygote import ZygoteConfig, Zygote
+from supervisor.job import Blob, Event, Job
+from supervisor.linux.memfd import create_sealed
+from supervisor.process.child import Child
+from supervisor.process.environment import child_environment
+from supervisor.process.job_channel import JobReply
+from supervisor.process.reaper import Reaper
+from supervisor.process.zygote import Zygote, ZygoteConfig
 from tests.harness import GENEROUS, HANDLERS
 
 

@@ -18,18 +18,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from structlog.testing import capture_logs
 
+from supervisor.attempt.attempt import Attempt
+from supervisor.attempt.config import JobConfig, SlotResources
+from supervisor.attempt.lease import Lease, LeaseLost, LeaseTerms
+from supervisor.attempt.outcome import SHUTDOWN
+from supervisor.concurrency.timers import TimerQueue
 from supervisor.job import Fence, Job
-from supervisor.stats import Stats
 from supervisor.limits import Limits
 from supervisor.reporting.replay import Replay
 from supervisor.reporting.report import Reporter
-from supervisor.reporting.spool import SpoolFolder, Spool, file_name
+from supervisor.reporting.spool import Spool, SpoolFolder, file_name
 from supervisor.reporting.spool_format import Destination
-from supervisor.concurrency.timers import TimerQueue
-from supervisor.attempt.attempt import Attempt
-from supervisor.attempt.lease import Lease, LeaseLost, LeaseTerms
-from supervisor.attempt.outcome import SHUTDOWN
-from supervisor.attempt.config import JobConfig, SlotResources
+from supervisor.stats import Stats
 from tests.model_child import ScriptedChild
 from tests.model_loop import Clock, VirtualLoop
 from tests.model_server import ModelServer

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 import trustme
 
-from supervisor.dialects.http.client import Account, Client
 from supervisor.cli.submit import RunClient, Target
 from supervisor.devserver.app import DevServer, DevServerSettings
+from supervisor.dialects.http.client import Account, Client
 from supervisor.job import Fence, Succeeded
+from supervisor.job_server import Unavailable
 from supervisor.logs.redaction import Mask
 from supervisor.proxy import Proxy
-from supervisor.job_server import Unavailable
-from supervisor.settings.resolution import ConfigError
 from supervisor.settings.proxy_source import proxy_to
+from supervisor.settings.resolution import ConfigError
 from tests.cable import Cable
 from tests.harness import PROJECT, finished_job, logged, program, start_job
 

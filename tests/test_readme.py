@@ -16,10 +16,10 @@ from supervisor.control.health import MAX_SERVER_SILENCE
 from supervisor.control.prometheus import PREFIX, exposition
 from supervisor.exit_code import ExitCode
 from supervisor.handler_api.options import HandlerOptions
-from supervisor.stats import Stats
 from supervisor.process import environment
 from supervisor.service.service import SPOOLED_OUTCOME_TIMEOUT
 from supervisor.settings.settings import OPTIONS
+from supervisor.stats import Stats
 from tests.handler_world import World
 from tests.status_world import STATUS
 

@@ -11,20 +11,12 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
-from supervisor.stats import ExitReason
-from supervisor.limits import Limits
-from supervisor.logs.log import JobLog, is_enabled
-from supervisor.process.child import Child, ChildDied, ChildUnkillable
-from supervisor.linux.syscalls import boottime
-from supervisor.ipc.messages import Run
-from supervisor.process.usage import Usage, tree_memory
-from supervisor.reporting.report import Rejected, Report
-from supervisor.status import JobStatus, Recent
-from supervisor.concurrency.helpers import HelperTasks
+from supervisor.attempt.config import JobConfig, SlotResources
 from supervisor.attempt.event_sender import EventSender
 from supervisor.attempt.heartbeats import HeartbeatLoop, recheck_lease
+from supervisor.attempt.job_output import JobOutput
 from supervisor.attempt.lease import Lease, LeaseLost
+from supervisor.attempt.no_child import NO_CHILD, NoChild
 from supervisor.attempt.outcome import (
     CANCELLED,
     NOT_BEGUN,
@@ -37,10 +29,18 @@ from supervisor.attempt.outcome import (
     timed_out,
 )
 from supervisor.attempt.status import first_line, job_status
-from supervisor.attempt.job_output import JobOutput
 from supervisor.attempt.stop import StopRequest, terminate_then_kill
-from supervisor.attempt.config import JobConfig, SlotResources
-from supervisor.attempt.no_child import NO_CHILD, NoChild
+from supervisor.concurrency.helpers import HelperTasks
+from supervisor.ipc.messages import Run
+from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
+from supervisor.limits import Limits
+from supervisor.linux.syscalls import boottime
+from supervisor.logs.log import JobLog, is_enabled
+from supervisor.process.child import Child, ChildDied, ChildUnkillable
+from supervisor.process.usage import Usage, tree_memory
+from supervisor.reporting.report import Rejected, Report
+from supervisor.stats import ExitReason
+from supervisor.status import JobStatus, Recent
 
 CANCEL_FLUSH_TIMEOUT = 1.0
 """Seconds that events may hold up the report of a cancelled job; any other job's are all delivered first."""
@@ -321,7 +321,9 @@ class Attempt:
 
     async def _wait_for_child(self, child_for_it: AcquireChild) -> None:
         """Until there is a child for it, or it is stopped; the lease is kept meanwhile."""
-        while not self._child.is_idle and self._stop_request.reason is None:  # one may die on its way from there to here
+        while (
+            not self._child.is_idle and self._stop_request.reason is None
+        ):  # one may die on its way from there to here
             self._child_wait = self._helpers.create_task(child_for_it())
             await asyncio.wait([self._child_wait])
             if not self._child_wait.cancelled():
@@ -347,7 +349,9 @@ class Attempt:
             await self._child.kill()  # it is dead, but what it started may not be
             self._child_died = True
             return None
-        except ChildUnkillable as lost:  # perhaps it still runs: the server is told nothing, and gives the job away later
+        except (
+            ChildUnkillable
+        ) as lost:  # perhaps it still runs: the server is told nothing, and gives the job away later
             raise LeaseLost(f"{lost}: the job is left to its lease") from lost
         # A child that was interrupted in the middle of somebody's code is never used again.
         self._child_is_spent = self._stop_request.is_under_way or not told.reusable
@@ -414,7 +418,9 @@ class Attempt:
     def _decide(self, told: Outcome | None) -> Outcome:
         outcome = decide(told, stop=self._stop_request.reason, ending=self._child.exit_report)
         # A message may quote what was printed.
-        return Failed(outcome.error_type, self._config.mask(outcome.message)) if isinstance(outcome, Failed) else outcome
+        return (
+            Failed(outcome.error_type, self._config.mask(outcome.message)) if isinstance(outcome, Failed) else outcome
+        )
 
     def _record_stop(self, since: float, told: Outcome | None) -> None:
         """It was stopped, and the child is gone: how long that took, and what did it."""
@@ -430,7 +436,9 @@ class Attempt:
             self._output.flush()
         self._seconds = self._now() - self._began_at
         self._handler_outcome = told
-        report = self._report = self._resources.reporter.report(self._fence, self.job.action, self._decide(told), self._log)
+        report = self._report = self._resources.reporter.report(
+            self._fence, self.job.action, self._decide(told), self._log
+        )
         try:
             if self._is_plain:
                 self._lease.begin_report()

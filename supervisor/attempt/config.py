@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor.concurrency.timers import TimerQueue
 from supervisor.limits import Limits
 from supervisor.reporting.report import Reporter
-from supervisor.concurrency.timers import TimerQueue
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from supervisor.job import Event, Fence
-from supervisor.stats import Stats
-from supervisor.job_server import JobServer, KeyRefused, RateLimited, RequestRejected, StaleFence, Unavailable
-from supervisor.concurrency.backoff import Backoff
-from supervisor.concurrency.token_bucket import TokenBucket
-from supervisor.concurrency.helpers import HelperTasks
 from supervisor.attempt.lease import Lease
 from supervisor.attempt.outbox import Outbox
+from supervisor.concurrency.backoff import Backoff
+from supervisor.concurrency.helpers import HelperTasks
+from supervisor.concurrency.token_bucket import TokenBucket
+from supervisor.job import Event, Fence
+from supervisor.job_server import JobServer, KeyRefused, RateLimited, RequestRejected, StaleFence, Unavailable
+from supervisor.stats import Stats
 
 EVENT_RATE = 50_000.0
 """Events a second that are taken from one child, so that a flood leaves the loop to heartbeats and to other jobs."""

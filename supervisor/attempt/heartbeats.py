@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from supervisor.job import Fence
-from supervisor.stats import Stats
-from supervisor.job_server import JobServer, KeyRefused, RateLimited, RequestRejected, StaleFence, Unavailable
-from supervisor.concurrency.helpers import HelperTasks
 from supervisor.attempt.lease import Lease, LeaseLost
+from supervisor.concurrency.helpers import HelperTasks
+from supervisor.job import Fence
+from supervisor.job_server import JobServer, KeyRefused, RateLimited, RequestRejected, StaleFence, Unavailable
+from supervisor.stats import Stats
 
 MAX_SLEEP = 1.0
 """Seconds between two looks at the lease."""

@@ -5,18 +5,19 @@ Runs in the parent.  It is made when a job first says something: most say nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from supervisor.job import Event
-from supervisor.stats import Stats
-from supervisor.logs.log import known_level
-from supervisor.concurrency.helpers import HelperTasks
-from supervisor.attempt.event_sender import EventSender
-from supervisor.attempt.forwarding import FORWARD_DELAY, OutputForwarder
-from supervisor.attempt.handler_log import LogRateLimit
-from supervisor.attempt.stop import StopRequest
+import msgspec
+
 from supervisor.attempt.config import JobConfig
+from supervisor.attempt.event_sender import EventSender
+from supervisor.attempt.stop import StopRequest
+from supervisor.concurrency.helpers import HelperTasks
+from supervisor.concurrency.token_bucket import TokenBucket
+from supervisor.job import MAX_PAYLOAD_BYTES, Event
+from supervisor.logs.log import known_level
+from supervisor.stats import Stats
 
 
 class JobOutput:
@@ -91,3 +92,87 @@ class JobOutput:
         """Send what was printed so far."""
         for event in self._forwarder.events() if self._forwarder else ():
             self.on_event(event)
+
+
+FORWARD_DELAY = 0.25
+"""Seconds for which lines are collected."""
+FORWARD_BYTES_PER_SECOND = 16 * 1024
+"""Characters a second that are forwarded for ever."""
+FORWARD_BURST_BYTES = 64 * 1024
+"""Characters that are forwarded at once."""
+STREAM = "output"
+"""Standard output and standard error are one stream, in the order in which they were written."""
+
+
+class OutputForwarder:
+    """The lines of one job that wait to be forwarded."""
+
+    def __init__(self, now: float) -> None:
+        self._lines: list[str] = []
+        self._dropped = 0
+        self._bucket = TokenBucket(rate=FORWARD_BYTES_PER_SECOND, burst=FORWARD_BURST_BYTES, now=now)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._lines and not self._dropped
+
+    def add(self, line: str, now: float, *, has_room: bool = True) -> None:
+        """Take a line; without room for it in the outbox it is dropped."""
+        if has_room and self._bucket.take(len(line) + 1, now):
+            self._dropped_event()
+            self._lines.append(line)
+        else:
+            self._dropped += 1
+
+    def events(self) -> list[Event]:
+        """What was taken since the last time."""
+        self._dropped_event()
+        lines, self._lines = self._lines, []
+        return [Event("log", payload) for payload in _payloads("\n".join(lines))] if lines else []
+
+    def _dropped_event(self) -> None:
+        if self._dropped:
+            self._lines.append(f"[{self._dropped} lines not forwarded: they came too fast]")
+            self._dropped = 0
+
+
+def _payloads(text: str) -> Iterator[bytes]:
+    """As few as will do: control characters may take six times their room."""
+    payload = msgspec.json.encode({"stream": STREAM, "line": text})
+    if len(payload) <= MAX_PAYLOAD_BYTES:
+        yield payload
+    else:
+        yield from _payloads(text[: len(text) // 2])
+        yield from _payloads(text[len(text) // 2 :])
+
+
+LOG_BURST_BYTES = 256 * 1024
+"""Characters that may be said at once."""
+LOG_BYTES_PER_SECOND = 64 * 1024
+"""Characters a second that may be said for ever."""
+LINE_OVERHEAD_BYTES = 100
+"""Characters that each line counts for, beside its text: its time, its ids."""
+
+
+class LogRateLimit:
+    """That of one job."""
+
+    def __init__(self, now: float) -> None:
+        self._bucket = TokenBucket(rate=LOG_BYTES_PER_SECOND, burst=LOG_BURST_BYTES, now=now)
+        self._dropped = 0
+
+    def has_room(self, text: str, now: float) -> bool:
+        """Whether this line may be logged; otherwise it counts as dropped."""
+        if self._bucket.take(LINE_OVERHEAD_BYTES + len(text), now):
+            return True
+        self._dropped += 1
+        return False
+
+    def take_dropped(self) -> str | None:
+        """A sentence on what was dropped since the last time, if anything was."""
+        dropped, self._dropped = self._dropped, 0
+        return (
+            f"[{dropped} lines of the handler dropped: more than {LOG_BYTES_PER_SECOND} characters a second]"
+            if dropped
+            else None
+        )

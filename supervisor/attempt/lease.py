@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import msgspec
 
-from supervisor.job import Directive
 from supervisor.concurrency.backoff import Backoff
+from supervisor.job import Directive
 
 BEAT_OVERDUE_TIME = 1.0
 """Seconds that a heartbeat may be late for reasons of the machine."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Never
 
-from supervisor.process.job_channel import JobListener
-from supervisor.linux.exit_status import ExitReport
 from supervisor.ipc.messages import Run
+from supervisor.linux.exit_status import ExitReport
+from supervisor.process.job_channel import JobListener
 
 
 class NoChild:

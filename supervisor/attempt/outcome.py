@@ -67,7 +67,9 @@ def over_memory(used: int, limit: int) -> StopReason:
     return StopReason("MemoryLimit", message, OutcomeLabel.MEMORY)
 
 
-def label_for(reported: Outcome, *, stop: StopReason | None, ending: ExitReport | None, has_crashed: bool) -> OutcomeLabel:
+def label_for(
+    reported: Outcome, *, stop: StopReason | None, ending: ExitReport | None, has_crashed: bool
+) -> OutcomeLabel:
     """The word for what was reported of a job that was stopped, or whose child has died, or neither."""
     if isinstance(reported, Succeeded):
         return OutcomeLabel.COMPLETED

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import msgspec
 
+from supervisor.attempt.lease import Lease
+from supervisor.attempt.no_child import NoChild
+from supervisor.attempt.outcome import StopReason
 from supervisor.job import Failed, Job
 from supervisor.limits import Limits
 from supervisor.process.child import Child
 from supervisor.process.usage import Usage
 from supervisor.status import JobStatus
-from supervisor.attempt.lease import Lease
-from supervisor.attempt.outcome import StopReason
-from supervisor.attempt.no_child import NoChild
 
 MAX_LINE_CHARS = 500
 MAX_MESSAGE_CHARS = 300

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from supervisor.process.child import Child
-from supervisor.attempt.outcome import StopReason
 from supervisor.attempt.no_child import NoChild
+from supervisor.attempt.outcome import StopReason
+from supervisor.process.child import Child
 
 SIGTERM_RESEND_DELAYS = (0.02, 0.1)
 """Seconds after which SIGTERM is sent again.  One is not enough: when it arrives just before the handler begins to wait

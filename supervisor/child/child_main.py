@@ -22,31 +22,30 @@ from typing import Any, NoReturn
 
 from msgspec.structs import replace
 
-from supervisor.handler_api import watched
-from supervisor.handler_api.binding import InvalidParameters, decode_parameters
-from supervisor.handler_api.context import Cancelled, Context, PermanentError, ParentChannel
-from supervisor.handler_api.registry import Handler, registry
-from supervisor.handler_api.interruption import Interruption
-from supervisor.handler_api.library_log import LibraryLog
-from supervisor.handler_api.result import InvalidResult, encode_result
-from supervisor.job import Blob, Failed, Job
-from supervisor.child import descendants
-from supervisor.child import generators
+from supervisor.child import descendants, generators
+from supervisor.child import descendants as tracker
 from supervisor.child import thread_limits as threads
-from supervisor.child import tracker
-from supervisor.ipc.memfd import create_sealed, read
-from supervisor.child.process_snapshot import ProcessSnapshot, running_threads
-from supervisor.linux.confinement import Restrictions
 from supervisor.child.error_text import describe, is_made_of, text_of, type_of
 from supervisor.child.generators import Reseed
-from supervisor.linux.syscalls import become_subreaper, bytes_waiting, die_with_parent, set_dumpable
-from supervisor.ipc.messages import ResendResult, Finished, Logged, ChildCommand, Ready, Run
-from supervisor.ipc.blocking_pipe import BlockingPipe
-from supervisor.ipc.send_errors import is_gone, reason
-from supervisor.linux.spare_descriptor import SpareDescriptor
+from supervisor.child.process_snapshot import ProcessSnapshot, running_threads
 from supervisor.child.sigterm import SigtermHandler
 from supervisor.child.stack_dump import StackDumper
+from supervisor.handler_api import watched
+from supervisor.handler_api.binding import InvalidParameters, decode_parameters
+from supervisor.handler_api.context import Cancelled, Context, ParentChannel, PermanentError
+from supervisor.handler_api.interruption import Interruption
+from supervisor.handler_api.library_log import LibraryLog
+from supervisor.handler_api.registry import Handler, registry
+from supervisor.handler_api.result import InvalidResult, encode_result
+from supervisor.ipc.blocking_pipe import BlockingPipe
+from supervisor.ipc.messages import ChildCommand, Finished, Logged, Ready, ResendResult, Run
+from supervisor.ipc.send_errors import is_gone, reason
 from supervisor.ipc.wire import ATTACH_ABOVE_BYTES
+from supervisor.job import Blob, Failed, Job
+from supervisor.linux.confinement import Restrictions
+from supervisor.linux.memfd import create_sealed, read
+from supervisor.linux.spare_descriptor import SpareDescriptor
+from supervisor.linux.syscalls import become_subreaper, bytes_waiting, die_with_parent, set_dumpable
 from supervisor.text.size import format_size
 
 MAX_MESSAGE_BYTES = 8 * 1024
@@ -245,7 +244,9 @@ class Worker:
 
         Not before there is a job: one who waits for a job sees the end of its pipe.
         """
-        while os.getppid() == self._intermediate_pid:  # it bears others meanwhile; until it has left, it would be watched
+        while (
+            os.getppid() == self._intermediate_pid
+        ):  # it bears others meanwhile; until it has left, it would be watched
             time.sleep(PARENT_POLL_INTERVAL)
         die_with_parent()
         if os.getppid() != self._supervisor:  # it died before we asked to be told

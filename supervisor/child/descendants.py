@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from supervisor.linux.syscalls import children_of, has_ended, kill_child
 
@@ -94,3 +94,34 @@ def leave(error: BaseException | None) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status & 0xFF)
+
+
+TRACKER_STOP_TIMEOUT = 2.0
+"""Seconds that it may take to remove what is left."""
+TRACKER_POLL_INTERVAL = 0.001
+"""Seconds between two looks at whether it has ended."""
+
+
+def pid() -> int | None:
+    """Our own tracker; None when there is none, or that of the process that we were forked from."""
+    number = getattr(_known(), "_pid", None)
+    return number if isinstance(number, int) and number in children_of(os.getpid()) else None
+
+
+def shut_down(number: int) -> None:
+    """Have our own tracker do its work and end; `multiprocessing` starts another one when it needs it."""
+    tracker = _known()
+    with contextlib.suppress(OSError, TypeError):
+        os.close(tracker._fd)  # noqa: SLF001 - as in `_known`
+    tracker._fd = tracker._pid = None  # noqa: SLF001
+    give_up_at = time.monotonic() + TRACKER_STOP_TIMEOUT
+    while not has_ended(number) and time.monotonic() < give_up_at:
+        time.sleep(TRACKER_POLL_INTERVAL)
+    if has_ended(number):
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(number, os.WNOHANG)
+
+
+def _known() -> Any:
+    # There is no public way to it; a version of Python in which these names are others has it killed, as before.
+    return getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)

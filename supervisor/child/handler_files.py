@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.ipc.messages import MAX_MESSAGE, Problem
 from supervisor.child.static_source import handler_line
+from supervisor.ipc.messages import MAX_MESSAGE, Problem
 from supervisor.text.printable import encodable
 
 MAX_PATH = 4096

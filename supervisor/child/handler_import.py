@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from supervisor.handler_api.registry import Conflict, Handler, registry
 from supervisor.child.handler_files import (
     MAX_PATH,
     HandlerFile,
@@ -26,10 +25,11 @@ from supervisor.child.helper_twins import misled
 from supervisor.child.import_leftovers import Openings
 from supervisor.child.import_problem import import_problem
 from supervisor.child.interpreter_state import InterpreterState
-from supervisor.ipc.messages import MAX_MESSAGE, HandlerInfo, Imported, Importing, Problem
-from supervisor.linux.permissions import open_to_all, warning_of
 from supervisor.child.static_source import imports_of
 from supervisor.child.unserved import unserved
+from supervisor.handler_api.registry import Conflict, Handler, registry
+from supervisor.ipc.messages import MAX_MESSAGE, HandlerInfo, Imported, Importing, Problem
+from supervisor.linux.permissions import open_to_all, warning_of
 from supervisor.text.printable import encodable
 
 MAX_SUMMARY = 200

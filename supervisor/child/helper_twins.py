@@ -9,8 +9,8 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from supervisor.child.handler_files import HandlerFile
-from supervisor.ipc.messages import Problem
 from supervisor.child.static_source import imports_of
+from supervisor.ipc.messages import Problem
 
 
 def misled(candidates: Sequence[HandlerFile], chosen: Sequence[HandlerFile], twins: Sequence[Problem]) -> list[Problem]:

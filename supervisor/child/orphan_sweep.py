@@ -11,7 +11,7 @@ import os
 import signal
 import time
 
-from supervisor.linux.process_tag import tagged_pids, has_tag
+from supervisor.linux.process_tag import has_tag, tagged_pids
 
 SWEEP_TIMEOUT = 10.0
 """Seconds; a process that the kernel cannot kill (uninterruptible sleep) must not keep us for ever."""

@@ -12,9 +12,9 @@ import signal
 # That of `signal` makes an enum of its answer, which takes longer than the call.
 from _signal import getsignal  # type: ignore[import-not-found]
 
+from supervisor.child.stack_dump import StackDumper
 from supervisor.handler_api.interruption import Interruption
 from supervisor.linux.syscalls import SignalMask
-from supervisor.child.stack_dump import StackDumper
 
 
 class SigtermHandler:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from supervisor.handler_api.interruption import Interruption
 from supervisor.concurrency.coroutine_frames import coroutine_frames
+from supervisor.handler_api.interruption import Interruption
 
 if TYPE_CHECKING:
     import asyncio

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from supervisor.child.handler_files import problem_at
-from supervisor.ipc.messages import Problem
 from supervisor.child.static_source import handler_line
+from supervisor.ipc.messages import Problem
 
 MAX_ENTRIES = 5000
 """Files and folders that are looked at below one folder of handlers; a folder of data may hold millions."""

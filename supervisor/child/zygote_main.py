@@ -21,23 +21,20 @@ from typing import NoReturn
 
 import msgspec
 
-from supervisor.handler_api.library_log import LibraryLog
-from supervisor.child import child_main
-from supervisor.child import descendants
-from supervisor.linux import descriptor_limit
-from supervisor.child import generators
+from supervisor.child import child_main, descendants, generators
 from supervisor.child import orphan_sweep as guard
-from supervisor.linux import signal_defaults
 from supervisor.child.child_main import ForkRequest
-from supervisor.linux.confinement import Confinement
 from supervisor.child.handler_files import MAX_PATH
 from supervisor.child.handler_import import import_handlers
-from supervisor.linux.syscalls import die_with_parent, enter_cgroup, set_dumpable
-from supervisor.linux.process_tag import set_tag
-from supervisor.ipc.messages import Fork, Forked, Logged, ChildCommand, ZygoteCommand, Retire, ZygoteMessage
+from supervisor.handler_api.library_log import LibraryLog
 from supervisor.ipc.blocking_pipe import BlockingPipe
+from supervisor.ipc.messages import ChildCommand, Fork, Forked, Logged, Retire, ZygoteCommand, ZygoteMessage
 from supervisor.ipc.program_identity import identity
 from supervisor.ipc.wire import decoder_of, encode
+from supervisor.linux import descriptor_limit, signal_defaults
+from supervisor.linux.confinement import Confinement
+from supervisor.linux.process_tag import set_tag
+from supervisor.linux.syscalls import die_with_parent, enter_cgroup, set_dumpable
 from supervisor.text.printable import encodable
 
 MAX_FORKS_AT_ONCE = 16
@@ -125,7 +122,9 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _serve(pipe: BlockingPipe[ZygoteCommand], mark: int, supervisor: int, new_birth: Callable[..., ForkRequest]) -> None:
+def _serve(
+    pipe: BlockingPipe[ZygoteCommand], mark: int, supervisor: int, new_birth: Callable[..., ForkRequest]
+) -> None:
     births: list[ForkRequest] = []
     while (order := pipe.receive()) is not None:
         if isinstance(order, Fork):

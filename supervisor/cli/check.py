@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from supervisor.exit_code import ExitCode
-from supervisor.limits import Limits
 from supervisor.ipc.messages import HandlerInfo, Imported
+from supervisor.limits import Limits
 from supervisor.process.zygote import StartFailed, import_once
 from supervisor.text.columns import aligned
 from supervisor.text.duration import format_duration

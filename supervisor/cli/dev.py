@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from supervisor.cli.options import announce
 from supervisor.cli.server import opened
 from supervisor.control.socket_path import ENDING, runtime_dir, too_long
 from supervisor.devserver.app import DevServerSettings
@@ -20,9 +21,8 @@ from supervisor.exit_code import ExitCode
 from supervisor.logs import log
 from supervisor.logs.redaction import Mask
 from supervisor.service import service
-from supervisor.cli.options import announce
-from supervisor.settings.resolution import ConfigError, CommandLineValues, HostInfo, default_state_dir
 from supervisor.settings.loader import TO_WATCH, SettingsLoader, can_watch
+from supervisor.settings.resolution import CommandLineValues, ConfigError, HostInfo, default_state_dir
 
 PROJECT = "demo"
 KEY = "mbx_local"

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisor.cli.operate import COMMANDS
+from supervisor.cli.options import asked, fail, give_up, given_by, home, reads, settle_streams, values_of
 from supervisor.exit_code import ExitCode
 from supervisor.linux import signal_defaults
 from supervisor.linux.cpu_limit import available_cpus
 from supervisor.proxy import Proxy
 from supervisor.settings import resolution as config
 from supervisor.settings import value_types as kinds
-from supervisor.cli.options import asked, fail, give_up, given_by, home, reads, settle_streams, values_of
-from supervisor.settings.resolution import ConfigError, HostInfo
-from supervisor.settings.loader import SettingsLoader, require_folders
 from supervisor.settings.credential import Credential, CredentialSource
+from supervisor.settings.loader import SettingsLoader, require_folders
 from supervisor.settings.proxy_source import proxy_to
+from supervisor.settings.resolution import ConfigError, HostInfo
 from supervisor.settings.settings import OPTIONS
 from supervisor.settings.working_directory import working_directory
 from supervisor.version import __version__
@@ -282,13 +282,13 @@ def spool_replay(**answers: Any) -> None:
     """
     import asyncio
 
-    from supervisor.cli import resending
+    from supervisor.cli import spool as inventory
     from supervisor.reporting.spool_format import Destination
 
     values, credential = _account(_REPLAY_OPTIONS, answers)
     destination, proxy = Destination(values["base_url"], values["project"]), _proxy(values)
     # The spool comes last: root becomes its owner there, who may neither read root's key nor import from root's home.
-    sys.exit(asyncio.run(resending.replay(_spool(answers), destination, credential.token, proxy)))
+    sys.exit(asyncio.run(inventory.replay(_spool(answers), destination, credential.token, proxy)))
 
 
 @main.command()

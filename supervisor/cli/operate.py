@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import click
 
+from supervisor.cli.options import asked, fail, given_by, home, reads, values_of
 from supervisor.exit_code import ExitCode
 from supervisor.settings import resolution as config
 from supervisor.settings import value_types as kinds
-from supervisor.cli.options import asked, fail, given_by, home, reads, values_of
 from supervisor.settings.resolution import ConfigError
 from supervisor.text.printable import escaped
 from supervisor.version import __version__
@@ -42,8 +42,8 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
         def look(room: os.terminal_size | None = None) -> str:
             import msgspec
 
-            from supervisor.control.client import ControlError
             from supervisor.cli.status_table import table_of
+            from supervisor.control.client import ControlError
             from supervisor.status import Status
 
             try:

@@ -13,9 +13,9 @@ import click
 
 from supervisor.exit_code import ExitCode
 from supervisor.settings import resolution as config
-from supervisor.settings.value_types import ValueType
 from supervisor.settings.option import Option
 from supervisor.settings.settings import OPTIONS
+from supervisor.settings.value_types import ValueType
 from supervisor.text.printable import escaped
 
 
@@ -71,7 +71,9 @@ def reads(kind: ValueType) -> Callable[[click.Context, click.Parameter, str | No
     return callback
 
 
-def asked(*names: str, own: config.CommandLineValues | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def asked(
+    *names: str, own: config.CommandLineValues | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of the settings `names`.
 
     `own` are the defaults of a command that reads no setting from the environment; None for all others.

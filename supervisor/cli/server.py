@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from supervisor.cli.options import announce
 from supervisor.devserver import fault_injector as saboteur
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.faults import FaultScript, FaultScriptError, parse_text
-from supervisor.cli.options import announce
 from supervisor.settings.resolution import ConfigError
-from supervisor.text.authority import authority
 from supervisor.text.decoding import NotText, decode_text
+from supervisor.text.printable import authority
 
 
 async def serve(settings: DevServerSettings, key_hint: str) -> None:

@@ -19,12 +19,11 @@ import msgspec
 from yarl import URL
 
 from supervisor.dialects.http import codec as schema
-from supervisor.dialects.http.fast_request import ProxiedRequest, way_through
 from supervisor.dialects.http.error_text import foreign_refusal, in_words, redirected
-from supervisor.cli.event_stream import EventDecoder, RunEvent
+from supervisor.dialects.http.fast_request import ProxiedRequest, way_through
 from supervisor.exit_code import ExitCode
-from supervisor.proxy import Proxy
 from supervisor.job_server import Unavailable
+from supervisor.proxy import Proxy
 from supervisor.settings.resolution import ConfigError
 from supervisor.text.printable import escaped
 from supervisor.text.size import format_size
@@ -278,3 +277,35 @@ def _print(text: str) -> None:
     """Show a text; its further lines, such as a traceback's, stand below the first, indented."""
     first, *more = text.split("\n")
     click.echo("\n    ".join([escaped(first), *(escaped(line) for line in more if line)]), err=True)
+
+
+class RunEvent(msgspec.Struct, frozen=True):
+    """One event of a run; `seq` grows, `data` depends on `type`: run_updated, job_updated, custom."""
+
+    type: str
+    seq: int = 0
+    data: dict[str, Any] = {}
+
+
+class EventDecoder:
+    """Puts events together again, wherever the bytes were cut; skips what is no event."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+
+    def feed(self, piece: bytes) -> list[RunEvent]:
+        """Return the events that `piece` completes."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        return [event for line in lines if (event := self._read(line.removesuffix(b"\r"))) is not None]
+
+    def _read(self, line: bytes) -> RunEvent | None:
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].removeprefix(b" "))
+        if line or not self._data:
+            return None  # a comment, a field we do not need, or an empty line between two comments
+        data, self._data = b"\n".join(self._data), []
+        try:
+            return msgspec.json.decode(data, type=RunEvent)
+        except msgspec.DecodeError:
+            return None

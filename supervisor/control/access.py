@@ -7,16 +7,22 @@ whoever has the token, for everything.  By neither way for a browser that a page
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import os
 import pwd
+import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from supervisor.control.connection_limit import Caller
-from supervisor.control.origin import host_error
 from supervisor.control.peer import ConnectedSocket, Peer, Standing, identify, identify_address
 from supervisor.page.document import Access
+from supervisor.settings.resolution import ConfigError
+from supervisor.settings.safe_read import read_regular
+from supervisor.text.decoding import NotText, decode_text
 
 
 class AccessDenied(Exception):
@@ -130,3 +136,80 @@ def _check_origin(headers: Mapping[str, str], our_names: Collection[str], *, is_
     said = host_error(headers, our_names, is_probe=is_probe)
     if said is not None:
         raise AccessDenied(421, said)
+
+
+ANY_NAME = "*"
+"""Among the names that are ours: probes may come by any name."""
+
+
+def host_error(headers: Mapping[str, str], our_names: Collection[str], *, is_probe: bool = False) -> str | None:
+    """Why a request is not one of our own page's, nor of a program; None when it may be.
+
+    A probe changes nothing and shows no secret: it may lack a `Host`, as every browser sends one, and with `ANY_NAME`
+    it may have any.
+    """
+    host = headers.get("Host", "")
+    is_plain = is_probe and ("Host" not in headers or ANY_NAME in our_names)
+    if not is_plain and not _is_ours(host, our_names):
+        return "this is not the address that is listened on; --listen-name allows another name"
+    origin = headers.get("Origin")
+    if origin is not None and origin.partition("://")[2].lower() != host.lower():
+        return "pages from elsewhere are not answered"
+    if headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and not _is_a_link(headers):
+        return "pages from elsewhere are not answered"
+    return None
+
+
+def _is_a_link(headers: Mapping[str, str]) -> bool:
+    """Whether a link to us was followed: a page cannot read what its viewer sees then, and a form names its origin."""
+    return (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) == ("navigate", "document")
+
+
+def _is_ours(header: str, our_names: Collection[str]) -> bool:
+    """Whether a `Host` names us: by an address, which no name server can turn elsewhere, or by a name that is ours."""
+    try:
+        name = urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return False
+    name = name.rstrip(".")  # a name may be written with the root of all domains
+    if name in ("localhost", socket.gethostname().lower()) or name in our_names:
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+MIN_TOKEN_CHARS = 16
+"""Characters; what is shorter can be guessed."""
+MAX_TOKEN_CHARS = 1024
+"""Bytes of the file; what is longer is no token, and fits into no header."""
+
+
+def read_token(path: Path) -> str:
+    """The token in a file, without the white space around it; raise `ConfigError`."""
+    try:
+        token = decode_text(_content(path)).strip()
+    except OSError as error:
+        raise _refused(path, f"cannot be read: {error.strerror}") from error
+    except NotText as error:
+        raise _refused(path, str(error)) from error
+    if len(token) < MIN_TOKEN_CHARS:
+        raise _refused(path, f"must hold a token of at least {MIN_TOKEN_CHARS} characters")
+    if not token.isprintable() or " " in token:
+        raise _refused(path, "must hold one token, without white space in it")
+    return token
+
+
+def _content(path: Path) -> bytes:
+    content = read_regular(path, MAX_TOKEN_CHARS + 1)
+    if content is None:
+        raise _refused(path, "must be a regular file")
+    if len(content) > MAX_TOKEN_CHARS:
+        raise _refused(path, f"is longer than {MAX_TOKEN_CHARS} bytes: is it the right file?")
+    return content
+
+
+def _refused(path: Path, why: str) -> ConfigError:
+    return ConfigError(f"--listen-token-file: {path} {why}")

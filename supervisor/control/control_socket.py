@@ -10,10 +10,9 @@ from socket import socket
 
 import structlog
 
-from supervisor.control.listener import SocketFile
-from supervisor.control.reception import ControlServer
-from supervisor.settings.resolution import ConfigError
 from supervisor.concurrency.helpers import to_thread_uncancelled
+from supervisor.control.server import ControlServer, SocketFile
+from supervisor.settings.resolution import ConfigError
 
 log = structlog.get_logger("control")
 
@@ -55,7 +54,9 @@ class ControlSocket:
 
     async def _reopen(self) -> None:
         try:
-            end = await to_thread_uncancelled(self._file.bind_again, discard=socket.close)  # `close` removes the file then
+            end = await to_thread_uncancelled(
+                self._file.bind_again, discard=socket.close
+            )  # `close` removes the file then
         except ConfigError as error:
             self._note_problem(str(error))
             return

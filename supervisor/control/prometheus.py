@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from supervisor.attempt.outcome import OutcomeLabel
+from supervisor.pool.claim_gate import BlockReason
 from supervisor.stats import UNKNOWN, Histogram, Stats
 from supervisor.status import Status
-from supervisor.pool.claim_gate import BlockReason
-from supervisor.attempt.outcome import OutcomeLabel
 
 PREFIX = "mobius_supervisor_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -11,17 +11,15 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from supervisor.control import prometheus as metrics
-
 from supervisor.control import health
+from supervisor.control import prometheus as metrics
+from supervisor.control.access import AccessDenied, AccessPolicy
 from supervisor.control.connection_limit import Caller
-from supervisor.control.access import AccessPolicy, AccessDenied
-from supervisor.control.event_stream import StatusFeed
-from supervisor.control.peer import ConnectedSocket, Peer
+from supervisor.control.event_stream import EventStream, StatusFeed
 from supervisor.control.operator import CommandRejected, OperatorApi
-from supervisor.control.stream import EventStream
-from supervisor.stats import Stats
+from supervisor.control.peer import ConnectedSocket, Peer
 from supervisor.page.document import CONTENT_SECURITY_POLICY, render
+from supervisor.stats import Stats
 
 MAX_BODY_BYTES = 64 * 1024
 """Bytes; no body is read, and what claims to be longer is no command."""

@@ -46,7 +46,8 @@ def too_long(path: Path) -> str | None:
     length = len(os.fsencode(path))
     if length <= MAX_SOCKET_PATH_BYTES:
         return None
-    return f"the path {path} of the control socket has {length} bytes, {MAX_SOCKET_PATH_BYTES} are possible: give a shorter --socket"
+    most = f"{MAX_SOCKET_PATH_BYTES} are possible"
+    return f"the path {path} of the control socket has {length} bytes, {most}: give a shorter --socket"
 
 
 def find_socket(environment: Mapping[str, str], state_dir: Path, worker_id: str | None) -> Path:

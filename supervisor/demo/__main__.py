@@ -17,13 +17,12 @@ from pathlib import Path
 
 import click
 
+from supervisor.concurrency.helpers import HelperTasks
 from supervisor.demo.board import Board, board_for, is_terminal, table
-from supervisor.demo.jobs import DemoJob, demo_jobs
+from supervisor.demo.jobs import DemoJob, JobState, demo_jobs, look
 from supervisor.demo.program import HANDLERS, WORKERS, log_of, program
-from supervisor.demo.standing import JobState, look
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.linux.syscalls import become_subreaper, children_of
-from supervisor.concurrency.helpers import HelperTasks
 
 PROJECT = "demo"
 HEARTBEAT_INTERVAL = 0.5

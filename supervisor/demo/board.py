@@ -14,7 +14,7 @@ from typing import Protocol, TextIO
 
 import click
 
-from supervisor.demo.standing import JobState
+from supervisor.demo.jobs import JobState
 from supervisor.text.printable import escaped
 
 _COLOURS = {"completed": "green", "cancelled": "yellow", "failed": "red", "running": "cyan", "stopping": "yellow"}

@@ -13,6 +13,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -20,18 +22,17 @@ import msgspec
 from aiohttp import web
 
 from supervisor.devserver.answers import answer_errors, demand_key, demand_project
-from supervisor.devserver.changes import ChangeSignal
-from supervisor.devserver.dispatch import Dispatch
-from supervisor.devserver.call_log import Call, HangUp, Intercept, CallLog, LoseAnswer
+from supervisor.devserver.call_log import Call, CallLog, HangUp, Intercept, LoseAnswer
+from supervisor.devserver.dispatch import ChangeSignal, Dispatch
+from supervisor.devserver.fault_injector import FaultInjector
+from supervisor.devserver.faults import FaultScript
 from supervisor.devserver.records import Job, Run
 from supervisor.devserver.requests import RunRequest
 from supervisor.devserver.run_views import RunViews
-from supervisor.devserver.fault_injector import FaultInjector
-from supervisor.devserver.settings import DevServerSettings
 from supervisor.devserver.sse import EventStreams
-from supervisor.devserver.store import Store
+from supervisor.devserver.store import Store, random_id
 from supervisor.devserver.worker_views import WorkerViews
-from supervisor.text.authority import authority
+from supervisor.text.printable import authority
 
 __all__ = ["Call", "DevServer", "DevServerSettings", "HangUp", "LoseAnswer"]
 
@@ -217,3 +218,35 @@ class DevServer:
 
 def _as_bytes(key: bytes | str | None) -> bytes | None:
     return key.encode() if isinstance(key, str) else key
+
+
+@dataclass(frozen=True, slots=True)
+class DevServerSettings:
+    """Lengths are in seconds, sizes in bytes.
+
+    `database` None keeps everything in memory; `api_key` None accepts any key; `projects` None creates every project
+    that is asked for.  `journal` is how many calls `DevServer.calls` remembers, True for ten thousand.
+    `faults` is a script of what shall go wrong (see `faults.parse_faults`).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    database: Path | str | None = None
+    api_key: bytes | str | None = None
+    projects: frozenset[str] | None = None
+    heartbeat_interval: float = 10.0
+    lease_ttl: float | None = None
+    immediate_cancellation: bool = False
+    keepalive: float = 15.0
+    max_body: int = 64 * 1024 * 1024
+    journal: bool | int = False
+    faults: FaultScript | None = None
+    new_id: Callable[[str], str] = random_id
+
+    @property
+    def lease_length(self) -> float:
+        return 3 * self.heartbeat_interval if self.lease_ttl is None else self.lease_ttl
+
+    @property
+    def journal_size(self) -> int:
+        return 10_000 * self.journal if isinstance(self.journal, bool) else self.journal

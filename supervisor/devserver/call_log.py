@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from supervisor.devserver.changes import ChangeSignal
+from supervisor.devserver.dispatch import ChangeSignal
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from supervisor.devserver.changes import ChangeSignal
 from supervisor.devserver.records import Job
 from supervisor.devserver.requests import ClaimRequest
 from supervisor.devserver.store import Store
@@ -120,3 +119,17 @@ class Dispatch:
             raise
         finally:
             del self._polls[poll]
+
+
+class ChangeSignal:
+    """One event after the other, each set once.
+
+    Take `upcoming` first, then look at the state, then wait for it: what happens in between is not missed.
+    """
+
+    def __init__(self) -> None:
+        self.upcoming = asyncio.Event()
+
+    def announce(self) -> None:
+        self.upcoming.set()
+        self.upcoming = asyncio.Event()

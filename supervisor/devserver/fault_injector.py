@@ -19,6 +19,7 @@ from aiohttp.typedefs import Handler
 
 from supervisor.devserver.dispatch import Dispatch
 from supervisor.devserver.errors import Unknown
+from supervisor.devserver.fault_responses import hang_up, refusal, reworded, send_badly
 from supervisor.devserver.faults import (
     CALLS,
     AnyFault,
@@ -34,7 +35,6 @@ from supervisor.devserver.faults import (
     Status,
 )
 from supervisor.devserver.records import Job
-from supervisor.devserver.fault_responses import hang_up, refusal, reworded, send_badly
 from supervisor.devserver.store import Store
 
 log = logging.getLogger(__name__)

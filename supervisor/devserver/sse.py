@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 from aiohttp import web
 
-from supervisor.devserver.changes import ChangeSignal
+from supervisor.devserver.dispatch import ChangeSignal
 from supervisor.devserver.errors import Invalid
 from supervisor.devserver.records import StoredEvent
 from supervisor.devserver.store import Store

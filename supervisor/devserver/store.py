@@ -13,7 +13,6 @@ import msgspec
 
 from supervisor.devserver.database import Database
 from supervisor.devserver.errors import Unknown
-from supervisor.devserver.workflow import Workflow
 from supervisor.devserver.history import History
 from supervisor.devserver.leases import Leases
 from supervisor.devserver.records import Job, Run, Session, StoredEvent
@@ -26,6 +25,7 @@ from supervisor.devserver.requests import (
     RunRequest,
 )
 from supervisor.devserver.spec import check, with_defaults
+from supervisor.devserver.workflow import Workflow
 
 DEFAULT_QUEUE = "default"
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from supervisor.devserver.answers import answer, body_of
 from supervisor.devserver.dispatch import Dispatch
 from supervisor.devserver.errors import TooLarge
+from supervisor.devserver.fault_injector import FaultInjector, is_connected
 from supervisor.devserver.records import Job
 from supervisor.devserver.requests import (
     MAX_PAYLOAD,
@@ -20,7 +21,6 @@ from supervisor.devserver.requests import (
     EventsRequest,
     FenceRequest,
 )
-from supervisor.devserver.fault_injector import FaultInjector, is_connected
 from supervisor.devserver.store import Store
 from supervisor.devserver.views import claim_view, job_view, session_view
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType, SimpleNamespace
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 import msgspec.inspect
+import msgspec.inspect as kinds
 
-from supervisor.handler_api.choices import choices_at
 from supervisor.handler_api.context import Context
+from supervisor.text.printable import shortened
 from supervisor.text.value_repr import value_repr
 
 Item = TypeVar("Item")
@@ -224,3 +226,65 @@ def _fault(name: str, error: Exception, annotation: Any) -> str:
     allowed = choices_at(annotation, path) if wrong != what else None
     said = f"must be one of {allowed}, not {wrong}" if allowed else f"{what[:1].lower()}{what[1:]}"
     return f"parameter {name + path!r} is wrong: {said}"
+
+
+SHOWN = 200
+"""Characters of allowed values that are listed; a message has room for more than this."""
+
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+
+
+def choices_at(annotation: Any, path: str) -> str | None:
+    """The values that are allowed at `path`, as msgspec writes it: `.sizes[0].unit`; None when that cannot be told."""
+    places = [kinds.type_info(annotation)]
+    for name, index in _STEP.findall(path):
+        places = [inner for place in _alternatives(places) for inner in _inside(place, name, index)]
+    allowed = [value for place in _alternatives(places) for value in _values(place)]
+    return _listed(allowed) if allowed else None
+
+
+def _alternatives(places: Iterable[kinds.Type]) -> Iterator[kinds.Type]:
+    for place in places:
+        match place:
+            case kinds.UnionType(types=types):
+                yield from _alternatives(types)
+            case kinds.Metadata(type=inner):
+                yield from _alternatives([inner])
+            case _:
+                yield place
+
+
+def _inside(place: kinds.Type, name: str, index: str) -> Iterator[kinds.Type]:
+    """What can be one step into `place`: in a field called `name`, or at `index`, which is "..." for any key."""
+    match place:
+        case (
+            kinds.StructType(fields=fields)
+            | kinds.DataclassType(fields=fields)
+            | kinds.TypedDictType(fields=fields)
+            | kinds.NamedTupleType(fields=fields)
+        ):
+            yield from (
+                field.type
+                for position, field in enumerate(fields)
+                if field.encode_name == name or str(position) == index
+            )
+        case kinds.DictType(value_type=value) if index == "...":
+            yield value
+        case kinds.TupleType(item_types=items) if index.isdigit() and int(index) < len(items):
+            yield items[int(index)]
+        case kinds.CollectionType(item_type=item) if index:
+            yield item
+
+
+def _values(place: kinds.Type) -> Iterator[Any]:
+    match place:
+        case kinds.LiteralType(values=values):
+            yield from values
+        case kinds.EnumType(cls=cls):
+            yield from (member.value for member in cls)
+
+
+def _listed(values: Iterable[Any]) -> str:
+    """As they are written in JSON; not all, if they are many or long."""
+    listed = ", ".join(dict.fromkeys(json.dumps(value, ensure_ascii=False, default=str) for value in values))
+    return shortened(listed, SHOWN)

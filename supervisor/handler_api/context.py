@@ -20,8 +20,8 @@ from supervisor.handler_api.encoding import NotJson, encode_json
 from supervisor.handler_api.interruption import Cancelled, Interruption
 from supervisor.handler_api.log_handler import LogHandler, fitted, write_line
 from supervisor.handler_api.numbers import finite_number
-from supervisor.job import EVENT_TYPE, MAX_PAYLOAD_BYTES, Event, Job
 from supervisor.ipc.messages import EventEmitted, Logged
+from supervisor.job import EVENT_TYPE, MAX_PAYLOAD_BYTES, Event, Job
 from supervisor.text.value_repr import type_name
 
 __all__ = ["Cancelled", "Context", "PermanentError"]

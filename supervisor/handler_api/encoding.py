@@ -14,8 +14,8 @@ from decimal import Decimal
 
 import msgspec
 
-from supervisor.handler_api.numbers import plain_number
 from supervisor.handler_api.locate import ValueWalk, content_of, parts_of, shown_step
+from supervisor.handler_api.numbers import plain_number
 from supervisor.text.value_repr import type_name, value_repr
 
 _NEVER_NAN: frozenset[type] = frozenset((type(None), bool, int, str, bytes, datetime.date, datetime.datetime))

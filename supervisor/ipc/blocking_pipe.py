@@ -13,9 +13,9 @@ from typing import Any, Generic
 
 import msgspec
 
-from supervisor.linux.syscalls import receive
 from supervisor.ipc.send_errors import SEND_RETRY_DELAYS, is_gone, reason
 from supervisor.ipc.wire import Decoder, Message, encode
+from supervisor.linux.syscalls import receive
 
 PIPE_READ_BYTES = 64 * 1024
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from supervisor import job, limits, version
-from supervisor.linux import confinement
 from supervisor.ipc import messages
+from supervisor.linux import confinement
 
 _VERSION = re.compile(r'__version__\s*=\s*"([^"]+)"')
 

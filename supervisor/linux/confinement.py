@@ -16,11 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from supervisor.linux import landlock, seccomp
 from supervisor.linux import syscalls as kernel
-
-from supervisor.linux import landlock
-
-from supervisor.linux import seccomp
 from supervisor.linux.landlock import Right, Ruleset, Scope
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")

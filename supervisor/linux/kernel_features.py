@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from supervisor.linux import syscalls as kernel
-from supervisor.ipc.memfd import create_sealed
+from supervisor.linux.memfd import create_sealed
 
 
 def missing() -> str | None:

@@ -11,11 +11,9 @@ import re
 from enum import Enum
 from importlib import resources
 
-from supervisor.page.figures import moment
+from supervisor.page.figures import element, joined, moment
 from supervisor.page.headline import alerts, headline, title
-from supervisor.page.markup import element, joined
-from supervisor.page.outcomes import outcomes_table
-from supervisor.page.slots import slots_table
+from supervisor.page.slots import outcomes_table, slots_table
 from supervisor.status import Status
 
 _FILE = resources.files("supervisor.page").joinpath("index.html").read_text(encoding="utf-8")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from supervisor.page.figures import Mood, counted, length
-from supervisor.page.markup import Markup, element, joined, lines
+from supervisor.page.figures import Markup, Mood, counted, element, joined, length, lines
 from supervisor.status import ClaimStatus, CodeStatus, ServiceState, SpoolStatus, Status
 from supervisor.text.printable import shortened
 from supervisor.text.size import format_size

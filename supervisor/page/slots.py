@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from supervisor.page.figures import Mood, bar, clock, counted, length, mood_of, share_of
-from supervisor.page.markup import Markup, element, joined
-from supervisor.page.progress import read_progress
-from supervisor.status import JobStatus, SlotStatus
+from supervisor.page.figures import (
+    Markup,
+    Mood,
+    bar,
+    clock,
+    counted,
+    element,
+    joined,
+    length,
+    lines,
+    moment,
+    mood_of,
+    share_of,
+)
+from supervisor.status import JobStatus, Recent, SlotStatus
 from supervisor.text.duration import format_duration
 from supervisor.text.printable import shortened
 from supervisor.text.size import format_size
@@ -167,3 +179,107 @@ def _measure(figure: str, limit: str, share: float | None, mood: Mood = "") -> M
 
 def _nothing() -> Markup:
     return element("span", "–", class_="nothing")
+
+
+_LONGEST_SUMMARY = 300
+_LONGEST_MESSAGE = 2000
+_MOODS: dict[str, Mood] = {"completed": "good", "cancelled": "warn", "shutdown": "warn", "lease_lost": "warn"}
+
+
+def outcomes_table(recent: Sequence[Recent]) -> Markup:
+    """A row for each; what is longer than a line unfolds."""
+    heading = element("h2", "Recent outcomes")
+    if not recent:
+        return element("section", heading, element("p", "No job has ended here yet.", class_="nothing"))
+    headings = (element("th", name, scope="col") for name in ("Ended", "Job", "Outcome", "Took", "Message"))
+    newest_first = sorted(recent, key=lambda ended: ended.ended_at, reverse=True)
+    body = element("tbody", *map(_outcome_row, newest_first))
+    return element(
+        "section", heading, element("table", element("thead", element("tr", *headings)), body, class_="recent")
+    )
+
+
+def _outcome_row(ended: Recent) -> Markup:
+    attempt = element("i", f"attempt {ended.attempt}", class_="tag") if ended.attempt > 1 else ""
+    job_id = element("small", shortened(ended.job_id, _LONGEST_NAME), class_="code")
+    what = (element("b", shortened(ended.action, _LONGEST_NAME)), attempt, " ", job_id)
+    outcome = element("span", ended.outcome.replace("_", " "), class_=f"outcome {_MOODS.get(ended.outcome, 'bad')}")
+    return element(
+        "tr",
+        element("td", moment(ended.ended_at), class_="ended"),
+        element("th", *what, scope="row"),
+        element("td", outcome, class_="how"),
+        element("td", length(ended.seconds), class_="took"),
+        element("td", _message(ended.message), class_="message"),
+        id=f"ended-{ended.job_id}-{ended.attempt}-{ended.ended_at}",
+    )
+
+
+def _message(message: str | None) -> Markup:
+    text = (message or "").strip()
+    first = text.partition("\n")[0]
+    summary = shortened(first, _LONGEST_SUMMARY)
+    if summary == text:
+        return element("span", summary)
+    whole = element("pre", lines(shortened(text, _LONGEST_MESSAGE)))
+    return element("details", element("summary", summary), whole)
+
+
+# No page shows more, and an object of this size is decoded in no time.
+_LONGEST = 16 * 1024
+_KNOWN = {"done", "total", "percent", "message"}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`share` is the part that is done, from 0 to 1, and `count` how much that is, where the event says so."""
+
+    share: float | None
+    count: str
+    text: str
+
+
+def read_progress(payload: msgspec.Raw) -> Progress:
+    """Take `done` of `total` (what `Context.progress` sends), `percent` and `message`; the rest is shown as it is."""
+    said = _members(payload)
+    if said is None:
+        return Progress(None, "", bytes(payload)[:_LONGEST].decode("utf-8", "replace"))
+    done, total, percent = (_number(said.get(name)) for name in ("done", "total", "percent"))
+    share = share_of(percent, 100) if percent is not None else None if done is None else share_of(done, total)
+    return Progress(share, _count(done, total), " · ".join(_texts(said)))
+
+
+def _count(done: float | None, total: float | None) -> str:
+    if done is None:
+        return ""
+    return f"{done:,.12g}" if total is None else f"{done:,.12g} of {total:,.12g}"
+
+
+def _texts(said: dict[str, msgspec.Raw]) -> Iterator[str]:
+    if "message" in said:
+        yield _text(said["message"])
+    for name, value in said.items():
+        if name not in _KNOWN:
+            yield f"{name} {_text(value)}"
+
+
+def _members(payload: msgspec.Raw) -> dict[str, msgspec.Raw] | None:
+    try:
+        return msgspec.json.decode(payload, type=dict[str, msgspec.Raw]) if len(bytes(payload)) <= _LONGEST else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _number(value: msgspec.Raw | None) -> float | None:
+    try:
+        number = msgspec.json.decode(value, type=float) if value is not None else math.nan
+    except msgspec.DecodeError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text(value: msgspec.Raw) -> str:
+    try:
+        return msgspec.json.decode(value, type=str)
+    except msgspec.DecodeError:
+        return bytes(value).decode("utf-8", "replace")

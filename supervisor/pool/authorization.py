@@ -12,10 +12,10 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from supervisor.concurrency.backoff import Backoff
 from supervisor.job import Directive, Event, Fence, Job, Outcome
 from supervisor.job_server import AuthRevoked, JobServer, KeyRefused
 from supervisor.text.duration import format_duration
-from supervisor.concurrency.backoff import Backoff
 
 FIRST_RETRY_DELAY = 0.5
 """Seconds after which the first claim asks again, at most."""

@@ -10,11 +10,11 @@ import asyncio
 
 import structlog
 
-from supervisor.stats import ExitReason, Stats
+from supervisor.linux.syscalls import boottime
 from supervisor.process.child import Child
 from supervisor.process.reaper import Reaper
-from supervisor.linux.syscalls import boottime
 from supervisor.process.zygote import StartFailed, Zygote
+from supervisor.stats import ExitReason, Stats
 
 log = structlog.get_logger("child")
 

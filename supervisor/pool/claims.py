@@ -6,10 +6,10 @@ import asyncio
 import math
 from typing import Any
 
-from supervisor.job import Job
-from supervisor.linux.syscalls import boottime
-from supervisor.job_server import JobServer, KeyRefused, RateLimited, RequestRejected, Unavailable
 from supervisor.concurrency.backoff import Backoff
+from supervisor.job import Job
+from supervisor.job_server import JobServer, KeyRefused, RateLimited, RequestRejected, Unavailable
+from supervisor.linux.syscalls import boottime
 from supervisor.pool.claim_gate import BlockReason
 from supervisor.pool.poll_limit import PollLimiter
 from supervisor.pool.slot_config import SlotHost
@@ -122,7 +122,9 @@ class Claimer:
     def _fault_of(self, job: Job) -> str:
         """What is wrong with an answer that brings this job, which is said once for all that are like it."""
         if self._host.stats.claim_error != UNREQUESTED_ACTION:
-            self._log.error(f"{UNREQUESTED_ACTION}: claims slow down", job_id=job.job_id, action=job.action, asked=self.asked)
+            self._log.error(
+                f"{UNREQUESTED_ACTION}: claims slow down", job_id=job.job_id, action=job.action, asked=self.asked
+            )
         return UNREQUESTED_ACTION
 
     def _wait_for(self, actions: tuple[str, ...]) -> float:

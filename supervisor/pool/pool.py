@@ -11,25 +11,25 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
+from supervisor.attempt.attempt import Attempt
+from supervisor.attempt.config import JobConfig
+from supervisor.attempt.outcome import StopReason
+from supervisor.concurrency.helpers import HelperTasks
+from supervisor.concurrency.loop_monitor import LoopMonitor
 from supervisor.job import Job
-from supervisor.stats import Stats
-from supervisor.process.reaper import Reaper
+from supervisor.job_server import JobServer
 from supervisor.linux.syscalls import boottime
+from supervisor.pool.child_factory import ChildFactory
+from supervisor.pool.claim_gate import BlockReason, ClaimGate
+from supervisor.pool.poll_limit import PollLimiter
+from supervisor.pool.quarantine import Quarantine
+from supervisor.pool.slot import Slot
+from supervisor.process.reaper import Reaper
 from supervisor.process.usage import Usage
 from supervisor.process.zygote import Zygote
 from supervisor.reporting.report import Reporter
-from supervisor.job_server import JobServer
+from supervisor.stats import Stats
 from supervisor.status import ClaimStatus, SlotStatus
-from supervisor.concurrency.helpers import HelperTasks
-from supervisor.attempt.attempt import Attempt
-from supervisor.pool.child_factory import ChildFactory
-from supervisor.pool.claim_gate import BlockReason, ClaimGate
-from supervisor.attempt.outcome import StopReason
-from supervisor.pool.poll_limit import PollLimiter
-from supervisor.concurrency.loop_monitor import LoopMonitor
-from supervisor.pool.quarantine import Quarantine
-from supervisor.pool.slot import Slot
-from supervisor.attempt.config import JobConfig
 
 PARTIAL_CLAIM_WAIT = 1.0
 """Seconds that a claim waits when it leaves out actions that are full."""

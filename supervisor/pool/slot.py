@@ -18,31 +18,31 @@ from uuid import uuid4
 
 import structlog
 
-from supervisor.job import Failed, Fence, Job
-from supervisor.limits import Limits
-from supervisor.logs.log import is_enabled
-from supervisor.process.child import Child, ChildState
-from supervisor.linux.syscalls import boottime
-from supervisor.ipc.messages import HandlerInfo
-from supervisor.process.usage import Usage
-from supervisor.process.zygote import StartFailed
-from supervisor.reporting.report import Reporter
-from supervisor.job_server import AuthRevoked, ClaimRefused, JobServer, ServerError
-from supervisor.status import SlotState, SlotStatus
-from supervisor.text.printable import shown_name
-from supervisor.concurrency.timers import TimerQueue
+from supervisor.attempt.attempt import Attempt
+from supervisor.attempt.config import SlotResources
+from supervisor.attempt.lease import Lease, LeaseLost, LeaseTerms
+from supervisor.attempt.outcome import StopReason
 from supervisor.concurrency.backoff import Backoff
 from supervisor.concurrency.cancel_scope import CancelScope
 from supervisor.concurrency.helpers import to_thread_uncancelled
-from supervisor.attempt.attempt import Attempt
-from supervisor.pool.warm_child import WarmChild
-from supervisor.pool.claims import Claimer
-from supervisor.attempt.lease import Lease, LeaseLost, LeaseTerms
-from supervisor.attempt.outcome import StopReason
-from supervisor.pool.poll_limit import PollLimiter
+from supervisor.concurrency.timers import TimerQueue
+from supervisor.ipc.messages import HandlerInfo
+from supervisor.job import Failed, Fence, Job
+from supervisor.job_server import AuthRevoked, ClaimRefused, JobServer, ServerError
+from supervisor.limits import Limits
 from supervisor.linux.remove_tree import remove_tree
-from supervisor.attempt.config import SlotResources
+from supervisor.linux.syscalls import boottime
+from supervisor.logs.log import is_enabled
+from supervisor.pool.claims import Claimer
+from supervisor.pool.poll_limit import PollLimiter
 from supervisor.pool.slot_config import SlotHost
+from supervisor.pool.warm_child import WarmChild
+from supervisor.process.child import Child, ChildState
+from supervisor.process.usage import Usage
+from supervisor.process.zygote import StartFailed
+from supervisor.reporting.report import Reporter
+from supervisor.status import SlotState, SlotStatus
+from supervisor.text.printable import shown_name
 
 DRAIN_POLL_TIMEOUT = 0.5
 """Seconds that an open poll gets to come back by itself when draining: on a busy queue it does, with a job."""
@@ -312,7 +312,9 @@ class Slot:
 
     async def _remove(self, workdir: str) -> None:
         try:
-            await to_thread_uncancelled(remove_tree, Path(workdir))  # or it would go on beside the removal of everything at our end
+            await to_thread_uncancelled(
+                remove_tree, Path(workdir)
+            )  # or it would go on beside the removal of everything at our end
         except OSError as error:
             another = self._host.config.scratch / f"{self.number}-{uuid4().hex}"
             self._resources = replace(self._resources, workdir=str(another))

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from supervisor.job import Job
-from supervisor.stats import Stats
-from supervisor.limits import Limits
-from supervisor.reporting.report import Reporter
-from supervisor.concurrency.timers import TimerQueue
-from supervisor.pool.warm_child import ChildProvider
 from supervisor.attempt.config import JobConfig
 from supervisor.concurrency.loop_monitor import LoopMonitor
+from supervisor.job import Job
 from supervisor.pool.quarantine import Quarantine
+from supervisor.pool.warm_child import ChildProvider
+from supervisor.stats import Stats
 
 
 class SlotHost(ChildProvider, Protocol):

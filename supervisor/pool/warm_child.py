@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from supervisor.stats import ExitReason
+from supervisor.concurrency.backoff import Backoff
 from supervisor.limits import Limits
+from supervisor.pool.child_factory import ChildFactory
 from supervisor.process.child import Child, ChildState
 from supervisor.process.usage import tree_memory
 from supervisor.process.zygote import StartFailed, Zygote
-from supervisor.concurrency.backoff import Backoff
-from supervisor.pool.child_factory import ChildFactory
+from supervisor.stats import ExitReason
 
 MAX_START_FAILURES = 3
 """Failures in a row after which a slot gives up, as long as no child at all has ever come up."""

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import structlog
 
-from supervisor.process.cgroup import Cgroup, NoCgroup
 from supervisor.linux.syscalls import enter_cgroup
+from supervisor.process.cgroup import Cgroup, NoCgroup
 
 log = structlog.get_logger("cgroup")
 

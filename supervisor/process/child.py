@@ -19,18 +19,18 @@ from typing import Any
 
 import structlog
 
-from supervisor.process.child_channels import ChildChannels
-from supervisor.process.job_channel import JobChannel, JobListener, MessageHandlingError, JobReply
-from supervisor.linux.exit_status import UNKNOWN, ExitReport, ExitStatus
-from supervisor.process.reaper import Reaper
-from supervisor.linux.syscalls import cpu_seconds, kill_group
+from supervisor.concurrency.helpers import shielded
 from supervisor.ipc.messages import ChildMessage, Finished, Forked, Ready, Run
+from supervisor.ipc.wire import SendTimeout, WireError
+from supervisor.linux.exit_status import UNKNOWN, ExitReport, ExitStatus
+from supervisor.linux.syscalls import cpu_seconds, kill_group
+from supervisor.process.child_channels import ChildChannels
+from supervisor.process.job_channel import JobChannel, JobListener, JobReply, MessageHandlingError
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
+from supervisor.process.reaper import Reaper
 from supervisor.process.shared_memory import JobSegments
-from supervisor.ipc.wire import SendTimeout, WireError
 from supervisor.process.zygote import StartFailed, Zygote
-from supervisor.concurrency.helpers import shielded
 
 log = structlog.get_logger("child")
 

@@ -11,8 +11,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from supervisor.linux.syscalls import bytes_waiting
 from supervisor.concurrency.token_bucket import TokenBucket
+from supervisor.linux.syscalls import bytes_waiting
 
 OUTPUT_READ_BYTES = 64 * 1024
 MAX_LINE_BYTES = 4096

@@ -17,10 +17,10 @@ from typing import Any, Generic
 import msgspec
 import structlog
 
-from supervisor.linux.syscalls import MAX_DESCRIPTORS, bytes_unread, bytes_waiting, receive
 from supervisor.ipc.send_errors import SEND_RETRY_DELAYS, is_gone, reason
-from supervisor.linux.spare_descriptor import SpareDescriptor
 from supervisor.ipc.wire import Decoder, Message, SendTimeout, WireError, encode
+from supervisor.linux.spare_descriptor import SpareDescriptor
+from supervisor.linux.syscalls import MAX_DESCRIPTORS, bytes_unread, bytes_waiting, receive
 
 log = structlog.get_logger("pipe")
 

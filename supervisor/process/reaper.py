@@ -10,18 +10,18 @@ import asyncio
 import contextlib
 import errno
 import os
+from collections.abc import Container
+from pathlib import Path
 from typing import Protocol
 
 import structlog
 
+from supervisor.linux.process_tag import has_tag, new_tag
+from supervisor.linux.spare_descriptor import SpareDescriptor
+from supervisor.linux.syscalls import become_subreaper, children_of, has_ended, kill_child
 from supervisor.process.cgroup import Cgroup, NoCgroup
 from supervisor.process.cgroup_delegation import Delegation
-from supervisor.linux.syscalls import become_subreaper, children_of, has_ended, kill_child
-from supervisor.process.lineage import belongs_to_job
-from supervisor.process.lost import UnkillableProcesses, reap_at_once
-from supervisor.linux.process_tag import new_tag
 from supervisor.process.readable import wait_readable
-from supervisor.linux.spare_descriptor import SpareDescriptor
 from supervisor.process.session_weights import SessionWeights
 
 log = structlog.get_logger("family")
@@ -115,7 +115,11 @@ class Reaper:
             began_at = asyncio.get_running_loop().time()
             refused = {pid for pid in strays if not kill_child(pid)}
             for pid in strays:
-                patience, why = (FOREIGN_KILL_TIMEOUT, "it is another user's") if pid in refused else (self.kill_timeout, "SIGKILL fails")
+                patience, why = (
+                    (FOREIGN_KILL_TIMEOUT, "it is another user's")
+                    if pid in refused
+                    else (self.kill_timeout, "SIGKILL fails")
+                )
                 swept += await self._reap(pid, began_at + patience, why)
         return swept
 
@@ -149,7 +153,9 @@ class Reaper:
         # A newborn's pid is written to its pipe before it becomes our child; so look at the children first,
         # at the pipes then, and every child that is present is either known or a stray.
         known = self._known_pids()
-        return [pid for pid in present if pid not in known and pid not in self._preexisting and pid not in self._unkillable]
+        return [
+            pid for pid in present if pid not in known and pid not in self._preexisting and pid not in self._unkillable
+        ]
 
     def _known_pids(self) -> set[int | None]:
         """The pids of all members, of those that are just being born as well."""
@@ -180,3 +186,86 @@ async def ended(pid: int) -> None:
         await wait_readable(pidfd)
     finally:
         os.close(pidfd)
+
+
+UNKILLABLE_POLL_INTERVAL = 1.0
+"""Seconds between two looks at whether one has ended; a descriptor for each would be held for as long as it lives."""
+
+
+class UnkillableProcesses:
+    """Those of one family."""
+
+    def __init__(self) -> None:
+        self._pids: set[int] = set()
+        self._is_looking = False
+
+    def __contains__(self, pid: int) -> bool:
+        return pid in self._pids
+
+    def add(self, pid: int, why: str) -> None:
+        """Wait for `pid` no longer."""
+        if pid not in self._pids:
+            log.error("a process that a job left behind cannot be ended, and is let be", pid=pid, reason=why)
+            self._pids.add(pid)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        if self._pids and not self._is_looking:
+            self._is_looking = True
+            asyncio.get_running_loop().call_later(UNKILLABLE_POLL_INTERVAL, self._look)
+
+    def _look(self) -> None:
+        self._is_looking = False
+        for pid in tuple(self._pids):
+            if has_ended(pid):
+                reap_at_once(pid)
+                self._pids.discard(pid)
+                log.info("a process that could not be ended has ended", pid=pid)
+        self._look_later()
+
+
+def reap_at_once(pid: int) -> bool:
+    """Reap our child `pid` if it has ended; whether there was anything to reap."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return False
+
+
+def belongs_to_job(pid: int, mark: int, elders: Container[int]) -> bool:
+    """Whether `pid` wears the mark or descends from a child of ours that is no elder.
+
+    Who is gone is counted among them: whoever has something to hide may be.  A `pid` of 0 is one that this namespace
+    does not know (unix(7), SO_PEERCRED): none of ours.
+    """
+    if pid == 0:
+        return False
+    if has_tag(pid, mark):
+        return True
+    parent = _parent_of(pid)
+    return parent is None or _descends(pid, parent, elders)
+
+
+def _descends(pid: int, parent: int, elders: Container[int]) -> bool:
+    ours = {child for child in children_of(os.getpid()) if child not in elders}
+    while pid not in ours:
+        if parent in (0, os.getpid()):
+            return False  # an elder, or there is nobody above
+        above = _parent_of(parent)
+        if above is not None:
+            pid, parent = parent, above
+            continue
+        now = _parent_of(pid)
+        if now is None:
+            return True
+        if now == parent:
+            return parent in ours  # it is not shown to us (proc(5), hidepid), as that of somebody who used sudo
+        parent = now
+    return True
+
+
+def _parent_of(pid: int) -> int | None:
+    """The pid of a process' parent (proc_pid_stat(5)); None when it is gone, or hidden from us."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None

@@ -20,11 +20,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from supervisor.linux.confinement import UNCONFINED, Confinement
-from supervisor.process.fatal_error import FatalErrorParser
-from supervisor.process.environment import child_environment
-from supervisor.linux.exit_status import signal_name
-from supervisor.process.reaper import Reaper, ended
+from supervisor.child.thread_limits import VARIABLES
 from supervisor.ipc.messages import (
     Fork,
     HandlerInfo,
@@ -36,11 +32,15 @@ from supervisor.ipc.messages import (
     Retire,
     ZygoteMessage,
 )
+from supervisor.ipc.program_identity import difference
+from supervisor.ipc.wire import WireError
+from supervisor.linux.confinement import UNCONFINED, Confinement
+from supervisor.linux.exit_status import signal_name
+from supervisor.process.environment import child_environment
+from supervisor.process.fatal_error import FatalErrorParser
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
-from supervisor.ipc.program_identity import difference
-from supervisor.child.thread_limits import VARIABLES
-from supervisor.ipc.wire import WireError
+from supervisor.process.reaper import Reaper, ended
 
 log = structlog.get_logger("zygote")
 

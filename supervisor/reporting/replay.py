@@ -15,11 +15,11 @@ from pathlib import Path
 
 import structlog
 
-from supervisor.reporting.report import Accepted, Answer, RetryLater, Rejected, Reporter
-from supervisor.reporting.spool import SpoolEntry, SpoolFolder
-from supervisor.job_server import AuthRevoked
 from supervisor.concurrency.backoff import Backoff
 from supervisor.concurrency.helpers import to_thread_uncancelled
+from supervisor.job_server import AuthRevoked
+from supervisor.reporting.report import Accepted, Answer, Rejected, Reporter, RetryLater
+from supervisor.reporting.spool import SpoolEntry, SpoolFolder
 
 MAX_OUTCOME_AGE = 7 * 86400.0
 """Age in seconds from which an outcome that the server was offered, and did not take, is left to the operator."""

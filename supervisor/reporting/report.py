@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from supervisor.concurrency.backoff import Backoff
+from supervisor.concurrency.helpers import shielded, to_thread_uncancelled
 from supervisor.job import Failed, Fence, Outcome
-from supervisor.stats import Stats
-from supervisor.reporting.spool import SpoolEntry, Spool
-from supervisor.reporting.spool_format import Destination
 from supervisor.job_server import (
     AuthRevoked,
     JobServer,
@@ -27,8 +26,9 @@ from supervisor.job_server import (
     Unavailable,
     Unreachable,
 )
-from supervisor.concurrency.backoff import Backoff
-from supervisor.concurrency.helpers import to_thread_uncancelled, shielded
+from supervisor.reporting.spool import Spool, SpoolEntry
+from supervisor.reporting.spool_format import Destination
+from supervisor.stats import Stats
 
 SUBSTITUTES = ("ResultRejected", "ResultTooLarge")
 """Error types of what is reported in place of an outcome that the server refuses as such."""

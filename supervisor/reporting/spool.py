@@ -31,8 +31,8 @@ import structlog
 
 from supervisor.job import Fence, Outcome
 from supervisor.linux.directory import Directory
-from supervisor.reporting import spool_format as spoolfile
 from supervisor.reporting import atomic_file
+from supervisor.reporting import spool_format as spoolfile
 from supervisor.reporting.atomic_file import UNFINISHED
 from supervisor.reporting.spool_format import CorruptSpoolFile, Destination, SpoolRecord
 from supervisor.status import SpoolStatus
@@ -130,7 +130,11 @@ class Spool:
 
     def waiting(self, destination: Destination) -> list[Path]:
         """What is to be sent to `destination`, oldest first; files that cannot be read are among them."""
-        found = [each for each in self.find(SpoolFolder.WAITING) if each.record is None or each.record.destination == destination]
+        found = [
+            each
+            for each in self.find(SpoolFolder.WAITING)
+            if each.record is None or each.record.destination == destination
+        ]
         return [each.path for each in sorted(found, key=lambda each: each.changed_at)]
 
     def acquire(self, path: Path) -> SpoolEntry | None:

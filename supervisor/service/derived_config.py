@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from supervisor.attempt.config import JobConfig
 from supervisor.limits import Limits
-from supervisor.logs.redaction import Mask
 from supervisor.linux.confinement import Confinement
+from supervisor.logs.redaction import Mask
 from supervisor.process.environment import child_environment
 from supervisor.process.zygote import ZygoteConfig
 from supervisor.settings.settings import Settings
-from supervisor.attempt.config import JobConfig
 
 
 def job_config(settings: Settings, scratch: Path, mask: Mask) -> JobConfig:

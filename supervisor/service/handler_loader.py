@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import structlog
 
+from supervisor.concurrency.backoff import Backoff
+from supervisor.ipc.messages import Imported
 from supervisor.process.child import Child
 from supervisor.process.reaper import Reaper
-from supervisor.ipc.messages import Imported
-from supervisor.process.zygote import ZygoteConfig, StartFailed, Zygote, start_zygote
+from supervisor.process.zygote import StartFailed, Zygote, ZygoteConfig, start_zygote
 from supervisor.status import CodeStatus
-from supervisor.concurrency.backoff import Backoff
 
 log = structlog.get_logger("code")
 
@@ -160,7 +160,9 @@ def _refuse_losses(old: Imported, new: Imported) -> None:
 
 def _nothing(nursery: ZygoteConfig, imported: Imported) -> str:
     folders = ", ".join(map(str, nursery.folders))
-    return "; ".join([*(problem.located_message for problem in imported.problems), f"no handler could be loaded from {folders}"])
+    return "; ".join(
+        [*(problem.located_message for problem in imported.problems), f"no handler could be loaded from {folders}"]
+    )
 
 
 def _log_problems(imported: Imported) -> None:

@@ -17,8 +17,8 @@ from uuid import uuid4
 import structlog
 
 from supervisor.linux.directory import Directory, resolved
-from supervisor.settings.resolution import ConfigError
 from supervisor.linux.remove_tree import remove_tree
+from supervisor.settings.resolution import ConfigError
 
 log = structlog.get_logger("instance")
 

@@ -13,34 +13,34 @@ from typing import TYPE_CHECKING
 import structlog
 
 from supervisor.control.operator import CommandRejected
-from supervisor.logs import log as logging
-from supervisor.logs.redaction import Mask
 from supervisor.linux import descriptor_limit
 from supervisor.linux.confinement import Confinement
-from supervisor.process.zygote import ZygoteConfig, StartFailed, Zygote
-from supervisor.service.handler_loader import HandlerLoader
-from supervisor.service.state_dump import dump
-from supervisor.service.systemd_status import SystemdReporter
-from supervisor.service.requests import CoalescingQueue
-from supervisor.service.derived_config import zygote_config, job_config
-from supervisor.service.shutdown import Shutdown, Stage
-from supervisor.service.systemd_notify import Notifier
-from supervisor.service.handler_watch import HandlerWatch
-from supervisor.proxy import Proxy
-from supervisor.reporting.report import Reporter
-from supervisor.settings.bounded_read import BoundedRead
-from supervisor.settings.resolution import ConfigError, keep_fixed
-from supervisor.settings.credential import CredentialSource
-from supervisor.settings.suggestions import misspelt_variables
-from supervisor.settings.proxy_source import proxy_to
-from supervisor.settings.settings import Settings
-from supervisor.status import CodeStatus, ServiceState
+from supervisor.logs import log as logging
+from supervisor.logs.redaction import Mask
 from supervisor.pool.authorization import Authorization
 from supervisor.pool.claim_gate import BlockReason
 from supervisor.pool.pool import Pool
+from supervisor.process.zygote import StartFailed, Zygote, ZygoteConfig
+from supervisor.proxy import Proxy
+from supervisor.reporting.report import Reporter
+from supervisor.service.derived_config import job_config, zygote_config
+from supervisor.service.handler_loader import HandlerLoader
+from supervisor.service.handler_watch import HandlerWatch
+from supervisor.service.shutdown import Shutdown, Stage
+from supervisor.service.state_dump import dump
+from supervisor.service.systemd_notify import Notifier
+from supervisor.service.systemd_status import SystemdReporter
+from supervisor.settings.bounded_read import BoundedRead
+from supervisor.settings.credential import CredentialSource
+from supervisor.settings.proxy_source import proxy_to
+from supervisor.settings.resolution import ConfigError, keep_fixed
+from supervisor.settings.settings import Settings
+from supervisor.settings.suggestions import misspelt_variables
+from supervisor.status import CodeStatus, ServiceState
 
 if TYPE_CHECKING:
     from supervisor.dialects.http.client import Client  # whose library is imported while the zygote starts
+from collections.abc import Awaitable
 
 log = structlog.get_logger("service")
 
@@ -275,3 +275,40 @@ class Operations:
 
     async def _dump(self, _: str) -> None:
         await dump(self._components.pool.attempts)
+
+
+class CoalescingQueue:
+    """`fulfil` is called with the name of who asks first; it returns None, or why it could not be done."""
+
+    def __init__(self, fulfil: Callable[[str], Awaitable[str | None]], *, at_the_end: str) -> None:
+        self._fulfil = fulfil
+        self._at_the_end = at_the_end
+        self._asked = asyncio.Event()
+        self._waiting: list[tuple[str, asyncio.Future[str | None]]] = []
+
+    def ask(self, by: str) -> asyncio.Future[str | None]:
+        """Have it done; the answer may be waited for, or not."""
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((by, answer))
+        self._asked.set()
+        return answer
+
+    async def run(self) -> None:
+        """Do what is asked for until cancelled; who still waits then is answered with `at_the_end`."""
+        answers: list[asyncio.Future[str | None]] = []
+        try:
+            while True:
+                await self._asked.wait()
+                self._asked.clear()
+                by = self._waiting[0][0]
+                answers = [answer for _, answer in self._waiting]
+                self._waiting.clear()
+                _tell(answers, await self._fulfil(by))
+        finally:
+            _tell([*answers, *(answer for _, answer in self._waiting)], self._at_the_end)
+
+
+def _tell(answers: list[asyncio.Future[str | None]], what: str | None) -> None:
+    for answer in answers:
+        if not answer.done():
+            answer.set_result(what)

@@ -13,17 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from supervisor.attempt.attempt import Attempt
+from supervisor.attempt.outcome import cancelled_by
 from supervisor.control.operator import CommandRejected
 from supervisor.linux.syscalls import boottime
+from supervisor.pool.pool import Pool
 from supervisor.process.usage import Usage, tree_usage
-from supervisor.service.job_name import job_named
 from supervisor.reporting.spool import Spool
+from supervisor.service.job_name import job_named
 from supervisor.settings.settings import Settings
 from supervisor.status import CodeStatus, ServiceState, SlotStatus, SpoolStatus, Status, masked
 from supervisor.version import __version__
-from supervisor.attempt.attempt import Attempt
-from supervisor.attempt.outcome import cancelled_by
-from supervisor.pool.pool import Pool
 
 MAX_USAGE_AGE = 0.5
 """Seconds for which a look at the children and the spool counts, however many watch."""

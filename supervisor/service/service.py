@@ -16,42 +16,42 @@ from typing import TYPE_CHECKING
 import structlog
 import uvloop
 
-from supervisor.exit_code import ExitCode
-from supervisor.stats import Stats
-from supervisor.logs.redaction import Mask
-from supervisor.linux import descriptor_limit
-from supervisor.process.cgroup_delegation import Delegation
-from supervisor.process.reaper import Reaper
-from supervisor.process.orphan_watch import OrphanWatch
-from supervisor.process.zygote import StartFailed
-from supervisor.service import trust
-from supervisor.service.handler_loader import HandlerLoader
-from supervisor.service.operator import Operator
-from supervisor.service.systemd_status import SystemdReporter, extend_start_timeout
-from supervisor.service.instance_lock import hold_instance
-from supervisor.service.operations import Operations, Components, ReloadSources
-from supervisor.service.derived_config import job_config
-from supervisor.service.shutdown import Shutdown, Stage
-from supervisor.service.signals import operator_signals
+from supervisor.attempt.outcome import SHUTDOWN
+from supervisor.concurrency.helpers import HelperTasks, prestarted_executor
 from supervisor.concurrency.suspend import on_resume
-from supervisor.service.systemd_notify import Notifier
-from supervisor.service.handler_watch import HandlerWatch
+from supervisor.exit_code import ExitCode
+from supervisor.job_server import AuthRevoked, ClaimRefused, JobServer
+from supervisor.linux import descriptor_limit
+from supervisor.logs.redaction import Mask
+from supervisor.pool import memory_guard as memory
+from supervisor.pool.authorization import Authorization, AuthorizedServer
+from supervisor.pool.claim_gate import BlockReason
+from supervisor.pool.memory_guard import MemoryGuard
+from supervisor.pool.pool import Pool
+from supervisor.process.cgroup_delegation import Delegation
+from supervisor.process.orphan_watch import OrphanWatch
+from supervisor.process.reaper import Reaper
+from supervisor.process.zygote import StartFailed
 from supervisor.reporting.replay import Replay
 from supervisor.reporting.report import Reporter
 from supervisor.reporting.spool import Spool
 from supervisor.reporting.spool_format import Destination
-from supervisor.job_server import AuthRevoked, ClaimRefused, JobServer
-from supervisor.settings.resolution import ConfigError
+from supervisor.service import trust
+from supervisor.service.derived_config import job_config
+from supervisor.service.handler_loader import HandlerLoader
+from supervisor.service.handler_watch import HandlerWatch
+from supervisor.service.instance_lock import hold_instance
+from supervisor.service.operations import Components, Operations, ReloadSources
+from supervisor.service.operator import Operator
+from supervisor.service.shutdown import Shutdown, Stage
+from supervisor.service.signals import operator_signals
+from supervisor.service.systemd_notify import Notifier
+from supervisor.service.systemd_status import SystemdReporter, extend_start_timeout
 from supervisor.settings.credential import CredentialSource
+from supervisor.settings.resolution import ConfigError
 from supervisor.settings.settings import Settings
 from supervisor.settings.working_directory import working_directory
-from supervisor.concurrency.helpers import HelperTasks, prestarted_executor
-from supervisor.pool import memory_guard as memory
-from supervisor.pool.admission import MemoryGuard
-from supervisor.pool.authorization import Authorization, AuthorizedServer
-from supervisor.pool.claim_gate import BlockReason
-from supervisor.attempt.outcome import SHUTDOWN
-from supervisor.pool.pool import Pool
+from supervisor.stats import Stats
 
 if TYPE_CHECKING:
     from supervisor.dialects.http.client import Client  # at run time it is imported in `_import_the_rest`
@@ -237,7 +237,9 @@ class Service:
                 self._operations = None
                 await replay.log_waiting()
 
-    def _components(self, client: Client, authorization: Authorization, reporter: Reporter, replay: Replay) -> Components:
+    def _components(
+        self, client: Client, authorization: Authorization, reporter: Reporter, replay: Replay
+    ) -> Components:
         pool = Pool(
             self._settings.workers,
             rules=job_config(self._settings, self._sources.scratch, self._sources.mask),
@@ -250,7 +252,9 @@ class Service:
         authorization.blocker = pool
         herald = SystemdReporter(self._notifier, pool, self._handler_loader, replay, self._shutdown, self._sources.mask)
         watch = HandlerWatch(self._settings.handlers)
-        return Components(self._handler_loader, pool, client, authorization, reporter, self._shutdown, self._notifier, herald, watch)
+        return Components(
+            self._handler_loader, pool, client, authorization, reporter, self._shutdown, self._notifier, herald, watch
+        )
 
     @asynccontextmanager
     async def _controlled(self, plant: Components, operations: Operations) -> AsyncIterator[None]:
@@ -350,8 +354,6 @@ def _import_the_rest() -> None:
 
     The two take half of the time from the start to the first claim.
     """
-    import supervisor.dialects.http.client
-    import supervisor.control.server  # noqa: F401 - they are there from now on
 
 
 def _require_descriptors(workers: int) -> None:

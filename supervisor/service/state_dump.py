@@ -10,8 +10,8 @@ from types import FrameType
 
 import structlog
 
-from supervisor.concurrency.coroutine_frames import coroutine_frames
 from supervisor.attempt.attempt import Attempt
+from supervisor.concurrency.coroutine_frames import coroutine_frames
 
 log = structlog.get_logger("dump")
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import structlog
 
+from supervisor.concurrency.helpers import HelperTasks
 from supervisor.linux.syscalls import boottime
+from supervisor.pool.pool import Pool
+from supervisor.reporting.replay import Replay
 from supervisor.service.handler_loader import HandlerLoader
 from supervisor.service.shutdown import Shutdown, Stage
 from supervisor.service.systemd_notify import Notifier
-from supervisor.reporting.replay import Replay
-from supervisor.concurrency.helpers import HelperTasks
-from supervisor.pool.pool import Pool
 
 log = structlog.get_logger("service")
 
@@ -42,7 +42,13 @@ class SystemdReporter:
     """Speaks for the pool and the code."""
 
     def __init__(
-        self, notifier: Notifier, pool: Pool, code: HandlerLoader, replay: Replay, shutdown: Shutdown, mask: Callable[[str], str]
+        self,
+        notifier: Notifier,
+        pool: Pool,
+        code: HandlerLoader,
+        replay: Replay,
+        shutdown: Shutdown,
+        mask: Callable[[str], str],
     ) -> None:
         self._notifier = notifier
         self._pool = pool

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from supervisor.linux import confinement
-
-from supervisor.linux import permissions
+from supervisor.linux import confinement, permissions
 from supervisor.linux.ancestry import ancestors_with
 from supervisor.linux.confinement import Confinement
 from supervisor.settings.credential import CredentialSource

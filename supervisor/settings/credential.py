@@ -6,18 +6,20 @@ environment, where it is removed.  It never reaches a log, a `repr`, the command
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
+import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from supervisor.settings import standard_input
+from supervisor.settings import credential as standard_input
 from supervisor.settings.resolution import ConfigError
-from supervisor.settings.value_types import PROJECT_HANDLE
 from supervisor.settings.safe_read import read_regular
+from supervisor.settings.value_types import PROJECT_HANDLE
 from supervisor.text.decoding import NotText, decode_text
 
 VARIABLE = "MOBIUS_API_KEY"
@@ -185,3 +187,51 @@ def _decode(content: bytes, place: str) -> str:
     if not _PRINTABLE.fullmatch(token):
         raise ConfigError(f"the API key in {place} contains spaces, line breaks or other characters that no key has")
     return token
+
+
+NUMBER = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StandardInputKey:
+    """What was read, and the file that it came from, if our user can read that by its name."""
+
+    content: bytes = field(repr=False)
+    file: Path | None
+
+
+def read_standard_input(longest: int) -> StandardInputKey:
+    """Read up to `longest` bytes, or the end, and put /dev/null in its place.  Raises `OSError`."""
+    if sys.stdin is None:  # it was closed when we came: whatever has its number now is something else
+        raise OSError(errno.EBADF, "it is closed")
+    if os.isatty(NUMBER):
+        raise OSError(errno.ENOTTY, "it is a terminal, which would show the key")
+    try:
+        return StandardInputKey(_content(longest), _file())
+    finally:
+        _replace()
+
+
+def _content(longest: int) -> bytes:
+    content = b""
+    while len(content) < longest and (piece := os.read(NUMBER, longest - len(content))):
+        content += piece
+    return content
+
+
+def _file() -> Path | None:
+    status = os.fstat(NUMBER)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    path = Path(f"/proc/self/fd/{NUMBER}").readlink()
+    try:
+        is_there = os.path.samestat(path.stat(), status)
+    except OSError:  # removed, or hidden from us
+        return None
+    return path if is_there and (status.st_uid == os.geteuid() or os.access(path, os.R_OK)) else None
+
+
+def _replace() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, NUMBER)
+    os.close(null)

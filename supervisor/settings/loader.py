@@ -8,9 +8,9 @@ from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
 from supervisor.settings import resolution as config
-from supervisor.settings.resolution import NO_FILE_VALUES, ConfigError, CommandLineValues, HostInfo, FileValues
 from supervisor.settings.credential import STANDARD_INPUT, CredentialSource
 from supervisor.settings.proxy_source import proxy_to
+from supervisor.settings.resolution import NO_FILE_VALUES, CommandLineValues, ConfigError, FileValues, HostInfo
 from supervisor.settings.settings import Settings
 from supervisor.settings.toml_file import read_settings_file
 from supervisor.settings.working_directory import UNKNOWN, working_directory

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.settings import value_types as kinds
-from supervisor.settings.value_types import ValueType
 from supervisor.settings.option import Option
 from supervisor.settings.settings import OPTIONS, Settings
+from supervisor.settings.value_types import ValueType
 
 
 class ConfigError(Exception):
@@ -114,7 +114,9 @@ def complete(values: dict[str, Any], *, has_key: bool, key_project: str | None) 
     _refuse_clear_text(values)
 
 
-def _answer(option: Option, given: CommandLineValues, environment: Mapping[str, str], written: FileValues) -> RawValue | None:
+def _answer(
+    option: Option, given: CommandLineValues, environment: Mapping[str, str], written: FileValues
+) -> RawValue | None:
     typed = given.get(option.key)
     if typed:
         return RawValue(typed, option.flag, 0)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.settings import value_types as kinds
-from supervisor.settings.value_types import Share
 from supervisor.settings.option import Option, setting
+from supervisor.settings.value_types import Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,11 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from supervisor.settings.resolution import ConfigError, FileValues
-from supervisor.settings.suggestions import nearest
 from supervisor.settings.option import Option
+from supervisor.settings.resolution import ConfigError, FileValues
 from supervisor.settings.safe_read import read_regular
 from supervisor.settings.settings import CONFIG, OPTIONS
+from supervisor.settings.suggestions import nearest
 from supervisor.text.decoding import NotText, decode_text
 
 MAX_FILE_BYTES = 1024 * 1024

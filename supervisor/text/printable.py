@@ -41,3 +41,8 @@ def _decodable(text: str) -> str:
         return os.fsencode(text).decode("utf-8", "backslashreplace")  # what Python made of bytes that are no UTF-8
     except UnicodeEncodeError:  # a surrogate that stands for no byte
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def authority(host: str, port: int) -> str:
+    """`127.0.0.1:80`, `[::1]:80`: the colons of an IPv6 address are in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

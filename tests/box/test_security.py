@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from supervisor.devserver.app import DevServer, DevServerSettings
-from supervisor.linux import landlock
-from supervisor.linux import seccomp
+from supervisor.linux import landlock, seccomp
 from tests.box.installation import OPT, PATHS, Installation
 from tests.handlers.attacking import ATTEMPTS
 from tests.harness import KEY, PROJECT, event, finished_job, reports, result_of, start_job

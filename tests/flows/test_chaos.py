@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from supervisor.dialects.http import client
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.faults import KINDS, parse_faults
+from supervisor.dialects.http import client
 from tests.harness import calls, events, finished_job, reports, result_of, start_job, supervising
 
 pytestmark = pytest.mark.asyncio(

@@ -23,7 +23,7 @@ import pytest
 
 from supervisor.control.prometheus import PREFIX
 from supervisor.devserver.app import DevServer
-from tests.flows.test_crash import tagged_pids, ended, mark_of
+from tests.flows.test_crash import ended, mark_of, tagged_pids
 from tests.flows.test_late_stop import hold_up_events
 from tests.harness import (
     GENEROUS,

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from supervisor.devserver.app import DevServer
-from supervisor.linux.syscalls import children_of
 from supervisor.linux.process_tag import tagged_pids
+from supervisor.linux.syscalls import children_of
 from tests.flows.test_lease_loss import ended
 from tests.harness import event, finished_job, program, reports, result_of, start_job, supervising, zygote_of
 

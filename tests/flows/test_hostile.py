@@ -29,9 +29,9 @@ from structlog.testing import capture_logs
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.call_log import Call
 from supervisor.exit_code import ExitCode
-from supervisor.process import reaper as family
-from supervisor.linux.syscalls import children_of
 from supervisor.linux.process_tag import tagged_pids
+from supervisor.linux.syscalls import children_of
+from supervisor.process import reaper as family
 from tests.flows.test_crash import mark_of
 from tests.flows.test_lease_loss import ended
 from tests.freezer import frozen, needs_a_freezer

@@ -19,9 +19,9 @@ from aiohttp import ClientSession
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
 from supervisor.linux.syscalls import children_of
+from supervisor.pool.pool import Pool
 from supervisor.process.zygote import Zygote
 from supervisor.service import operations
-from supervisor.pool.pool import Pool
 from tests.harness import (
     GENEROUS,
     calls,

@@ -22,9 +22,9 @@ from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.call_log import Call, HangUp
 from supervisor.exit_code import ExitCode
 from supervisor.job import Failed, Fence, Succeeded
-from supervisor.service import service
-from supervisor.reporting.spool import SpoolFolder, Spool
+from supervisor.reporting.spool import Spool, SpoolFolder
 from supervisor.reporting.spool_format import Destination
+from supervisor.service import service
 from tests.harness import (
     GENEROUS,
     PROJECT,

@@ -22,8 +22,8 @@ from supervisor.cli import dev
 from supervisor.devserver.app import DevServer
 from supervisor.exit_code import ExitCode
 from supervisor.service.handler_watch import HandlerWatch
-from supervisor.settings.resolution import ConfigError
 from supervisor.settings.loader import require_watchfiles
+from supervisor.settings.resolution import ConfigError
 from tests.harness import (
     GENEROUS,
     PROJECT,

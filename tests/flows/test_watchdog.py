@@ -10,14 +10,14 @@ import pytest
 import structlog.testing
 from aiohttp import ClientSession
 
+from supervisor.attempt.heartbeats import HeartbeatLoop
 from supervisor.devserver.app import DevServer
 from supervisor.devserver.call_log import Call
 from supervisor.linux.syscalls import boottime
+from supervisor.pool import claims as claiming
+from supervisor.pool.pool import Pool
 from supervisor.service import operator as helm
 from supervisor.service import systemd_status as herald
-from supervisor.pool import claims as claiming
-from supervisor.attempt.heartbeats import HeartbeatLoop
-from supervisor.pool.pool import Pool
 from tests.harness import GENEROUS, calls, start_job, supervising
 
 

@@ -16,9 +16,9 @@ from typing import NoReturn
 from processes import pipe
 
 from supervisor import Context, handler
-from supervisor.job import Event
 from supervisor.ipc.messages import EventEmitted
 from supervisor.ipc.wire import encode
+from supervisor.job import Event
 
 HELD: list[int] = []
 """Descriptors that nobody closes."""

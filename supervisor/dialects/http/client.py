@@ -21,14 +21,14 @@ import msgspec
 from aiohttp import hdrs
 from yarl import URL
 
+from supervisor.concurrency.cancel_scope import CancelScope
+from supervisor.concurrency.timers import TimerQueue
 from supervisor.dialects.http import codec as schema
 from supervisor.dialects.http.connection import Connector
+from supervisor.dialects.http.error_text import foreign_refusal, in_words, redirected
 from supervisor.dialects.http.fast_request import Request, way_through
 from supervisor.dialects.http.large_body import LargeBody
-from supervisor.dialects.http.error_text import foreign_refusal, in_words, redirected
 from supervisor.job import Blob, Directive, Event, Fence, Job, Outcome
-from supervisor.linux.spare_descriptor import SpareDescriptor
-from supervisor.proxy import Proxy
 from supervisor.job_server import (
     ClaimRefused,
     KeyRefused,
@@ -39,8 +39,8 @@ from supervisor.job_server import (
     Unavailable,
     Unreachable,
 )
-from supervisor.concurrency.timers import TimerQueue
-from supervisor.concurrency.cancel_scope import CancelScope
+from supervisor.linux.spare_descriptor import SpareDescriptor
+from supervisor.proxy import Proxy
 from supervisor.version import __version__
 
 CONNECT_TIMEOUT = 5.0
@@ -274,7 +274,9 @@ def _at_hand(response: aiohttp.ClientResponse) -> bytes | None:
 async def _parts(head: bytes, blob: Blob, tail: bytes) -> AsyncIterator[bytes]:
     yield head
     for offset in range(0, blob.size, CHUNK_BYTES):
-        wanted = min(CHUNK_BYTES, blob.size - offset)  # what comes after the result, if anything does, is not part of it
+        wanted = min(
+            CHUNK_BYTES, blob.size - offset
+        )  # what comes after the result, if anything does, is not part of it
         piece = os.pread(blob.descriptor, wanted, offset)
         if len(piece) < wanted:  # the child may have kept the file, and cut it
             raise OSError("the file that holds the result has shrunk")

@@ -12,9 +12,9 @@ import aiohttp
 import msgspec
 
 from supervisor.dialects.http.json_outline import Outline, OutlineTooLarge
-from supervisor.linux.spare_descriptor import SpareDescriptor
 from supervisor.ipc.wire import ATTACH_ABOVE_BYTES
 from supervisor.job_server import Unavailable
+from supervisor.linux.spare_descriptor import SpareDescriptor
 
 
 class LargeBody(msgspec.Struct, eq=False):
@@ -43,7 +43,9 @@ class LargeBody(msgspec.Struct, eq=False):
     async def read(self, response: aiohttp.ClientResponse) -> bytes:
         """The answer, or its outline when the answer is in the file; raise `Unavailable` when it is too long."""
         length, encoding = response.content_length, response.headers.get("Content-Encoding")
-        if length is not None and length <= ATTACH_ABOVE_BYTES and encoding is None:  # a few bytes may unpack to gigabytes
+        if (
+            length is not None and length <= ATTACH_ABOVE_BYTES and encoding is None
+        ):  # a few bytes may unpack to gigabytes
             return await response.read()
         if length is not None and length > self.largest:
             raise self._too_long

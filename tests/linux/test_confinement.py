@@ -1,0 +1,304 @@
+"""What handlers are kept from, decided; and that the kernel then keeps them from it, and from nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supervisor.linux import landlock, seccomp
+from supervisor.linux.confinement import (
+    CONTROL_GROUPS,
+    UNRESTRICTED,
+    Confinement,
+    HostSupport,
+    Secret,
+    choose,
+    missing_protections,
+    probe,
+)
+from supervisor.linux.syscalls import are_new_privileges_forbidden
+
+KEY = Path("/etc/mobius/key")
+TOKEN = Path("/etc/mobius/token")
+IN_THE_UNIT = HostSupport(
+    (Secret(KEY),), has_exposed_key=False, can_close_groups=True, is_bound=True, landlock=7, has_filters=True
+)
+needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_SIGNALS, reason="this kernel's Landlock is old")
+
+
+def but(**changes: object) -> HostSupport:
+    return dataclasses.replace(IN_THE_UNIT, **changes)  # type: ignore[arg-type]  # a table of cases
+
+
+def test_in_the_unit_all_is_taken() -> None:
+    expected = Confinement(hidden=(str(KEY),), without_groups=True, without_signals=True, filters_calls=True)
+
+    assert choose(IN_THE_UNIT) == expected
+    assert missing_protections(IN_THE_UNIT) == []
+
+
+def test_a_developer_keeps_everything_and_is_told_nothing() -> None:
+    seen = but(secrets=(), is_bound=False)
+
+    assert choose(seen) == Confinement()
+    assert missing_protections(seen) == []
+
+
+def test_without_a_key_file_there_is_nothing_to_hide_but_signals_are_taken() -> None:
+    expected = Confinement((), without_groups=True, without_signals=True, filters_calls=True)
+
+    assert choose(but(secrets=())) == expected
+
+
+def test_a_key_in_a_folder_of_the_handlers_is_not_hidden_and_that_is_told() -> None:
+    open_key = Secret(KEY, Path("/home/ada"))
+    seen = but(secrets=(open_key,), is_bound=False)
+
+    assert choose(seen) == Confinement()
+    assert choose(but(secrets=(open_key, Secret(TOKEN)), is_bound=False)).hidden == (str(TOKEN),)
+    assert missing_protections(seen) == [
+        "handlers can read /etc/mobius/key, for it is below /home/ada, where they may create files"
+    ]
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_without_landlock_system_calls_are_filtered_all_the_same(version: int) -> None:
+    seen = but(landlock=version)
+
+    assert choose(seen) == Confinement(filters_calls=True)
+    assert choose(but(landlock=version, is_bound=False, has_filters=False)) == Confinement()
+    assert missing_protections(seen) == [
+        "there is no Landlock (Linux 5.19): handlers can read /etc/mobius/key, and signal the supervisor"
+    ]
+
+
+def test_a_landlock_that_knows_no_signals_hides_the_key_and_the_rest_is_told() -> None:
+    seen = but(landlock=5)
+
+    assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=False, filters_calls=True)
+    assert missing_protections(seen) == ["Landlock is older than Linux 6.12: handlers can signal the supervisor"]
+
+
+def test_missing_seccomp_filters_are_reported_where_handlers_are_confined() -> None:
+    seen = but(has_filters=False)
+
+    assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=True)
+    assert [sentence.partition(":")[0] for sentence in missing_protections(seen)] == [
+        "the kernel or a sandbox has no seccomp filter here"
+    ]
+    assert missing_protections(but(has_filters=False, secrets=(), is_bound=False)) == []
+
+
+def test_what_is_no_regular_file_need_not_be_hidden(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    assert probe([tmp_path / "pipe", tmp_path / "missing", tmp_path]).secrets == ()
+
+
+def test_a_key_in_the_environment_above_is_reason_enough_to_confine() -> None:
+    seen = but(secrets=(), is_bound=False, has_exposed_key=True)
+
+    expected = Confinement((), without_groups=True, without_signals=True, filters_calls=True)
+
+    assert choose(seen) == expected
+
+
+def test_a_link_to_a_key_leads_to_what_is_hidden_and_to_the_first_open_folder(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("mbx_secret")
+    (tmp_path / "link").symlink_to("key")
+
+    seen = probe([tmp_path / "link", tmp_path / "key"])
+
+    assert seen.secrets == (Secret(tmp_path / "key", tmp_path),)
+
+
+@pytest.fixture
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (folder / "other").write_text("other")
+    (folder / "key").write_text("mbx_secret")
+    (folder / "token").write_text("a token")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))  # /tmp itself is on the way to the key
+    return folder / "key"
+
+
+def confined(confinement: Confinement, act: Callable[[], object]) -> str:
+    """What becomes of `act` in a process confined as a child is: the name of its exception, or the text it returns."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            confinement.enter().enforce()
+            told = str(act())
+        except BaseException as error:
+            told = type(error).__name__
+        os.write(writing, told.encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(pid, 0)
+    with open(reading) as pipe:
+        return pipe.read()
+
+
+def everything(key: Path) -> Confinement:
+    return Confinement(
+        (str(key), str(key.parent / "token")),
+        without_groups=CONTROL_GROUPS.is_dir(),
+        without_signals=True,
+        filters_calls=seccomp.is_available(),
+    )
+
+
+@needs_landlock
+def test_the_key_cannot_be_read_nor_linked_nor_moved_to_where_it_could(key: Path, tmp_path: Path) -> None:
+    readable = tmp_path / "readable"
+    readable.mkdir()
+
+    def rotated() -> str:
+        (key.parent / "new").write_text("mbx_new")
+        (key.parent / "new").replace(key)
+        return key.read_text()
+
+    assert confined(everything(key), key.read_text) == "PermissionError"
+    assert confined(everything(key), (key.parent / "token").read_text) == "PermissionError"
+    assert confined(everything(key), lambda: os.link(key, readable / "key")) == "OSError"
+    assert confined(everything(key), lambda: key.rename(readable / "key")) == "OSError"
+    assert confined(everything(key), rotated) == "PermissionError"
+
+
+@needs_landlock
+def test_what_stands_beside_the_key_can_be_read(key: Path, tmp_path: Path) -> None:
+    (tmp_path / "beside").mkdir()
+
+    def write_and_read() -> str:
+        (tmp_path / "beside" / "new").write_text("new")
+        return (tmp_path / "beside" / "new").read_text()
+
+    assert confined(everything(key), (key.parent / "other").read_text) == "other"
+    assert confined(everything(key), write_and_read) == "new"
+
+
+@needs_landlock
+def test_control_groups_cannot_be_changed(key: Path) -> None:
+    group = next((file.parent for file in CONTROL_GROUPS.glob("**/cgroup.procs")), None)
+    if group is None:
+        pytest.skip("no control group is mounted here")
+
+    assert confined(everything(key), lambda: (group / "cgroup.procs").write_text("0")) == "PermissionError"
+    assert confined(everything(key), (group / "mobius-test").mkdir) == "PermissionError"
+
+
+@needs_landlock
+@pytest.mark.parametrize("number", [0, signal.SIGTERM, signal.SIGSTOP])
+def test_nothing_can_be_signalled_but_what_the_job_has_started(key: Path, number: int) -> None:
+    tests = os.getpid()
+
+    def end_own_child() -> int:
+        own = subprocess.Popen(["sleep", "60"])
+        own.kill()
+        return own.wait()
+
+    assert confined(everything(key), lambda: os.kill(tests, number)) == "PermissionError"
+    assert confined(everything(key), end_own_child) == "-9"
+
+
+@needs_landlock
+def test_the_memory_of_a_process_outside_cannot_be_read(key: Path) -> None:
+    tests = os.getpid()
+
+    assert confined(everything(key), lambda: os.open(f"/proc/{tests}/mem", os.O_RDONLY)) == "PermissionError"
+    assert confined(everything(key), lambda: os.close(os.open("/proc/self/mem", os.O_RDONLY))) == "None"
+
+
+@needs_landlock
+@pytest.mark.skipif(os.geteuid() == 0, reason="since Linux 6.15 root reads it all the same (CAP_PERFMON)")
+def test_the_environment_of_a_process_outside_cannot_be_read() -> None:
+    environment = Path(f"/proc/{os.getpid()}/environ")
+
+    assert confined(Confinement(without_signals=True), environment.read_bytes) == "PermissionError"
+
+
+def use_temporary_files() -> bool:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as file:
+        (Path(folder) / "a").write_text("a")
+        (Path(folder) / "b").mkdir()
+        (Path(folder) / "a").rename(Path(folder) / "b" / "a")
+        shutil.move(Path(folder) / "b" / "a", Path(folder) / "c")
+        os.link(Path(folder) / "c", Path(folder) / "b" / "d")
+        file.write(b"x")
+        return (Path(folder) / "b" / "d").read_text() == "a"
+
+
+def reopen_memory() -> bool:
+    descriptor = os.memfd_create("memory")
+    with open(f"/proc/self/fd/{descriptor}", "w+b") as file:
+        return file.write(b"x") == 1
+
+
+def start_a_program() -> bool:
+    return subprocess.run([sys.executable, "-c", "import json"], check=False).returncode == 0
+
+
+def use_a_pool() -> bool:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(abs, [-1, 2]) == [1, 2]
+
+
+def resolve_and_connect() -> bool:
+    with socket.create_server(("localhost", 0)) as server, socket.create_connection(server.getsockname()):
+        return bool(pwd.getpwuid(0))
+
+
+def use_devices() -> bool:
+    with open("/dev/null", "r+b") as null, open("/dev/urandom", "rb") as random:
+        return null.write(random.read(8)) == 8
+
+
+@needs_landlock
+@pytest.mark.parametrize(
+    "act",
+    [use_temporary_files, reopen_memory, start_a_program, use_a_pool, resolve_and_connect, use_devices],
+)
+def test_what_handlers_do_goes_on_working(key: Path, act: Callable[[], bool]) -> None:
+    assert confined(everything(key), act) == "True"
+
+
+@needs_landlock
+def test_nothing_taken_leaves_sudo_alone() -> None:
+    assert Confinement().enter() == UNRESTRICTED
+    assert not are_new_privileges_forbidden()
+
+
+@needs_landlock
+def test_secrets_in_several_folders_are_hidden_and_all_beside_them_is_not(tmp_path: Path) -> None:
+    places = [tmp_path / "a" / "key", tmp_path / "a" / "b" / "token", tmp_path / "c" / "d" / "other"]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("secret")
+        (place.parent / "beside").write_text("beside")
+    confinement = Confinement(tuple(map(str, places)))
+
+    def read_all() -> list[str]:
+        told = []
+        for place in (*places, *(place.parent / "beside" for place in places)):
+            try:
+                told.append(place.read_text())
+            except PermissionError:
+                told.append("-")
+        return told
+
+    assert confined(confinement, read_all) == str(["-"] * 3 + ["beside"] * 3)
