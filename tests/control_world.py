@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from supervisor.control.server import SocketFile
+from supervisor.control.listening_socket import SocketFile
 
 
 @contextmanager

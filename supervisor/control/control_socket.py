@@ -11,7 +11,8 @@ from socket import socket
 import structlog
 
 from supervisor.concurrency.helpers import to_thread_uncancelled
-from supervisor.control.server import ControlServer, SocketFile
+from supervisor.control.listening_socket import SocketFile
+from supervisor.control.server import ControlServer
 from supervisor.settings.resolution import ConfigError
 
 log = structlog.get_logger("control")

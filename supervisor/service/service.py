@@ -259,7 +259,7 @@ class Service:
     @asynccontextmanager
     async def _controlled(self, plant: Components, operations: Operations) -> AsyncIterator[None]:
         """Let operators look and steer inside the block."""
-        from supervisor.control.server import serve_control  # see `_import_the_rest`
+        from supervisor.control.endpoints import serve_control  # see `_import_the_rest`
 
         helm = Operator(self._settings, plant.pool, plant.reporter.spool, operations, self._sources.mask)
         environment, is_of_a_job = self._sources.environment, self._reaper.belongs_to_job

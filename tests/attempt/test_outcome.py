@@ -100,7 +100,7 @@ def test_a_death_is_told_with_its_figures_its_stack_and_its_last_output() -> Non
     ],
 )
 def test_a_death_for_want_of_memory_is_told_as_such(starvation: OomKill, told: tuple[str, str]) -> None:
-    ending = replace(KILLED, starvation=starvation)
+    ending = replace(KILLED, oom_kill=starvation)
 
     reported = decide(None, stop=None, ending=ending)
 
@@ -111,7 +111,7 @@ def test_a_death_for_want_of_memory_is_told_as_such(starvation: OomKill, told: t
 
 
 def test_a_stop_counts_for_more_than_what_happened_to_memory_meanwhile() -> None:
-    starved = replace(KILLED, starvation=OomKill(2**30, 2**30))
+    starved = replace(KILLED, oom_kill=OomKill(2**30, 2**30))
 
     reported = decide(None, stop=CANCELLED, ending=starved)
 
@@ -176,7 +176,7 @@ def test_a_message_that_is_no_valid_text_can_still_be_sent() -> None:
     assert clipped("half a pair: \ud800") == "half a pair: \\ud800"
 
 
-STARVED = replace(KILLED, starvation=OomKill(2**30, 2**30))
+STARVED = replace(KILLED, oom_kill=OomKill(2**30, 2**30))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ STARVED = replace(KILLED, starvation=OomKill(2**30, 2**30))
         (BROKEN, None, None, OutcomeLabel.FAILED),
         (None, None, KILLED, OutcomeLabel.CRASHED),
         (None, None, STARVED, OutcomeLabel.MEMORY),
-        (None, None, replace(KILLED, starvation=OomKill(None, None)), OutcomeLabel.MEMORY),
+        (None, None, replace(KILLED, oom_kill=OomKill(None, None)), OutcomeLabel.MEMORY),
         (None, over_memory(2**31, 2**30), KILLED, OutcomeLabel.MEMORY),
         (None, TIMEOUT, KILLED, OutcomeLabel.TIMEOUT),
         (None, CANCELLED, STARVED, OutcomeLabel.CANCELLED),

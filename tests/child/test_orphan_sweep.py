@@ -22,13 +22,13 @@ from tests.process_world import module
 SUPERVISOR = """
 import asyncio, json, sys
 from supervisor.process.child import Child
-from supervisor.process.reaper import Family
+from supervisor.process.reaper import Reaper
 from supervisor.ipc.messages import Run
 from supervisor.process.zygote import Zygote
 from tests.process_world import Heard, a_job, nursery
 
 async def main():
-    family = Family()
+    family = Reaper()
     zygote = await Zygote.start(nursery(), family)
     pids = [zygote.pid]
     async with asyncio.TaskGroup() as group:
@@ -43,11 +43,11 @@ asyncio.run(main())
 LOADING = """
 import asyncio, sys
 from pathlib import Path
-from supervisor.process.reaper import Family
+from supervisor.process.reaper import Reaper
 from supervisor.process.zygote import Zygote
 from tests.process_world import nursery
 
-asyncio.run(Zygote.start(nursery(Path(sys.argv[1])), Family()))
+asyncio.run(Zygote.start(nursery(Path(sys.argv[1])), Reaper()))
 """
 
 
@@ -156,7 +156,8 @@ def test_no_two_marks_are_alike_and_none_is_a_limit() -> None:
 
 def test_a_sweep_spares_the_one_that_sweeps() -> None:
     mark = new_tag()
-    program = f"from supervisor.process import guard, mark; mark.wear({mark}); guard.sweep({mark}); print('alive')"
+    imports = "from supervisor.child.orphan_sweep import kill_tagged; from supervisor.linux.process_tag import set_tag"
+    program = f"{imports}; set_tag({mark}); kill_tagged({mark}); print('alive')"
 
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, cwd=HANDLERS.parents[1], timeout=GENEROUS

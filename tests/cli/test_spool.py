@@ -24,7 +24,7 @@ def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where systemd makes folders; those whose names end in "private" are not ours to read."""
     (tmp_path / "lib").mkdir()
     monkeypatch.setattr(inventory, "LIB", tmp_path / "lib")
-    monkeypatch.setattr(inventory, "is_barred", lambda path: path.name.endswith("private"))
+    monkeypatch.setattr(inventory, "is_inaccessible", lambda path: path.name.endswith("private"))
     return tmp_path / "lib"
 
 

@@ -23,9 +23,10 @@ from supervisor.control import server as reception
 from supervisor.control.access import AccessDenied, AccessPolicy, TcpPolicy, UnixSocketPolicy
 from supervisor.control.connection_limit import MAX_CONNECTIONS, RESERVED_CONNECTIONS
 from supervisor.control.event_stream import StatusFeed
+from supervisor.control.listening_socket import tcp_socket
 from supervisor.control.peer import Peer, Standing
 from supervisor.control.routes import ControlRoutes
-from supervisor.control.server import receiving, tcp_socket
+from supervisor.control.server import receiving
 from supervisor.settings.resolution import ConfigError
 from supervisor.stats import Stats
 from supervisor.status import Status
@@ -225,7 +226,7 @@ async def test_browsers_are_told_to_be_careful(steered: Steered) -> None:
 async def test_a_watcher_is_told_at_once_what_changes_and_now_and_then_anyway(
     path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "LONGEST", 0.6)
+    monkeypatch.setattr(feed, "MAX_LOOK_INTERVAL", 0.6)
     async with unix(path, steered) as client, client.get("/events") as answer:
         assert answer.content_type == "text/event-stream"
         assert await answer.content.readuntil(b"\n\n") == b"retry: 1000\n\n"
@@ -261,7 +262,7 @@ async def test_however_many_watch_what_they_see_is_rendered_once(
     path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rendered: list[Status] = []
-    monkeypatch.setattr(feed, "LONGEST", 60.0)
+    monkeypatch.setattr(feed, "MAX_LOOK_INTERVAL", 60.0)
     monkeypatch.setattr(feed, "render_body", lambda status: rendered.append(status) or "")
     async with unix(path, steered) as client:
         watchers = [await client.get("/events?as=html") for _ in range(stream.MAX_SUBSCRIBERS)]
@@ -324,7 +325,7 @@ async def test_however_many_slow_clients_there_are_a_probe_is_answered_and_the_l
 async def test_a_connection_for_which_there_is_no_room_costs_no_line_of_its_own(
     path: Path, steered: Steered, refusals: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "MOST", 100)
+    monkeypatch.setattr(stream, "MAX_SUBSCRIBERS", 100)
     most = MAX_CONNECTIONS + RESERVED_CONNECTIONS
     async with unix(path, steered):
         held = [await asyncio.open_unix_connection(path) for _ in range(most)]
@@ -419,10 +420,10 @@ async def test_names_of_listen_name_are_ours_and_any_name_is_for_probes(
 async def test_a_watcher_that_does_not_read_is_let_go(
     path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "PATIENCE", 0.2)
-    monkeypatch.setattr(stream, "SHORTEST", 0.01)
-    monkeypatch.setattr(feed, "SHORTEST", 0.0)
-    monkeypatch.setattr(feed, "LONGEST", 0.0)
+    monkeypatch.setattr(stream, "SEND_TIMEOUT", 0.2)
+    monkeypatch.setattr(stream, "MIN_LOOK_INTERVAL", 0.01)
+    monkeypatch.setattr(feed, "MIN_LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr(feed, "MAX_LOOK_INTERVAL", 0.0)
     steered.shown = replace(STATUS, quarantined=("x" * 100_000,))
     async with unix(path, steered):
         with socket.socket(socket.AF_UNIX) as idle:

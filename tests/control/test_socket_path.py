@@ -221,7 +221,7 @@ def test_a_link_to_a_socket_is_neither_found_nor_connected_to(short: Path) -> No
 LAST_MOMENT = """
 import os, sys
 from pathlib import Path
-from supervisor.control.server import SocketFile
+from supervisor.control.listening_socket import SocketFile
 folder, victim = map(Path, sys.argv[1:])
 
 def swap(event, arguments):

@@ -91,7 +91,7 @@ async def test_sigterm_ends_a_program_whose_network_is_silent(server: DevServer,
 async def test_a_poll_that_leads_nowhere_is_given_up_long_before_its_end(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.dialects.http.connection.SILENCE", 5)
+    monkeypatch.setattr("supervisor.dialects.http.connection.DEAD_PEER_TIMEOUT", 5)
 
     def is_open(poll: Call) -> bool:
         return poll.status is None and field_of(poll, "wait_seconds") == 30

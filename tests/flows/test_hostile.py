@@ -159,7 +159,7 @@ async def test_a_child_that_stands_still_is_killed_at_its_timeout(server: DevSer
 async def test_a_child_that_cannot_be_killed_is_left_to_its_lease_and_its_slot_goes_on(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(family, "PATIENCE", 0.3)
+    monkeypatch.setattr(family, "KILL_TIMEOUT", 0.3)
     async with supervising(server, state, workers="1", cancel_grace="50ms"):
         run = await start_job(server, "python-loop")
         (pid,) = (await event(server, run, "working"))["pids"]
@@ -181,7 +181,7 @@ async def test_a_child_that_cannot_be_killed_is_left_to_its_lease_and_its_slot_g
 async def test_what_a_job_left_behind_and_cannot_be_killed_holds_up_neither_its_report_nor_a_shutdown(
     server: DevServer, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(family, "PATIENCE", 0.2)
+    monkeypatch.setattr(family, "KILL_TIMEOUT", 0.2)
     source = """
         import subprocess, time
         from pathlib import Path
@@ -266,7 +266,7 @@ async def test_a_result_that_its_child_could_still_cut_is_not_taken(server: DevS
 async def test_a_child_that_does_not_take_up_its_job_is_killed_and_its_job_told_why(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.process.child.HAND_OVER", 0.2)
+    monkeypatch.setattr("supervisor.process.child.PICK_UP_TIMEOUT", 0.2)
     async with supervising(server, state, workers="1"):
         idle = result_of(await report_call(server, await start_job(server, "pid")))
         os.kill(idle, signal.SIGSTOP)

@@ -441,7 +441,7 @@ async def test_no_bug_in_a_reload_ends_the_program(
     with structlog.testing.capture_logs() as said:
         async with supervising(server, state, handlers=str(handlers)) as supervisor:
             assert await told(server, await start_job(server, "tells")) == "old"
-            monkeypatch.setattr(operations, "rules_of", fail)
+            monkeypatch.setattr(operations, "job_config", fail)
             supervisor.signal(signal.SIGHUP)
             async with asyncio.timeout(GENEROUS):
                 while not [line for line in said if line["event"] == operations.NOT_RELOADED]:

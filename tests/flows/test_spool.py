@@ -263,7 +263,7 @@ async def end_of_a_drain_that_waits(server: DevServer, supervisor: Supervisor) -
 async def test_a_drain_does_not_leave_an_outcome_that_is_not_on_disk(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "LAST_SPOOLED", 0.0)
+    monkeypatch.setattr(service, "SPOOLED_OUTCOME_TIMEOUT", 0.0)
     state.mkdir()
     (state / "spool").write_text("where the folder should be")
     answer(server, 503, "complete")
@@ -278,7 +278,7 @@ async def test_a_drain_does_not_leave_an_outcome_that_is_not_on_disk(
 async def test_a_drain_waits_for_events_whose_outcome_is_on_disk(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "LAST_SPOOLED", 0.0)
+    monkeypatch.setattr(service, "SPOOLED_OUTCOME_TIMEOUT", 0.0)
     answer(server, 503, "events")
     async with supervising(server, state, workers="1", spool_after="0s") as supervisor:
         run = await start_job(server, "emits", {"count": 1})
@@ -292,7 +292,7 @@ async def test_a_drain_waits_for_events_whose_outcome_is_on_disk(
 async def test_a_drain_keeps_the_outcome_and_drops_events_that_a_server_which_is_gone_never_takes(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "LAST_SPOOLED", 0.0)
+    monkeypatch.setattr(service, "SPOOLED_OUTCOME_TIMEOUT", 0.0)
     monkeypatch.setattr(service, "LAST_EVENTS", 0.3)
     with structlog.testing.capture_logs() as logged:
         # Neither the lease nor the time for the spool ends the wait.
@@ -311,7 +311,7 @@ async def test_a_drain_keeps_the_outcome_and_drops_events_that_a_server_which_is
 async def test_a_job_whose_outcome_is_on_disk_was_not_cut_though_its_events_were_never_taken(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "LAST_REPORTS", 0.1)
+    monkeypatch.setattr(service, "FINAL_REPORT_TIMEOUT", 0.1)
     answer(server, 503, "events")
     async with supervising(server, state, workers="1", spool_after="0s", drain_timeout="100ms") as supervisor:
         await start_job(server, "emits", {"count": 1})
@@ -325,7 +325,7 @@ async def test_a_job_whose_outcome_is_on_disk_was_not_cut_though_its_events_were
 async def test_a_job_that_is_cut_says_so_though_its_outcome_is_on_disk(
     server: DevServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "LAST_SPOOLED", 0.0)
+    monkeypatch.setattr(service, "SPOOLED_OUTCOME_TIMEOUT", 0.0)
     answer(server, 503, "complete")
     async with supervising(server, state, workers="1", drain_timeout="100ms") as supervisor:
         run = await start_job(server, "python-loop")

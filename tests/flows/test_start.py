@@ -48,7 +48,7 @@ class Manager:
 async def test_systemd_is_asked_for_time_while_handlers_are_imported_and_the_server_is_away(
     server: DevServer, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(herald, "START_PATIENCE", 0.06)
+    monkeypatch.setattr(herald, "START_EXTENSION", 0.06)
     monkeypatch.setattr(herald, "STATUS_INTERVAL", 0.05)
     (tmp_path / "handlers").mkdir()
     (tmp_path / "handlers" / "slow.py").write_text(SLOW.replace("GO", str(tmp_path / "go")))

@@ -27,7 +27,7 @@ async def test_a_job_whose_heartbeats_stand_still_starves_the_watchdog(
     async def never(_: HeartbeatLoop) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(HeartbeatLoop, "keep_lease", never)
+    monkeypatch.setattr(HeartbeatLoop, "run", never)
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outlet, structlog.testing.capture_logs() as logged:
         outlet.bind(address)
@@ -56,8 +56,8 @@ async def test_what_stood_still_for_a_moment_is_fed_at_once(
         looks += 1
         return "nobody claims" if looks in (2, 3) else None
 
-    monkeypatch.setattr(Pool, "standstill", stand_still_twice)
-    monkeypatch.setattr(herald, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(Pool, "stall_reason", stand_still_twice)
+    monkeypatch.setattr(herald, "WATCHDOG_RETRY_INTERVAL", 0.01)
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outlet, structlog.testing.capture_logs() as logged:
         outlet.bind(address)
@@ -89,7 +89,7 @@ async def test_a_claim_that_is_open_over_a_suspend_does_not_stand_still_and_one_
         async with client.get("healthz") as answer:
             return await answer.text()
 
-    monkeypatch.setattr(claiming, "CLAIM_PATIENCE", 2.0)
+    monkeypatch.setattr(claiming, "CLAIM_TIMEOUT_MARGIN", 2.0)
     with structlog.testing.capture_logs() as logged:
         async with supervising(server, state, listen="127.0.0.1:0", wait_seconds="0", lease_ttl=None):
             await server.until(lambda: calls(server, "claim") or None)

@@ -48,7 +48,7 @@ def test_a_pipe_that_another_program_made_non_blocking_loses_no_line() -> None:
 
 
 def test_nobody_waits_for_a_reader_and_what_is_too_much_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlet, "MOST_WAITING", 200_000)
+    monkeypatch.setattr(outlet, "MAX_QUEUED_BYTES", 200_000)
     reading, writing = os.pipe()
     with open(writing, "w") as stream:
         lines = LogWriter(stream)

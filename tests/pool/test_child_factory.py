@@ -26,7 +26,7 @@ from tests.process_world import World, module, nursery, world
 
 @pytest.fixture(autouse=True)
 def _no_calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(births_module, "CALM", 0.0)
+    monkeypatch.setattr(births_module, "SPARE_DELAY", 0.0)
 
 
 @asynccontextmanager
@@ -179,7 +179,7 @@ async def test_a_spare_that_cannot_be_born_is_told_of_and_ends_nothing(
         raise error
 
     tries: list[Exception] = []
-    monkeypatch.setattr(ChildFactory, "_renew", fail)
+    monkeypatch.setattr(ChildFactory, "_replace_spare", fail)
     async with world() as here, keeping(here) as (births, _):
         with structlog.testing.capture_logs() as logged:
             for count in (1, 2):

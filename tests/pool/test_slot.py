@@ -185,7 +185,7 @@ async def test_an_attempt_that_is_over_is_not_missed_by_the_watchdog(
 
     server = Dispenser()
     async with waiting_for_a_child(server, tmp_path, lease_ttl=0.9) as pool:
-        monkeypatch.setattr(WarmChild, "discard", hang)
+        monkeypatch.setattr(WarmChild, "end", hang)
         server.refusal = StaleFence("409")
         await hanging.wait()
 
@@ -337,7 +337,7 @@ async def test_nobody_waits_for_the_folder_of_a_job_to_be_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_go_on = threading.Event()
-    monkeypatch.setattr(slot, "remove", lambda path: may_go_on.wait(GENEROUS) and remove_tree(path))
+    monkeypatch.setattr(slot, "remove_tree", lambda path: may_go_on.wait(GENEROUS) and remove_tree(path))
     may_end = tmp_path / "may end"
     server = Shelf(2, until=str(may_end))
     try:
@@ -360,7 +360,7 @@ async def test_a_folder_that_cannot_be_removed_is_left_and_the_next_job_gets_ano
     def refuse(_: str) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(slot, "remove", refuse)
+    monkeypatch.setattr(slot, "remove_tree", refuse)
     server = Shelf(2)
     with structlog.testing.capture_logs() as logged:
         async with littering(server, tmp_path, workers=1):
@@ -386,8 +386,8 @@ async def test_a_child_that_dies_on_its_way_to_its_job_is_replaced(
                 await asyncio.sleep(0)
         return child
 
-    monkeypatch.setattr(WarmChild, "child_for", die_on_the_way)
-    monkeypatch.setattr(WarmChild, "child_at_hand", lambda *_: None)
+    monkeypatch.setattr(WarmChild, "get_for", die_on_the_way)
+    monkeypatch.setattr(WarmChild, "ready_for", lambda *_: None)
     server = Shelf(1)
     async with littering(server, tmp_path, workers=1):
         await server.until(outcomes=1)

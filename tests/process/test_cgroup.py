@@ -53,7 +53,7 @@ async def test_it_is_removed_as_soon_as_its_last_process_has_left(group: Cgroup)
 
 @pytest.mark.root("only root can make control groups")
 async def test_what_cannot_be_ended_keeps_its_group(group: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "EMPTY_WITHIN", 0.05)
+    monkeypatch.setattr(cgroup, "CGROUP_EMPTY_TIMEOUT", 0.05)
     process = start_in(group.folder, "sleep", "600")
 
     await group.remove()

@@ -415,7 +415,7 @@ async def test_a_big_result_that_finds_no_room_comes_as_soon_as_there_is_some() 
 
 
 async def test_a_big_result_that_never_finds_room_is_a_failure_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receipt, "PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(receipt, "RESULT_RETRY_DELAYS", (0.0, 0.01))
     async with world() as here:
         child, other = await here.child(), await here.child()
         with descriptors_left(0):
@@ -463,7 +463,7 @@ async def test_big_parameters_that_the_kernel_refuses_to_send_arrive_when_it_doe
 async def test_a_job_whose_parameters_are_never_sent_has_failed_and_not_killed_its_child(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipe, "PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(pipe, "SEND_RETRY_DELAYS", (0.0, 0.01))
     async with world() as here:
         child = await here.child()
         with hoard():
@@ -1037,7 +1037,7 @@ async def test_a_handler_that_closes_the_pipe_has_died_of_it() -> None:
 async def test_a_child_that_closed_its_pipe_and_goes_on_is_killed_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("supervisor.process.child.LINGER", 0.1)
+    monkeypatch.setattr("supervisor.process.child.EXIT_AFTER_CLOSE_TIMEOUT", 0.1)
     async with world() as here:
         died = await death_of(await here.child(), "closes-the-pipe-and-goes-on")
 

@@ -351,7 +351,7 @@ async def test_what_the_kernel_refuses_to_send_is_sent_when_it_does_and_nothing_
 
 
 async def test_what_the_kernel_never_sends_ends_the_pipe_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipe, "PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(pipe, "SEND_RETRY_DELAYS", (0.0, 0.01))
     with hearing() as heard, hoard():
         descriptors = [memory_file(b""), memory_file(b"")]
         for descriptor in descriptors:
@@ -371,7 +371,7 @@ async def test_what_the_kernel_never_sends_ends_the_pipe_and_says_what_to_do(mon
 async def test_the_patience_with_the_kernel_begins_anew_with_each_message_that_it_sends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipe, "PAUSES", (0.01,))
+    monkeypatch.setattr(pipe, "SEND_RETRY_DELAYS", (0.01,))
     with hearing() as heard:
         for _ in range(3):
             with hoard() as relent:
@@ -386,7 +386,7 @@ async def test_the_patience_with_the_kernel_begins_anew_with_each_message_that_i
 
 
 async def test_a_pipe_that_is_closed_does_not_go_on_sending(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipe, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(pipe, "SEND_RETRY_DELAYS", (0.0, 0.0))
     with hearing() as heard, hoard():
         descriptor = memory_file(b"")
         heard.pipe.send(Run(NO_JOB, "w", ""), descriptor)
@@ -454,7 +454,7 @@ def test_the_blocking_end_waits_for_a_kernel_that_refuses_to_send() -> None:
 def test_what_the_kernel_never_sends_for_the_blocking_end_is_an_error_and_leaves_no_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipe_main, "PAUSES", (0.0, 0.01))
+    monkeypatch.setattr(pipe_main, "SEND_RETRY_DELAYS", (0.0, 0.01))
     ours, theirs = socket_pair()
     child: BlockingPipe[ChildCommand] = BlockingPipe(theirs, ChildCommand)
     parent: BlockingPipe[ChildMessage] = BlockingPipe(ours, ChildMessage)

@@ -141,8 +141,8 @@ async def test_two_sweeps_at_once_do_not_disturb_each_other() -> None:
 async def test_a_stray_that_cannot_be_killed_is_told_of_once_and_reaped_when_it_ends_after_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(family_module, "PATIENCE", 0.1)
-    monkeypatch.setattr(lost, "POLL", 0.01)
+    monkeypatch.setattr(family_module, "KILL_TIMEOUT", 0.1)
+    monkeypatch.setattr(lost, "UNKILLABLE_POLL_INTERVAL", 0.01)
     family = Reaper()
     stuck, other = sleeper(), sleeper()
 
@@ -163,11 +163,11 @@ async def test_a_stray_that_cannot_be_killed_is_told_of_once_and_reaped_when_it_
 SWEEPS = """
 import asyncio, os, subprocess, sys
 from supervisor.child import descendants
-from supervisor.process.reaper import Family
+from supervisor.process.reaper import Reaper
 from supervisor.linux.syscalls import become_subreaper
 
 async def sweep():
-    family = Family()
+    family = Reaper()
     family._elders = frozenset()
     return [await family.sweep(), await family.sweep()]
 

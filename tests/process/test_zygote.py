@@ -135,7 +135,7 @@ async def test_a_process_that_a_module_forks_is_no_second_zygote(tmp_path: Path,
 async def test_an_import_that_closes_the_pipe_and_goes_on_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.process.zygote.LINGER", 0.1)
+    monkeypatch.setattr("supervisor.process.zygote.EXIT_AFTER_CLOSE_TIMEOUT", 0.1)
 
     why = await failure(nursery(module(tmp_path, "import os\nos.closerange(3, 64)\nwhile True: pass")))
 

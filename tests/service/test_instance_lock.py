@@ -165,7 +165,7 @@ def test_where_what_is_left_cannot_be_removed_there_is_another_place(
     def refuse(_: Path) -> None:
         raise OSError(errno.ENAMETOOLONG, "File name too long")
 
-    monkeypatch.setattr(instance, "remove", refuse)
+    monkeypatch.setattr(instance, "remove_tree", refuse)
 
     with hold_instance(state, "one") as scratch:
         assert scratch.name.startswith("scratch-")

@@ -46,8 +46,8 @@ def test_an_outline_has_the_fields_that_a_parser_finds_wherever_the_text_is_cut(
 ) -> None:
     body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outline, "STRIDE", stride)  # so that small texts are read in many pieces
-        patch.setattr(outline, "LONGEST_TEXT", 40)  # longer than any name
+        patch.setattr(outline, "STRIDE_BYTES", stride)  # so that small texts are read in many pieces
+        patch.setattr(outline, "MAX_TEXT_BYTES", 40)  # longer than any name
 
         told = json.loads(outline_of(body, cuts))
 
