@@ -18,7 +18,7 @@ class Beacon:
         self.path = str(path)
         self._end = end
 
-    def hear(self) -> bytes:
+    def receive(self) -> bytes:
         """The next message."""
         return self._end.recv(4096)
 

@@ -50,7 +50,7 @@ class Kill:
         server.until(lambda tally: tally["open_polls"], every=0.002)
         server.set(order="go on")
         server.offer(1, action, parameters={"beacon": told.path}, interval=INTERVAL)
-        watch = Watch(json.loads(told.hear()))
+        watch = Watch(json.loads(told.receive()))
         server.set(order=order)
         dead_at = watch.wait()
         ordered_at = server.tally()["orders"][-1][1]

@@ -28,7 +28,7 @@ class Ramp:
             server.until(lambda tally: tally["open_polls"])
             settled_family(program.pid, WORKERS + HELPERS)
             server.offer(JOBS, "hold", parameters={"beacon": told.path, "seconds": 60})
-            busy_at = max(float(told.hear()) for _ in range(WORKERS))
+            busy_at = max(float(told.receive()) for _ in range(WORKERS))
             self.round_trips.append((busy_at - server.tally()["offered_at"]) / ROUND_TRIP)
 
     def figures(self) -> list[Figure]:

@@ -34,7 +34,7 @@ class ScriptedChild:
         self._listener: JobListener | None = None
         self._was_terminated = False
 
-    def bound_memory(self, _: int) -> bool:
+    def set_memory_limit(self, _: int) -> bool:
         return False
 
     async def run(self, _: Run, listener: JobListener) -> JobReply:
@@ -53,7 +53,7 @@ class ScriptedChild:
         self._witness.saw_answer()
         return told
 
-    async def be_taken_up(self) -> None: ...
+    async def ensure_picked_up(self) -> None: ...
 
     def pause(self) -> None: ...
 
@@ -73,16 +73,16 @@ class ScriptedChild:
             case OnTerminate.SUCCEEDS:
                 self._later(self._story.stops_after, lambda: self._answer(Succeeded(b"YWxs")))
 
-    def nudge(self) -> None:
+    def resend_sigterm(self) -> None:
         """It is asked already."""
 
-    async def settle_stack(self, within: float) -> None:
+    async def capture_stop_stack(self, within: float) -> None:
         await asyncio.sleep(within)
 
     def kill_now(self) -> None:
         self._silence()
         if self.ending is None:
-            self._loop.call_later(self._story.dies_after, self._bury, ExitStatus(0, 9, 0, 0.0))
+            self._loop.call_later(self._story.dies_after, self._record_exit, ExitStatus(0, 9, 0, 0.0))
 
     async def kill(self) -> None:
         self.kill_now()
@@ -109,7 +109,7 @@ class ScriptedChild:
                 self._answer(failed)
             case Ends.CRASHED:
                 self._silence()
-                self._bury(ExitStatus(1, 0, 0, 0.0))
+                self._record_exit(ExitStatus(1, 0, 0, 0.0))
 
     def _answer(self, outcome: Outcome) -> None:
         self._silence()
@@ -125,7 +125,7 @@ class ScriptedChild:
         for timer in self._timers:
             timer.cancel()
 
-    def _bury(self, how: ExitStatus) -> None:
+    def _record_exit(self, how: ExitStatus) -> None:
         self.is_idle = self.is_busy = False
         self.ending = self.ending or ExitReport(how, str(how), "", [])
         self._exited.set()

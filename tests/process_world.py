@@ -62,16 +62,16 @@ class Heard:
     lines: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def heard_event(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.events.append(event)
         self.changed.set()
 
-    def heard_log(self, level: int, text: str, logger: str) -> None:
+    def on_log(self, level: int, text: str, logger: str) -> None:
         self.logged.append((level, text))
         self.loggers.append(logger)
         self.changed.set()
 
-    def heard_line(self, line: str) -> None:
+    def on_line(self, line: str) -> None:
         self.lines.append(line)
         self.changed.set()
 

@@ -23,7 +23,7 @@ def start(session: Session, told: Beacon) -> dict[str, float | str]:
     session.submit("tell", beacon=told.path)
     began = time.monotonic()
     session.start_worker(WORKERS)
-    told.hear()
+    told.receive()
     return {"start of the program → its first job runs (s)": time.monotonic() - began}
 
 
@@ -33,7 +33,7 @@ def memory(session: Session, told: Beacon) -> dict[str, float | str]:
     for _ in range(4 * WORKERS):
         session.submit("work", beacon=told.path, seconds=0.5)
     for _ in range(2 * 4 * WORKERS):
-        told.hear()
+        told.receive()
     time.sleep(QUIET)
     whole = [session.worker.pid, *(each.pid for each in psutil.Process(session.worker.pid).children(recursive=True))]
     try:

@@ -31,9 +31,9 @@ def _cancel(session: Session, told: Beacon, job: str, what: str) -> tuple[dict[s
     """Cancel a job in a worker's only slot, with another one waiting for it; what was said, and when."""
     session.start_worker(1)
     session.run("tell", beacon=told.path)
-    told.hear()
+    told.receive()
     ticket = session.submit(job, beacon=told.path)
-    _, beside = map(int, told.hear().split())
+    _, beside = map(int, told.receive().split())
     session.submit("tell", beacon=told.path)
     ordered_at = time.monotonic()
     session.cancel(ticket)
@@ -60,7 +60,7 @@ def kill_the_worker(session: Session, told: Beacon) -> dict[str, float | str]:
     session.start_worker(BUSY)
     for _ in range(BUSY):
         session.submit("loop", beacon=told.path)
-    pairs = [tuple(map(int, told.hear().split())) for _ in range(BUSY)]
+    pairs = [tuple(map(int, told.receive().split())) for _ in range(BUSY)]
     session.kill_worker()
     loops, beside = ({pair[index] for pair in pairs} for index in (0, 1))
     _left([*loops, *beside])

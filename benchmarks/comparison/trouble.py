@@ -32,10 +32,10 @@ def _outage(session: Session, told: Beacon, what: str, *, kills: bool) -> dict[s
         return {}
     session.start_worker(1)
     ticket = session.submit("work", beacon=told.path, seconds=3.0)
-    assert told.hear() == b"began"
+    assert told.receive() == b"began"
     time.sleep(1)
     session.stop_queue()
-    assert told.hear() == b"ended"
+    assert told.receive() == b"ended"
     time.sleep(AWAY)
     if kills:
         session.kill_worker()
@@ -62,7 +62,7 @@ def crash(session: Session, told: Beacon) -> dict[str, float | str]:
     session.start_worker(OTHERS + 1)
     others = [session.submit("work", beacon=told.path, seconds=4.0) for _ in range(OTHERS)]
     for _ in others:
-        told.hear()
+        told.receive()
     ticket = session.submit("segfault", beacon=told.path)
     until(lambda: all(map(session.outcome, others)), 10.0)
     done = sum(session.outcome(other) == "completed" for other in others)

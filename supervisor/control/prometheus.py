@@ -58,7 +58,7 @@ def _now(status: Status) -> Iterator[Metric]:
     is_failing = spool.trouble is not None
     yield _gauge("spool_failing", "Whether outcomes cannot be put on the disk, and wait in memory only.", is_failing)
     yield _gauge("open_polls", "Claims that wait for a job.", status.claims.open_polls)
-    blocked = {bar.name.lower(): float(bar.name.lower() in status.claims.blocked_by) for bar in BlockReason}
+    blocked = {bar.value: float(bar.value in status.claims.blocked_by) for bar in BlockReason}
     yield _gauges("claims_blocked", "Whether nothing is claimed for this reason.", "reason", blocked)
     quarantined = len(status.quarantined_actions)
     yield _gauge("quarantined_handlers", "Handlers left out of claims, because they kill their children.", quarantined)

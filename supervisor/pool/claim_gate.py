@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 
 class BlockReason(enum.Enum):
-    """A cause for claiming nothing, the one that is told first first."""
+    """A reason to claim nothing, the most important first; the value is its label in metrics and in the status."""
 
-    PAUSED = enum.auto()  # an operator wants it so, until an operator wants it otherwise
-    STOPPED_BY_SIGNAL = enum.auto()  # SIGTSTP, until SIGCONT
-    MEMORY = enum.auto()  # the machine is short of it
-    CREDENTIAL = enum.auto()  # the server refuses the key
-    SERVER = enum.auto()  # it has asked for it (429)
+    PAUSED = "paused"  # an operator wants it so, until an operator wants it otherwise
+    STOPPED_BY_SIGNAL = "halted"  # SIGTSTP, until SIGCONT
+    MEMORY = "memory"  # the machine is short of it
+    CREDENTIAL = "credential"  # the server refuses the key
+    SERVER = "server"  # it has asked for it (429)
 
 
 class ClaimGate:

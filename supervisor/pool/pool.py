@@ -153,7 +153,7 @@ class Pool:
             is_quarantined=self._is_quarantined,
             last_answer_age=_age(ledger.answered_at, now),
             last_job_age=_age(ledger.got_job_at, now),
-            blocked_by=tuple(bar.name.lower() for bar in self.gate.block_reasons),
+            blocked_by=tuple(bar.value for bar in self.gate.block_reasons),
         )
 
     @property

@@ -36,7 +36,7 @@ async def main():
             child, heard = await Child.start(zygote, family), Heard()
             group.create_task(child.run(Run(a_job(action), "w", "/tmp/nowhere"), heard))
             pids += await heard.pids()
-        print(json.dumps([family.mark, *pids]), flush=True)
+        print(json.dumps([family.tag, *pids]), flush=True)
 
 asyncio.run(main())
 """
@@ -106,8 +106,8 @@ def test_a_zygote_that_still_imports_dies_with_its_supervisor(tmp_path: Path) ->
 
 WEAR = """
 import os, sys
-from supervisor.linux.process_tag import wear
-wear(int(sys.argv[1]))
+from supervisor.linux.process_tag import set_tag
+set_tag(int(sys.argv[1]))
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 

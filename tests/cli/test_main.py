@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner, Result
 
-from supervisor import program
+from supervisor import service as service_package
 from supervisor.cli.main import main
 from supervisor.linux.cpu_limit import available_cpus
 from supervisor.logs.redaction import Mask
@@ -67,7 +67,7 @@ class Service:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Service:
     fake = Service()
-    monkeypatch.setattr(program, "service", SimpleNamespace(main=fake.main), raising=False)
+    monkeypatch.setattr(service_package, "service", SimpleNamespace(main=fake.main), raising=False)
     monkeypatch.setattr("supervisor.linux.syscalls.set_dumpable", fake.become_undumpable)
     monkeypatch.setattr("supervisor.logs.log.configure", fake.configure_logging)
     monkeypatch.setenv("MOBIUS_API_KEY", "mbx_secret")

@@ -187,7 +187,7 @@ async def test_what_a_job_left_behind_and_cannot_be_killed_holds_up_neither_its_
         from pathlib import Path
         from supervisor import handler
         from supervisor.child import descendants
-        descendants.PATIENCE = 0.2
+        descendants.KILL_TIMEOUT = 0.2
         @handler("leaves")
         def leaves(context, go_on):
             left = subprocess.Popen(["sleep", "3600"], start_new_session=True)

@@ -165,7 +165,10 @@ def test_what_is_not_a_number_is_refused_with_its_place(value, place):
         ([{"a": 1}, {Ratio.PARTS: 1}], "the key <Ratio.PARTS: (1, 2)> of value[1] is of type tuple, which cannot be"),
         ({1: 1, 2.5: 1, "a": [], b"a": object()}, "value[b'a'] is of type object, which has no JSON"),
         ({Number(): 1}, "the key <3> of value is of type numpy.Number, which cannot be a key in JSON: convert it"),
-        ({Unshown(): 1}, "the key <tests.test_result.Unshown> of value is of type tests.test_result.Unshown"),
+        (
+            {Unshown(): 1},
+            "the key <tests.handler_api.test_result.Unshown> of value is of type tests.handler_api.test_result.Unshown",
+        ),
         ({"x" * 10**6: object()}, f"value['{'x' * 99}…] is of type object"),
     ],
 )

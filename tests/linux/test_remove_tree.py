@@ -63,7 +63,7 @@ def test_a_tree_of_any_depth_is_removed_and_its_links_are_not_followed(tmp_path:
 LOCKED = """
 import os, sys
 from pathlib import Path
-from supervisor.linux.remove_tree import remove
+from supervisor.linux.remove_tree import remove_tree
 top = sys.argv[1]
 for names in ("a", "a/b", "a/b/c"):
     os.mkdir(os.path.join(top, names))
@@ -73,7 +73,7 @@ for names in ("a/b/c", "a/b", "a", ""):
 try:
     os.listdir(os.path.join(top, "a"))
 except PermissionError:
-    remove(Path(top))
+    remove_tree(Path(top))
     print("removed")
 """
 
@@ -94,9 +94,9 @@ def test_a_tree_that_nobody_may_read_or_write_is_removed_by_its_owner(tmp_path: 
 REMOVED = """
 import sys
 from pathlib import Path
-from supervisor.linux.remove_tree import remove
+from supervisor.linux.remove_tree import remove_tree
 try:
-    remove(Path(sys.argv[1]))
+    remove_tree(Path(sys.argv[1]))
 except PermissionError as error:
     print(error.strerror)
 """
@@ -127,7 +127,7 @@ def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, is_empty: boo
 MOUNTED = """
 import subprocess, sys
 from pathlib import Path
-from supervisor.linux.remove_tree import remove
+from supervisor.linux.remove_tree import remove_tree
 source, folder = map(Path, sys.argv[1:])
 for place in (folder, folder / "top", folder / "deep" / "a" / "b"):
     place.mkdir(parents=True)
@@ -135,14 +135,14 @@ for place in (folder, folder / "top", folder / "deep" / "a" / "b"):
         (folder / "beside").touch()
     subprocess.run(["mount", "--bind", source, place], check=True)
     try:
-        remove(folder)
+        remove_tree(folder)
     except OSError as error:
         print(error.strerror)
     if (folder / "beside").exists():
         print("beside stays")
     place = subprocess.run(["findmnt", "-rno", "TARGET"], capture_output=True, text=True).stdout.splitlines()[-1]
     subprocess.run(["umount", place], check=True)
-    remove(folder)
+    remove_tree(folder)
 print(folder.exists())
 """
 
@@ -165,7 +165,7 @@ def test_what_a_job_mounted_is_left_and_all_beside_it_is_removed(tmp_path: Path)
 SWAPPED = """
 import os, sys
 from pathlib import Path
-from supervisor.linux.remove_tree import remove
+from supervisor.linux.remove_tree import remove_tree
 top, elsewhere = map(Path, sys.argv[1:])
 
 def swap(event, arguments):
@@ -175,7 +175,7 @@ def swap(event, arguments):
 
 sys.addaudithook(swap)
 try:
-    remove(top)
+    remove_tree(top)
 except OSError:
     pass
 """

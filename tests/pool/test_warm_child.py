@@ -27,7 +27,7 @@ class Source:
     def __init__(self, zygote: Zygote, family: Reaper) -> None:
         self.zygote = zygote
         self.ledger = Stats()
-        self.births = ChildFactory(family, self.ledger)
+        self.child_factory = ChildFactory(family, self.ledger)
 
     async def successor_of(self, zygote: Zygote) -> None:
         raise AssertionError(zygote)
@@ -106,7 +106,7 @@ async def test_a_fresh_child_is_fit_though_its_slot_was_interrupted_while_the_ol
         old = await berth.get()
         await run(old, "nothing")
         with monkeypatch.context() as patched:
-            patched.setattr(source.births, "end", hang)
+            patched.setattr(source.child_factory, "end", hang)
             task = asyncio.create_task(berth.get_for(Limits(isolation="fresh")))
             await ending.wait()
             task.cancel()

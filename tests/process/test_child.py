@@ -1048,7 +1048,7 @@ async def test_a_child_that_closed_its_pipe_and_goes_on_is_killed_after_a_while(
 @pytest.mark.parametrize("says_more", [True, False])
 async def test_what_cannot_be_taken_in_ends_its_child_and_is_never_waited_for(*, says_more: bool) -> None:
     class Broken(Heard):
-        def heard_log(self, level: int, *_: str) -> None:
+        def on_log(self, level: int, *_: str) -> None:
             raise KeyError(level)
 
     both = frame(Logged(25, "odd")) + (frame(Finished(b"e30=")) if says_more else "")
@@ -1060,7 +1060,7 @@ async def test_what_cannot_be_taken_in_ends_its_child_and_is_never_waited_for(*,
 
 async def test_a_line_that_cannot_be_taken_in_costs_nothing_but_itself() -> None:
     class Broken(Heard):
-        def heard_line(self, line: str) -> None:
+        def on_line(self, line: str) -> None:
             raise KeyError(line)
 
     async with world() as here:

@@ -132,7 +132,7 @@ async def test_a_bug_in_whoever_listens_ends_the_talk_and_is_told_with_its_cause
         def raise_it(*_: object) -> None:
             raise bug
 
-        talk.heard.heard_log = raise_it  # type: ignore[method-assign]  # as a bug would
+        talk.heard.on_log = raise_it  # type: ignore[method-assign]  # as a bug would
         running = talk.run()
         await asyncio.sleep(0)
         talk.peer.send(Logged(20, "x"))

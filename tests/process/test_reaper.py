@@ -34,7 +34,7 @@ class Member:
     pid: int | None
     will_be: int | None = None
 
-    def catch_up(self) -> None:
+    def poll_pid(self) -> None:
         self.pid = self.pid or self.will_be
 
 
@@ -168,8 +168,8 @@ from supervisor.linux.syscalls import become_subreaper
 
 async def sweep():
     family = Reaper()
-    family._elders = frozenset()
-    return [await family.sweep(), await family.sweep()]
+    family._preexisting = frozenset()
+    return [await family.kill_orphans(), await family.kill_orphans()]
 
 become_subreaper()
 as_nobody = ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", "echo; exec sleep 600 >/dev/null"]

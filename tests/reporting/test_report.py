@@ -82,7 +82,7 @@ class World:
         notes = [found.record for found in self.spool.find(shelf)]
         return ["damaged" if not note else note.failed.error_type if note.failed else "completed" for note in notes]
 
-    async def left_behind(self, outcome: Outcome = RESULT) -> Path:
+    async def outcome_left(self, outcome: Outcome = RESULT) -> Path:
         """An outcome that an earlier process has left."""
         report = self.report(outcome)
         await report.end()
@@ -324,7 +324,7 @@ async def test_keeping_is_finished_before_a_cancelled_report_ends(
         go_on.wait(10)
         return keep(*arguments)
 
-    monkeypatch.setattr(world.spool, "keep", slow)
+    monkeypatch.setattr(world.spool, "write", slow)
     report = world.report()
     keeping = asyncio.create_task(report.spool())
     ending = asyncio.create_task(report.end())
@@ -341,7 +341,7 @@ async def test_keeping_is_finished_before_a_cancelled_report_ends(
 
 
 async def test_the_replay_sends_with_the_fence_and_the_result_of_then(world: World) -> None:
-    path = await world.left_behind()
+    path = await world.outcome_left()
 
     answer = await world.replay.send(path)
 
@@ -352,7 +352,7 @@ async def test_the_replay_sends_with_the_fence_and_the_result_of_then(world: Wor
 
 @pytest.mark.parametrize(("settled", "answer"), [(True, Accepted), (False, Rejected)])
 async def test_a_refused_replay_is_looked_up_and_dropped(world: World, settled: bool, answer: type) -> None:
-    path = await world.left_behind()
+    path = await world.outcome_left()
     world.answers(STALE, settled=settled)
 
     assert isinstance(await world.replay.send(path), answer)
@@ -360,7 +360,7 @@ async def test_a_refused_replay_is_looked_up_and_dropped(world: World, settled: 
 
 
 async def test_a_replay_that_is_not_accepted_waits_on(world: World) -> None:
-    path = await world.left_behind()
+    path = await world.outcome_left()
     world.answers(AWAY, BUSY)
 
     answers: list[Answer | TooOld | None] = [await world.replay.send(path) for _ in range(3)]
@@ -370,7 +370,7 @@ async def test_a_replay_that_is_not_accepted_waits_on(world: World) -> None:
 
 
 async def test_a_replayed_outcome_that_the_server_refuses_as_such_is_undeliverable(world: World) -> None:
-    path = await world.left_behind()
+    path = await world.outcome_left()
     world.answers(RequestRejected("no", status=400))
 
     answer = await world.replay.send(path)
@@ -381,7 +381,7 @@ async def test_a_replayed_outcome_that_the_server_refuses_as_such_is_undeliverab
 
 
 async def test_an_outcome_of_last_week_that_the_server_did_not_take_is_undeliverable(world: World) -> None:
-    path = await world.left_behind()
+    path = await world.outcome_left()
     world.now += MAX_OUTCOME_AGE + 1
     world.answers(AWAY)
 
@@ -390,7 +390,7 @@ async def test_an_outcome_of_last_week_that_the_server_did_not_take_is_undeliver
 
 
 async def test_an_outcome_whose_date_is_wrong_is_offered_until_the_server_is_there(world: World) -> None:
-    path = await world.left_behind()
+    path = await world.outcome_left()
     world.now += 20 * 365 * 86400.0  # a machine without a battery for its clock, until it is corrected
     world.answers(Unreachable("no connection"))
 
@@ -412,7 +412,7 @@ async def test_an_outcome_that_is_being_reported_is_not_replayed_beside_that(wor
 
 
 async def test_the_replay_goes_on_until_all_is_delivered_and_then_for_what_is_left_later(world: World) -> None:
-    await world.left_behind()
+    await world.outcome_left()
     world.answers(BUSY, BUSY)
     replaying = asyncio.create_task(world.replay.run())
 
@@ -439,7 +439,7 @@ async def test_one_outcome_that_breaks_us_does_not_keep_back_the_others(world: W
 
 
 async def test_a_revoked_key_ends_the_replay_and_loses_nothing(world: World) -> None:
-    await world.left_behind()
+    await world.outcome_left()
     world.answers(REVOKED)
 
     with pytest.raises(AuthRevoked):

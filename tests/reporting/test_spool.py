@@ -407,7 +407,7 @@ def counted(function):
 spool = Spool(Path(sys.argv[1]))
 for owner, name in ((os, "open"), (fcntl, "flock"), (os, "fsync"), (os, "rename")):
     setattr(owner, name, counted(getattr(owner, name)))
-spool.keep(Destination("https://api.example.com", "acme"), Fence("w", "job", 1), "a", Succeeded(b"QUJD" * 100_000))
+spool.write(Destination("https://api.example.com", "acme"), Fence("w", "job", 1), "a", Succeeded(b"QUJD" * 100_000))
 print(steps)
 """
 STEPS = 5
@@ -450,7 +450,7 @@ here = Destination("https://api.example.com", "acme")
 kept, troubles = [], []
 with structlog.testing.capture_logs() as lines:
     for number, size in enumerate([1000, 2_000_000, 2_000_000, 1000]):
-        kept.append(spool.keep(here, Fence("w", "job", number), "a", Succeeded(size * b"A")))
+        kept.append(spool.write(here, Fence("w", "job", number), "a", Succeeded(size * b"A")))
         troubles.append(spool.measure(0.0).trouble)
 assert [entry is not None for entry in kept] == [True, False, False, True], kept
 assert [line["log_level"] for line in lines] == ["warning", "info"], lines

@@ -19,8 +19,8 @@ from supervisor.settings.resolution import ConfigError
 HOLD = """
 import sys
 from pathlib import Path
-from supervisor.service.instance_lock import claimed_instance
-with claimed_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
+from supervisor.service.instance_lock import hold_instance
+with hold_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
     scratch.mkdir()
     (scratch / "file").write_text("half done")
     print(scratch, flush=True)
@@ -29,9 +29,9 @@ with claimed_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
 RACE = """
 import sys
 from pathlib import Path
-from supervisor.service.instance_lock import claimed_instance
+from supervisor.service.instance_lock import hold_instance
 for _ in range(300):
-    with claimed_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
+    with hold_instance(Path(sys.argv[1]), sys.argv[2]) as scratch:
         scratch.mkdir()
         scratch.rmdir()
 """
