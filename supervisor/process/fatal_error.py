@@ -23,7 +23,7 @@ def as_dumped(path: str | Path) -> str:
 
 
 # What lies below each module, and is no news to its author: importlib, runpy and our own.
-_MACHINERY = tuple(f"{_FRAME}{as_dumped(path)}" for path in ("<frozen ", importlib.__file__, Path(__file__).parent))
+_MACHINERY = tuple(f"{_FRAME}{as_dumped(path)}" for path in ("<frozen ", importlib.__file__, Path(__file__).parents[1]))
 
 
 class FatalErrorParser:

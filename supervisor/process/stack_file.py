@@ -18,7 +18,7 @@ MAX_STACK_FILE_BYTES = 16 * 1024
 STACK_POLL_INTERVAL = 0.005
 """Seconds until one looks again whether a stack is there, all of it, which nothing tells."""
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parents[1]
 # Frames of tasks are written by Python, which escapes nothing.
 _OUR_FRAMES = (f'File "{_HERE}', f'File "{as_dumped(_HERE)}', 'File "<frozen runpy>"')
 

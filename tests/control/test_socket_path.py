@@ -174,7 +174,8 @@ os.setgid(65534)
 os.setuid(65534)
 place.RUN = Path(sys.argv[1])
 try:
-    print(place.find_socket({"XDG_RUNTIME_DIR": sys.argv[1] + "/mobius-supervisor"}, Path(sys.argv[2]), sys.argv[3] or None))
+    environment = {"XDG_RUNTIME_DIR": sys.argv[1] + "/mobius-supervisor"}
+    print(place.find_socket(environment, Path(sys.argv[2]), sys.argv[3] or None))
 except (place.NotRunning, place.ConfigError) as error:
     print(type(error).__name__, error)
 """
