@@ -24,7 +24,7 @@ class ScriptedChild:
         self.pid = 4711
         self.is_idle = True
         self.is_busy = False
-        self.ending: ExitReport | None = None
+        self.exit_report: ExitReport | None = None
         self._story = story
         self._witness = witness
         self._loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ class ScriptedChild:
 
     def kill_now(self) -> None:
         self._silence()
-        if self.ending is None:
+        if self.exit_report is None:
             self._loop.call_later(self._story.dies_after, self._record_exit, ExitStatus(0, 9, 0, 0.0))
 
     async def kill(self) -> None:
@@ -127,7 +127,7 @@ class ScriptedChild:
 
     def _record_exit(self, how: ExitStatus) -> None:
         self.is_idle = self.is_busy = False
-        self.ending = self.ending or ExitReport(how, str(how), "", [])
+        self.exit_report = self.exit_report or ExitReport(how, str(how), "", [])
         self._exited.set()
         if not self._told.done():
             self._told.set_exception(ChildDied(str(how)))
