@@ -167,7 +167,7 @@ def test_every_argument_of_the_decorator_is_named() -> None:
 
 def test_every_failure_of_our_own_is_named() -> None:
     sources = "".join(file.read_text() for file in (ROOT / "supervisor").rglob("*.py"))
-    types = set(re.findall(r'(?:Failed|Stop)\(\s*"(\w+)"', sources))
+    types = set(re.findall(r'(?:Failed|StopReason|StopRequest)\(\s*"(\w+)"', sources))
 
     assert {"Cancelled", "Timeout", "ChildDied"} <= types
     assert not [type_ for type_ in types if f"`{type_}`" not in TEXT]

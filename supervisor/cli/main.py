@@ -282,13 +282,13 @@ def spool_replay(**answers: Any) -> None:
     """
     import asyncio
 
-    from supervisor.cli import spool as inventory
+    from supervisor.cli import spool_replay
     from supervisor.reporting.spool_format import Destination
 
     values, credential = _account(_REPLAY_OPTIONS, answers)
     destination, proxy = Destination(values["base_url"], values["project"]), _proxy(values)
     # The spool comes last: root becomes its owner there, who may neither read root's key nor import from root's home.
-    sys.exit(asyncio.run(inventory.replay(_spool(answers), destination, credential.token, proxy)))
+    sys.exit(asyncio.run(spool_replay.replay(_spool(answers), destination, credential.token, proxy)))
 
 
 @main.command()
