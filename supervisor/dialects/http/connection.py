@@ -28,48 +28,46 @@ _PROBE = b"HTTP/1.1 204 No Content\r\n\r\n"
 class AnswerReader(ResponseHandler):
     """The protocol of one connection."""
 
-    is_idle = False
-    """Whether the connection waits in the pool: the server has nothing to say there."""
-
-    _head_size = -1
-    """Bytes of the answer's head; -1 while it is not known."""
+    _head_size = 0
+    """Bytes of the answer's head."""
     _received = 0
     """Bytes of the answer so far."""
 
-    def set_response_params(self, **params: Any) -> None:
-        """A request is about to be sent; its answer has a parser of its own."""
-        self.is_idle = False
-        self._head_size, self._received = -1, 0
-        self._payload = None  # of the last answer
-        super().set_response_params(**params)
-
     def data_received(self, data: bytes) -> None:
-        if not self.is_idle or not data:  # aiohttp passes no data to have what it has kept back read on
-            super().data_received(data)
-            if not self._received:
-                self._head_size = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-            self._received += len(data)
-            payload = self._payload
-            if payload is None or not payload.is_eof():
-                return
-            # A whole head in the first piece and a body that is not encoded, as most answers have: the bytes add up.
-            if self._received - self._head_size == payload.total_bytes and self._head_size >= len(_END_OF_HEAD):
-                return
-            # Also idle by now, perhaps: the end of the answer has released the connection.
-            if self._should_close or self._parser is None or not self._has_surplus():
-                return
-            self.force_close()
-        if self.is_idle and self.transport is not None:
+        parser, payload = self._parser, self._payload
+        if parser is None:  # the connection is idle
+            if data and self.transport is not None:
+                self.transport.close()
+            return
+        if not self._received:
+            self._head_size = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+        self._received = received = self._received + len(data)
+        super().data_received(data)  # the end of the answer may release the connection
+        payload = self._payload or payload
+        if payload is None or not payload.is_eof():
+            return
+        # A whole head in the first piece and a body that is not encoded, as most answers have: the bytes add up.
+        if received - self._head_size == payload.total_bytes and self._head_size >= len(_END_OF_HEAD):
+            return
+        if self._should_close or not _has_surplus(parser):
+            return
+        self.force_close()
+        if self._parser is None and self.transport is not None:
             self.transport.close()
 
-    def _has_surplus(self) -> bool:
-        """Whether bytes have come beyond the answer that is complete now; a whole second answer is seen by aiohttp."""
-        assert self._parser is not None
-        try:
-            messages, _, _ = self._parser.feed_data(_PROBE)
-        except Exception:  # noqa: BLE001 - a parser may raise anything for what is no answer, and that is the verdict
-            return True
-        return [(message.code, len(message.headers)) for message, _ in messages] != [(204, 0)]
+    def end_answer(self) -> None:
+        """Await no bytes until the next request, which brings a parser of its own."""
+        self._parser = self._payload = None
+        self._received = 0
+
+
+def _has_surplus(parser: Any) -> bool:
+    """True if bytes follow the complete answer; aiohttp itself sees a whole second answer."""
+    try:
+        messages, _, _ = parser.feed_data(_PROBE)
+    except Exception:  # noqa: BLE001 - a parser may raise anything for what is no answer, and that is the verdict
+        return True
+    return [(message.code, len(message.headers)) for message, _ in messages] != [(204, 0)]
 
 
 class Connector(aiohttp.TCPConnector):
@@ -83,8 +81,8 @@ class Connector(aiohttp.TCPConnector):
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         assert isinstance(protocol, AnswerReader)
-        protocol.is_idle = True
         super()._release(key, protocol, should_close=should_close)
+        protocol.end_answer()
 
 
 def _socket(address: Any) -> socket.socket:

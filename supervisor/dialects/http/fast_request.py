@@ -25,10 +25,11 @@ class ProxiedRequest(aiohttp.ClientRequest):
     """
 
     def update_proxy(self, proxy: URL | None, proxy_auth: Any, proxy_headers: Any) -> None:
-        own = None
-        if proxy is not None:
-            given = proxy_headers or {}
-            own = CIMultiDict({name: given[name] for name in (hdrs.PROXY_AUTHORIZATION,) if name in given})
+        if proxy is None:
+            self.proxy = self.proxy_auth = self.proxy_headers = None
+            return
+        given = proxy_headers or {}
+        own = CIMultiDict({name: given[name] for name in (hdrs.PROXY_AUTHORIZATION,) if name in given})
         super().update_proxy(proxy, proxy_auth, own)
 
 
