@@ -1,4 +1,7 @@
-"""What an operator can ask of the running program, whoever passes it on: a signal, or a command over the socket."""
+"""The orders of operators: what the control socket and the page may ask of the running program.
+
+`supervisor.service.operator` implements them.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +11,35 @@ from supervisor.status import Status
 
 
 class CommandRejected(Exception):
-    """It cannot be done; the text is one sentence for the operator."""
+    """The program cannot carry out the order; the text is one sentence for the operator."""
 
 
 class OperatorApi(Protocol):
-    """`by` names who asks, for the log and for reports: "SIGTSTP", "root (uid 0) over the control socket"."""
+    """`by` names the requester in logs and reports: "root (uid 0) over the control socket"."""
 
     async def status(self) -> Status:
-        """Everything at this instant."""
+        """Return the current state of everything."""
 
     def glance(self) -> Status:
-        """As `status`, at once: what children use, and the spool, are as they were when somebody looked last."""
+        """Return `status` without waiting: usage of children and spool are those of the last snapshot."""
 
     async def stack(self, job_id: str) -> str:
-        """The Python stack of the job's child as it is now; raise `Refused` when no such job runs here.
+        """Return the current Python stack of the job's child; raise `CommandRejected` if no such job runs here.
 
-        `job_id` is an id, JOB#ATTEMPT, or the beginning of one id; so it is for `cancel`.
+        `job_id` is an id, JOB#ATTEMPT, or the beginning of one id only; `cancel` takes the same.
         """
 
     def cancel(self, job_id: str, by: str) -> None:
-        """Have the job stopped and reported as `Cancelled`; raise `Refused` when it does not run here."""
+        """Stop the job, and report it as `Cancelled`; raise `CommandRejected` if no such job runs here."""
 
     def pause(self, by: str) -> None:
-        """Claim nothing new until `resume`."""
+        """Block claims until `resume`."""
 
     def resume(self, by: str) -> None:
-        """Claim again, also after SIGTSTP."""
+        """Unblock claims, also after SIGTSTP."""
 
     def drain(self, by: str) -> None:
-        """Claim nothing new, finish what runs, end the program: as by SIGTERM."""
+        """Block claims, finish the jobs that run, end the program: as by SIGTERM."""
 
     async def reload(self, by: str) -> None:
-        """Take over new handlers and settings, without dropping a job; raise `Refused` when the old ones stay."""
+        """Load new handlers and settings while jobs run; raise `CommandRejected` if the old ones stay."""

@@ -41,10 +41,10 @@ from supervisor.service.derived_config import job_config
 from supervisor.service.handler_loader import HandlerLoader
 from supervisor.service.handler_watch import HandlerWatch
 from supervisor.service.instance_lock import hold_instance
-from supervisor.service.operations import Components, Operations, ReloadSources
 from supervisor.service.operator import Operator
+from supervisor.service.operator_signals import operator_signals
+from supervisor.service.reload import Components, Reloader, ReloadSources
 from supervisor.service.shutdown import Shutdown, Stage
-from supervisor.service.signals import operator_signals
 from supervisor.service.systemd_notify import Notifier
 from supervisor.service.systemd_status import SystemdReporter, extend_start_timeout
 from supervisor.settings.credential import CredentialSource
@@ -165,15 +165,15 @@ class Service:
         self._reaper = Reaper(self._delegation)
         self._notifier = Notifier(sources.environment)
         self._shutdown = Shutdown()
-        self._handler_loader = HandlerLoader(sources.nursery(settings), self._reaper)
-        self._operations: Operations | None = None
+        self._handler_loader = HandlerLoader(sources.zygote_config(settings), self._reaper)
+        self._operator: Operator | None = None
         self._key_error: str | None = None
         self._has_killed = False  # jobs that did not end when they were told to, or outcomes
 
     async def run(self) -> ExitCode:
         """Serve until told to stop."""
         self._sources.warn_of_misspelt(self._settings)
-        with self._shutdown.signals(), operator_signals(lambda: self._operations, self._shutdown.hang_up):
+        with self._shutdown.signals(), operator_signals(lambda: self._operator, self._shutdown.hang_up):
             if self._delegation is not None:
                 await self._delegation.sweep()
             try:
@@ -229,12 +229,13 @@ class Service:
                 actions=[handler.action for handler in self._handler_loader.zygote.imported.handlers],
             )
             try:
-                operations = self._operations = Operations(plant, settings, self._sources)
+                reloader = Reloader(plant, settings, self._sources)
+                operator = self._operator = Operator(plant, reloader, self._sources.mask)
                 with on_resume(plant.pool.recheck_leases):
-                    async with self._controlled(plant, operations):
-                        return await self._serve(plant, operations, replay)
+                    async with self._controlled(operator):
+                        return await self._serve(plant, operator, reloader, replay)
             finally:
-                self._operations = None
+                self._operator = None
                 await replay.log_waiting()
 
     def _components(
@@ -257,13 +258,12 @@ class Service:
         )
 
     @asynccontextmanager
-    async def _controlled(self, plant: Components, operations: Operations) -> AsyncIterator[None]:
-        """Let operators look and steer inside the block."""
+    async def _controlled(self, operator: Operator) -> AsyncIterator[None]:
+        """Serve the endpoints of operators inside the block."""
         from supervisor.control.endpoints import serve_control  # see `_import_the_rest`
 
-        helm = Operator(self._settings, plant.pool, plant.reporter.spool, operations, self._sources.mask)
         environment, is_of_a_job = self._sources.environment, self._reaper.belongs_to_job
-        async with serve_control(self._settings, environment, helm, self._stats, is_of_a_job):
+        async with serve_control(self._settings, environment, operator, self._stats, is_of_a_job):
             yield
 
     def _reporter(self, server: JobServer) -> Reporter:
@@ -293,29 +293,30 @@ class Service:
             log.error("the API key cannot be read again", error=error)
         self._key_error = error
 
-    async def _serve(self, plant: Components, operations: Operations, replay: Replay) -> ExitCode:
+    async def _serve(self, plant: Components, operator: Operator, reloader: Reloader, replay: Replay) -> ExitCode:
         pool, herald = plant.pool, plant.systemd_reporter
         async with HelperTasks() as beside:
             serving = beside.create_task(pool.run(), name="pool")
-            beside.start(lambda: self._shut_down_when_told(pool, operations, serving))
+            beside.start(lambda: self._shut_down_when_told(pool, reloader, serving))
             beside.start(lambda: self._leave_what_is_on_disk(pool, serving))
             beside.start(lambda: self._handler_loader.keep_alive(pool.use))
-            beside.start(lambda: _watch_memory(pool, operations))
+            beside.start(lambda: _watch_memory(pool, reloader))
             beside.start(OrphanWatch(self._reaper).run)
-            beside.start(operations.run)
+            beside.start(operator.run)
+            beside.start(reloader.run)
             beside.start(replay.run)
             beside.start(herald.run)
             beside.start(herald.run_watchdog)
             if self._settings.watch:
-                beside.start(lambda: plant.watch.run(operations.ask_to_reload))
+                beside.start(lambda: plant.watch.run(reloader.request))
             await asyncio.wait([serving])
         was_cut = self._shutdown.stage is not Stage.KILL and (pool.jobs_interrupted or self._has_killed)
         return ExitCode.JOBS_CUT if was_cut else self._code_of_an_end()
 
-    async def _shut_down_when_told(self, pool: Pool, operations: Operations, serving: asyncio.Task[None]) -> None:
+    async def _shut_down_when_told(self, pool: Pool, reloader: Reloader, serving: asyncio.Task[None]) -> None:
         await self._shutdown.reached(Stage.DRAIN)
         self._notifier.stopping()
-        timeout = operations.settings.drain_timeout
+        timeout = reloader.settings.drain_timeout
         # The unit's own patience (TimeoutStopSec) is for the default; whoever sets a longer drain need not change it.
         self._notifier.extend_timeout(timeout + pool.longest_grace + FINAL_REPORT_TIMEOUT + CLOSE_TIMEOUT)
         if self._shutdown.stage is Stage.DRAIN:
@@ -354,6 +355,8 @@ def _import_the_rest() -> None:
 
     The two take half of the time from the start to the first claim.
     """
+    import supervisor.control.endpoints
+    import supervisor.dialects.http.client  # noqa: F401 - imported for the functions that import them later
 
 
 def _require_descriptors(workers: int) -> None:
@@ -371,11 +374,11 @@ def _leave_it() -> None:
     """The collector is somebody else's."""
 
 
-async def _watch_memory(pool: Pool, operations: Operations) -> None:
+async def _watch_memory(pool: Pool, reloader: Reloader) -> None:
     """Claim nothing while the machine is short of memory."""
     admission = MemoryGuard()
     while True:
-        reason = admission.judge(memory.read_headroom(), operations.settings.min_free_memory)
+        reason = admission.judge(memory.read_headroom(), reloader.settings.min_free_memory)
         was_short = pool.gate.is_blocked_by(BlockReason.MEMORY)
         if reason is not None:
             pool.block(BlockReason.MEMORY, reason)

@@ -21,7 +21,7 @@ from supervisor.exit_code import ExitCode
 from supervisor.linux.syscalls import children_of
 from supervisor.pool.pool import Pool
 from supervisor.process.zygote import Zygote
-from supervisor.service import operations
+from supervisor.service import reload as reload_module
 from tests.harness import (
     GENEROUS,
     calls,
@@ -319,7 +319,7 @@ async def test_a_reload_while_draining_is_ignored_and_the_job_ends(
         process.send_signal(signal.SIGTERM)
         await logged(state, "draining")
         process.send_signal(signal.SIGHUP)
-        await logged(state, "ignored: the program is ending")
+        await logged(state, "request ignored: the program is ending")
         (tmp_path / "go").touch()
 
         assert await process.wait() == ExitCode.DRAINED
@@ -441,14 +441,14 @@ async def test_no_bug_in_a_reload_ends_the_program(
     with structlog.testing.capture_logs() as said:
         async with supervising(server, state, handlers=str(handlers)) as supervisor:
             assert await told(server, await start_job(server, "tells")) == "old"
-            monkeypatch.setattr(operations, "job_config", fail)
+            monkeypatch.setattr(reload_module, "job_config", fail)
             supervisor.signal(signal.SIGHUP)
             async with asyncio.timeout(GENEROUS):
-                while not [line for line in said if line["event"] == operations.NOT_RELOADED]:
+                while not [line for line in said if line["event"] == reload_module.NOT_RELOADED]:
                     await asyncio.sleep(0.01)
 
             assert await told(server, await start_job(server, "tells")) == "old"
-    (refusal,) = [line for line in said if line["event"] == operations.NOT_RELOADED]
+    (refusal,) = [line for line in said if line["event"] == reload_module.NOT_RELOADED]
     assert refusal["error"] == "RuntimeError: nobody has thought of this"
 
 

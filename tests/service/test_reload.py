@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from supervisor.concurrency.helpers import HelperTasks
-from supervisor.service.operations import CoalescingQueue
+from supervisor.service.reload import CoalescingQueue
 
 
 class Work:
