@@ -172,7 +172,7 @@ def _become_intermediate(pipe: BlockingPipe[ZygoteCommand], births: Sequence[For
                     for other in births:
                         if other is not birth:
                             other.close()
-                    child_main.main(birth, between=between)
+                    child_main.main(birth, intermediate_pid=between)
                 os.write(birth.pipe, encode(Forked(child)))
             except OSError as error:
                 _report_fork_failure(birth, error)

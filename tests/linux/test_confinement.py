@@ -29,6 +29,7 @@ from supervisor.linux.confinement import (
     probe,
 )
 from supervisor.linux.syscalls import are_new_privileges_forbidden
+from tests.linux.confined_helper import run_confined
 
 KEY = Path("/etc/mobius/key")
 TOKEN = Path("/etc/mobius/token")
@@ -136,24 +137,6 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "key"
 
 
-def confined(confinement: Confinement, act: Callable[[], object]) -> str:
-    """What becomes of `act` in a process confined as a child is: the name of its exception, or the text it returns."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            confinement.enter().enforce()
-            told = str(act())
-        except BaseException as error:
-            told = type(error).__name__
-        os.write(writing, told.encode())
-        os._exit(0)
-    os.close(writing)
-    os.waitpid(pid, 0)
-    with open(reading) as pipe:
-        return pipe.read()
-
-
 def everything(key: Path) -> Confinement:
     return Confinement(
         (str(key), str(key.parent / "token")),
@@ -173,11 +156,11 @@ def test_the_key_cannot_be_read_nor_linked_nor_moved_to_where_it_could(key: Path
         (key.parent / "new").replace(key)
         return key.read_text()
 
-    assert confined(everything(key), key.read_text) == "PermissionError"
-    assert confined(everything(key), (key.parent / "token").read_text) == "PermissionError"
-    assert confined(everything(key), lambda: os.link(key, readable / "key")) == "OSError"
-    assert confined(everything(key), lambda: key.rename(readable / "key")) == "OSError"
-    assert confined(everything(key), rotated) == "PermissionError"
+    assert run_confined(everything(key), key.read_text) == "PermissionError"
+    assert run_confined(everything(key), (key.parent / "token").read_text) == "PermissionError"
+    assert run_confined(everything(key), lambda: os.link(key, readable / "key")) == "OSError"
+    assert run_confined(everything(key), lambda: key.rename(readable / "key")) == "OSError"
+    assert run_confined(everything(key), rotated) == "PermissionError"
 
 
 @needs_landlock
@@ -188,8 +171,8 @@ def test_what_stands_beside_the_key_can_be_read(key: Path, tmp_path: Path) -> No
         (tmp_path / "beside" / "new").write_text("new")
         return (tmp_path / "beside" / "new").read_text()
 
-    assert confined(everything(key), (key.parent / "other").read_text) == "other"
-    assert confined(everything(key), write_and_read) == "new"
+    assert run_confined(everything(key), (key.parent / "other").read_text) == "other"
+    assert run_confined(everything(key), write_and_read) == "new"
 
 
 @needs_landlock
@@ -198,8 +181,8 @@ def test_control_groups_cannot_be_changed(key: Path) -> None:
     if group is None:
         pytest.skip("no control group is mounted here")
 
-    assert confined(everything(key), lambda: (group / "cgroup.procs").write_text("0")) == "PermissionError"
-    assert confined(everything(key), (group / "mobius-test").mkdir) == "PermissionError"
+    assert run_confined(everything(key), lambda: (group / "cgroup.procs").write_text("0")) == "PermissionError"
+    assert run_confined(everything(key), (group / "mobius-test").mkdir) == "PermissionError"
 
 
 @needs_landlock
@@ -212,16 +195,16 @@ def test_nothing_can_be_signalled_but_what_the_job_has_started(key: Path, number
         own.kill()
         return own.wait()
 
-    assert confined(everything(key), lambda: os.kill(tests, number)) == "PermissionError"
-    assert confined(everything(key), end_own_child) == "-9"
+    assert run_confined(everything(key), lambda: os.kill(tests, number)) == "PermissionError"
+    assert run_confined(everything(key), end_own_child) == "-9"
 
 
 @needs_landlock
 def test_the_memory_of_a_process_outside_cannot_be_read(key: Path) -> None:
     tests = os.getpid()
 
-    assert confined(everything(key), lambda: os.open(f"/proc/{tests}/mem", os.O_RDONLY)) == "PermissionError"
-    assert confined(everything(key), lambda: os.close(os.open("/proc/self/mem", os.O_RDONLY))) == "None"
+    assert run_confined(everything(key), lambda: os.open(f"/proc/{tests}/mem", os.O_RDONLY)) == "PermissionError"
+    assert run_confined(everything(key), lambda: os.close(os.open("/proc/self/mem", os.O_RDONLY))) == "None"
 
 
 @needs_landlock
@@ -229,7 +212,7 @@ def test_the_memory_of_a_process_outside_cannot_be_read(key: Path) -> None:
 def test_the_environment_of_a_process_outside_cannot_be_read() -> None:
     environment = Path(f"/proc/{os.getpid()}/environ")
 
-    assert confined(Confinement(without_signals=True), environment.read_bytes) == "PermissionError"
+    assert run_confined(Confinement(without_signals=True), environment.read_bytes) == "PermissionError"
 
 
 def use_temporary_files() -> bool:
@@ -274,7 +257,7 @@ def use_devices() -> bool:
     [use_temporary_files, reopen_memory, start_a_program, use_a_pool, resolve_and_connect, use_devices],
 )
 def test_what_handlers_do_goes_on_working(key: Path, act: Callable[[], bool]) -> None:
-    assert confined(everything(key), act) == "True"
+    assert run_confined(everything(key), act) == "True"
 
 
 @needs_landlock
@@ -301,4 +284,4 @@ def test_secrets_in_several_folders_are_hidden_and_all_beside_them_is_not(tmp_pa
                 told.append("-")
         return told
 
-    assert confined(confinement, read_all) == str(["-"] * 3 + ["beside"] * 3)
+    assert run_confined(confinement, read_all) == str(["-"] * 3 + ["beside"] * 3)

@@ -24,6 +24,7 @@ from supervisor.linux.confinement import Confinement
 from supervisor.process.child import Child
 from supervisor.process.reaper import Reaper
 from supervisor.process.zygote import Zygote
+from tests.linux.confined_helper import run_confined
 from tests.process_world import module, nursery, run
 
 pytestmark = pytest.mark.skipif(not seccomp.is_available(), reason="no seccomp filter can be installed here")
@@ -95,23 +96,8 @@ def other() -> Iterator[int]:
 
 
 def filtered(act: Callable[[], object]) -> str:
-    """Return what `act` returns, as text, in a child with the filter; or the name of its exception."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            restrictions = Confinement(filters_calls=True).enter()
-            restrictions.enforce()
-            told = str(act())
-        except BaseException as error:
-            told = type(error).__name__
-        os.write(writing, told.encode())
-        os._exit(0)
-    os.close(writing)
-    os.waitpid(pid, 0)
-    with open(reading) as pipe:
-        return pipe.read()
+    """Return what `act` returns, as text, in a process with the filter; or the name of its exception."""
+    return run_confined(Confinement(filters_calls=True), act)
 
 
 def refused(pid: int) -> object:
@@ -206,7 +192,11 @@ def set_priority_as_a_32_bit_program(pid: int) -> int:
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the test is machine code for x86_64")
 def test_a_32_bit_call_is_filtered_by_its_own_numbers(other: int) -> None:
     unfiltered = subprocess.run(
-        [sys.executable, "-c", f"from tests.test_seccomp import *; print(set_priority_as_a_32_bit_program({other}))"],
+        [
+            sys.executable,
+            "-c",
+            f"from tests.linux.test_seccomp import *; print(set_priority_as_a_32_bit_program({other}))",
+        ],
         capture_output=True,
         text=True,
         check=False,
