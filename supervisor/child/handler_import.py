@@ -104,10 +104,8 @@ def _import(module: HandlerFile, modules: Sequence[HandlerFile]) -> tuple[list[P
     restored = state.restore()  # first: the next lines need a working interpreter
     warnings = list(Openings.now().warnings_since(before, module.name, module.shown_file))
     if restored:
-        changed = ", ".join(restored)
-        warnings.append(
-            f"module {module.name!r} ({module.file}) changed {changed} when it was imported; it was put back"
-        )
+        names = ", ".join(restored)
+        warnings.append(f"module {module.name!r} ({module.file}) changed {names} when it was imported; it was put back")
     if error is None:
         return [], warnings
     _unload(module.name)

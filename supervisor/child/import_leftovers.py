@@ -61,7 +61,7 @@ def _descriptors() -> Iterator[tuple[int, str]]:
 def _name_of(thread: threading.Thread) -> str:
     try:
         return value_repr(thread.name)
-    except Exception:  # noqa: BLE001 - a subclass may have made anything of it
+    except Exception:  # noqa: BLE001 - a subclass may raise anything
         return value_repr(thread)
 
 
