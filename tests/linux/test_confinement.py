@@ -70,7 +70,7 @@ def test_a_key_in_a_folder_of_the_handlers_is_not_hidden_and_that_is_told() -> N
     assert choose(seen) == Confinement()
     assert choose(but(secrets=(open_key, Secret(TOKEN)), is_bound=False)).hidden == (str(TOKEN),)
     assert missing_protections(seen) == [
-        "handlers can read /etc/mobius/key, for it is below /home/ada, where they may create files"
+        "handlers can read /etc/mobius/key: it is below /home/ada, where they may create files"
     ]
 
 
