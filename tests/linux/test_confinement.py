@@ -1,4 +1,4 @@
-"""What handlers are kept from, decided; and that the kernel then keeps them from it, and from nothing else."""
+"""The choice of restrictions, and their effect: the kernel denies the restricted actions, and only these."""
 
 from __future__ import annotations
 
@@ -33,96 +33,96 @@ from tests.linux.confined_helper import run_confined
 
 KEY = Path("/etc/mobius/key")
 TOKEN = Path("/etc/mobius/token")
-IN_THE_UNIT = HostSupport(
+SYSTEMD_UNIT = HostSupport(
     (Secret(KEY),), has_exposed_key=False, can_close_groups=True, is_bound=True, landlock=7, has_filters=True
 )
 needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_SIGNALS, reason="this kernel's Landlock is old")
 
 
-def but(**changes: object) -> HostSupport:
-    return dataclasses.replace(IN_THE_UNIT, **changes)  # type: ignore[arg-type]  # a table of cases
+def host(**changes: object) -> HostSupport:
+    return dataclasses.replace(SYSTEMD_UNIT, **changes)  # type: ignore[arg-type]  # a table of cases
 
 
-def test_in_the_unit_all_is_taken() -> None:
+def test_handlers_of_the_systemd_unit_are_fully_confined() -> None:
     expected = Confinement(hidden=(str(KEY),), without_groups=True, without_signals=True, filters_calls=True)
 
-    assert choose(IN_THE_UNIT) == expected
-    assert missing_protections(IN_THE_UNIT) == []
+    assert choose(SYSTEMD_UNIT) == expected
+    assert missing_protections(SYSTEMD_UNIT) == []
 
 
-def test_a_developer_keeps_everything_and_is_told_nothing() -> None:
-    seen = but(secrets=(), is_bound=False)
+def test_handlers_of_a_developer_are_not_confined_and_no_warning_is_given() -> None:
+    probed = host(secrets=(), is_bound=False)
 
-    assert choose(seen) == Confinement()
-    assert missing_protections(seen) == []
+    assert choose(probed) == Confinement()
+    assert missing_protections(probed) == []
 
 
-def test_without_a_key_file_there_is_nothing_to_hide_but_signals_are_taken() -> None:
+def test_without_a_key_file_signals_are_still_restricted() -> None:
     expected = Confinement((), without_groups=True, without_signals=True, filters_calls=True)
 
-    assert choose(but(secrets=())) == expected
+    assert choose(host(secrets=())) == expected
 
 
-def test_a_key_in_a_folder_of_the_handlers_is_not_hidden_and_that_is_told() -> None:
+def test_a_key_below_a_writable_folder_is_not_hidden_and_a_warning_is_given() -> None:
     open_key = Secret(KEY, Path("/home/ada"))
-    seen = but(secrets=(open_key,), is_bound=False)
+    probed = host(secrets=(open_key,), is_bound=False)
 
-    assert choose(seen) == Confinement()
-    assert choose(but(secrets=(open_key, Secret(TOKEN)), is_bound=False)).hidden == (str(TOKEN),)
-    assert missing_protections(seen) == [
+    assert choose(probed) == Confinement()
+    assert choose(host(secrets=(open_key, Secret(TOKEN)), is_bound=False)).hidden == (str(TOKEN),)
+    assert missing_protections(probed) == [
         "handlers can read /etc/mobius/key: it is below /home/ada, where they may create files"
     ]
 
 
 @pytest.mark.parametrize("version", [0, 1])
-def test_without_landlock_system_calls_are_filtered_all_the_same(version: int) -> None:
-    seen = but(landlock=version)
+def test_without_landlock_system_calls_are_still_filtered(version: int) -> None:
+    probed = host(landlock=version)
 
-    assert choose(seen) == Confinement(filters_calls=True)
-    assert choose(but(landlock=version, is_bound=False, has_filters=False)) == Confinement()
-    assert missing_protections(seen) == [
+    assert choose(probed) == Confinement(filters_calls=True)
+    assert choose(host(landlock=version, is_bound=False, has_filters=False)) == Confinement()
+    assert missing_protections(probed) == [
         "there is no Landlock (Linux 5.19): handlers can read /etc/mobius/key, and signal the supervisor"
     ]
 
 
-def test_a_landlock_that_knows_no_signals_hides_the_key_and_the_rest_is_told() -> None:
-    seen = but(landlock=5)
+def test_landlock_without_signals_hides_the_key_and_a_warning_is_given() -> None:
+    probed = host(landlock=5)
 
-    assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=False, filters_calls=True)
-    assert missing_protections(seen) == ["Landlock is older than Linux 6.12: handlers can signal the supervisor"]
+    assert choose(probed) == Confinement((str(KEY),), without_groups=True, without_signals=False, filters_calls=True)
+    assert missing_protections(probed) == ["Landlock is older than Linux 6.12: handlers can signal the supervisor"]
 
 
 def test_missing_seccomp_filters_are_reported_where_handlers_are_confined() -> None:
-    seen = but(has_filters=False)
+    probed = host(has_filters=False)
 
-    assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=True)
-    assert [sentence.partition(":")[0] for sentence in missing_protections(seen)] == [
+    assert choose(probed) == Confinement((str(KEY),), without_groups=True, without_signals=True)
+    assert [sentence.partition(":")[0] for sentence in missing_protections(probed)] == [
         "the kernel or a sandbox has no seccomp filter here"
     ]
-    assert missing_protections(but(has_filters=False, secrets=(), is_bound=False)) == []
+    assert missing_protections(host(has_filters=False, secrets=(), is_bound=False)) == []
 
 
-def test_what_is_no_regular_file_need_not_be_hidden(tmp_path: Path) -> None:
+def test_only_regular_files_are_hidden(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     assert probe([tmp_path / "pipe", tmp_path / "missing", tmp_path]).secrets == ()
 
 
-def test_a_key_in_the_environment_above_is_reason_enough_to_confine() -> None:
-    seen = but(secrets=(), is_bound=False, has_exposed_key=True)
+def test_a_key_in_the_environment_of_an_ancestor_confines_handlers() -> None:
+    probed = host(secrets=(), is_bound=False, has_exposed_key=True)
 
     expected = Confinement((), without_groups=True, without_signals=True, filters_calls=True)
 
-    assert choose(seen) == expected
+    assert choose(probed) == expected
 
 
-def test_a_link_to_a_key_leads_to_what_is_hidden_and_to_the_first_open_folder(tmp_path: Path) -> None:
+def test_a_link_to_a_key_is_resolved_and_its_open_folder_found(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("mbx_secret")
     (tmp_path / "link").symlink_to("key")
 
-    seen = probe([tmp_path / "link", tmp_path / "key"])
+    probed = probe([tmp_path / "link", tmp_path / "key"])
 
-    assert seen.secrets == (Secret(tmp_path / "key", tmp_path),)
+    assert probed.secrets == (Secret(tmp_path / "key", tmp_path),)
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def everything(key: Path) -> Confinement:
 
 
 @needs_landlock
-def test_the_key_cannot_be_read_nor_linked_nor_moved_to_where_it_could(key: Path, tmp_path: Path) -> None:
+def test_the_key_cannot_be_read_linked_or_moved_to_a_readable_folder(key: Path, tmp_path: Path) -> None:
     readable = tmp_path / "readable"
     readable.mkdir()
 
@@ -164,7 +164,7 @@ def test_the_key_cannot_be_read_nor_linked_nor_moved_to_where_it_could(key: Path
 
 
 @needs_landlock
-def test_what_stands_beside_the_key_can_be_read(key: Path, tmp_path: Path) -> None:
+def test_files_beside_the_key_can_be_read(key: Path, tmp_path: Path) -> None:
     (tmp_path / "beside").mkdir()
 
     def write_and_read() -> str:
@@ -187,7 +187,7 @@ def test_control_groups_cannot_be_changed(key: Path) -> None:
 
 @needs_landlock
 @pytest.mark.parametrize("number", [0, signal.SIGTERM, signal.SIGSTOP])
-def test_nothing_can_be_signalled_but_what_the_job_has_started(key: Path, number: int) -> None:
+def test_only_processes_of_the_job_can_be_signalled(key: Path, number: int) -> None:
     tests = os.getpid()
 
     def end_own_child() -> int:
@@ -256,18 +256,18 @@ def use_devices() -> bool:
     "act",
     [use_temporary_files, reopen_memory, start_a_program, use_a_pool, resolve_and_connect, use_devices],
 )
-def test_what_handlers_do_goes_on_working(key: Path, act: Callable[[], bool]) -> None:
+def test_confined_handlers_can_use_ordinary_features(key: Path, act: Callable[[], bool]) -> None:
     assert run_confined(everything(key), act) == "True"
 
 
 @needs_landlock
-def test_nothing_taken_leaves_sudo_alone() -> None:
+def test_an_empty_confinement_keeps_sudo_working() -> None:
     assert Confinement().enter() == UNRESTRICTED
     assert not are_new_privileges_forbidden()
 
 
 @needs_landlock
-def test_secrets_in_several_folders_are_hidden_and_all_beside_them_is_not(tmp_path: Path) -> None:
+def test_secrets_in_several_folders_are_hidden_and_their_siblings_are_not(tmp_path: Path) -> None:
     places = [tmp_path / "a" / "key", tmp_path / "a" / "b" / "token", tmp_path / "c" / "d" / "other"]
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -276,12 +276,12 @@ def test_secrets_in_several_folders_are_hidden_and_all_beside_them_is_not(tmp_pa
     confinement = Confinement(tuple(map(str, places)))
 
     def read_all() -> list[str]:
-        told = []
+        texts = []
         for place in (*places, *(place.parent / "beside" for place in places)):
             try:
-                told.append(place.read_text())
+                texts.append(place.read_text())
             except PermissionError:
-                told.append("-")
-        return told
+                texts.append("-")
+        return texts
 
     assert run_confined(confinement, read_all) == str(["-"] * 3 + ["beside"] * 3)
