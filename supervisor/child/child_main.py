@@ -21,10 +21,10 @@ from typing import NoReturn
 
 from msgspec.structs import replace
 
-from supervisor.child import descendants, generators, thread_limits
-from supervisor.child.generators import Reseed
+from supervisor.child import descendants, random_generators, thread_limits
 from supervisor.child.job_runner import JobRunner
 from supervisor.child.process_snapshot import ProcessSnapshot, running_threads
+from supervisor.child.random_generators import Reseed
 from supervisor.child.sigterm import SigtermHandler
 from supervisor.child.stack_dump import StackDumper
 from supervisor.handler_api.interruption import Interruption
@@ -64,7 +64,7 @@ class ForkRequest:
     supervisor: int
     restrictions: Restrictions
     library_log: LibraryLog
-    generators: Sequence[Reseed]
+    reseeds: Sequence[Reseed]
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -102,7 +102,7 @@ def _set_up_process(request: ForkRequest) -> None:
     # The default of every Python program.  Ctrl-C does not reach the child: the terminal signals another session.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.enable(request.stack)
-    generators.reseed(request.generators)
+    random_generators.reseed(request.reseeds)
     request.restrictions.enforce()
 
 
@@ -172,10 +172,10 @@ class Worker:
                 ended += descendants.end_all()
         if ended.killed:
             _print(f"killed {_processes(ended.killed)} that the handler left behind")
-        if ended.spared:
-            _print(f"{_processes(ended.spared)} that the handler left behind cannot be killed")
+        if ended.survived:
+            _print(f"{_processes(ended.survived)} that the handler left behind cannot be killed")
         # With its tracker gone, the handler may hold names of objects that the tracker has unlinked.
-        return ended.killed + ended.spared + (tracker is not None)
+        return ended.killed + ended.survived + (tracker is not None)
 
     def _count_left_threads(self) -> int:
         """Return how many threads the handler left running, and print the number for the log."""

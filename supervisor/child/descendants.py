@@ -31,23 +31,23 @@ class Ended:
     """The number of processes that were alive and were killed, and of those that could not be killed."""
 
     killed: int
-    spared: int
+    survived: int
 
     def __add__(self, later: Ended) -> Ended:
         """Add a later round; processes that a later round could not kill are those of the earlier round."""
-        return Ended(self.killed + later.killed, later.spared)
+        return Ended(self.killed + later.killed, later.survived)
 
 
 def end_all(*, but: int | None = None) -> Ended:
     """Kill and reap every descendant that can be killed, except the child `but`."""
     killed = 0
-    spared: set[int] = set()
+    survived: set[int] = set()
     kept = set() if but is None else {but}
     deadline = time.monotonic() + KILL_TIMEOUT
     while exist():
         # The children of a killed process become ours: repeat until there are none.
-        pids = set(children_of(os.getpid())) - spared - kept
-        if not pids and (spared or kept):
+        pids = set(children_of(os.getpid())) - survived - kept
+        if not pids and (survived or kept):
             break
         alive = {pid for pid in pids if not has_ended(pid)}
         refused = {pid for pid in pids if not kill_child(pid)}
@@ -55,8 +55,8 @@ def end_all(*, but: int | None = None) -> Ended:
             if pid not in refused and _reap(pid, deadline):
                 killed += pid in alive
             else:
-                spared.add(pid)
-    return Ended(killed, len(spared))
+                survived.add(pid)
+    return Ended(killed, len(survived))
 
 
 def exist() -> bool:
@@ -81,7 +81,7 @@ def _reap(pid: int, deadline: float) -> bool:
     return True
 
 
-def leave(error: BaseException | None) -> NoReturn:
+def exit_forked_process(error: BaseException | None) -> NoReturn:
     """End a process that the handler forked, when it leaves the handler with `error` or without one.
 
     The process ends as a Python program does.  If it went on, its messages on the shared pipe would be mistaken for

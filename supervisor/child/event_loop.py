@@ -43,8 +43,8 @@ def _end(loop: asyncio.AbstractEventLoop, timeout: float | None) -> int:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
-        generators = loop.create_task(_ended(loop, tasks))
-        loop.run_until_complete(asyncio.wait([generators], timeout=timeout))
+        ending = loop.create_task(_ended(loop, tasks))
+        loop.run_until_complete(asyncio.wait([ending], timeout=timeout))
     return len(asyncio.all_tasks(loop))
 
 

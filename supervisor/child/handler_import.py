@@ -21,8 +21,8 @@ from supervisor.child.handler_files import (
     files_in,
     problem_at,
 )
-from supervisor.child.helper_twins import misled
-from supervisor.child.import_leftovers import Openings
+from supervisor.child.helper_twins import wrong_helper_imports
+from supervisor.child.import_leftovers import OpenResources
 from supervisor.child.import_problem import import_problem
 from supervisor.child.interpreter_state import InterpreterState
 from supervisor.child.static_source import imports_of
@@ -79,7 +79,7 @@ def _modules_of(folders: Sequence[Path]) -> tuple[list[HandlerFile], list[Proble
     problems = [each for each in found if isinstance(each, Problem)]
     candidates = [each for each in found if isinstance(each, HandlerFile)]
     chosen, twins = choose(candidates)
-    wrong_imports = misled(candidates, chosen, twins)
+    wrong_imports = wrong_helper_imports(candidates, chosen, twins)
     excluded = {problem.module for problem in wrong_imports}
     modules = [module for module in chosen if not module.is_helper and module.name not in excluded]
     return modules, [*problems, *twins, *wrong_imports]
@@ -98,11 +98,11 @@ def _no_bytecode() -> Iterator[None]:
 
 def _import(module: HandlerFile, modules: Sequence[HandlerFile]) -> tuple[list[Problem], list[str]]:
     """Import a module; restore interpreter state that it removed; return problems and warnings."""
-    before = Openings.now()
+    before = OpenResources.now()
     state = InterpreterState(other.name for other in modules)
     error = _import_error(module.name)
     restored = state.restore()  # first: the next lines need a working interpreter
-    warnings = list(Openings.now().warnings_since(before, module.name, module.shown_file))
+    warnings = list(OpenResources.now().warnings_since(before, module.name, module.shown_file))
     if restored:
         names = ", ".join(restored)
         warnings.append(f"module {module.name!r} ({module.file}) changed {names} when it was imported; it was put back")

@@ -14,7 +14,9 @@ from supervisor.child.static_source import imports_of
 from supervisor.ipc.messages import Problem
 
 
-def misled(candidates: Sequence[HandlerFile], chosen: Sequence[HandlerFile], twins: Sequence[Problem]) -> list[Problem]:
+def wrong_helper_imports(
+    candidates: Sequence[HandlerFile], chosen: Sequence[HandlerFile], twins: Sequence[Problem]
+) -> list[Problem]:
     """Return a problem for each chosen module that would import a file of another folder instead of its own helper.
 
     `twins` are the problems of the files that were not chosen.  Imports are followed within the folder of the module.

@@ -24,17 +24,17 @@ _MAX_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Openings:
+class OpenResources:
     """The threads of this process by kernel id, and its descriptors by number and target."""
 
     threads: dict[int, str]
     descriptors: frozenset[tuple[int, str]]
 
     @classmethod
-    def now(cls) -> Openings:
+    def now(cls) -> OpenResources:
         return cls(dict(_threads()), frozenset(_descriptors()))
 
-    def warnings_since(self, before: Openings, module: str, file: str) -> list[str]:
+    def warnings_since(self, before: OpenResources, module: str, file: str) -> list[str]:
         """Return one sentence for each thread or descriptor that `module` has left since `before`."""
         python = {thread.native_id: _name_of(thread) for thread in threading.enumerate()}
         new = [tid for tid in self.threads if tid not in before.threads]

@@ -125,7 +125,7 @@ class JobRunner:
     def _exit_if_forked(self) -> None:
         """End this process if the handler forked it and returned in both processes; only the child may go on."""
         if os.getpid() != self._pid:
-            descendants.leave(sys.exception())
+            descendants.exit_forked_process(sys.exception())
 
     def _failure(self, error: BaseException) -> Failed:
         """Return the failure to report for an exception that a handler raised."""

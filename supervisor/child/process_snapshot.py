@@ -25,7 +25,7 @@ LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.start
 class ProcessSnapshot(NamedTuple):
     """The state of the process.  A child whose state differs after a job is not reused."""
 
-    outlets: tuple[tuple[int, int] | None, ...]
+    descriptors: tuple[tuple[int, int] | None, ...]
     """Device and inode of each standard descriptor."""
     streams: tuple[tuple[int, bool], ...]
     umask: int
@@ -36,13 +36,13 @@ class ProcessSnapshot(NamedTuple):
     processors: frozenset[int]
     threads: int
     """Number of threads besides the main one.  Python cannot end a thread that a job left running."""
-    has_room: bool
+    has_free_descriptor: bool
     """True if one more descriptor can be opened."""
 
     @classmethod
     def of_this_process(cls) -> ProcessSnapshot:
         return cls(
-            outlets=(_identity(0), _identity(1), _identity(2)),
+            descriptors=(_identity(0), _identity(1), _identity(2)),
             streams=(_state(sys.stdin), _state(sys.stdout), _state(sys.stderr)),
             umask=_umask(),
             limits=tuple(map(resource.getrlimit, LIMITS)),
@@ -51,7 +51,7 @@ class ProcessSnapshot(NamedTuple):
             timers=tuple([signal.getitimer(timer)[0] for timer in _TIMERS]),
             processors=frozenset(os.sched_getaffinity(0)),
             threads=running_threads(),
-            has_room=_has_room(),
+            has_free_descriptor=_has_free_descriptor(),
         )
 
 
@@ -81,7 +81,7 @@ def _umask() -> int:
     return umask
 
 
-def _has_room() -> bool:
+def _has_free_descriptor() -> bool:
     try:
         os.close(os.dup(0))
     except OSError:

@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import msgspec
 
-from supervisor.child import child_main, descendants, generators, orphan_sweep
+from supervisor.child import child_main, descendants, orphan_sweep, random_generators
 from supervisor.child.child_main import ForkRequest
 from supervisor.child.handler_files import MAX_PATH
 from supervisor.child.handler_import import import_handlers
@@ -73,16 +73,16 @@ def main() -> None:
     library_log.use(lambda level, logger, text: pipe.send(Logged(level, text, logger)))
     imported = import_handlers(folders, send, skipped)
     library_log.use(None)
-    found = generators.find(folders)
+    reseeds = random_generators.find(folders)
     die_with_parent(armed=False)
     signal_defaults.restore_after_imports()
     # Jobs run as the same user: they must not trace the zygote or write to its /proc files (PR_SET_DUMPABLE(2const)).
     set_dumpable(False)
-    _settle()
+    _freeze_memory()
     try:
         for part in imported.parts():
             send(part)
-        new_request = partial(ForkRequest, restrictions=restrictions, library_log=library_log, generators=found)
+        new_request = partial(ForkRequest, restrictions=restrictions, library_log=library_log, reseeds=reseeds)
         _serve(pipe, tag, supervisor, new_request)
     except (BrokenPipeError, ConnectionResetError):
         orphan_sweep.kill_tagged(tag)
@@ -99,7 +99,7 @@ def _hide_arguments() -> None:
 def _send(pipe: BlockingPipe[ZygoteCommand], pid: int, message: ZygoteMessage) -> None:
     """Send a message to the parent; exit if the module imported last has forked or closed the pipe."""
     if os.getpid() != pid:  # a module has forked, and this is the new process
-        descendants.leave(None)
+        descendants.exit_forked_process(None)
     if not pipe.is_intact:
         _exit("it has closed descriptors that are not its own")
     pipe.send(message)
@@ -112,7 +112,7 @@ def _exit(why: str) -> NoReturn:
     os._exit(1)
 
 
-def _settle() -> None:
+def _freeze_memory() -> None:
     """Let children share the memory of all imported objects: collect garbage, then freeze the rest.
 
     The garbage collector does not write to frozen objects.  The decoder is built here once instead of in each child.

@@ -41,15 +41,15 @@ class HostSupport:
     """The secrets to hide, and the kernel features that can hide them.
 
     `has_exposed_key` is true if an ancestor of the supervisor has the key in its environment, which every unconfined
-    handler can read (ptrace(2), PTRACE_MODE_READ).  `is_bound` is true if new privileges are already forbidden.
+    handler can read (ptrace(2), PTRACE_MODE_READ).  `has_no_new_privs` is true if new privileges are already forbidden.
     """
 
     secrets: tuple[Secret, ...]
     has_exposed_key: bool
-    can_close_groups: bool
-    is_bound: bool
+    can_protect_cgroups: bool
+    has_no_new_privs: bool
     landlock: int
-    has_filters: bool
+    has_seccomp: bool
 
     @property
     def hideable(self) -> tuple[Path, ...]:
@@ -57,9 +57,9 @@ class HostSupport:
         return tuple(secret.file for secret in self.secrets if secret.open_folder is None)
 
     @property
-    def wants_confinement(self) -> bool:
+    def needs_confinement(self) -> bool:
         """True if new privileges are already forbidden, or if confinement would hide a secret."""
-        return self.is_bound or self.has_exposed_key or bool(self.hideable)
+        return self.has_no_new_privs or self.has_exposed_key or bool(self.hideable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ class Confinement(msgspec.Struct, frozen=True):
     """
 
     hidden: tuple[str, ...] = ()
-    without_groups: bool = False
-    without_signals: bool = False
+    protects_cgroups: bool = False
+    blocks_signals: bool = False
     filters_calls: bool = False
 
     def enter(self) -> Restrictions:
@@ -108,10 +108,10 @@ class Confinement(msgspec.Struct, frozen=True):
         return Restrictions(self._ruleset(), seccomp.Filter() if self.filters_calls else None)
 
     def _ruleset(self) -> Ruleset | None:
-        if not (self.hidden or self.without_groups or self.without_signals):
+        if not (self.hidden or self.protects_cgroups or self.blocks_signals):
             return None
-        scope = Scope.SIGNAL if self.without_signals else Scope.NONE
-        if not self.without_groups:
+        scope = Scope.SIGNAL if self.blocks_signals else Scope.NONE
+        if not self.protects_cgroups:
             return Ruleset(Right.REFER, scope)
         writable = Ruleset(Right.WRITE_FILE | Right.MAKE_DIR | Right.REMOVE_DIR, scope)
         writable.allow_all_but(CONTROL_GROUPS)
@@ -127,10 +127,10 @@ def probe(files: Iterable[Path], *, has_exposed_key: bool = False) -> HostSuppor
     return HostSupport(
         secrets=tuple(Secret(file, _open_folder(file)) for file in found),
         has_exposed_key=has_exposed_key,
-        can_close_groups=CONTROL_GROUPS.is_dir() and _open_folder(CONTROL_GROUPS) is None,
-        is_bound=kernel.are_new_privileges_forbidden(),
+        can_protect_cgroups=CONTROL_GROUPS.is_dir() and _open_folder(CONTROL_GROUPS) is None,
+        has_no_new_privs=kernel.are_new_privileges_forbidden(),
         landlock=landlock.version(),
-        has_filters=seccomp.is_available(),
+        has_seccomp=seccomp.is_available(),
     )
 
 
@@ -139,21 +139,21 @@ def choose(host: HostSupport) -> Confinement:
 
     No right is removed if there is nothing to hide and `sudo` still works, as on the machine of a developer.
     """
-    if not host.wants_confinement:
+    if not host.needs_confinement:
         return UNCONFINED
     if host.landlock < landlock.WITH_REFER:
-        return Confinement(filters_calls=host.has_filters)
+        return Confinement(filters_calls=host.has_seccomp)
     return Confinement(
         hidden=tuple(map(str, host.hideable)),
-        without_groups=host.can_close_groups,
-        without_signals=host.landlock >= landlock.WITH_SIGNALS,
-        filters_calls=host.has_filters,
+        protects_cgroups=host.can_protect_cgroups,
+        blocks_signals=host.landlock >= landlock.WITH_SIGNALS,
+        filters_calls=host.has_seccomp,
     )
 
 
 def missing_protections(host: HostSupport) -> list[str]:
     """Return a sentence for each right that handlers should not have but keep."""
-    if not (host.secrets or host.is_bound or host.has_exposed_key):
+    if not (host.secrets or host.has_no_new_privs or host.has_exposed_key):
         return []
     return [*_missing_landlock(host), *_missing_filters(host)]
 
@@ -167,13 +167,13 @@ def _missing_landlock(host: HostSupport) -> list[str]:
         for secret in host.secrets
         if secret.open_folder
     ]
-    if host.is_bound and host.landlock < landlock.WITH_SIGNALS:
+    if host.has_no_new_privs and host.landlock < landlock.WITH_SIGNALS:
         sentences.append("Landlock is older than Linux 6.12: handlers can signal the supervisor")
     return sentences
 
 
 def _missing_filters(host: HostSupport) -> list[str]:
-    if host.has_filters or not host.wants_confinement:
+    if host.has_seccomp or not host.needs_confinement:
         return []
     return [
         "the kernel or a sandbox has no seccomp filter here: handlers can change the supervisor's limits and priority"

@@ -10,9 +10,9 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PER_WORKER = 5
+DESCRIPTORS_PER_WORKER = 5
 """Descriptors that a child needs in the parent: message pipe, output, stack file, pidfd, and a connection."""
-FOR_THE_PROGRAM = 64
+PROGRAM_DESCRIPTORS = 64
 """Descriptors that the parent needs for everything else, including some connected operators."""
 
 
@@ -28,10 +28,10 @@ def raised() -> Iterator[int]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (_bounded(soft, hard), hard))
 
 
-def misfit(workers: int) -> str | None:
+def shortage(workers: int) -> str | None:
     """Return a warning if this number of children needs more descriptors than this process may open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = FOR_THE_PROGRAM + PER_WORKER * workers
+    needed = PROGRAM_DESCRIPTORS + DESCRIPTORS_PER_WORKER * workers
     if limit == resource.RLIM_INFINITY or needed <= limit:
         return None
     return (

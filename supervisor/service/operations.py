@@ -193,7 +193,7 @@ class Operations:
             return
         pool = self._components.pool
         before = pool.size
-        if more > 0 and (sentence := descriptor_limit.misfit(before + more)):
+        if more > 0 and (sentence := descriptor_limit.shortage(before + more)):
             log.warning("not resized", by=by, reason=sentence)
             return
         pool.resize(before + more)
@@ -247,7 +247,7 @@ class Operations:
     async def _take_over(self) -> None:
         """All of it or nothing: what can fail comes first."""
         settings, fixed = keep_fixed(self.settings, await self._sources.reread_settings())
-        if settings.workers > self._components.pool.size and (sentence := descriptor_limit.misfit(settings.workers)):
+        if settings.workers > self._components.pool.size and (sentence := descriptor_limit.shortage(settings.workers)):
             raise ConfigError(sentence)
         self._sources.warn_of_misspelt(settings)
         token, proxy = await self._sources.reread_key(), self._sources.proxy_to(settings)

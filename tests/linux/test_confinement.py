@@ -34,7 +34,7 @@ from tests.linux.confined_helper import run_confined
 KEY = Path("/etc/mobius/key")
 TOKEN = Path("/etc/mobius/token")
 SYSTEMD_UNIT = HostSupport(
-    (Secret(KEY),), has_exposed_key=False, can_close_groups=True, is_bound=True, landlock=7, has_filters=True
+    (Secret(KEY),), has_exposed_key=False, can_protect_cgroups=True, has_no_new_privs=True, landlock=7, has_seccomp=True
 )
 needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_SIGNALS, reason="this kernel's Landlock is old")
 
@@ -44,31 +44,31 @@ def host(**changes: object) -> HostSupport:
 
 
 def test_handlers_of_the_systemd_unit_are_fully_confined() -> None:
-    expected = Confinement(hidden=(str(KEY),), without_groups=True, without_signals=True, filters_calls=True)
+    expected = Confinement(hidden=(str(KEY),), protects_cgroups=True, blocks_signals=True, filters_calls=True)
 
     assert choose(SYSTEMD_UNIT) == expected
     assert missing_protections(SYSTEMD_UNIT) == []
 
 
 def test_handlers_of_a_developer_are_not_confined_and_no_warning_is_given() -> None:
-    probed = host(secrets=(), is_bound=False)
+    probed = host(secrets=(), has_no_new_privs=False)
 
     assert choose(probed) == Confinement()
     assert missing_protections(probed) == []
 
 
 def test_without_a_key_file_signals_are_still_restricted() -> None:
-    expected = Confinement((), without_groups=True, without_signals=True, filters_calls=True)
+    expected = Confinement((), protects_cgroups=True, blocks_signals=True, filters_calls=True)
 
     assert choose(host(secrets=())) == expected
 
 
 def test_a_key_below_a_writable_folder_is_not_hidden_and_a_warning_is_given() -> None:
     open_key = Secret(KEY, Path("/home/ada"))
-    probed = host(secrets=(open_key,), is_bound=False)
+    probed = host(secrets=(open_key,), has_no_new_privs=False)
 
     assert choose(probed) == Confinement()
-    assert choose(host(secrets=(open_key, Secret(TOKEN)), is_bound=False)).hidden == (str(TOKEN),)
+    assert choose(host(secrets=(open_key, Secret(TOKEN)), has_no_new_privs=False)).hidden == (str(TOKEN),)
     assert missing_protections(probed) == [
         "handlers can read /etc/mobius/key: it is below /home/ada, where they may create files"
     ]
@@ -79,7 +79,7 @@ def test_without_landlock_system_calls_are_still_filtered(version: int) -> None:
     probed = host(landlock=version)
 
     assert choose(probed) == Confinement(filters_calls=True)
-    assert choose(host(landlock=version, is_bound=False, has_filters=False)) == Confinement()
+    assert choose(host(landlock=version, has_no_new_privs=False, has_seccomp=False)) == Confinement()
     assert missing_protections(probed) == [
         "there is no Landlock (Linux 5.19): handlers can read /etc/mobius/key, and signal the supervisor"
     ]
@@ -88,18 +88,18 @@ def test_without_landlock_system_calls_are_still_filtered(version: int) -> None:
 def test_landlock_without_signals_hides_the_key_and_a_warning_is_given() -> None:
     probed = host(landlock=5)
 
-    assert choose(probed) == Confinement((str(KEY),), without_groups=True, without_signals=False, filters_calls=True)
+    assert choose(probed) == Confinement((str(KEY),), protects_cgroups=True, blocks_signals=False, filters_calls=True)
     assert missing_protections(probed) == ["Landlock is older than Linux 6.12: handlers can signal the supervisor"]
 
 
 def test_missing_seccomp_filters_are_reported_where_handlers_are_confined() -> None:
-    probed = host(has_filters=False)
+    probed = host(has_seccomp=False)
 
-    assert choose(probed) == Confinement((str(KEY),), without_groups=True, without_signals=True)
+    assert choose(probed) == Confinement((str(KEY),), protects_cgroups=True, blocks_signals=True)
     assert [sentence.partition(":")[0] for sentence in missing_protections(probed)] == [
         "the kernel or a sandbox has no seccomp filter here"
     ]
-    assert missing_protections(host(has_filters=False, secrets=(), is_bound=False)) == []
+    assert missing_protections(host(has_seccomp=False, secrets=(), has_no_new_privs=False)) == []
 
 
 def test_only_regular_files_are_hidden(tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_only_regular_files_are_hidden(tmp_path: Path) -> None:
 
 
 def test_a_key_in_the_environment_of_an_ancestor_confines_handlers() -> None:
-    probed = host(secrets=(), is_bound=False, has_exposed_key=True)
+    probed = host(secrets=(), has_no_new_privs=False, has_exposed_key=True)
 
-    expected = Confinement((), without_groups=True, without_signals=True, filters_calls=True)
+    expected = Confinement((), protects_cgroups=True, blocks_signals=True, filters_calls=True)
 
     assert choose(probed) == expected
 
@@ -140,8 +140,8 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def everything(key: Path) -> Confinement:
     return Confinement(
         (str(key), str(key.parent / "token")),
-        without_groups=CONTROL_GROUPS.is_dir(),
-        without_signals=True,
+        protects_cgroups=CONTROL_GROUPS.is_dir(),
+        blocks_signals=True,
         filters_calls=seccomp.is_available(),
     )
 
@@ -212,7 +212,7 @@ def test_the_memory_of_a_process_outside_cannot_be_read(key: Path) -> None:
 def test_the_environment_of_a_process_outside_cannot_be_read() -> None:
     environment = Path(f"/proc/{os.getpid()}/environ")
 
-    assert run_confined(Confinement(without_signals=True), environment.read_bytes) == "PermissionError"
+    assert run_confined(Confinement(blocks_signals=True), environment.read_bytes) == "PermissionError"
 
 
 def use_temporary_files() -> bool:
