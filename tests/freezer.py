@@ -31,7 +31,19 @@ def frozen(pid: int) -> Iterator[None]:
         _until(group / "freezer.state", "THAWED")
         with suppress(ProcessLookupError):  # killed meanwhile
             (FOLDER / "cgroup.procs").write_text(str(pid))
-        group.rmdir()
+        _remove(group)
+
+
+def _remove(group: Path) -> None:
+    """Remove the group once the kernel has let go of a process that is on its way out: it is busy until then."""
+    give_up_at = time.monotonic() + GENEROUS
+    while True:
+        try:
+            return group.rmdir()
+        except OSError:
+            if time.monotonic() >= give_up_at:
+                raise
+        time.sleep(0.001)
 
 
 def _until(file: Path, state: str) -> None:

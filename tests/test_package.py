@@ -31,6 +31,13 @@ LEVELS = [
 ]
 """The rooms, and the files that are in none: each imports from those below it."""
 
+CHILD_ROOMS = ["child", "ipc", "handler_api", "linux"]
+"""The rooms whose code runs in the zygote and in children."""
+PARENT_LIBRARIES = {"aiohttp", "uvloop", "click", "psutil", "structlog", "asyncio"}
+"""Libraries that children do not load: each child would pay for them, and a fork must copy no thread and no loop."""
+ASYNC_HANDLERS = OURS / "child" / "event_loop.py"
+"""The one module of children that imports asyncio; a child imports it when it runs its first `async def` handler."""
+
 
 def test_every_package_is_installed() -> None:
     found = {".".join(file.parent.relative_to(ROOT).parts) for file in OURS.rglob("__init__.py")}
@@ -55,6 +62,30 @@ def test_a_room_imports_from_those_below_it() -> None:
     found = {(room_of(file), other) for file in files for other in imported_by(file)}
 
     assert {(room, other) for room, other in found if not may_import(room, other)} == set()
+
+
+def test_children_load_no_libraries_of_the_parent() -> None:
+    files = [file for room in CHILD_ROOMS for file in (OURS / room).rglob("*.py") if file != ASYNC_HANDLERS]
+    imported = {(file.relative_to(OURS), module) for file in files for module in imported_at_start(file)}
+
+    assert {(file, module) for file, module in imported if module.partition(".")[0] in PARENT_LIBRARIES} == set()
+    assert {file for file, module in imported if module == "supervisor.child.event_loop"} == set()
+
+
+def imported_at_start(file: Path) -> Iterator[str]:
+    """The modules that a file imports outside of functions and of `if TYPE_CHECKING`."""
+    waiting: list[ast.AST] = [parsed(file)]
+    while waiting:
+        match waiting.pop():
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda() | ast.If(test=ast.Name("TYPE_CHECKING")):
+                pass
+            case ast.Import(names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                yield module
+                yield from (f"{module}.{name.name}" for name in names)
+            case node:
+                waiting += ast.iter_child_nodes(node)
 
 
 def may_import(room: str, other: str) -> bool:

@@ -16,8 +16,8 @@ from supervisor.attempt.stop import StopRequest
 from supervisor.concurrency.helpers import HelperTasks
 from supervisor.concurrency.token_bucket import TokenBucket
 from supervisor.job import MAX_PAYLOAD_BYTES, Event
-from supervisor.logs.log import known_level
 from supervisor.stats import Stats
+from supervisor.text.log_level import known_level
 
 
 class JobOutput:

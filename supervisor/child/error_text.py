@@ -1,7 +1,7 @@
-"""The text of an exception, whatever its author has made of it.  Pure; in the zygote and in children.
+"""The text and traceback of an exception that may be malformed.  Pure; runs in the zygote and in children.
 
-Python's own `traceback` raises for odd attributes of a `SyntaxError`, and takes long for groups of many thousand
-exceptions.  Nothing here raises, and every text is bounded.
+Python's `traceback` raises for odd attributes of a `SyntaxError`, and is slow for groups of thousands of exceptions.
+No function here raises, and every text is bounded.  Tested by tests/process/test_child.py.
 """
 
 from __future__ import annotations
@@ -10,46 +10,46 @@ import traceback
 from collections.abc import Callable, Set
 from types import TracebackType
 
-LONGEST_TYPE = 64
-"""Characters of an error type, which is a short token to the server; a class may have a name of any length."""
-_MOST_EXCEPTIONS = 64
-"""Exceptions behind and inside of one, and notes on it, that are written with Python's own `traceback`."""
-_MOST_FRAMES = 50
-_LONGEST_TEXT = 16 * 1024
-"""Characters of what a `__str__` returns."""
+MAX_TYPE_CHARS = 64
+"""Characters of an error type: the server expects a short token, but a class name may have any length."""
+_MAX_EXCEPTIONS = 64
+"""Causes, contexts, members and notes of an exception up to which Python's `traceback` formats it."""
+_MAX_FRAMES = 50
+_MAX_TEXT_CHARS = 16 * 1024
+"""Characters of the text of an exception."""
 
 
-def describe(error: BaseException, around: Set[str], limit: int) -> str:
-    """The error's text and the end of its traceback, in `limit` bytes; `around` names files above the handler."""
-    trace = traceback_of(error, _below(error.__traceback__, around))
-    head = text_of(error).encode("utf-8", "backslashreplace")[: limit // 2]
-    tail = trace.rstrip().encode("utf-8", "backslashreplace")[-(limit - len(head) - 2) :]
+def describe(error: BaseException, files_above: Set[str], max_bytes: int) -> str:
+    """Return the text of the error and the end of its traceback; `files_above` are the callers of the handler."""
+    trace = traceback_of(error, _below(error.__traceback__, files_above))
+    head = text_of(error).encode("utf-8", "backslashreplace")[: max_bytes // 2]
+    tail = trace.rstrip().encode("utf-8", "backslashreplace")[-(max_bytes - len(head) - 2) :]
     return (head + b"\n\n" + tail).decode("utf-8", "ignore")
 
 
 def type_of(error: BaseException) -> str:
-    """The name of its class, also where a metaclass hides it."""
+    """Return the name of the class, even if a metaclass hides it."""
     name = _attempt(lambda: type.__dict__["__name__"].__get__(type(error)), "Exception")
-    return name[:LONGEST_TYPE].encode("utf-8", "backslashreplace").decode()
+    return name[:MAX_TYPE_CHARS].encode("utf-8", "backslashreplace").decode()
 
 
 def text_of(error: BaseException) -> str:
-    """What its `__str__` returns."""
-    return _attempt(lambda: str(error)[:_LONGEST_TEXT], "(its text cannot be shown)")
+    """Return the text of the error, or a substitute if `__str__` fails."""
+    return _attempt(lambda: str(error)[:_MAX_TEXT_CHARS], "(its text cannot be shown)")
 
 
 def traceback_of(error: BaseException, trace: TracebackType | None) -> str:
-    """Its traceback, `trace` being the part to show; a short one where Python cannot write it."""
+    """Return the traceback of the error, from `trace` on; a short one if Python cannot format the error."""
     if _is_small(error):
         full = _attempt(lambda: "".join(traceback.format_exception(type(error), error, trace)), "")
         if full:
             return full
-    frames = _attempt(lambda: "".join(traceback.format_list(traceback.extract_tb(trace, limit=-_MOST_FRAMES))), "")
+    frames = _attempt(lambda: "".join(traceback.format_list(traceback.extract_tb(trace, limit=-_MAX_FRAMES))), "")
     return f"Traceback (most recent call last):\n{frames}{type_of(error)}: {text_of(error)}"
 
 
 def is_made_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
-    """Whether it is one of these kinds, or a group of nothing else, however deep."""
+    """True if the error is of these types, or an exception group with no other leaves, at any depth."""
     waiting = [error]
     while waiting:
         part = waiting.pop()
@@ -60,20 +60,20 @@ def is_made_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> 
     return True
 
 
-def _below(trace: TracebackType | None, around: Set[str]) -> TracebackType | None:
-    """What is below the last frame of these files in a traceback: the handler's own part."""
+def _below(trace: TracebackType | None, files_above: Set[str]) -> TracebackType | None:
+    """Return the part of a traceback below the last frame of these files: the frames of the handler."""
     below = trace
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename in around:
+        if trace.tb_frame.f_code.co_filename in files_above:
             below = trace.tb_next
         trace = trace.tb_next
     return below
 
 
 def _is_small(error: BaseException) -> bool:
-    """Whether there is little enough behind and inside of it; anything may be there, cycles too."""
+    """True if `traceback` can format the error with its causes and members quickly.  These may contain cycles."""
     waiting, seen = [error], set[int]()
-    left = _MOST_EXCEPTIONS
+    left = _MAX_EXCEPTIONS
     while waiting:
         part = waiting.pop()
         if id(part) in seen:
@@ -84,8 +84,8 @@ def _is_small(error: BaseException) -> bool:
         inner = BaseExceptionGroup.exceptions.__get__(part) if isinstance(part, BaseExceptionGroup) else ()
         if left < 0 or len(inner) > left:
             return False
-        behind = (BaseException.__dict__[name].__get__(part) for name in ("__cause__", "__context__"))
-        waiting += [*inner, *(other for other in behind if other is not None)]
+        chained = (BaseException.__dict__[name].__get__(part) for name in ("__cause__", "__context__"))
+        waiting += [*inner, *(other for other in chained if other is not None)]
     return True
 
 
@@ -97,5 +97,5 @@ def _attempt(make: Callable[[], object], otherwise: str) -> str:
 def _attempt_any(make: Callable[[], object]) -> object:
     try:
         return make()
-    except BaseException:  # noqa: BLE001 - users' code, which may raise what it likes
+    except BaseException:  # noqa: BLE001 - code of users may raise anything
         return None

@@ -1,6 +1,7 @@
-"""The files in folders of handlers: which are modules, which are helpers, and which cannot be either.
+"""Classifies the files in folders of handlers: modules, helpers, and files that cannot be imported.
 
-Runs in the zygote before anything is imported, but for the modules of other owners whose names a file here has taken.
+Runs in the zygote before the handlers are imported.  It imports only installed modules whose names a file has taken.
+Tested by tests/child/test_handler_import.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from supervisor.ipc.messages import MAX_MESSAGE, Problem
 from supervisor.text.printable import encodable
 
 MAX_PATH = 4096
-"""Characters of a path: the kernel takes no longer ones (PATH_MAX), but code can be compiled under any name."""
+"""Characters of a path: the limit of the kernel (PATH_MAX), although code can be compiled under any file name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +34,21 @@ class HandlerFile:
 
     @property
     def is_helper(self) -> bool:
-        """Whether other modules may import it, while it is not imported for itself."""
+        """True if the file is imported only by other modules."""
         return self.name.startswith("_")
 
     @property
     def shown_file(self) -> str:
-        """The path as messages carry it."""
+        """The path as it is encoded in messages."""
         return encodable(str(self.file), MAX_PATH)
 
     def problem(self, message: str, line: int = 1, file: str = "") -> Problem:
-        """Return a problem of this module, at this file unless another one is named."""
+        """Return a problem of this module, located in `file` if given, otherwise in its own file."""
         return problem_at(file or str(self.file), message, line, self.name)
 
 
 def problem_at(file: str, message: str, line: int = 1, module: str = "") -> Problem:
-    """Return a problem whose texts can be sent, whatever they hold."""
+    """Return a problem whose texts are shortened and can be encoded."""
     return Problem(encodable(module, MAX_PATH), encodable(file, MAX_PATH), line, encodable(message, MAX_MESSAGE))
 
 
@@ -56,15 +57,15 @@ def check_folders(folders: Sequence[Path]) -> tuple[list[Path], list[Problem]]:
     present: dict[Path, None] = {}
     problems = []
     for folder in folders:
-        if (why := _closed(folder)) is None:
+        if (reason := _unreadable(folder)) is None:
             present[folder.resolve()] = None
         else:
-            problems.append(problem_at(str(folder), f"the handlers folder {folder} {why}", 0))
+            problems.append(problem_at(str(folder), f"the handlers folder {folder} {reason}", 0))
     return list(present), problems
 
 
-def _closed(folder: Path) -> str | None:
-    """Why a folder cannot be looked into; None when it can."""
+def _unreadable(folder: Path) -> str | None:
+    """Return the reason why a folder cannot be listed; None if it can."""
     try:
         status = folder.stat()
     except FileNotFoundError:
@@ -77,20 +78,20 @@ def _closed(folder: Path) -> str | None:
 
 
 def files_in(folders: Sequence[Path]) -> Iterator[HandlerFile | Problem]:
-    """Yield the modules and helpers in these folders, in alphabetical order, and what looks like one but is none."""
+    """Yield the modules and helpers of each folder in alphabetical order, and a problem for each unusable file."""
     for folder in folders:
         for path in sorted(folder.iterdir()):
             if not path.name.startswith((".", "__")):
                 try:
-                    found = _classified(path, folder)
+                    found = _classify(path, folder)
                 except OSError as error:
                     found = problem_at(str(path), f"it cannot be read: {error.strerror}")
                 if found is not None:
                     yield found
 
 
-def _classified(path: Path, folder: Path) -> HandlerFile | Problem | None:
-    """None for what is no module: data, a helper that is not there, a folder that is no package."""
+def _classify(path: Path, folder: Path) -> HandlerFile | Problem | None:
+    """Return None for data files, missing helpers and folders that are no package."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -108,28 +109,28 @@ def _classified(path: Path, folder: Path) -> HandlerFile | Problem | None:
 
 
 def _broken_link(path: Path, error: OSError) -> Problem | None:
-    """A link without a target may have been a module, or a folder of modules, unless its name says otherwise."""
+    """Return a problem for a dangling link whose name could be that of a module or package."""
     if not path.is_symlink() or path.suffix not in ("", ".py") or path.name.startswith("_"):
         return None
     return problem_at(str(path), f"it is not served: it is a link to {path.readlink()}: {error.strerror}")
 
 
 def choose(candidates: Sequence[HandlerFile]) -> tuple[list[HandlerFile], list[Problem]]:
-    """Tell files that can be imported from those whose names stand in the way.  Called before `sys.path` grows."""
+    """Return the files that can be imported, and problems of name for the others.  Called before `sys.path` changes."""
     chosen: dict[str, HandlerFile] = {}
     problems = []
     for module in candidates:
-        if (why := _fault_of_name(module, chosen.get(module.name))) is None:
+        if (reason := _name_problem(module, chosen.get(module.name))) is None:
             chosen.setdefault(module.name, module)
-        elif why:
-            problems.append(module.problem(why))
+        elif reason:
+            problems.append(module.problem(reason))
     return list(chosen.values()), problems
 
 
-def _fault_of_name(module: HandlerFile, twin: HandlerFile | None) -> str | None:
-    """Why a file cannot be imported by its name, empty if that needs no mention; None when it can."""
+def _name_problem(module: HandlerFile, twin: HandlerFile | None) -> str | None:
+    """Return why the name of a file prevents its import, or None.  An empty reason is not reported."""
     if not module.name.isidentifier():
-        # A helper that cannot be imported by its name may be a script.
+        # A helper whose name is no identifier may be a script.
         shown = encodable(module.name, MAX_PATH)
         return "" if module.is_helper else f"'{shown}' is not a module name: use letters, digits and '_'"
     if twin is not None:
@@ -143,7 +144,7 @@ def _fault_of_name(module: HandlerFile, twin: HandlerFile | None) -> str | None:
 
 
 def _are_equal(one: Path, other: Path) -> bool:
-    """Whether two helpers are copies of each other; a package is none, for it is more than its first file."""
+    """True if two helpers are copies of each other.  Packages never are: only their first files would be compared."""
     if "__init__.py" in (one.name, other.name):
         return False
     with suppress(OSError):
@@ -152,22 +153,22 @@ def _are_equal(one: Path, other: Path) -> bool:
 
 
 def _namesake(module: HandlerFile) -> str | None:
-    """Name the other module of this name, and import it: our folder will stand in front of it."""
+    """Return a description of another module with this name, and import that module while `sys.path` still finds it."""
     if module.name in sys.stdlib_module_names:
         other = "Python's standard library"
     else:
         try:
             spec = importlib.util.find_spec(module.name)
-        except ValueError:  # a module made by hand, without a spec
+        except ValueError:  # a loaded module without a spec
             return f"a module that is loaded already ({sys.modules[module.name]!r})"
         if spec is None or spec.origin is None or Path(spec.origin).resolve() == module.file.resolve():
             return None
         other = f"an installed module ({spec.origin})"
-    if module.name not in _TALKATIVE:
-        with suppress(Exception):  # one that cannot be imported cannot be missed
+    if module.name not in _IMPORTS_WITH_SIDE_EFFECTS:
+        with suppress(Exception):  # a module that fails to import is not needed
             importlib.import_module(module.name)
     return other
 
 
-_TALKATIVE = ("this", "antigravity")
-"""What greets its importer, by a poem or by a browser, and is imported by nothing else."""
+_IMPORTS_WITH_SIDE_EFFECTS = ("this", "antigravity")
+"""Modules that print a poem or open a browser when imported.  No other module imports them."""

@@ -1,7 +1,7 @@
-"""How the handler modules are found and imported.  In the zygote, once, in its main thread.
+"""Finds and imports the handler modules.  Runs once, in the main thread of the zygote.
 
-It owns nothing: modules land in `sys.modules`, handlers in the registry, and what failed is told as values.  One module
-that fails never keeps the others from being served.
+Modules are stored in `sys.modules` and handlers in the registry; failures are returned as problems.  A module that
+fails does not prevent the others from being served.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from supervisor.child.handler_files import (
     files_in,
     problem_at,
 )
-from supervisor.child.helper_twins import misled
-from supervisor.child.import_leftovers import Openings
+from supervisor.child.helper_twins import wrong_helper_imports
+from supervisor.child.import_leftovers import OpenResources
 from supervisor.child.import_problem import import_problem
 from supervisor.child.interpreter_state import InterpreterState
 from supervisor.child.static_source import imports_of
@@ -33,18 +33,18 @@ from supervisor.linux.permissions import open_to_all, warning_of
 from supervisor.text.printable import encodable
 
 MAX_SUMMARY = 200
-"""Characters of a docstring's first line: more is shown nowhere."""
+"""Characters of the first line of a docstring that are sent to the parent."""
 
 
 def import_handlers(
     folders: Sequence[Path], announce: Callable[[Importing], object], skipped: Collection[str] = ()
 ) -> Imported:
-    """Import every module of these folders and say what handlers there are and what went wrong.
+    """Import every module of these folders; return the handlers, problems and warnings.
 
     Modules are the `*.py` files and packages whose names do not begin with `_`, imported by their plain names in
-    alphabetical order, with the folders in front of `sys.path`.  `announce` is called before each of them: when one
-    ends the process nobody else can tell which.  The files in `skipped` have done that, and are left out.  Lets
-    through what `announce` raises, nothing else.
+    alphabetical order, with the folders in front of `sys.path`.  `announce` is called before each import, so that the
+    parent knows which module has ended the process.  Modules in `skipped` have done so before, and are not imported.
+    Raises only what `announce` raises.
     """
     present, problems = check_folders(folders)
     modules, unusable = _modules_of(present)
@@ -79,15 +79,15 @@ def _modules_of(folders: Sequence[Path]) -> tuple[list[HandlerFile], list[Proble
     problems = [each for each in found if isinstance(each, Problem)]
     candidates = [each for each in found if isinstance(each, HandlerFile)]
     chosen, twins = choose(candidates)
-    astray = misled(candidates, chosen, twins)
-    unwanted = {problem.module for problem in astray}
-    modules = [module for module in chosen if not module.is_helper and module.name not in unwanted]
-    return modules, [*problems, *twins, *astray]
+    wrong_imports = wrong_helper_imports(candidates, chosen, twins)
+    excluded = {problem.module for problem in wrong_imports}
+    modules = [module for module in chosen if not module.is_helper and module.name not in excluded]
+    return modules, [*problems, *twins, *wrong_imports]
 
 
 @contextmanager
 def _no_bytecode() -> Iterator[None]:
-    """Write no `.pyc`: it is matched by the second, and an edit may be reloaded within the second."""
+    """Write no `.pyc`: Python compares its time in seconds, so an edit within the same second would not be loaded."""
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:
@@ -97,22 +97,22 @@ def _no_bytecode() -> Iterator[None]:
 
 
 def _import(module: HandlerFile, modules: Sequence[HandlerFile]) -> tuple[list[Problem], list[str]]:
-    """Import a module; put back what it takes away from the others, and warn of that and of the threads it starts."""
-    before = Openings.now()
+    """Import a module; restore interpreter state that it removed; return problems and warnings."""
+    before = OpenResources.now()
     state = InterpreterState(other.name for other in modules)
-    error = _failure_of(module.name)
-    restored = state.restore()  # before all else, which needs the interpreter whole
-    warnings = list(Openings.now().warnings_since(before, module.name, module.shown_file))
+    error = _import_error(module.name)
+    restored = state.restore()  # first: the next lines need a working interpreter
+    warnings = list(OpenResources.now().warnings_since(before, module.name, module.shown_file))
     if restored:
-        lost = ", ".join(restored)
-        warnings.append(f"module {module.name!r} ({module.file}) changed {lost} when it was imported; it was put back")
+        names = ", ".join(restored)
+        warnings.append(f"module {module.name!r} ({module.file}) changed {names} when it was imported; it was put back")
     if error is None:
         return [], warnings
     _unload(module.name)
     return [import_problem(module, error)], warnings
 
 
-def _failure_of(name: str) -> BaseException | None:
+def _import_error(name: str) -> BaseException | None:
     try:
         importlib.import_module(name)
     except BaseException as error:  # noqa: BLE001 - users' code, which may even call sys.exit or raise a Ctrl-C
@@ -121,7 +121,7 @@ def _failure_of(name: str) -> BaseException | None:
 
 
 def _unload(name: str) -> None:
-    """Take away the submodules, which importlib leaves behind when only their package failed."""
+    """Remove a failed package and its submodules, which importlib keeps."""
     for loaded in [other for other in sys.modules if other == name or other.startswith(f"{name}.")]:
         del sys.modules[loaded]
 
@@ -131,7 +131,7 @@ def _is_loaded(handler: Handler) -> bool:
 
 
 def _dropped_problems(dropped: Sequence[Handler], problems: Sequence[Problem]) -> Iterator[Problem]:
-    """The handlers of modules that are gone, other than those whose failure is a problem already."""
+    """Yield a problem for each handler of an unloaded module, unless the module has a problem already."""
     known = {problem.module.partition(".")[0] for problem in problems} | {problem.file for problem in problems}
     for handler in dropped:
         if not known & {handler.module.partition(".")[0], handler.file}:
@@ -140,7 +140,7 @@ def _dropped_problems(dropped: Sequence[Handler], problems: Sequence[Problem]) -
 
 
 def _merge_twice_imported(modules: Sequence[HandlerFile]) -> Iterator[str]:
-    """Serve a file once that was imported under two names, and warn of it; its claims are no conflict."""
+    """Keep one handler of a file that was imported under two names, and yield a warning instead of a conflict."""
     plain = {module.name for module in modules}
     for conflict in registry.conflicts():
         if len({(os.path.realpath(claim.file), claim.line) for claim in conflict.claims}) > 1:
@@ -156,7 +156,7 @@ def _merge_twice_imported(modules: Sequence[HandlerFile]) -> Iterator[str]:
 
 
 def _importer_of(name: str, modules: Sequence[HandlerFile]) -> str:
-    """Where a module is imported by this name, as far as that is one of ours."""
+    """Return where a handler module imports this name, or an empty text."""
     for module in modules:
         for imported, line in imports_of(module.file):
             if imported == name:

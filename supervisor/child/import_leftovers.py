@@ -1,6 +1,7 @@
-"""What an import has left open in the zygote: threads and descriptors, which a child does not have or shares.
+"""Threads and descriptors that the import of a module left in the zygote.
 
-Runs in the zygote, before and after each module.  Only looks; the sentences are for `check` and the log.
+A fork does not copy the threads, and all children share the descriptors.  Runs in the zygote before and after each
+import; the warnings are shown by `check` and in the log.  Tested by tests/child/test_handler_authors.py.
 """
 
 from __future__ import annotations
@@ -18,49 +19,49 @@ from supervisor.text.value_repr import value_repr
 
 _TASKS, _DESCRIPTORS = Path("/proc/self/task"), Path("/proc/self/fd")
 _HARMLESS = {"/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"}
-_MOST_NAMES = 3
-"""Names of threads that a sentence lists."""
+_MAX_NAMES = 3
+"""Names of threads in one warning."""
 
 
 @dataclass(frozen=True, slots=True)
-class Openings:
-    """Threads by their kernel id, and descriptors by number and target."""
+class OpenResources:
+    """The threads of this process by kernel id, and its descriptors by number and target."""
 
     threads: dict[int, str]
     descriptors: frozenset[tuple[int, str]]
 
     @classmethod
-    def now(cls) -> Openings:
+    def now(cls) -> OpenResources:
         return cls(dict(_threads()), frozenset(_descriptors()))
 
-    def warnings_since(self, before: Openings, module: str, file: str) -> list[str]:
-        """One sentence for each thing that `module` has left open since `before`."""
+    def warnings_since(self, before: OpenResources, module: str, file: str) -> list[str]:
+        """Return one sentence for each thread or descriptor that `module` has left since `before`."""
         python = {thread.native_id: _name_of(thread) for thread in threading.enumerate()}
         new = [tid for tid in self.threads if tid not in before.threads]
         warnings = [_python_thread(module, file, python[tid]) for tid in new if tid in python]
         if native := [self.threads[tid] for tid in new if tid not in python]:
             warnings.append(_native_threads(module, file, native))
         left = sorted(self.descriptors - before.descriptors)
-        warnings += [said for number, target in left if (said := _descriptor(module, file, number, target))]
+        warnings += [warning for number, target in left if (warning := _descriptor(module, file, number, target))]
         return warnings
 
 
 def _threads() -> Iterator[tuple[int, str]]:
     for task in _TASKS.iterdir():
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the thread has ended
             yield int(task.name), (task / "comm").read_text().strip()
 
 
 def _descriptors() -> Iterator[tuple[int, str]]:
     for link in _DESCRIPTORS.iterdir():
-        with suppress(OSError):  # that of this look
+        with suppress(OSError):  # the descriptor of this listing itself
             yield int(link.name), str(link.readlink())
 
 
 def _name_of(thread: threading.Thread) -> str:
     try:
         return value_repr(thread.name)
-    except Exception:  # noqa: BLE001 - a subclass may have made anything of it
+    except Exception:  # noqa: BLE001 - a subclass may raise anything
         return value_repr(thread)
 
 
@@ -72,7 +73,7 @@ def _python_thread(module: str, file: str, name: str) -> str:
 
 
 def _native_threads(module: str, file: str, names: list[str]) -> str:
-    listed = ", ".join(sorted(set(names))[:_MOST_NAMES])
+    listed = ", ".join(sorted(set(names))[:_MAX_NAMES])
     count = "a native thread" if len(names) == 1 else f"{len(names)} native threads"
     return (
         f"{file}: module {module!r} started {count} ({listed}) when it was imported; they do not exist in the "
@@ -102,12 +103,12 @@ def _descriptor(module: str, file: str, number: int, target: str) -> str | None:
 
 
 def _is_harmless(number: int) -> bool:
-    """A log that is appended to has no position to share, nor has a folder or a file in memory."""
+    """True for folders and for files opened to append: they have no read or write position to share."""
     try:
         mode = os.fstat(number).st_mode
         with open(f"/proc/self/fdinfo/{number}") as file:
             flags = next((int(line.split()[1], 8) for line in file if line.startswith("flags:")), 0)
-    except OSError:  # closed meanwhile
+    except OSError:  # closed since the listing
         return True
     return stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and bool(flags & os.O_APPEND))
 

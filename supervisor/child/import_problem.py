@@ -1,6 +1,7 @@
-"""What went wrong when a module was imported, as one sentence with file and line.  Pure.
+"""One sentence, with file and line, for the failed import of a module.  Pure.
 
-An exception is users' code: its text, its type and its attributes may be, or raise, anything.
+Users write the exceptions: text, type and attributes may be of any kind, and reading them may raise.
+Tested by tests/child/test_handler_authors.py.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from supervisor.text.value_repr import type_name, value_repr
 
 
 def import_problem(module: HandlerFile, error: BaseException) -> Problem:
-    """Return the problem of a module whose import ended with `error`.
+    """Return the problem of a module whose import raised `error`.
 
-    Its place is the deepest line that the authors of the folder can mend.
+    It points to the deepest line in the folder of handlers: the line that its authors can mend.
     """
     places = [*_frames(error.__traceback__), *_of_syntax(error)]
     inside = [place for place in places if Path(place[0]).is_relative_to(module.folder)]
     file, line = inside[-1] if inside else (str(module.file), 1)
     try:
-        if not inside and isinstance(error, KeyError) and error.args == (module.name,):  # importlib misses it then
+        if not inside and isinstance(error, KeyError) and error.args == (module.name,):  # raised by importlib
             return module.problem("it removed itself from sys.modules when it was imported")
         return module.problem(_sentence(error), line, file)
-    except BaseException:  # noqa: BLE001 - its text is made by users' code, which may even call sys.exit
+    except BaseException:  # noqa: BLE001 - `__str__` is code of users, which may even call sys.exit
         return module.problem("it raised an exception that cannot be described", line, file)
 
 
@@ -38,7 +39,7 @@ def _frames(trace: TracebackType | None) -> Iterator[tuple[str, int]]:
 
 
 def _of_syntax(error: BaseException) -> Iterator[tuple[str, int]]:
-    """Where the source is wrong; attributes that somebody else than the compiler has set may be anything."""
+    """Yield file and line of a syntax error.  Code of users may have set the attributes to objects of any type."""
     if isinstance(error, SyntaxError) and isinstance(error.filename, str) and error.filename:
         yield error.filename, error.lineno if isinstance(error.lineno, int) and error.lineno > 0 else 1
 

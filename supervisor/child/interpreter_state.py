@@ -1,4 +1,7 @@
-"""What every import needs of the interpreter, put back when a module has taken it away.  In the zygote."""
+"""Interpreter state that every import needs: restored after a module has removed it.  Runs in the zygote.
+
+Tested by tests/child/test_handler_authors.py.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ _OURS = ("supervisor", "msgspec")
 
 
 class InterpreterState:
-    """The state from before a module was imported."""
+    """The state before the import of a module."""
 
     def __init__(self, modules: Iterable[str] = ()) -> None:
-        """`modules` names those of our folders: one that is imported already is none of the next one's to remove."""
+        """`modules` are the names of all handler modules: a module must not unload one that was imported before it."""
         self._owned = {*_OURS, *sys.stdlib_module_names, *modules}
         self._lists = {name: list(getattr(sys, name)) for name in ("path", "meta_path", "path_hooks")}
         self._modules = dict(sys.modules)
@@ -23,18 +26,18 @@ class InterpreterState:
         self._recursion_limit = sys.getrecursionlimit()
 
     def restore(self) -> list[str]:
-        """Put back what is missing, and leave what was added; return the names of what was put back."""
+        """Restore what is missing and keep what was added; return the names of what was restored."""
         restored = [*self._restored_builtins(), *self._restored_lists(), *self._restored_modules()]
         if sys.getrecursionlimit() < self._recursion_limit:
             sys.setrecursionlimit(self._recursion_limit)
             restored.append("the recursion limit")
-        if signal.setitimer(signal.ITIMER_REAL, 0)[0]:  # its signal would end the process that forks the children
+        if signal.setitimer(signal.ITIMER_REAL, 0)[0]:  # SIGALRM would end the zygote
             restored.append("the alarm clock")
         return restored
 
     def _restored_builtins(self) -> Iterator[str]:
         for name, value in self._builtins.items():
-            # One callable in the place of another is a wrapper, as `rich` does with `print`.
+            # A callable in place of another one is a wrapper, as `rich` does with `print`.
             if callable(value) and not callable(vars(builtins).get(name)):
                 setattr(builtins, name, value)
                 yield f"builtins.{name}"
@@ -49,8 +52,8 @@ class InterpreterState:
                 yield f"sys.{name}"
 
     def _restored_modules(self) -> Iterator[str]:
-        lost = [name for name, module in self._modules.items() if module and sys.modules.get(name) is None]
-        missing = {name: self._modules[name] for name in lost if name.partition(".")[0] in self._owned}
+        unloaded = [name for name, module in self._modules.items() if module and sys.modules.get(name) is None]
+        missing = {name: self._modules[name] for name in unloaded if name.partition(".")[0] in self._owned}
         sys.modules.update(missing)
         if missing:
             yield "sys.modules"

@@ -1,7 +1,7 @@
-"""What a zygote does when its supervisor died without a word: kill all that its jobs left behind.
+"""The last act of a zygote whose supervisor has died: kill all processes that its jobs left behind.
 
-The children themselves are killed by the kernel (PR_SET_PDEATHSIG); but what their handlers had started, daemons
-included, is nobody's child any more.  It still wears the supervisor's mark.
+The kernel kills the children (PR_SET_PDEATHSIG), but not the processes that their handlers started.  These have lost
+their parent, but still carry the tag of the supervisor (see `process_tag`).
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import time
 from supervisor.linux.process_tag import has_tag, tagged_pids
 
 SWEEP_TIMEOUT = 10.0
-"""Seconds; a process that the kernel cannot kill (uninterruptible sleep) must not keep us for ever."""
+"""Seconds for the whole sweep; a process in uninterruptible sleep cannot be killed, and is left."""
 MAX_IDLE_ROUNDS = 3
-"""So many looks in a row must find nothing: a process that is just being forked is seen by the next one."""
+"""Consecutive rounds that must find no process: a fork during one round is found by the next."""
 
 
-def kill_tagged(mark: int) -> None:
-    """Kill every process that wears `mark`, but ourselves, until none is left."""
-    at_rest = 0
-    give_up_at = time.monotonic() + SWEEP_TIMEOUT
-    while at_rest < MAX_IDLE_ROUNDS and time.monotonic() < give_up_at:
-        others = [pid for pid in tagged_pids(mark) if pid != os.getpid()]
-        killed = sum(_kill(pid, mark) for pid in others)
-        at_rest = 0 if killed else at_rest + 1
+def kill_tagged(tag: int) -> None:
+    """Kill every process with `tag`, except this one, until none is left."""
+    idle_rounds = 0
+    deadline = time.monotonic() + SWEEP_TIMEOUT
+    while idle_rounds < MAX_IDLE_ROUNDS and time.monotonic() < deadline:
+        others = [pid for pid in tagged_pids(tag) if pid != os.getpid()]
+        killed = sum(_kill(pid, tag) for pid in others)
+        idle_rounds = 0 if killed else idle_rounds + 1
         time.sleep(0.01)
 
 
-def _kill(pid: int, mark: int) -> bool:
-    with contextlib.suppress(OSError):  # gone meanwhile
+def _kill(pid: int, tag: int) -> bool:
+    with contextlib.suppress(OSError):  # the process has exited
         pidfd = os.pidfd_open(pid)
         try:
-            # Looked at again while the pidfd is held: the process that is killed is the one that was seen.
-            if has_tag(pid, mark):
+            # Checked again while the pidfd is open: the pid may have been reused since it was listed.
+            if has_tag(pid, tag):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 return True
         finally:

@@ -1,4 +1,7 @@
-"""What a handler may have spoiled in its process for the jobs after it.  Runs in the child."""
+"""Process state that a handler may change and that the next job depends on.  Runs in the child.
+
+Tested by tests/process/test_child.py.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,22 @@ import resource
 import signal
 import sys
 
-# Those of `signal` make an enum of each answer: for all signals that takes 18 us instead of one.
+# The functions of `signal` convert each answer to an enum: 18 us for all signals, instead of 1 us.
 from _signal import getsignal, pthread_sigmask  # type: ignore[import-not-found]
 from typing import Any, NamedTuple
 
 SIGNALS = sorted(int(number) for number in signal.valid_signals() - {signal.SIGTERM})
-"""All but the one that the child sets anew for each job."""
+"""All signals but SIGTERM, whose handler the child installs again for each job."""
 _BLOCK = int(signal.SIG_BLOCK)
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 
 
 class ProcessSnapshot(NamedTuple):
-    """How a process is; one that a job has left otherwise is unfit for the next."""
+    """The state of the process.  A child whose state differs after a job is not reused."""
 
-    outlets: tuple[tuple[int, int] | None, ...]
-    """What the standard descriptors are."""
+    descriptors: tuple[tuple[int, int] | None, ...]
+    """Device and inode of each standard descriptor."""
     streams: tuple[tuple[int, bool], ...]
     umask: int
     limits: tuple[tuple[int, int], ...]
@@ -32,14 +35,14 @@ class ProcessSnapshot(NamedTuple):
     timers: tuple[float, ...]
     processors: frozenset[int]
     threads: int
-    """How many run beside the main one; what a job has left goes on beside the next one, and cannot be ended."""
-    has_room: bool
-    """Whether one more descriptor can be opened."""
+    """Number of threads besides the main one.  Python cannot end a thread that a job left running."""
+    has_free_descriptor: bool
+    """True if one more descriptor can be opened."""
 
     @classmethod
     def of_this_process(cls) -> ProcessSnapshot:
         return cls(
-            outlets=(_identity(0), _identity(1), _identity(2)),
+            descriptors=(_identity(0), _identity(1), _identity(2)),
             streams=(_state(sys.stdin), _state(sys.stdout), _state(sys.stderr)),
             umask=_umask(),
             limits=tuple(map(resource.getrlimit, LIMITS)),
@@ -48,13 +51,13 @@ class ProcessSnapshot(NamedTuple):
             timers=tuple([signal.getitimer(timer)[0] for timer in _TIMERS]),
             processors=frozenset(os.sched_getaffinity(0)),
             threads=running_threads(),
-            has_room=_has_room(),
+            has_free_descriptor=_has_free_descriptor(),
         )
 
 
 def running_threads() -> int:
-    """How many run beside the main one, those included that `threading` knows nothing of."""
-    return _thread._count()  # noqa: SLF001 - there is no other way to see them
+    """Return the number of threads besides the main one, including those that `threading` does not know."""
+    return _thread._count()  # noqa: SLF001 - there is no public function
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:
@@ -68,17 +71,17 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
 def _state(stream: Any) -> tuple[int, bool]:
     try:
         return id(stream), not stream.closed
-    except Exception:  # noqa: BLE001 - a stream that was detached raises, and what replaced one may do anything
+    except Exception:  # noqa: BLE001 - a detached stream raises, and a replacement may raise anything
         return id(stream), False
 
 
 def _umask() -> int:
-    umask = os.umask(0)  # there is no call that only tells it
+    umask = os.umask(0)  # no system call only reads it
     os.umask(umask)
     return umask
 
 
-def _has_room() -> bool:
+def _has_free_descriptor() -> bool:
     try:
         os.close(os.dup(0))
     except OSError:

@@ -1,7 +1,8 @@
-"""Where a child's handler is, when that is asked: on SIGUSR1, and on SIGTERM before it is interrupted.
+"""The stack of a child's handler, written on SIGUSR1, and on SIGTERM before the interruption.
 
-Runs in the child.  `faulthandler` writes the stacks of all threads, in C and so from anywhere; but of a handler that is
-a coroutine, and waits, they show its loop alone.
+Runs in the child.  `faulthandler` writes the stacks of all threads, from C, at any point of the program.  For a
+coroutine that waits, these show only the event loop, so its frames are written as well.
+Tested by tests/process/test_child.py.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ MAX_FRAMES = 32
 
 
 class StackDumper:
-    """Owns what SIGUSR1 does."""
+    """Owns the action of SIGUSR1."""
 
     def __init__(self, interruption: Interruption, stack: int) -> None:
-        """`stack` is the descriptor that is written to."""
+        """`stack` is the descriptor of the stack file."""
         self._interruption = interruption
         self._stack = stack
         signal.signal(signal.SIGUSR1, lambda *_: self.write())
@@ -37,10 +38,10 @@ class StackDumper:
 
     @contextmanager
     def of_coroutines(self) -> Iterator[None]:
-        """While the block runs, SIGUSR1 is heard in Python as well.
+        """Inside the block, SIGUSR1 also runs the Python handler, which writes the frames of coroutines.
 
-        Not otherwise: a call in C that the signal ends is begun anew only when nobody else hears it (sigaction(2),
-        SA_RESTART).  In between it is never without a meaning, which would be the end of the process.
+        Outside of it only the C handler runs, because it restarts interrupted system calls (sigaction(2), SA_RESTART).
+        The signal always has a handler, because its default action would end the process.
         """
         faulthandler.unregister(signal.SIGUSR1)
         faulthandler.register(signal.SIGUSR1, self._stack, all_threads=True, chain=True)
@@ -54,22 +55,22 @@ class StackDumper:
         faulthandler.register(signal.SIGUSR1, self._stack, all_threads=True)
 
     def write(self) -> None:
-        """Write where the coroutines of the handler wait, if it is one and waits."""
+        """Write the frames of the handler's tasks if its event loop is waiting."""
         if (loop := self._interruption.waits_in) is not None:
-            text = "".join(f"\n{_where(task)}" for task in islice(_tasks(loop), MAX_TASKS))
+            text = "".join(f"\n{_format_frames(task)}" for task in islice(_tasks(loop), MAX_TASKS))
             with contextlib.suppress(OSError):
                 os.write(self._stack, text.encode("utf-8", "backslashreplace"))
 
 
 def _tasks(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
-    """In the order in which they were made, as far as their names tell."""
-    import asyncio  # loaded already, or there would be no loop
+    """Return the tasks in order of creation, as far as their names show it."""
+    import asyncio  # already loaded: there is a loop
 
     return sorted(asyncio.all_tasks(loop), key=lambda task: (len(task.get_name()), task.get_name()))
 
 
-def _where(task: asyncio.Task[Any]) -> str:
-    """In the form of `faulthandler`."""
+def _format_frames(task: asyncio.Task[Any]) -> str:
+    """Format the frames of a task as `faulthandler` does."""
     frames = list(islice(coroutine_frames(task.get_coro()), MAX_FRAMES))
     places = (
         f'  File "{each.f_code.co_filename}", line {each.f_lineno} in {each.f_code.co_name}\n' for each in frames[::-1]

@@ -1,4 +1,4 @@
-"""What a source file holds, read without executing it: its handlers, and what it imports.  No state."""
+"""Finds handlers and imports in a source file without executing it.  No state."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MAX_SOURCE = 1024 * 1024
-"""Bytes of a file that is looked into; larger ones are data that happens to be Python."""
+"""Bytes of the largest file that is parsed; larger files are generated data."""
 
 
 def handler_line(file: Path) -> int:
-    """Return the line of the first handler in `file`; 0 where there is none, or none can be found."""
+    """Return the line of the first handler in `file`; 0 if none is found."""
     source = _read(file)
-    if b"supervisor" not in source or b"handler" not in source:  # most files; parsing takes a hundred times longer
+    if b"supervisor" not in source or b"handler" not in source:  # true for most files; parsing is 100 times slower
         return 0
     tree = _parsed(source)
     if tree is None:
@@ -26,9 +26,9 @@ def handler_line(file: Path) -> int:
 
 
 def imports_of(file: Path) -> list[tuple[str, int]]:
-    """Return the modules that `file` imports anywhere by absolute names, each with its line.
+    """Return name and line of each absolute import in `file`, including those inside functions.
 
-    `from a import b` may import the module `a.b`, so that is among them.
+    `from a import b` may import the module `a.b`, so both names are returned.
     """
     tree = _parsed(_read(file))
     return [] if tree is None else [found for node in ast.walk(tree) for found in _imports(node)]
@@ -44,7 +44,7 @@ def _imports(node: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def _decorator_names(tree: ast.AST) -> Iterator[str]:
-    """How this file writes our decorator: `handler`, `supervisor.handler`, or whatever it calls either."""
+    """Yield the names of our decorator in this file: `handler`, `supervisor.handler`, or an alias."""
     for node in ast.walk(tree):
         match node:
             case ast.ImportFrom(module="supervisor", names=names, level=0):
@@ -75,15 +75,16 @@ def _parsed(source: bytes) -> ast.AST | None:
     try:
         with _no_collection():
             return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # all that the parser raises for odd sources
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the errors of the parser for malformed sources
         return None
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Run no finalizers of other objects in the block.
+    """Run no finalizers of other objects inside the block.
 
-    One that formats a traceback parses, too, and then `ast.parse` of Python 3.11 fails (python/cpython#106905).
+    A finalizer that formats a traceback calls the parser, and then `ast.parse` of Python 3.11 fails
+    (python/cpython#106905).
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -1,6 +1,7 @@
-"""How many threads numeric libraries use in a child.  Runs in the child, and its names in the parent's zygote start.
+"""The number of threads that numeric libraries use.  `apply` runs in the child; the parent uses `VARIABLES`.
 
-Eight children that each start a thread for every CPU slow each other down; so each gets its share.
+Eight children that each start one thread per CPU slow each other down, so each gets a share of the CPUs.
+Tested by tests/process/test_child.py.
 """
 
 from __future__ import annotations
@@ -9,22 +10,22 @@ import os
 import sys
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""What the libraries read when they are loaded."""
+"""Environment variables that the libraries read when they are loaded."""
 
 
 def apply(threads: int) -> None:
-    """Have libraries that are loaded from now on use so many threads; those that are loaded already where possible.
+    """Limit the threads of libraries that are loaded later, and of loaded ones if possible.
 
-    A loaded library can be told by `threadpoolctl` only, if the environment of the handlers has it.
+    Loaded libraries can be limited only by `threadpoolctl`, if it is installed beside the handlers.
     """
     os.environ.update(dict.fromkeys(VARIABLES, str(threads)))
     if "numpy" in sys.modules or "torch" in sys.modules:
-        _tell_loaded_libraries(threads)
+        _limit_loaded_libraries(threads)
 
 
-def _tell_loaded_libraries(threads: int) -> None:
+def _limit_loaded_libraries(threads: int) -> None:
     try:
-        import threadpoolctl  # type: ignore[import-not-found]  # the handlers' environment may have it
+        import threadpoolctl  # type: ignore[import-not-found]  # optional, installed by users
     except ImportError:
         return
     threadpoolctl.threadpool_limits(limits=threads)

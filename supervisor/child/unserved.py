@@ -1,4 +1,7 @@
-"""Handlers below a folder of handlers that nothing has imported.  Looked for once, after the import."""
+"""Files below a folder of handlers that define a handler and were not imported.  Searched once, after the imports.
+
+Tested by tests/child/test_handler_import.py.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from supervisor.child.static_source import handler_line
 from supervisor.ipc.messages import Problem
 
 MAX_ENTRIES = 5000
-"""Files and folders that are looked at below one folder of handlers; a folder of data may hold millions."""
+"""Files and folders searched below one folder of handlers; a folder of data may hold millions."""
 
 
 def unserved(folder: Path, failed: Sequence[Path]) -> Iterator[Problem]:
-    """Yield a problem for each source file below `folder` that holds a handler and was not imported.
+    """Yield a problem for each source file below `folder` that defines a handler and was not imported.
 
-    Nothing is said of what is below the folders in `failed`: packages that have a problem of their own.
+    Folders in `failed` are skipped: their packages already have a problem.
     """
     loaded = _loaded_files()
     for file in _sources_below(folder, failed):
@@ -28,7 +31,7 @@ def unserved(folder: Path, failed: Sequence[Path]) -> Iterator[Problem]:
 
 
 def _sources_below(folder: Path, failed: Sequence[Path]) -> Iterator[Path]:
-    """The Python files below the folders in `folder`, other than hidden ones and helpers."""
+    """Yield the Python files in subfolders of `folder`, except hidden files and helpers."""
     seen = 0
     for place, folders, files in os.walk(folder, followlinks=False):
         at_top = Path(place) == folder
@@ -37,7 +40,7 @@ def _sources_below(folder: Path, failed: Sequence[Path]) -> Iterator[Path]:
         seen += len(folders) + len(files)
         if not at_top:
             yield from (Path(place, name) for name in sorted(files) if name.endswith(".py") and _is_wanted(name))
-        for name in filter(_is_wanted, links):  # a link is followed once: further down it could lead around
+        for name in filter(_is_wanted, links):  # links are followed at the top only: deeper ones could form a cycle
             yield from sorted(file for file in (folder / name).glob("*.py") if _is_wanted(file.name))
         if seen > MAX_ENTRIES:
             return
@@ -58,7 +61,7 @@ def _loaded_files() -> set[str]:
     """The real paths of all modules that were imported from files."""
     files = set()
     for module in list(sys.modules.values()):
-        with suppress(Exception):  # a module may have put anything in its place
+        with suppress(Exception):  # a module may have replaced itself by any object
             if isinstance(file := module.__file__, str):
                 files.add(os.path.realpath(file))
     return files

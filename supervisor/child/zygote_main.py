@@ -1,7 +1,8 @@
-"""Inside the zygote: import the handlers once, then fork a child on request.  No thread, no event loop.
+"""The zygote: import the handlers once, then fork a child on request.  No thread, no event loop.
 
-It forks twice: the process in between tells the pids of the children to the parent and leaves, so that they become the
-parent's own (the parent is a subreaper) and the death of the zygote harms no job.
+The zygote forks twice.  The intermediate process sends the pids of the children to the parent and exits.  The children
+then belong to the parent, which is a subreaper, so that the death of the zygote harms no job.
+Tested by tests/process/test_zygote.py.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from typing import NoReturn
 
 import msgspec
 
-from supervisor.child import child_main, descendants, generators
-from supervisor.child import orphan_sweep as guard
+from supervisor.child import child_main, descendants, orphan_sweep, random_generators
 from supervisor.child.child_main import ForkRequest
 from supervisor.child.handler_files import MAX_PATH
 from supervisor.child.handler_import import import_handlers
@@ -38,84 +38,84 @@ from supervisor.linux.syscalls import die_with_parent, enter_cgroup, set_dumpabl
 from supervisor.text.printable import encodable
 
 MAX_FORKS_AT_ONCE = 16
-"""Children that are born together: each holds three descriptors until then."""
+"""Children forked by one intermediate process; each request holds three descriptors until the fork."""
 
 PROGRAM = "mobius-supervisor"
-"""What handlers see as the name of their program."""
+"""The program name that handlers see in `sys.argv`."""
 
 
 def main() -> None:
-    """`zygote_main PIPE SUPERVISOR_PID MARK OPEN_FILES CONFINEMENT FOLDER… -- SKIPPED_FILE…`: see `zygote.Zygote`."""
-    descriptor, supervisor, mark, open_files = map(int, sys.argv[1:5])
+    """`zygote_main PIPE SUPERVISOR_PID TAG OPEN_FILES CONFINEMENT FOLDER… -- SKIPPED_FILE…`: see `zygote.Zygote`."""
+    descriptor, supervisor, tag, open_files = map(int, sys.argv[1:5])
     pipe: BlockingPipe[ZygoteCommand] = BlockingPipe(socket.socket(fileno=descriptor), ZygoteCommand)
-    set_tag(mark)
+    set_tag(tag)
     if open_files:
         descriptor_limit.lower(open_files)
     signal_defaults.restore()
-    # It is deaf, but by a handler: programs that a module starts begin with the default again, as after each exec.
+    # Ctrl-C is ignored by a handler instead of SIG_IGN: exec resets handlers, so programs of a module get the default.
     signal.signal(signal.SIGINT, lambda *_: None)
-    # A line that is printed is to be seen at once, not when eight kilobytes are together; children inherit this.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper: we just started
+    # Printed lines reach the log at once, not in blocks of 8 KiB; children inherit this.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a TextIOWrapper: no other code has run yet
     faulthandler.enable()
-    # An import may loop for ever; but later the zygote outlives its parent, to sweep up after it.
+    # An import may never return.  After the imports the zygote outlives its parent, to kill what the jobs left behind.
     die_with_parent()
     if os.getppid() != supervisor:
         sys.exit("the supervisor is gone")
     restrictions = msgspec.json.decode(sys.argv[5], type=Confinement).enter()
-    tell = partial(_send, pipe, os.getpid())
-    tell(identity())
+    send = partial(_send, pipe, os.getpid())
+    send(identity())
     end = sys.argv.index("--")
     folders = [Path(folder) for folder in sys.argv[6:end]]
-    # As messages carry the paths: the locale of this process may decode an argument otherwise.
+    # Encoded as in messages: the locale of this process may decode an argument differently.
     skipped = [encodable(file, MAX_PATH) for file in sys.argv[end + 1 :]]
     _hide_arguments()
     library_log = LibraryLog.install()
     library_log.use(lambda level, logger, text: pipe.send(Logged(level, text, logger)))
-    imported = import_handlers(folders, tell, skipped)
+    imported = import_handlers(folders, send, skipped)
     library_log.use(None)
-    found = generators.find(folders)
+    reseeds = random_generators.find(folders)
     die_with_parent(armed=False)
     signal_defaults.restore_after_imports()
-    # Jobs run as this user: they are not to trace it, nor to write to its files in /proc (PR_SET_DUMPABLE(2const)).
+    # Jobs run as the same user: they must not trace the zygote or write to its /proc files (PR_SET_DUMPABLE(2const)).
     set_dumpable(False)
-    _settle()
+    _freeze_memory()
     try:
         for part in imported.parts():
-            tell(part)
-        new_birth = partial(ForkRequest, restrictions=restrictions, library_log=library_log, generators=found)
-        _serve(pipe, mark, supervisor, new_birth)
+            send(part)
+        new_request = partial(ForkRequest, restrictions=restrictions, library_log=library_log, reseeds=reseeds)
+        _serve(pipe, tag, supervisor, new_request)
     except (BrokenPipeError, ConnectionResetError):
-        guard.kill_tagged(mark)
-    except OSError as error:  # the parent starts another one
+        orphan_sweep.kill_tagged(tag)
+    except OSError as error:  # the parent starts another zygote
         sys.exit(f"no more children can be forked from here: {error.strerror}")
 
 
 def _hide_arguments() -> None:
-    """Leave a handler a command line without arguments: its `argparse` would take ours for its own."""
+    """Remove the arguments from `sys.argv`: a handler's `argparse` would parse those of the zygote."""
     sys.argv = [PROGRAM]
     sys.orig_argv = [sys.executable, PROGRAM]
 
 
 def _send(pipe: BlockingPipe[ZygoteCommand], pid: int, message: ZygoteMessage) -> None:
-    """Say it to the parent; leave when the module that it was told of last has made that impossible."""
-    if os.getpid() != pid:  # a module has forked, and this is the other process
-        descendants.leave(None)
+    """Send a message to the parent; exit if the module imported last has forked or closed the pipe."""
+    if os.getpid() != pid:  # a module has forked, and this is the new process
+        descendants.exit_forked_process(None)
     if not pipe.is_intact:
-        _leave("it has closed descriptors that are not its own")
+        _exit("it has closed descriptors that are not its own")
     pipe.send(message)
 
 
-def _leave(why: str) -> NoReturn:
+def _exit(why: str) -> NoReturn:
     # Not sys.exit: it flushes the standard streams, and a closed one changes the exit code to 120.
     with contextlib.suppress(OSError):
         os.write(2, f"{why}\n".encode())
     os._exit(1)
 
 
-def _settle() -> None:
-    """Make what is imported cheap to share: garbage out, and the collector never writes to what is left.
+def _freeze_memory() -> None:
+    """Let children share the memory of all imported objects: collect garbage, then freeze the rest.
 
-    What each child would have to make for itself is made before.
+    The garbage collector does not write to frozen objects.  The decoder is built here once instead of in each child.
     """
     decoder_of(ChildCommand)
     gc.collect()
@@ -123,67 +123,65 @@ def _settle() -> None:
 
 
 def _serve(
-    pipe: BlockingPipe[ZygoteCommand], mark: int, supervisor: int, new_birth: Callable[..., ForkRequest]
+    pipe: BlockingPipe[ZygoteCommand], tag: int, supervisor: int, new_request: Callable[..., ForkRequest]
 ) -> None:
-    births: list[ForkRequest] = []
+    requests: list[ForkRequest] = []
     while (order := pipe.receive()) is not None:
         if isinstance(order, Fork):
             pipe_end, output, stack = (pipe.take_descriptor() for _ in range(3))
-            births.append(new_birth(pipe_end, output, stack, order.cgroup, supervisor))
-            if len(births) < MAX_FORKS_AT_ONCE and pipe.has_more:
+            requests.append(new_request(pipe_end, output, stack, order.cgroup, supervisor))
+            if len(requests) < MAX_FORKS_AT_ONCE and pipe.has_more:
                 continue
-        _fork(pipe, births)
-        births = []
+        _fork(pipe, requests)
+        requests = []
         if isinstance(order, Retire):
             return
-    guard.kill_tagged(mark)
+    orphan_sweep.kill_tagged(tag)
 
 
-def _fork(pipe: BlockingPipe[ZygoteCommand], births: Sequence[ForkRequest]) -> None:
-    """Have all these children forked by one process in between: a fork takes longer than all else of a birth."""
+def _fork(pipe: BlockingPipe[ZygoteCommand], requests: Sequence[ForkRequest]) -> None:
+    """Fork one intermediate process for all these children: forking the zygote is the slowest step of a start."""
     try:
-        if births:
-            between = os.fork()
-            if between == 0:
-                _become_intermediate(pipe, births)
-            with contextlib.suppress(ChildProcessError):  # a handler for SIGCHLD, which a module set, has reaped it
-                os.waitpid(between, 0)
+        if requests:
+            intermediate_pid = os.fork()
+            if intermediate_pid == 0:
+                _become_intermediate(pipe, requests)
+            with contextlib.suppress(ChildProcessError):  # a SIGCHLD handler of a module has reaped it
+                os.waitpid(intermediate_pid, 0)
     except OSError as error:  # too many processes; the parent sees the end of the pipes and tries again later
-        for birth in births:
-            _report_fork_failure(birth, error)
+        for request in requests:
+            _report_fork_failure(request, error)
     finally:
-        for birth in births:
-            birth.close()
+        for request in requests:
+            request.close()
 
 
-def _become_intermediate(pipe: BlockingPipe[ZygoteCommand], births: Sequence[ForkRequest]) -> NoReturn:
-    """The process between zygote and children: fork, tell each child's pid, leave.  Never returns in any of them."""
+def _become_intermediate(pipe: BlockingPipe[ZygoteCommand], requests: Sequence[ForkRequest]) -> NoReturn:
+    """Fork the children, send the pid of each, and exit.  Never returns, neither here nor in a child."""
     try:
-        between = os.getpid()  # asked for here: a child may look for its parent when that is gone already
-        for birth in births:
+        intermediate_pid = os.getpid()  # here: in a child, getppid() may come after this process has exited
+        for request in requests:
             try:
-                if birth.cgroup:
-                    enter_cgroup(
-                        Path(birth.cgroup)
-                    )  # so that all that the child does, from its first step on, is in it
+                if request.cgroup:
+                    enter_cgroup(Path(request.cgroup))  # before the fork: the child is accounted from its first step
                 child = os.fork()
                 if child == 0:
                     os.close(pipe.fileno())
-                    for other in births:
-                        if other is not birth:
+                    for other in requests:
+                        if other is not request:
                             other.close()
-                    child_main.main(birth, between=between)
-                os.write(birth.pipe, encode(Forked(child)))
+                    child_main.main(request, intermediate_pid=intermediate_pid)
+                os.write(request.pipe, encode(Forked(child)))
             except OSError as error:
-                _report_fork_failure(birth, error)
+                _report_fork_failure(request, error)
     finally:
-        # No process may go on in the zygote's code, nor run the zygote's exit handlers.
+        # Neither process may return into the zygote's code or run the zygote's exit handlers.
         os._exit(0)
 
 
-def _report_fork_failure(birth: ForkRequest, error: OSError) -> None:
-    with contextlib.suppress(OSError):  # whoever wanted it has gone
-        os.write(birth.output, f"fork: {error.strerror}\n".encode())
+def _report_fork_failure(request: ForkRequest, error: OSError) -> None:
+    with contextlib.suppress(OSError):  # the parent has closed the other end
+        os.write(request.output, f"fork: {error.strerror}\n".encode())
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The running program seen and steered from outside: its socket, its local address, and the commands that ask there."""
+"""The control socket and the local HTTP endpoints, for operators and monitoring."""

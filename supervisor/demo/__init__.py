@@ -1,1 +1,1 @@
-"""`make demo`: a local server, a supervisor and some jobs, shown while they run."""
+"""`make demo`: a local job server, a supervisor and some jobs, shown while they run."""

@@ -1,1 +1,1 @@
-"""A local job server with the same protocol, over SQLite: for the authors of handlers, and for the tests."""
+"""A local job server with the same protocol, backed by SQLite, for authors of handlers and for the tests."""

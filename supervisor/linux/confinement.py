@@ -1,10 +1,11 @@
-"""What is taken from handlers, so that they can neither read the files of secrets nor harm the supervisor.
+"""Restrictions of handlers: they must neither read the files of secrets nor harm the supervisor.
 
-`survey` looks and `choose` decides, in the parent; `enter` does it, in the zygote, before any code of a handler runs.
-Nothing is taken that handlers may need: where a file cannot be hidden without that, `lacking` says so.
+In the parent, `probe` examines the host and `choose` decides.  In the zygote, `Confinement.enter` restricts the process
+before any code of a handler runs.  Rights that handlers may need are never removed; `missing_protections` describes
+what stays possible for that reason.
 
-Landlock and the filter of system calls both need "no new privileges", with which `sudo` does not work in handlers.  So
-handlers are confined where the service manager has forbidden new privileges, or where there is a secret to hide.
+Landlock and seccomp filters need "no new privileges", which breaks `sudo` in handlers.  So handlers are confined only
+if the service manager has already forbidden new privileges, or if there is a secret to hide.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 class Secret:
     """A file that handlers must not read.
 
-    The kernel can hide what is there by allowing the rest, but not allow what will be there: so nothing is hidden below
-    an `open_folder`, one in which handlers may create files.
+    Landlock hides a file by allowing all other existing files; files that are created later in the same folder cannot
+    be allowed.  So a file is not hidden if handlers may create files in a folder above it, its `open_folder`.
     """
 
     file: Path
@@ -37,39 +38,39 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class HostSupport:
-    """What there is to hide, and with what means.
+    """The secrets to hide, and the kernel features that can hide them.
 
-    `has_exposed_key`: a process above the supervisor has the key in its environment, which any handler can read that
-    is not confined (ptrace(2), PTRACE_MODE_READ).
+    `has_exposed_key` is true if an ancestor of the supervisor has the key in its environment, which every unconfined
+    handler can read (ptrace(2), PTRACE_MODE_READ).  `has_no_new_privs` is true if new privileges are already forbidden.
     """
 
     secrets: tuple[Secret, ...]
     has_exposed_key: bool
-    can_close_groups: bool
-    is_bound: bool
+    can_protect_cgroups: bool
+    has_no_new_privs: bool
     landlock: int
-    has_filters: bool
+    has_seccomp: bool
 
     @property
     def hideable(self) -> tuple[Path, ...]:
-        """The files that can be hidden, where there is Landlock."""
+        """The files that Landlock can hide."""
         return tuple(secret.file for secret in self.secrets if secret.open_folder is None)
 
     @property
-    def wants_confinement(self) -> bool:
-        """True if new privileges are forbidden already, or are worth less than a secret that can be hidden."""
-        return self.is_bound or self.has_exposed_key or bool(self.hideable)
+    def needs_confinement(self) -> bool:
+        """True if new privileges are already forbidden, or if confinement would hide a secret."""
+        return self.has_no_new_privs or self.has_exposed_key or bool(self.hideable)
 
 
 @dataclass(frozen=True, slots=True)
 class Restrictions:
-    """What each child enforces on itself, so that one child cannot reach another."""
+    """Restrictions that each child enforces on itself, so that one child cannot affect another."""
 
     ruleset: Ruleset | None = None
     filter: seccomp.Filter | None = None
 
     def enforce(self) -> None:
-        """Restrict this process, which has one thread, and all that it will start."""
+        """Restrict this process, which has one thread, and its future descendants."""
         if self.ruleset is not None:
             self.ruleset.enforce()
             self.ruleset.close()
@@ -81,20 +82,20 @@ UNRESTRICTED = Restrictions()
 
 
 class Confinement(msgspec.Struct, frozen=True):
-    """What is taken: reading some files, writing to control groups, signals to all that the job has not started.
+    """The rights to remove: reading `hidden` files, writing to control groups, signalling processes outside the job.
 
-    With `filters_calls` also changing the limits and the scheduling of other processes (see `seccomp`).
+    `filters_calls` also removes the right to change limits and scheduling of other processes (see `seccomp`).
     """
 
     hidden: tuple[str, ...] = ()
-    without_groups: bool = False
-    without_signals: bool = False
+    protects_cgroups: bool = False
+    blocks_signals: bool = False
     filters_calls: bool = False
 
     def enter(self) -> Restrictions:
-        """Confine this process; return the rest of it, for each child to enforce.
+        """Confine this process; return the restrictions that each child must enforce on itself.
 
-        The zygote itself may signal what its children left behind when the supervisor has died.
+        The zygote keeps the right to signal: it kills what its children left behind when the supervisor has died.
         """
         if self == UNCONFINED:
             return UNRESTRICTED
@@ -107,10 +108,10 @@ class Confinement(msgspec.Struct, frozen=True):
         return Restrictions(self._ruleset(), seccomp.Filter() if self.filters_calls else None)
 
     def _ruleset(self) -> Ruleset | None:
-        if not (self.hidden or self.without_groups or self.without_signals):
+        if not (self.hidden or self.protects_cgroups or self.blocks_signals):
             return None
-        scope = Scope.SIGNAL if self.without_signals else Scope.NONE
-        if not self.without_groups:
+        scope = Scope.SIGNAL if self.blocks_signals else Scope.NONE
+        if not self.protects_cgroups:
             return Ruleset(Right.REFER, scope)
         writable = Ruleset(Right.WRITE_FILE | Right.MAKE_DIR | Right.REMOVE_DIR, scope)
         writable.allow_all_but(CONTROL_GROUPS)
@@ -121,58 +122,58 @@ UNCONFINED = Confinement()
 
 
 def probe(files: Iterable[Path], *, has_exposed_key: bool = False) -> HostSupport:
-    """Look at this machine and process; what is no regular file need not be hidden."""
+    """Examine the host and this process.  Only regular files need to be hidden."""
     found = dict.fromkeys(file.resolve() for file in files if file.is_file())
     return HostSupport(
         secrets=tuple(Secret(file, _open_folder(file)) for file in found),
         has_exposed_key=has_exposed_key,
-        can_close_groups=CONTROL_GROUPS.is_dir() and _open_folder(CONTROL_GROUPS) is None,
-        is_bound=kernel.are_new_privileges_forbidden(),
+        can_protect_cgroups=CONTROL_GROUPS.is_dir() and _open_folder(CONTROL_GROUPS) is None,
+        has_no_new_privs=kernel.are_new_privileges_forbidden(),
         landlock=landlock.version(),
-        has_filters=seccomp.is_available(),
+        has_seccomp=seccomp.is_available(),
     )
 
 
-def choose(seen: HostSupport) -> Confinement:
-    """Return what to take from handlers.
+def choose(host: HostSupport) -> Confinement:
+    """Return the rights to remove from handlers.
 
-    Where there is nothing to hide and programs such as sudo still work, as on a developer's machine, it is nothing.
+    No right is removed if there is nothing to hide and `sudo` still works, as on the machine of a developer.
     """
-    if not seen.wants_confinement:
+    if not host.needs_confinement:
         return UNCONFINED
-    if seen.landlock < landlock.WITH_REFER:
-        return Confinement(filters_calls=seen.has_filters)
+    if host.landlock < landlock.WITH_REFER:
+        return Confinement(filters_calls=host.has_seccomp)
     return Confinement(
-        hidden=tuple(map(str, seen.hideable)),
-        without_groups=seen.can_close_groups,
-        without_signals=seen.landlock >= landlock.WITH_SIGNALS,
-        filters_calls=seen.has_filters,
+        hidden=tuple(map(str, host.hideable)),
+        protects_cgroups=host.can_protect_cgroups,
+        blocks_signals=host.landlock >= landlock.WITH_SIGNALS,
+        filters_calls=host.has_seccomp,
     )
 
 
-def missing_protections(seen: HostSupport) -> list[str]:
-    """Return a sentence for each thing that should be taken from handlers and cannot be."""
-    if not (seen.secrets or seen.is_bound or seen.has_exposed_key):
+def missing_protections(host: HostSupport) -> list[str]:
+    """Return a sentence for each right that handlers should not have but keep."""
+    if not (host.secrets or host.has_no_new_privs or host.has_exposed_key):
         return []
-    return [*_lacking_of_landlock(seen), *_lacking_of_filters(seen)]
+    return [*_missing_landlock(host), *_missing_filters(host)]
 
 
-def _lacking_of_landlock(seen: HostSupport) -> list[str]:
-    if seen.landlock < landlock.WITH_REFER:
-        files = "".join(f"read {secret.file}, and " for secret in seen.secrets)
+def _missing_landlock(host: HostSupport) -> list[str]:
+    if host.landlock < landlock.WITH_REFER:
+        files = "".join(f"read {secret.file}, and " for secret in host.secrets)
         return [f"there is no Landlock (Linux 5.19): handlers can {files}signal the supervisor"]
     sentences = [
-        f"handlers can read {secret.file}, for it is below {secret.open_folder}, where they may create files"
-        for secret in seen.secrets
+        f"handlers can read {secret.file}: it is below {secret.open_folder}, where they may create files"
+        for secret in host.secrets
         if secret.open_folder
     ]
-    if seen.is_bound and seen.landlock < landlock.WITH_SIGNALS:
+    if host.has_no_new_privs and host.landlock < landlock.WITH_SIGNALS:
         sentences.append("Landlock is older than Linux 6.12: handlers can signal the supervisor")
     return sentences
 
 
-def _lacking_of_filters(seen: HostSupport) -> list[str]:
-    if seen.has_filters or not seen.wants_confinement:
+def _missing_filters(host: HostSupport) -> list[str]:
+    if host.has_seccomp or not host.needs_confinement:
         return []
     return [
         "the kernel or a sandbox has no seccomp filter here: handlers can change the supervisor's limits and priority"
@@ -180,5 +181,5 @@ def _lacking_of_filters(seen: HostSupport) -> list[str]:
 
 
 def _open_folder(path: Path) -> Path | None:
-    """The first folder on the way to `path` in which this user may create files."""
+    """Return the nearest folder above `path` in which this user may create files."""
     return next((folder for folder in path.parents if os.access(folder, os.W_OK)), None)

@@ -1,7 +1,7 @@
-"""How many CPUs this process may use: its affinity, and the CPU time that its control groups allow (cgroups(7)).
+"""The number of CPUs that this process may use: its affinity, and the CPU quotas of its control groups (cgroups(7)).
 
-A container usually sees all CPUs of its host and has a quota of time on them.  Every group from the own one up to the
-top of what is visible may set one; the smallest counts.
+A container usually sees all CPUs of its host, with a quota of CPU time.  The group of the process and every visible
+group above it may set a quota; the smallest applies.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A mounted tree of control groups: where it is, and which group of the tree is its root there."""
+    """A mounted hierarchy of control groups: the mount point, and the group that is mounted there."""
 
     point: Path
     root: PurePosixPath
     is_v2: bool
 
     def folders(self, group: str) -> Iterator[Path]:
-        """The folders of `group` and of those above it, as far as they are visible."""
+        """Yield the folders of `group` and of the groups above it, as far as they are visible."""
         try:
             below = PurePosixPath(group).relative_to(self.root)
-        except ValueError:  # the group is outside of what is mounted here, as in a container without a namespace
+        except ValueError:  # the group is not below the mounted one, as in a container without a cgroup namespace
             below = PurePosixPath()
         folder = self.point / below
         yield folder
@@ -34,7 +34,7 @@ class Mount:
 
 
 def available_cpus() -> int:
-    """Return the number of CPUs, rounded up, at least one."""
+    """Return the number of usable CPUs, rounded up, at least one."""
     cpus = len(os.sched_getaffinity(0))
     limits = [limit for limit in _quotas() if limit is not None]
     return max(1, min([cpus, *map(math.ceil, limits)]))
@@ -56,7 +56,7 @@ def _quotas() -> Iterator[float | None]:
 
 
 def mounts_in(mountinfo: str) -> Iterator[Mount]:
-    """The trees that can bound CPU time, as /proc/PID/mountinfo tells them (proc_pid_mountinfo(5))."""
+    """Yield the hierarchies that can limit CPU time, from /proc/PID/mountinfo (proc_pid_mountinfo(5))."""
     for line in mountinfo.splitlines():
         mount, _, filesystem = line.partition(" - ")
         root, point = mount.split()[3:5]
@@ -66,7 +66,7 @@ def mounts_in(mountinfo: str) -> Iterator[Mount]:
 
 
 def quota_in(folder: Path, *, is_v2: bool) -> float | None:
-    """CPUs that a group's time is worth; None where it is not bounded."""
+    """Return the quota of a group in CPUs; None if it has no quota."""
     try:
         if is_v2:
             quota, period = (folder / "cpu.max").read_text().split()
@@ -78,7 +78,7 @@ def quota_in(folder: Path, *, is_v2: bool) -> float | None:
 
 
 def _unescaped(path: str) -> str:
-    """A path of mountinfo, where blanks and the like are octal."""
+    """Decode the octal escapes of mountinfo."""
     for character in " \t\n\\":
         path = path.replace(f"\\{ord(character):03o}", character)
     return path

@@ -1,7 +1,7 @@
-"""How many descriptors the parent may open: up to the hard limit, while children keep the soft one.
+"""The limit of open files: the parent uses the hard limit, while children keep the soft limit.
 
-The usual soft limit is 1,024, for programs that use select(2), which knows no higher descriptors; handlers may, and the
-parent does not.
+The usual soft limit is 1,024, because select(2) supports no higher descriptors.  Handlers may use select; the parent
+does not.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PER_WORKER = 5
+DESCRIPTORS_PER_WORKER = 5
 """Descriptors that a child needs in the parent: message pipe, output, stack file, pidfd, and a connection."""
-FOR_THE_PROGRAM = 64
-"""Descriptors that the parent needs besides, with some operators connected."""
+PROGRAM_DESCRIPTORS = 64
+"""Descriptors that the parent needs for everything else, including some connected operators."""
 
 
 @contextmanager
 def raised() -> Iterator[int]:
-    """Raise the soft limit to the hard one inside the block; yield the soft one of before, which is for children."""
+    """Raise the soft limit to the hard limit inside the block; yield the old soft limit, which children get."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         yield soft
     finally:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (_lower(soft, hard), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_bounded(soft, hard), hard))
 
 
-def misfit(workers: int) -> str | None:
-    """Return a sentence if so many children need more descriptors than this process may open."""
+def shortage(workers: int) -> str | None:
+    """Return a warning if this number of children needs more descriptors than this process may open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = FOR_THE_PROGRAM + PER_WORKER * workers
+    needed = PROGRAM_DESCRIPTORS + DESCRIPTORS_PER_WORKER * workers
     if limit == resource.RLIM_INFINITY or needed <= limit:
         return None
     return (
@@ -41,13 +41,13 @@ def misfit(workers: int) -> str | None:
 
 
 def lower(soft: int) -> None:
-    """Give this process, and what it starts, the soft limit `soft`."""
+    """Set the soft limit of this process and of its future children."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_lower(soft, hard), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_bounded(soft, hard), hard))
 
 
-def _lower(soft: int, hard: int) -> int:
-    """`soft`, unless the hard limit, which an operator may have changed meanwhile, is lower."""
+def _bounded(soft: int, hard: int) -> int:
+    """Return `soft`, or the hard limit if that is lower: an operator may have changed it."""
     if hard == resource.RLIM_INFINITY:
         return soft
     return hard if soft == resource.RLIM_INFINITY else min(soft, hard)

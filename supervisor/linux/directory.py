@@ -1,7 +1,8 @@
-"""Folders that are opened once; names in them are resolved relative to the open folder (openat(2)).
+"""Open folders: names are resolved relative to the descriptor of the folder (openat(2)).
 
-A job runs as the user of its supervisor, so it can put a link in the place of any name in the state directory, between
-any two steps.  Links in an open folder are therefore refused, never followed.  Used by the parent and by commands.
+A job runs as the user of the supervisor, so at any moment it can replace a name in the state directory by a link.
+Links in an open folder are therefore rejected, never followed.  Used by the parent and by commands.
+Tested by tests/reporting/test_spool.py and tests/linux/test_remove_tree.py.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from types import TracebackType
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC
 _SEARCH_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_LINKS = 40
-"""Links that are followed in one path, as by the kernel (path_resolution(7))."""
+"""Links that are followed in one path: the limit of the kernel (path_resolution(7))."""
 
 
 class Directory:
-    """An open folder; `with` closes it.  `path` is for messages, and for paths that identify files."""
+    """An open folder; `with` closes it.  `path` only serves messages and the identification of files."""
 
     __slots__ = ("descriptor", "path")
 
@@ -30,13 +31,13 @@ class Directory:
 
     @classmethod
     def open(cls, path: Path) -> Directory:
-        """Open the folder of an operator, who may have named it by a link; raise `OSError` for other users' links."""
+        """Open a folder named by the operator, following links; raise `OSError` for links of other users."""
         with cls.open_without_links(resolved(path)) as found:
             return cls(path, os.open(".", _OPEN_FOLDER, dir_fd=found.descriptor))
 
     @classmethod
     def open_without_links(cls, path: Path) -> Directory:
-        """Open an absolute path; raise `OSError` when any part of it is a link.  Its content cannot be listed."""
+        """Open an absolute path; raise `OSError` if any part of it is a link.  The folder cannot be listed."""
         found = cls(Path("/"), os.open("/", _SEARCH_FOLDER))
         for part in path.parts[1:]:
             with found:
@@ -48,41 +49,41 @@ class Directory:
         return self._entered(name, _OPEN_FOLDER | os.O_NOFOLLOW)
 
     def make_folder(self, name: str) -> Directory:
-        """Open a folder in this one; make it, for this user alone, when nothing is there."""
+        """Open a folder in this one; create it with mode 0700 if it does not exist."""
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=self.descriptor)
         return self.folder(name)
 
     def open_file(self, name: str, flags: int) -> int:
-        """Return a descriptor of a file, which the caller closes.  A pipe or a device is never waited for."""
+        """Return a descriptor of a file, which the caller closes.  The open never blocks, not even for a pipe."""
         safe = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         return os.open(name, flags | safe, 0o600, dir_fd=self.descriptor)
 
     def names(self) -> list[str]:
-        """Return what is in the folder, sorted."""
-        return sorted(os.listdir(self.descriptor))  # noqa: PTH208 - a path could lead elsewhere by now
+        """Return the names in the folder, sorted."""
+        return sorted(os.listdir(self.descriptor))  # noqa: PTH208 - the path may now be another folder
 
     def status(self, name: str) -> os.stat_result:
-        """Return the status of what is there; that of a link itself."""
+        """Return the status of the entry `name`; of a link, not of its target."""
         return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
 
     def holds(self, name: str, descriptor: int) -> bool:
-        """True if `name` is the open file `descriptor`; raise `FileNotFoundError` when nothing is there."""
+        """True if `name` is the open file `descriptor`; raise `FileNotFoundError` if there is no such name."""
         return os.path.samestat(self.status(name), os.fstat(descriptor))
 
     def rename(self, name: str, other: str, into: Directory | None = None) -> None:
         os.rename(name, other, src_dir_fd=self.descriptor, dst_dir_fd=(into or self).descriptor)
 
     def link(self, descriptor: int, name: str) -> None:
-        """Make `name` one more name of the open file `descriptor`, whatever its other names lead to by now."""
-        # linkat(2): through /proc, since AT_EMPTY_PATH is for CAP_DAC_READ_SEARCH only.
+        """Add `name` as a hard link to the open file `descriptor`, even if its other names were replaced."""
+        # linkat(2) through /proc: AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH.
         os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=self.descriptor, follow_symlinks=True)
 
     def unlink(self, name: str) -> None:
         os.unlink(name, dir_fd=self.descriptor)
 
     def sync(self) -> None:
-        """Have the names on the disk."""
+        """Write the entries of the folder to disk."""
         os.fsync(self.descriptor)
 
     def close(self) -> None:
@@ -92,7 +93,7 @@ class Directory:
         path = self.path / name
         try:
             return Directory(path, os.open(name, flags, dir_fd=self.descriptor))
-        except NotADirectoryError:  # open(2) says so of a link, too
+        except NotADirectoryError:  # open(2) also raises this for a link
             if stat.S_ISLNK(self.status(name).st_mode):
                 raise OSError(errno.ELOOP, f"{path} is a link, and must be a folder") from None
             raise
@@ -108,7 +109,7 @@ class Directory:
 
 
 def resolved(path: Path) -> Path:
-    """Follow the links of root and of this user in `path`; raise `OSError` at a link that another user could aim."""
+    """Resolve `path` through links of root and of this user; raise `OSError` for a link of another user."""
     found, parts, links = Path("/"), list(path.absolute().parts[:0:-1]), 0
     while parts:
         part = parts.pop()

@@ -1,4 +1,4 @@
-"""How a process ended, in words and figures.  Pure."""
+"""Exit status of a process, and the report about a dead child.  Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from supervisor.text.size import format_size
 
 MAX_STACK_BYTES = 3 * 1024
-"""Bytes of a stack that are shown."""
+"""Bytes of a stack in a report."""
 MAX_OUTPUT_BYTES = 3 * 1024
-"""Bytes of the last output that are shown."""
+"""Bytes of the last output in a report."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """What `wait4(2)` tells of a process.
+    """The exit status and resource usage from `wait4(2)`.
 
-    `signal` is the number of the signal that ended it (0: it left by itself with `code`); `peak_memory` is its largest
-    resident size in bytes, `cpu` its seconds of processor time.
+    `signal` is the number of the signal that killed the process, or 0 if it exited with `code`.  `peak_memory` is the
+    largest resident size in bytes, `cpu` the processor time in seconds.
     """
 
     code: int
@@ -32,7 +32,7 @@ class ExitStatus:
 
     @classmethod
     def of(cls, status: int, usage: resource.struct_rusage) -> ExitStatus:
-        """Made of what `os.wait4` returned."""
+        """Convert the result of `os.wait4`."""
         ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
         # ru_maxrss is in KiB on Linux, getrusage(2).
@@ -49,10 +49,10 @@ UNKNOWN = ExitStatus(code=0, signal=0, peak_memory=0, cpu=0.0, is_known=False)
 
 @dataclass(frozen=True, slots=True)
 class OomKill:
-    """A death by the kernel for want of memory.
+    """A kill by the OOM killer of the kernel.
 
-    `limit` is the job's own; None when it is not that which was reached, but all that the host or the unit has.
-    `peak` is what the job and all that it started had at most, None when nobody knows.
+    `limit` is the memory limit of the job, or None if the host or the unit ran out of memory instead.
+    `peak` is the peak memory of the job and its descendants in bytes, or None if unknown.
     """
 
     limit: int | None
@@ -61,7 +61,7 @@ class OomKill:
 
 @dataclass(frozen=True, slots=True)
 class ExitReport:
-    """What is left of a child: how it ended, its Python stack when that was asked for, what it printed last."""
+    """Report about a dead child: exit status, Python stack if it was requested, and the last lines of output."""
 
     exit: ExitStatus
     reason: str
@@ -71,24 +71,24 @@ class ExitReport:
 
     @property
     def is_at_limit(self) -> bool:
-        """Whether the kernel ended it at the job's own limit of memory."""
+        """True if the kernel killed the child at the memory limit of its job."""
         return self.oom_kill is not None and self.oom_kill.limit is not None
 
     @property
     def figures(self) -> str:
-        """What it used, in words; the memory is that of the process, of an earlier job perhaps."""
+        """Resource usage in words.  An earlier job of the same process may have caused the peak memory."""
         return f"peak memory of the process {format_size(self.exit.peak_memory)}, {self.exit.cpu:.2f} s of CPU"
 
     @property
     def details(self) -> str:
-        """Stack and last output, each with its title; nothing where there is none."""
+        """Stack and last output, each with a title if there is any."""
         stack = f"\n\nstack:\n{_start(self.stack, MAX_STACK_BYTES)}" if self.stack else ""
         output = "\n".join(self.last_lines)
         return stack + (f"\n\nlast output:\n{_end(output, MAX_OUTPUT_BYTES)}" if output else "")
 
 
 def signal_name(number: int) -> str:
-    """`SIGSEGV` for 11; `signal 40` for one without a name."""
+    """Return the name of a signal: `SIGSEGV` for 11, `signal 40` for a signal without a name."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,7 +1,7 @@
-"""The user that a command acts as: root becomes the owner of the folder that it works in.
+"""The user that a command runs as: root switches to the owner of the folder that it works in.
 
-What root did there by name, a job of that owner could turn against root's files.  Used by commands, before they start
-any thread.
+Otherwise a job of that owner could replace names in the folder by links, and root would change other files.
+Used by commands before they start a thread.  Tested by tests/cli/test_spool.py.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ class Identity:
 
     @classmethod
     def owner(cls, folder: Directory) -> Identity:
-        """The owner of an open folder."""
+        """Return the owner of an open folder."""
         status = os.fstat(folder.descriptor)
         return cls(status.st_uid, status.st_gid)
 
     @property
     def is_needed(self) -> bool:
-        """True if this process is root's and the identity is another user's."""
+        """True if this process runs as root and the identity is another user."""
         return os.geteuid() == 0 and self.uid != 0
 
     def adopt(self, environment: MutableMapping[str, str]) -> None:
-        """Become this user for good, in `environment` as well; raise `OSError` when root lacks the right to do so."""
+        """Switch to this user permanently, in `environment` too; raise `OSError` if root lacks the capability."""
         if not self.is_needed:
             return
         os.setgroups([])
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
-        # The kernel does so by itself, unless fs.suid_dumpable says otherwise: jobs of this user must not read the key.
+        # The kernel does this itself unless fs.suid_dumpable is set.  Jobs of this user must not read the key.
         kernel.set_dumpable(False)
         for name in ("HOME", "USER", "LOGNAME", "MAIL", "XDG_RUNTIME_DIR"):
             environment.pop(name, None)
         try:
             account = pwd.getpwuid(self.uid)
-        except KeyError:  # a dynamic user of systemd, seen from outside
+        except KeyError:  # a dynamic user of a systemd unit that is not running
             return
         environment.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """Act on files as this user inside the block (credentials(7), effective ids)."""
+        """Access files as this user inside the block (credentials(7), effective ids)."""
         if not self.is_needed:
             yield
             return

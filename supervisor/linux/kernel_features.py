@@ -1,4 +1,4 @@
-"""What the program needs of the kernel, and of the sandbox it runs in: looked for once, before anything is started."""
+"""Checks once, at the start, that the kernel and the sandbox support the system calls that the program needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisor.linux.memfd import create_sealed
 
 
 def missing() -> str | None:
-    """Return a sentence about the first feature that is not there; None when all of them are."""
+    """Return a sentence about the first missing feature; None if all are available."""
     for name, why, probe in _NEEDED:
         try:
             probe()
@@ -51,9 +51,9 @@ def _list_children() -> None:
 
 
 _NEEDED: tuple[tuple[str, str, Callable[[], object]], ...] = (
-    ("pidfd_open (Linux 5.3)", "watches and signals its children by it", _watch_a_process),
-    ("PR_SET_CHILD_SUBREAPER (Linux 3.4)", "collects what jobs leave behind by it", kernel.become_subreaper),
-    ("/proc/PID/task/TID/children", "finds what jobs leave behind by it", _list_children),
-    ("memfd_create with seals (Linux 3.17)", "passes stacks and big results by it", _make_a_file_in_memory),
-    ("sending descriptors over unix sockets", "starts each child by it", _pass_a_descriptor),
+    ("pidfd_open (Linux 5.3)", "uses it to watch and signal its children", _watch_a_process),
+    ("PR_SET_CHILD_SUBREAPER (Linux 3.4)", "uses it to collect orphan processes", kernel.become_subreaper),
+    ("/proc/PID/task/TID/children", "uses it to find orphan processes", _list_children),
+    ("memfd_create with seals (Linux 3.17)", "uses it to pass stacks and large results", _make_a_file_in_memory),
+    ("sending descriptors over unix sockets", "uses it to start children", _pass_a_descriptor),
 )

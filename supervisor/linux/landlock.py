@@ -1,6 +1,7 @@
-"""Landlock (landlock(7)): a process gives up rights for good, for itself and all that it will start.  By ctypes.
+"""Landlock (landlock(7)): a process permanently gives up rights for itself and its future descendants.  Uses ctypes.
 
-A ruleset names the rights that it handles; whoever enforces it keeps those only where a rule allows them.
+A ruleset names the rights that it handles.  A process that enforces the ruleset keeps these rights only where a rule
+allows them.  Tested by tests/linux/test_confinement.py.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Right(enum.IntFlag):
 
 
 class Scope(enum.IntFlag):
-    """What may reach no further than to processes that are restricted alike."""
+    """Actions that are limited to processes with the same restriction."""
 
     NONE = 0
     SIGNAL = 1 << 1
@@ -41,13 +42,13 @@ class Scope(enum.IntFlag):
 
 OF_FILES = Right.WRITE_FILE | Right.READ_FILE
 WITH_REFER = 2
-"""The first version in which moving files between folders need not be forbidden."""
+"""The first version that can allow files to be moved between folders."""
 WITH_SIGNALS = 6
-"""The first version that knows `Scope.SIGNAL`."""
+"""The first version that supports `Scope.SIGNAL`."""
 
 
 def version() -> int:
-    """Return the version that the kernel speaks; 0 where it has none, or a filter of system calls forbids to ask."""
+    """Return the Landlock version of the kernel; 0 if it has none, or if a seccomp filter blocks the call."""
     try:
         return system_call(_CREATE_RULESET, None, 0, _VERSION)
     except OSError:
@@ -55,26 +56,26 @@ def version() -> int:
 
 
 class Ruleset:
-    """A ruleset under construction, which any number of processes may enforce."""
+    """A ruleset, which any number of processes may enforce."""
 
     def __init__(self, handled: Right, scope: Scope = Scope.NONE) -> None:
-        """Handle these rights on files; moving files is one that every ruleset of files handles, so it is allowed."""
+        """Handle these rights.  Every ruleset for files also restricts moving files, so one rule allows it again."""
         attributes = struct.pack("=QQQ", handled | Right.REFER, 0, scope)
         self._handled = handled
         self._descriptor = system_call(_CREATE_RULESET, attributes, len(attributes), 0)
         self._allow(Path("/"), Right.REFER)
 
     def allow_all_but(self, *hidden: Path) -> None:
-        """Allow everything that exists beside the ways from / to `hidden`, with all that is or will be below it.
+        """Allow all existing files and folders, with their present and future content, except the paths to `hidden`.
 
-        What appears later in one of the folders on these ways is not allowed: rules are of existing files and folders.
+        A file that is later created directly in a folder on such a path is not allowed: rules name existing entries.
         """
         for path in _beside(hidden):
-            with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+            with contextlib.suppress(FileNotFoundError):  # removed since the listing
                 self._allow(path, self._handled)
 
     def enforce(self) -> None:
-        """Restrict this thread, and what it starts from now on; `kernel.forbid_new_privileges` comes first."""
+        """Restrict this thread and its future descendants.  Call `syscalls.forbid_new_privileges` before."""
         system_call(_RESTRICT_SELF, self._descriptor, 0)
 
     def close(self) -> None:
@@ -92,10 +93,10 @@ class Ruleset:
 
 
 def _beside(hidden: Collection[Path]) -> Iterator[Path]:
-    """Everything that stands beside the hidden files, and beside each folder on the ways to them."""
+    """Yield the siblings of the hidden files, and the siblings of each folder above them."""
     folders = {folder for path in hidden for folder in path.parents}
     closed = folders.union(hidden)
     for folder in sorted(folders):
-        with contextlib.suppress(PermissionError):  # what cannot be listed stays closed
-            # A link is not followed: what it leads to is found in its own place.
+        with contextlib.suppress(PermissionError):  # a folder that cannot be listed stays forbidden
+            # Links are skipped: their targets are found at their own paths.
             yield from (entry for entry in folder.iterdir() if entry not in closed and not entry.is_symlink())

@@ -1,7 +1,7 @@
-"""What is too big for a frame: bytes in a file without a name, whose descriptor travels beside the message.
+"""Data too large for a message: an anonymous file in memory, whose descriptor is sent beside the message.
 
-Runs in children: parameters come so, and results leave so.  The parent looks whether what it is given is sealed: a
-result that its child could still cut or change might be read for ever in vain.
+Children receive parameters and send results in such files.  The parent accepts sealed files only: a child could
+otherwise truncate or change its result while the parent reads it.  Tested by tests/process/test_child.py.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from supervisor.job import Blob
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-"""With these nobody changes a file any more, whoever else has it open (memfd_create(2))."""
+"""Seals after which no process can change the file, not even through an open descriptor (memfd_create(2))."""
 
 
 def create_sealed(name: str, pieces: Iterable[bytes]) -> int:
-    """A descriptor of a new file that holds `pieces` for good; raise `OSError` when there is none to be had."""
+    """Return a descriptor of a new sealed file that contains `pieces`; raise `OSError` if it cannot be created."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(descriptor, "wb", closefd=False) as file:
@@ -31,15 +31,15 @@ def create_sealed(name: str, pieces: Iterable[bytes]) -> int:
 
 
 def is_sealed(descriptor: int) -> bool:
-    """Whether it is a file in memory, of which nothing can be changed any more."""
+    """True if the descriptor is a file in memory that cannot be changed any more."""
     try:
         return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & SEALS == SEALS
-    except OSError:  # it is something else, a file on a disk or a pipe
+    except OSError:  # another kind of file, such as a regular file or a pipe
         return False
 
 
 def read(blob: Blob) -> bytes:
-    """All that the blob holds; closes it."""
+    """Return the content of the blob, and close it."""
     try:
         with mmap.mmap(blob.descriptor, 0, prot=mmap.PROT_READ) as content:
             return content[blob.offset : blob.offset + blob.size]

@@ -1,6 +1,6 @@
-"""Files and folders that users may change who should not: one rule for handlers, settings, secrets and the state.
+"""Warnings about files and folders that other users may change: handlers, settings, secrets and state.
 
-They are used all the same: some container images have such modes everywhere.
+Such files are used nevertheless, because some container images have these modes everywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def open_to_all(path: Path) -> str | None:
-    """Return a sentence if every user may change what is at `path`."""
+    """Return a warning if every user may change the file or folder `path`."""
     with suppress(OSError):
         if path.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
             return f"{path} can be changed by every user of this machine: chmod o-w is safer"
@@ -21,7 +21,7 @@ def open_to_all(path: Path) -> str | None:
 
 
 def warning_of(path: Path) -> str | None:
-    """As `open_to_all`; for root, also if another user owns what is there."""
+    """Return the warning of `open_to_all`; if this process runs as root, also warn of another owner."""
     with suppress(OSError):
         owner = path.stat().st_uid
         if os.geteuid() == 0 and owner != 0:
@@ -30,7 +30,7 @@ def warning_of(path: Path) -> str | None:
 
 
 def warnings_of(paths: Iterable[Path]) -> list[str]:
-    """Return the sentences for these paths and all folders above them, each once."""
+    """Return the warnings for these paths and all folders above them, each once."""
     places: dict[Path, None] = {}
     for path in paths:
         with suppress(OSError):

@@ -1,8 +1,9 @@
-"""A mark that a process hands down to all that it starts, whatever these do to hide.
+"""A tag that all descendants of a process inherit and do not lose when they daemonize.
 
-It survives fork, exec, a new session, a double fork and an emptied environment, because it is a resource limit
-(getrlimit(2): inherited by fork, kept by exec): the soft limit on the processor time that a real-time thread may use
-without blocking.  With a mark that limit is tens of thousands of years, so it is no limit at all.
+The tag survives fork, exec, a new session, a double fork and an emptied environment, because it is a resource limit
+(getrlimit(2): inherited by fork, kept by exec): RLIMIT_RTTIME, the processor time that a real-time thread may use
+without blocking.  A tag is a limit of tens of thousands of years, so it limits no process.
+Tested by tests/child/test_orphan_sweep.py.
 """
 
 from __future__ import annotations
@@ -12,36 +13,36 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-_FIRST = 1 << 60  # microseconds
+_MIN_TAG = 1 << 60  # microseconds
 
 
 def new_tag() -> int:
-    """A mark like no other on this host."""
-    return _FIRST + secrets.randbits(48)
+    """Return a random tag that no other process on this host has."""
+    return _MIN_TAG + secrets.randbits(48)
 
 
-def set_tag(mark: int) -> None:
-    """Mark this process, and all that it will start."""
+def set_tag(tag: int) -> None:
+    """Set the tag of this process and of its future descendants."""
     _, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
-    resource.setrlimit(resource.RLIMIT_RTTIME, (mark, hard))
+    resource.setrlimit(resource.RLIMIT_RTTIME, (tag, hard))
 
 
-def tagged_pids(mark: int) -> Iterator[int]:
-    """The pids of all processes that wear `mark` now; a process may be gone by the time its pid is used."""
-    return (pid for pid in _all_pids() if has_tag(pid, mark))
+def tagged_pids(tag: int) -> Iterator[int]:
+    """Yield the pids of all processes with this tag.  A process may exit before its pid is used."""
+    return (pid for pid in _all_pids() if has_tag(pid, tag))
 
 
-def has_tag(pid: int, mark: int) -> bool:
-    """Whether the process lives and wears the mark (proc_pid_limits(5), proc_pid_stat(5))."""
+def has_tag(pid: int, tag: int) -> bool:
+    """True if the process is alive and has the tag (proc_pid_limits(5), proc_pid_stat(5))."""
     try:
         limits = Path(f"/proc/{pid}/limits").read_bytes()
-        return str(mark).encode() in limits.split() and not _is_zombie(pid)
+        return str(tag).encode() in limits.split() and not _is_zombie(pid)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
 
 
 def _is_zombie(pid: int) -> bool:
-    # The state is the first field behind the name, which may hold anything, parentheses included.
+    # The state is the first field after the name, which may contain any character, including parentheses.
     return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
 
 

@@ -1,8 +1,8 @@
-"""A filter of system calls (seccomp(2)): a process changes its own limits and scheduling, and no other process's.
+"""A filter of system calls (seccomp(2)): a process may change its own limits and scheduling, not those of others.
 
-The kernel asks only for the same user in these calls, and Landlock does not cover them: one `prlimit(2)` ends any
-process of this user.  A filter sees plain numbers: it allows pid 0 and the pid of the child that installs it.  So a
-process that the job has started passes 0 for itself; its own number, and that of another process, is refused.
+For these calls the kernel only checks that the user is the same, and Landlock does not cover them: one `prlimit(2)` can
+end any process of this user.  A filter compares numbers: it allows pid 0 and the pid of the child that installs it.
+A program started by the job must therefore pass 0 for itself; its own pid is rejected like every other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from supervisor.linux import syscalls as kernel
 
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _SET_MODE_FILTER = 1
-# Without it, Linux before 5.16 slows the process down: it would turn on mitigations that nothing here relies on.
+# Without this flag, Linux before 5.16 enables mitigations that slow the process down and that are not needed here.
 _SPEC_ALLOW = 1 << 2
 
 # Classic BPF (linux/bpf_common.h, linux/seccomp.h).
@@ -35,10 +35,10 @@ _Instruction = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A system call that changes the process named by its argument number `pid`.
+    """A system call that changes the process whose pid is argument number `pid`.
 
-    `every` is the value of argument 0 that means all processes of a user.  `reads` is the number of a pointer that is
-    NULL when nothing is changed.
+    `every` is the value of argument 0 that selects all processes of a user.  `reads` is the number of a pointer
+    argument that is NULL if the call only reads.
     """
 
     pid: int = 0
@@ -59,14 +59,14 @@ CALLS: Mapping[str, Call] = {
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A table of system calls (linux/audit.h, AUDIT_ARCH_*): the numbers of `CALLS`, in that order."""
+    """The numbers of `CALLS`, in that order, on one architecture (linux/audit.h, AUDIT_ARCH_*)."""
 
     audit: int
     numbers: tuple[int, int, int, int, int, int, int]
     has_x32: bool = False
 
 
-# A 64-bit kernel also runs 32-bit programs, which have numbers of their own.
+# A 64-bit kernel also runs 32-bit programs, which use other numbers.
 _ARCHITECTURES = {
     "x86_64": (
         Architecture(0xC000003E, (302, 141, 251, 142, 144, 203, 314), has_x32=True),
@@ -86,13 +86,13 @@ class _Program(ctypes.Structure):
 
 
 def is_available() -> bool:
-    """True if a filter can be installed here, by this kernel, on this machine's architecture, in this sandbox."""
+    """True if the kernel, the architecture and the sandbox allow filters."""
     if platform.machine() not in _ARCHITECTURES or sys.byteorder != "little":
         return False
     try:
         kernel.prctl(kernel.PR_SET_SECCOMP, kernel.SECCOMP_MODE_FILTER)
     except OSError as error:
-        # With filters the kernel reads the program first, and there is none (seccomp(2)).
+        # A kernel with filters first reads the program, whose address is NULL here (seccomp(2)).
         return error.errno == errno.EFAULT
     return False
 
@@ -109,7 +109,7 @@ class Filter:
         self._places = [at for at in range(4, len(zeros), 8) if zeros[at : at + 4] != ones[at : at + 4]]
 
     def install(self) -> None:
-        """Restrict this process, which has one thread, and what it starts; `kernel.forbid_new_privileges` is first."""
+        """Restrict this process, which has one thread, and its descendants.  Call `forbid_new_privileges` before."""
         instructions = bytearray(self._template)
         pid = struct.pack("=I", os.getpid())
         for place in self._places:
@@ -117,7 +117,7 @@ class Filter:
         program = _Program(len(instructions) // 8, bytes(instructions))
         try:
             kernel.system_call(self._seccomp, _SET_MODE_FILTER, _SPEC_ALLOW, ctypes.byref(program))
-        except OSError:  # Linux before 4.17, or a filter of a unit that does not know this call
+        except OSError:  # Linux before 4.17, or a seccomp filter of a unit that blocks seccomp(2)
             kernel.prctl(kernel.PR_SET_SECCOMP, kernel.SECCOMP_MODE_FILTER, ctypes.addressof(program))
 
 
@@ -144,7 +144,7 @@ def _for_architecture(architecture: Architecture, pid: int) -> list[_Instruction
 
 
 def _for_call(call: Call, pid: int) -> list[_Instruction]:
-    """The verdict on a call.  Only the low half of an integer counts: the kernel ignores the high one."""
+    """Return the instructions for a call.  They compare the low 32 bits of a pid: the kernel ignores the others."""
     verdict: list[_Instruction] = []
     if call.reads is not None:
         low, high = _argument(call.reads), _argument(call.reads) + 4
@@ -157,5 +157,5 @@ def _for_call(call: Call, pid: int) -> list[_Instruction]:
 
 
 def _argument(number: int) -> int:
-    """Offset of the low half of an argument, on a little-endian machine."""
+    """Return the offset of the low half of an argument, on a little-endian machine."""
     return _ARGUMENTS + 8 * number

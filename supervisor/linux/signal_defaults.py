@@ -1,7 +1,7 @@
-"""The signal mask and the dispositions that Python programs expect, whatever this process was started with.
+"""Restores the signal mask and the dispositions that Python programs expect.
 
-Blocked and ignored signals survive fork and exec (signal(7)): a parent that ignores SIGCHLD takes exit codes away from
-every `subprocess.run` below it, and one that blocks SIGTERM makes every program below it deaf.
+Blocked and ignored signals survive fork and exec (signal(7)).  If a parent ignores SIGCHLD, `subprocess.run` loses exit
+codes in every descendant; if it blocks SIGTERM, no descendant can be terminated.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import signal
 from collections.abc import Collection
 
 OF_PYTHON = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
-"""What Python itself ignores, and `subprocess` restores in the programs that it starts."""
+"""Signals that Python itself ignores, and that `subprocess` restores in the programs that it starts."""
 OF_OPERATORS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
-"""What `nohup`, and shells for what is behind a `&`, have a program ignore on purpose.  Only the parent keeps them."""
+"""Signals that `nohup` and shells (for `command &`) ignore on purpose.  Only the parent keeps them ignored."""
 
 
 def restore(*, keep: Collection[int] = ()) -> None:
-    """Unblock all signals; restore all that are ignored, except those in `keep` and those of Python."""
+    """Unblock all signals; restore the default of ignored signals, except those in `keep` and `OF_PYTHON`."""
     for number in signal.valid_signals() - OF_PYTHON - frozenset(keep):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    # Last: what is pending is delivered now.
+    # Last: pending signals are delivered now, with the restored dispositions.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def restore_after_imports() -> None:
-    """Undo what would take exit codes and stops away from every job; other handlers are a module's own business."""
+    """Restore SIGCHLD and the signal mask, which every job needs; keep other handlers that modules installed."""
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,4 +1,7 @@
-"""A descriptor that is kept back for when all others are used up: by a handler in a child, or in the parent."""
+"""A descriptor in reserve, released when a handler or the parent has used up all others.
+
+Tested by tests/process/test_child.py.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from contextlib import contextmanager
 
 
 class SpareDescriptor:
-    """Holds one descriptor from `fill` to `close`, or none while there is none to be had."""
+    """Holds one descriptor from `fill` to `close`, or none if none could be opened."""
 
     def __init__(self) -> None:
         self._descriptor: int | None = None
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """While this lasts, one more descriptor can be opened than otherwise."""
+        """Release the descriptor inside the block, so that another one can be opened."""
         self.close()
         try:
             yield
@@ -24,13 +27,13 @@ class SpareDescriptor:
             self.fill()
 
     def fill(self) -> None:
-        """Hold one from now on, if it can be had."""
+        """Open the descriptor if possible."""
         if self._descriptor is None:
             with contextlib.suppress(OSError):
                 self._descriptor = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """Hold none."""
+        """Close the descriptor."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):  # a handler may have closed it
                 os.close(self._descriptor)

@@ -1,4 +1,7 @@
-"""The few system calls Python lacks, by ctypes or /proc, each with its man page.  Used in every process; no state."""
+"""System calls that Python lacks, through ctypes or /proc, each with its man page.  Used in every process; no state.
+
+Tested through their users, such as tests/process/test_reaper.py.
+"""
 
 from __future__ import annotations
 
@@ -24,27 +27,27 @@ PR_SET_CHILD_SUBREAPER = 36
 TFD_TIMER_ABSTIME = 1
 TFD_TIMER_CANCEL_ON_SET = 2
 FAR_FUTURE = 2**33
-"""Seconds since 1970; some time in the 23rd century."""
+"""Seconds since 1970: a time in the 23rd century."""
 PR_SET_NO_NEW_PRIVS = 38
 PR_GET_NO_NEW_PRIVS = 39
 SECCOMP_MODE_FILTER = 2
 _CPUCLOCK_SCHED = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
-# Made here, so that children share them.  It keeps the GIL: no other thread of Python comes between.
+# Created at import, so that children share it.  PyDLL keeps the GIL: no other Python thread runs during the call.
 _set_mask = ctypes.PyDLL(None).pthread_sigmask
 _SignalSet = ctypes.c_uint64 * 16
 """A sigset_t of glibc."""
 
 
 boottime: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-"""Seconds since boot, suspended time included (clock_gettime(2), CLOCK_BOOTTIME): what leases are counted in."""
+"""Seconds since boot, including suspended time (clock_gettime(2), CLOCK_BOOTTIME): the clock of leases."""
 
 
 def watch_clock() -> int:
-    """A descriptor that becomes readable when the wall clock jumps: at the end of a suspend, or because it was set.
+    """Return a descriptor that becomes readable when the wall clock jumps: after a suspend, or when it is set.
 
-    It is a timer that never comes, and that such a jump cancels (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET).
+    The descriptor is a timer in the far future, which a jump cancels (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET).
     """
     descriptor: int = _libc.timerfd_create(time.CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
     if descriptor < 0:
@@ -57,7 +60,7 @@ def watch_clock() -> int:
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """CPU time that a process has used, all its threads (clock_getcpuclockid(3)); None when it is gone."""
+    """Return the CPU time of all threads of a process (clock_getcpuclockid(3)); None if it has exited."""
     try:
         return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
     except OSError:
@@ -65,20 +68,20 @@ def cpu_seconds(pid: int) -> float | None:
 
 
 def die_with_parent(*, armed: bool = True) -> None:
-    """Have the kernel SIGKILL this process when the thread that is its parent ends (PR_SET_PDEATHSIG(2const))."""
+    """Let the kernel SIGKILL this process when the parent thread ends (PR_SET_PDEATHSIG(2const))."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL if armed else 0)
 
 
 def set_dumpable(dumpable: bool) -> None:  # noqa: FBT001 - it is the kernel's own flag
-    """Whether other processes of this user may read this one's memory and /proc files (PR_SET_DUMPABLE(2const))."""
+    """Allow or deny processes of this user to read this one's memory and /proc files (PR_SET_DUMPABLE(2const))."""
     prctl(PR_SET_DUMPABLE, int(dumpable))
 
 
 def weigh_session(niceness: int, pid: int) -> None:
-    """Weigh the session of `pid` by `niceness` against others (sched(7), "The autogroup feature").
+    """Set the niceness of the session of `pid` against other sessions (sched(7), "The autogroup feature").
 
-    Raise `BlockingIOError` when the kernel accepts no change yet, `FileNotFoundError` where it has no such groups.
-    The write has no effect where the kernel groups by other things, as below systemd's CPU accounting.
+    Raise `BlockingIOError` if the kernel accepts no change yet, `FileNotFoundError` if it has no autogroups.
+    The write has no effect if the kernel groups processes otherwise, as with CPU accounting of systemd.
     """
     descriptor = os.open(f"/proc/{pid}/autogroup", os.O_WRONLY | os.O_CLOEXEC)
     try:
@@ -88,24 +91,24 @@ def weigh_session(niceness: int, pid: int) -> None:
 
 
 def become_subreaper() -> None:
-    """Become the parent of descendants that lost theirs (PR_SET_CHILD_SUBREAPER(2const))."""
+    """Become the parent of descendants that lose their parent (PR_SET_CHILD_SUBREAPER(2const))."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def forbid_new_privileges() -> None:
-    """From now on no program gives us, or what we start, more rights: not sudo either (PR_SET_NO_NEW_PRIVS(2const))."""
+    """Deny new privileges to this process and its descendants, even by `sudo` (PR_SET_NO_NEW_PRIVS(2const))."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def are_new_privileges_forbidden() -> bool:
-    """Whether somebody has done so before (PR_GET_NO_NEW_PRIVS(2const))."""
+    """True if new privileges are already denied (PR_GET_NO_NEW_PRIVS(2const))."""
     return prctl(PR_GET_NO_NEW_PRIVS, 0) == 1
 
 
 def children_of(pid: int) -> list[int]:
-    """The pids of the children of `pid`, zombies included (proc_pid_task_tid_children(5)); [] when it is gone.
+    """Return the pids of the children of `pid`, including zombies (proc_pid_task_tid_children(5)); [] if it has exited.
 
-    A child that forks meanwhile can be missed: callers look again until nothing is left.
+    A child that is forked during the call can be missed: callers repeat the call until there are no children.
     """
     children: list[int] = []
     try:
@@ -117,31 +120,31 @@ def children_of(pid: int) -> list[int]:
 
 
 def enter_cgroup(folder: Path) -> None:
-    """Move this process, all of its threads, into a control group; what it forks is born there (cgroups(7))."""
+    """Move all threads of this process into a control group; forked processes start there (cgroups(7))."""
     with (folder / "cgroup.procs").open("wb", buffering=0) as members:
         members.write(b"0")
 
 
 def kill_group(leader: int) -> None:
-    """SIGKILL to the process group of an un-reaped `leader`; a group that is gone already is fine."""
-    # PermissionError: all that is left of the group has changed its user.
+    """Send SIGKILL to the process group of an unreaped `leader`; ignore a group without processes."""
+    # PermissionError: all remaining processes of the group run as another user.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def kill_child(pid: int) -> bool:
-    """SIGKILL to our child `pid`; False when it lives and is not ours to kill."""
+    """Send SIGKILL to our child `pid`; return False if it is alive and may not be signalled."""
     try:
-        os.kill(pid, signal.SIGKILL)  # no race on the pid: nobody but us can reap it
+        os.kill(pid, signal.SIGKILL)  # the pid cannot be reused: only this process can reap it
     except ProcessLookupError:
         return True
-    except PermissionError:  # it runs as another user: left behind by a `sudo`, say
+    except PermissionError:  # it runs as another user, for example through `sudo`
         return has_ended(pid)
     return True
 
 
 def has_ended(pid: int) -> bool:
-    """Whether our child `pid` is a zombie, or is not our child any more (waitid(2))."""
+    """True if our child `pid` is a zombie or was reaped (waitid(2))."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
@@ -149,41 +152,41 @@ def has_ended(pid: int) -> bool:
 
 
 def mount_of(descriptor: int) -> int:
-    """The id of the mount that an open file or folder was reached by (proc_pid_fdinfo(5), `mnt_id`, Linux 3.15).
+    """Return the id of the mount through which a file or folder was opened (proc_pid_fdinfo(5), `mnt_id`, Linux 3.15).
 
-    A bind mount has the device number of its source (stat(2)), so that does not show it.  STATX_MNT_ID needs Linux 5.8.
+    Device numbers do not identify bind mounts: they are those of the source (stat(2)).  STATX_MNT_ID needs Linux 5.8.
     """
     lines = Path(f"/proc/self/fdinfo/{descriptor}").read_bytes().splitlines()
     return int(next(line for line in lines if line.startswith(b"mnt_id:")).split()[1])
 
 
 def bytes_waiting(descriptor: int) -> int:
-    """How many bytes can be read from a pipe or stream socket now (FIONREAD(2const))."""
+    """Return the number of bytes that can be read from a pipe or stream socket now (FIONREAD(2const))."""
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def bytes_unread(descriptor: int) -> int:
-    """How much of what was sent by a unix socket its peer has not read yet; 0 when that is all of it (TIOCOUTQ)."""
+    """Return the number of bytes, sent on a unix socket, that the peer has not read yet (TIOCOUTQ)."""
     return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 _DESCRIPTOR = array.array("i").itemsize
 MAX_DESCRIPTORS = 4
-"""How many descriptors are received at once."""
-_ROOM = socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR)
-# As plain numbers: arithmetic with the enums costs as much as the call.
+"""Descriptors that can be received with one message."""
+_ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * _DESCRIPTOR)
+# Plain integers: arithmetic with the enums takes as long as the call.
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 
 
 def receive(end: socket.socket, size: int) -> tuple[bytes, list[int], bool]:
-    """Up to `size` bytes, and the descriptors that came along, close-on-exec (unix(7), SCM_RIGHTS).
+    """Receive up to `size` bytes and descriptors, close-on-exec (unix(7), SCM_RIGHTS).
 
-    And whether any were lost because there was no room for them.
+    The third value is true if descriptors were lost because there were more than `MAX_DESCRIPTORS`.
 
-    `socket.recv_fds` does not pass its flags on, so what it receives is inherited by every program that is started.
+    `socket.recv_fds` ignores MSG_CMSG_CLOEXEC, so every started program would inherit the descriptors.
     """
-    data, ancillary, flags, _ = end.recvmsg(size, _ROOM, _CLOSE_ON_EXEC)
+    data, ancillary, flags, _ = end.recvmsg(size, _ANCILLARY_BYTES, _CLOSE_ON_EXEC)
     descriptors = _descriptors_in(ancillary) if ancillary else []
     return data, descriptors, flags & _TRUNCATED != 0
 
@@ -197,14 +200,14 @@ def _descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def remove_system_v_segment(shmid: int) -> None:
-    """Remove a System V segment once no process has it attached (shmctl(2), IPC_RMID)."""
+    """Remove a System V segment; the kernel frees it when no process has it attached (shmctl(2), IPC_RMID)."""
     if _libc.shmctl(shmid, 0, None) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"shmctl({shmid}): {os.strerror(error)}")
 
 
 def system_call(number: int, *arguments: object) -> int:
-    """Return what syscall(2) returns; raise `OSError` when it fails."""
+    """Return the result of syscall(2); raise `OSError` if it fails."""
     result = int(_libc.syscall(ctypes.c_long(number), *map(_wide, arguments)))
     if result == -1:
         error = ctypes.get_errno()
@@ -213,12 +216,12 @@ def system_call(number: int, *arguments: object) -> int:
 
 
 def _wide(argument: object) -> object:
-    # A variable argument of syscall(2) is a whole register; ctypes would pass an int as half of one.
+    # Each argument of syscall(2) is a 64-bit register; ctypes passes an int as 32 bits.
     return ctypes.c_long(argument) if isinstance(argument, int) else argument
 
 
 def prctl(option: int, value: int, more: int = 0) -> int:
-    """Return what prctl(2) returns; raise `OSError` when it fails."""
+    """Return the result of prctl(2); raise `OSError` if it fails."""
     result = int(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(more), 0, 0))
     if result == -1:
         error = ctypes.get_errno()
@@ -227,9 +230,9 @@ def prctl(option: int, value: int, more: int = 0) -> int:
 
 
 class SignalMask:
-    """Blocks one signal and restores what was before (pthread_sigmask(3)), without a step of Python in between.
+    """Blocks one signal and restores the old mask (pthread_sigmask(3)) without running Python code.
 
-    Python's own call runs the handlers of signals that have come, wherever that is.
+    `signal.pthread_sigmask` runs the Python handlers of pending signals before it returns.
     """
 
     def __init__(self, number: int) -> None:

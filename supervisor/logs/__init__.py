@@ -1,1 +1,1 @@
-"""What the program writes about itself, and how it leaves."""
+"""The program's own log: configuration, redaction of secrets, and the writer."""

@@ -1,1 +1,1 @@
-"""The operators' page: `index.html` holds its frame, style and script, the modules here what changes.  Pure."""
+"""The operators' page: `index.html` holds the frame, style and script; the modules render the changing parts.  Pure."""

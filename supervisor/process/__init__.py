@@ -1,1 +1,1 @@
-"""Processes: `X.py` is the parent's handle on X, `X_main.py` is what runs inside X; what both say to each other."""
+"""The parent's side of every process: zygote, children, reaper, pipes and control groups."""

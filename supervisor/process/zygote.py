@@ -41,6 +41,7 @@ from supervisor.process.fatal_error import FatalErrorParser
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe, socket_pair
 from supervisor.process.reaper import Reaper, ended
+from supervisor.text.log_level import known_level
 
 log = structlog.get_logger("zygote")
 
@@ -308,7 +309,7 @@ async def start_zygote(nursery: ZygoteConfig, family: Reaper) -> Zygote:
 
 def _log_record(record: Logged, pid: int) -> None:
     """Log what a module logged when it was imported."""
-    log.log(max(10, min(50, record.level // 10 * 10)), record.text, logger=record.logger, pid=pid)
+    log.log(known_level(record.level), record.text, logger=record.logger, pid=pid)
 
 
 def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence[str]) -> Imported:

@@ -1,1 +1,1 @@
-"""Outcomes on their way to the server, by way of the disk where that is worth it.  Runs in the parent."""
+"""Delivery of outcomes to the server, and the spool on disk for outcomes that it has not accepted."""

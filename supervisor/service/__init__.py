@@ -1,1 +1,1 @@
-"""TODO: one sentence."""
+"""The running program: start, shutdown, reload, signals and the integration with systemd."""

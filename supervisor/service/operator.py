@@ -164,7 +164,7 @@ class Operator:
         if self._ignores("resize", by):
             return
         before = self._pool.size
-        if more > 0 and (sentence := descriptor_limit.misfit(before + more)):
+        if more > 0 and (sentence := descriptor_limit.shortage(before + more)):
             log.warning("not resized", by=by, reason=sentence)
             return
         self._pool.resize(before + more)

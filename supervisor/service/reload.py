@@ -150,7 +150,7 @@ class Reloader:
     async def _take_over(self) -> None:
         """Replace everything or nothing: the steps that can fail come first."""
         settings, fixed = keep_fixed(self.settings, await self._sources.reread_settings())
-        if settings.workers > self._components.pool.size and (sentence := descriptor_limit.misfit(settings.workers)):
+        if settings.workers > self._components.pool.size and (sentence := descriptor_limit.shortage(settings.workers)):
             raise ConfigError(sentence)
         self._sources.warn_of_misspelt(settings)
         token, proxy = await self._sources.reread_key(), self._sources.proxy_to(settings)

@@ -360,7 +360,7 @@ def _import_the_rest() -> None:
 
 
 def _require_descriptors(workers: int) -> None:
-    if sentence := descriptor_limit.misfit(workers):
+    if sentence := descriptor_limit.shortage(workers):
         raise ConfigError(sentence)
 
 

@@ -1,1 +1,1 @@
-"""What a run of the program goes by: each setting written once, and found where people put it."""
+"""The settings of the program: one declaration each, read from command line, environment and file."""

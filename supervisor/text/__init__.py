@@ -1,1 +1,1 @@
-"""How things are written for people, and read when people have written them.  Pure."""
+"""Values formatted for people, and parsed from text that people wrote.  Pure."""

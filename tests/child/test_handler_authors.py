@@ -1,6 +1,6 @@
-"""Whatever a handler's author writes ends in one sentence with file and line, and the other modules serve.
+"""Mistakes of authors of handlers: one sentence with file and line each, and all other modules are served.
 
-Many modules share one folder, and one start of the process that imports them.
+To save time, many modules share one folder and one start of the zygote.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def by_file(found: Imported, folder: Path) -> dict[str, Problem]:
     return {os.path.relpath(problem.file, folder): problem for problem in found.problems}
 
 
-def test_each_odd_module_is_one_sentence_with_its_line_and_the_others_serve(tmp_path: Path) -> None:
+def test_each_broken_module_is_reported_with_its_line_and_the_others_are_served(tmp_path: Path) -> None:
     for name, (source, _, _) in REFUSED.items():
         write(tmp_path, name, source)
     for name, (source, _) in SERVED.items():
@@ -148,7 +148,7 @@ def test_each_odd_module_is_one_sentence_with_its_line_and_the_others_serve(tmp_
     assert all(len(handler.summary) <= 1400 for handler in found.handlers)
 
 
-def test_each_odd_file_is_one_sentence_and_the_others_serve(tmp_path: Path) -> None:
+def test_each_unusable_file_is_reported_and_the_others_are_served(tmp_path: Path) -> None:
     serving = f"{HEAD}@handler('odd')\ndef f(): ...\n"
     write(tmp_path, "good", "@handler('good')\ndef f(): ...")
     for name in (b"caf\xe9.py", b"new\nline.py", b"with blank.py", b"UPPER.PY", b"json.py", b"_json.py", b"this.py"):
@@ -189,7 +189,7 @@ def test_each_odd_file_is_one_sentence_and_the_others_serve(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_package_that_cannot_be_entered_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unreadable_package_is_reported(tmp_path: Path) -> None:
     write(tmp_path, "good", "@handler('good')\ndef f(): ...")
     (tmp_path / "closed").mkdir(mode=0)
 
@@ -199,7 +199,7 @@ def test_a_package_that_cannot_be_entered_is_one_sentence(tmp_path: Path) -> Non
     assert [problem.message for problem in found.problems] == ["it cannot be read: Permission denied"]
 
 
-def test_a_folder_whose_name_is_not_utf_8_serves(tmp_path: Path) -> None:
+def test_a_folder_whose_name_is_not_utf_8_is_served(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.mkdir()
     write(folder, "good", "@handler('good')\ndef f(): ...")
@@ -212,49 +212,7 @@ def test_a_folder_whose_name_is_not_utf_8_serves(tmp_path: Path) -> None:
     assert by_file(found, tmp_path).keys() == {"caf\\xe9/bad.py", "caf\\xe9/deadly.py"}
 
 
-def test_handlers_that_nothing_imports_are_problems_and_helpers_are_not(tmp_path: Path) -> None:
-    serving = f"{HEAD}@handler('x')\ndef f(): ...\n"
-    renamed = "import supervisor as s\n@s.handler('x')\ndef f(): ...\n"
-    files = {
-        "reports/monthly.py": serving,
-        "reports/_helper.py": serving,
-        "reports/plain.py": "# supervisor handler\n",
-        "reports/deep/er/yearly.py": serving,
-        "billing/__init__.py": "import billing.used\n",
-        "billing/used.py": serving.replace("'x'", "'used'"),
-        "billing/tasks.py": renamed,
-        "_private/tasks.py": serving,
-        ".hidden/tasks.py": serving,
-        "broken/__init__.py": "1 / 0\n",
-        "broken/tasks.py": serving,
-    }
-    for name, source in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(source)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "handlers").mkdir()
-    (tmp_path / "elsewhere" / "linked.py").write_text(serving)
-    (tmp_path / "handlers" / "link").symlink_to(tmp_path / "elsewhere")
-
-    found, linked = imported(tmp_path), imported(tmp_path / "handlers")
-
-    problems = by_file(found, tmp_path)
-    missing = "has no __init__.py; add one that imports this file"
-    assert actions(found) == {"used"}
-    assert {name: (problem.line, problem.message) for name, problem in problems.items()} == {
-        "broken/__init__.py": (1, "ZeroDivisionError: division by zero"),
-        "billing/tasks.py": (
-            2,
-            f"the handler is not served: nothing imports this file; import it in {tmp_path}/billing/__init__.py",
-        ),
-        "reports/monthly.py": (2, f"the handler is not served: {tmp_path}/reports {missing}"),
-        "reports/deep/er/yearly.py": (2, f"the handler is not served: {tmp_path}/reports {missing}"),
-        "elsewhere/linked.py": (2, f"the handler is not served: {tmp_path}/elsewhere {missing}"),
-    }
-    assert by_file(linked, tmp_path).keys() == {"handlers/link/linked.py"}
-
-
-def test_a_module_is_not_given_the_helper_of_another_folder(tmp_path: Path) -> None:
+def test_a_module_does_not_import_the_helper_of_another_folder(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     serving = "@handler({!r})\ndef f(): ..."
     for folder in (first, second):
@@ -283,7 +241,7 @@ def test_a_module_is_not_given_the_helper_of_another_folder(tmp_path: Path) -> N
     ]
 
 
-def test_a_file_that_is_imported_under_two_names_serves_once_and_is_warned_of(tmp_path: Path) -> None:
+def test_a_file_imported_under_two_names_is_served_once_with_a_warning(tmp_path: Path) -> None:
     folder = tmp_path / "tasks"
     folder.mkdir()
     (folder / "__init__.py").touch()
@@ -302,7 +260,7 @@ def test_a_file_that_is_imported_under_two_names_serves_once_and_is_warned_of(tm
     )
 
 
-def test_what_a_module_takes_from_the_interpreter_is_put_back_with_a_warning(tmp_path: Path) -> None:
+def test_interpreter_state_that_a_module_removes_is_restored_with_a_warning(tmp_path: Path) -> None:
     thefts = {
         "b_path": ("import sys; sys.path.clear()", "sys.path"),
         "c_finders": ("import sys; sys.meta_path = None", "sys.meta_path"),
@@ -326,7 +284,7 @@ def test_what_a_module_takes_from_the_interpreter_is_put_back_with_a_warning(tmp
     )
 
 
-def test_a_module_that_ends_the_process_is_left_out_with_its_line(tmp_path: Path) -> None:
+def test_a_module_that_ends_the_process_is_skipped_and_reported_with_its_line(tmp_path: Path) -> None:
     write(tmp_path, "a_good", "@handler('a')\ndef f(): ...")
     write(tmp_path, "b_exit", "import os\nos.write(2, b'no licence')\nos._exit(7)")
     write(tmp_path, "c_crash", "import ctypes\ndef fall():\n    ctypes.string_at(0)\nfall()")
@@ -341,7 +299,7 @@ def test_a_module_that_ends_the_process_is_left_out_with_its_line(tmp_path: Path
     assert problems["c_crash.py"].message.startswith("its import was killed by SIGSEGV: Fatal Python error: Segm")
 
 
-def test_one_module_that_holds_up_the_import_is_left_out_and_a_second_one_ends_the_start(tmp_path: Path) -> None:
+def test_one_hanging_module_is_skipped_and_a_second_one_fails_the_start(tmp_path: Path) -> None:
     write(tmp_path, "a_loop", "while True: pass")
     write(tmp_path, "b_loop", "while True: pass")
 
@@ -351,7 +309,7 @@ def test_one_module_that_holds_up_the_import_is_left_out_and_a_second_one_ends_t
     assert caught.value.problem == Problem("b_loop", f"{tmp_path}/b_loop.py", 1, "its import took longer than 1.5 s")
 
 
-def test_thousands_of_handlers_with_long_texts_are_told(tmp_path: Path) -> None:
+def test_thousands_of_handlers_with_long_texts_are_sent_to_the_parent(tmp_path: Path) -> None:
     write(
         tmp_path,
         "many",
@@ -372,7 +330,7 @@ def test_thousands_of_handlers_with_long_texts_are_told(tmp_path: Path) -> None:
     assert found.problems == ()
 
 
-def test_check_names_each_problem_and_ends_with_3(tmp_path: Path) -> None:
+def test_check_reports_each_problem_and_exits_with_3(tmp_path: Path) -> None:
     write(tmp_path, "good", "@handler('good')\ndef f(): ...")
     write(tmp_path, "deadly", "import os; os._exit(3)")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\n.py")).touch()
@@ -393,14 +351,14 @@ def test_check_names_each_problem_and_ends_with_3(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["9" * 400, "9" * 30, 0, -1, True, "1.5.5"])
-def test_a_size_that_no_machine_has_is_refused(text: str | int) -> None:
+def test_an_impossible_size_is_rejected(text: str | int) -> None:
     with pytest.raises(ValueError, match="is not a size") as caught:
         parse_size(text)
 
     assert len(str(caught.value)) < 250
 
 
-def test_a_refusal_shows_the_beginning_of_a_long_text() -> None:
+def test_the_rejection_of_a_long_text_shows_its_beginning() -> None:
     with pytest.raises(ValueError, match="is not a duration") as caught:
         parse_duration("x" * 1_000_000)
 

@@ -1,8 +1,7 @@
-"""How handler modules are found and imported: real folders, each in an interpreter of its own."""
+"""Handler modules are found and imported: real folders, each in a new interpreter."""
 
 import codecs
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +29,7 @@ sys.stdout.buffer.write(msgspec.json.encode(imported))
 
 
 def import_in_a_process(*folders, before="", after=""):
-    """Return what `import_handlers` says in a new interpreter, which executes `before` and `after`."""
+    """Call `import_handlers` in a new interpreter, which also executes `before` and `after`."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(before=before, after=after), *map(str, folders)],
         check=False,
@@ -86,7 +85,7 @@ def test_a_module_with_a_byte_order_mark_is_served(tmp_path):
     assert imported.problems == ()
 
 
-def test_a_handler_is_told_with_its_place_limits_and_summary(tmp_path):
+def test_a_handler_is_reported_with_its_location_limits_and_summary(tmp_path):
     source = '''
     from supervisor import handler
 
@@ -124,7 +123,7 @@ def test_names_with_an_underscore_are_helpers_that_modules_can_import(tmp_path):
     assert imported.problems == ()
 
 
-def test_a_relative_folder_is_taken_from_the_working_directory(tmp_path):
+def test_a_relative_folder_is_resolved_from_the_working_directory(tmp_path):
     write(tmp_path, resize=serving("resize"))
 
     [known] = import_in_a_process(os.path.relpath(tmp_path, ROOT)).handlers
@@ -132,7 +131,7 @@ def test_a_relative_folder_is_taken_from_the_working_directory(tmp_path):
     assert known.file == str(tmp_path / "resize.py")
 
 
-def test_one_failing_module_does_not_keep_the_others_from_serving(tmp_path):
+def test_a_failing_module_does_not_prevent_the_others_from_being_served(tmp_path):
     write(tmp_path, a=serving("a"), b="import nowhere", c=serving("c"))
 
     imported = import_in_a_process(tmp_path)
@@ -158,7 +157,7 @@ def test_one_failing_module_does_not_keep_the_others_from_serving(tmp_path):
         ("compile('(', 'elsewhere', 'exec')", 1, None),
     ],
 )
-def test_a_failure_is_told_with_its_line_and_one_sentence(tmp_path, source, line, message):
+def test_a_failure_is_reported_with_its_line_and_one_sentence(tmp_path, source, line, message):
     write(tmp_path, failing=source)
 
     [problem] = import_in_a_process(tmp_path).problems
@@ -168,7 +167,7 @@ def test_a_failure_is_told_with_its_line_and_one_sentence(tmp_path, source, line
     assert "\n" not in problem.message
 
 
-def test_the_line_is_the_deepest_one_inside_the_folder(tmp_path):
+def test_a_problem_points_to_the_deepest_line_inside_the_folder(tmp_path):
     write(
         tmp_path, _common="import json\ndef load():\n    return json.loads('{')", words="import _common\n_common.load()"
     )
@@ -178,7 +177,7 @@ def test_the_line_is_the_deepest_one_inside_the_folder(tmp_path):
     assert (problem.module, problem.file, problem.line) == ("words", str(tmp_path / "_common.py"), 3)
 
 
-def test_bad_use_of_the_decorator_names_the_function_and_its_line(tmp_path):
+def test_misuse_of_the_decorator_is_reported_with_function_and_line(tmp_path):
     source = """
     from supervisor import handler
 
@@ -193,7 +192,7 @@ def test_bad_use_of_the_decorator_names_the_function_and_its_line(tmp_path):
     assert problem.message.startswith("ValueError: handler 'resize' (resize): timeout: 'soon' is not a duration")
 
 
-def test_what_a_failed_module_had_registered_is_not_served(tmp_path):
+def test_handlers_of_a_failed_module_are_not_served(tmp_path):
     write(tmp_path, a=serving("a", below="1 / 0"), b=serving("a"))
 
     imported = import_in_a_process(tmp_path)
@@ -202,7 +201,7 @@ def test_what_a_failed_module_had_registered_is_not_served(tmp_path):
     assert [problem.module for problem in imported.problems] == ["a"]
 
 
-def test_what_the_modules_of_a_failed_package_had_registered_is_not_served(tmp_path):
+def test_handlers_in_submodules_of_a_failed_package_are_not_served(tmp_path):
     (tmp_path / "crop").mkdir()
     (tmp_path / "crop" / "__init__.py").write_text("import crop.work\n1 / 0\n")
     (tmp_path / "crop" / "work.py").write_text(serving("crop"))
@@ -237,7 +236,7 @@ def test_modules_that_import_each_other_are_imported_once(tmp_path):
     assert imported.problems == ()
 
 
-def test_two_modules_that_claim_one_action_are_told_with_both_places(tmp_path):
+def test_two_handlers_of_one_action_are_reported_with_both_locations(tmp_path):
     write(tmp_path, a=serving("same"), b=serving("same"), c=serving("other"))
 
     imported = import_in_a_process(tmp_path)
@@ -255,7 +254,7 @@ def test_two_modules_that_claim_one_action_are_told_with_both_places(tmp_path):
     ("name", "owner"),
     [("json", "Python's standard library"), ("queue", "Python's standard library"), ("msgspec", "an installed module")],
 )
-def test_a_name_that_belongs_to_another_module_is_told_and_never_imported(tmp_path, name, owner):
+def test_a_file_named_like_an_installed_module_is_reported_and_not_imported(tmp_path, name, owner):
     write(tmp_path, **{name: serving("wrong"), "words": "import concurrent.futures.thread\n" + serving("words")})
 
     imported = import_in_a_process(tmp_path, after=f"import {name}; assert {str(tmp_path)!r} not in {name}.__file__")
@@ -266,7 +265,7 @@ def test_a_name_that_belongs_to_another_module_is_told_and_never_imported(tmp_pa
     assert problem.message.startswith(f"the name {name!r} belongs to {owner}")
 
 
-def test_the_installed_module_is_recognized_though_nobody_has_imported_it_yet(tmp_path):
+def test_an_installed_module_is_recognized_before_its_first_import(tmp_path):
     write(tmp_path, click=serving("wrong"))
 
     [problem] = import_in_a_process(tmp_path).problems
@@ -274,7 +273,7 @@ def test_the_installed_module_is_recognized_though_nobody_has_imported_it_yet(tm
     assert "belongs to an installed module" in problem.message
 
 
-def test_two_folders_with_a_module_of_one_name_are_told_with_both_places(tmp_path):
+def test_modules_of_the_same_name_in_two_folders_are_reported_with_both_paths(tmp_path):
     first, second = write(tmp_path / "first", words=serving("a")), write(tmp_path / "second", words=serving("b"))
 
     imported = import_in_a_process(first, second)
@@ -285,7 +284,7 @@ def test_two_folders_with_a_module_of_one_name_are_told_with_both_places(tmp_pat
     assert problem.message == f"module 'words' is there twice: {first / 'words.py'} is imported instead"
 
 
-def test_a_folder_given_twice_is_one_folder(tmp_path):
+def test_a_folder_given_twice_is_imported_once(tmp_path):
     write(tmp_path / "real", words=serving("a"))
     (tmp_path / "link").symlink_to(tmp_path / "real")
 
@@ -295,7 +294,7 @@ def test_a_folder_given_twice_is_one_folder(tmp_path):
     assert imported.problems == ()
 
 
-def test_a_name_that_python_cannot_import_is_told(tmp_path):
+def test_a_file_name_that_is_no_identifier_is_reported(tmp_path):
     (tmp_path / "my-words.py").write_text(serving("a"))
 
     [problem] = import_in_a_process(tmp_path).problems
@@ -303,7 +302,7 @@ def test_a_name_that_python_cannot_import_is_told(tmp_path):
     assert problem.message == "'my-words' is not a module name: use letters, digits and '_'"
 
 
-def test_a_missing_folder_is_told_and_the_others_serve(tmp_path):
+def test_a_missing_folder_is_reported_and_the_others_are_served(tmp_path):
     write(tmp_path / "here", words=serving("a"))
 
     imported = import_in_a_process(tmp_path / "gone", tmp_path / "here")
@@ -314,15 +313,15 @@ def test_a_missing_folder_is_told_and_the_others_serve(tmp_path):
     assert problem.located_message == f"the handlers folder {tmp_path / 'gone'} does not exist"
 
 
-def test_a_folder_that_is_none_is_told(tmp_path):
+def test_a_path_that_is_no_folder_is_reported(tmp_path):
     (tmp_path / "file").touch()
 
-    told = [
+    messages = [
         problem.located_message
         for problem in import_in_a_process(tmp_path / "file", tmp_path / "file" / "below").problems
     ]
 
-    assert told == [
+    assert messages == [
         f"the handlers folder {tmp_path / 'file'} is no folder",
         f"the handlers folder {tmp_path / 'file' / 'below'} cannot be read: Not a directory",
     ]
@@ -330,7 +329,7 @@ def test_a_folder_that_is_none_is_told(tmp_path):
 
 @pytest.mark.root("only root can become another user")
 @pytest.mark.parametrize("mode", [0o700, 0o711, 0o744])
-def test_a_folder_that_is_not_ours_to_read_is_told(mode):
+def test_an_unreadable_folder_is_reported(mode):
     with TemporaryDirectory() as path:
         Path(path).chmod(mode)
 
@@ -355,21 +354,7 @@ def test_an_empty_folder_is_no_problem(tmp_path):
     assert import_in_a_process(tmp_path) == Imported((), ())
 
 
-def test_a_thread_started_by_an_import_is_told(tmp_path):
-    source = """
-    import threading
-    threading.Thread(target=threading.Event().wait, name="refresh", daemon=True).start()
-    """
-    write(tmp_path, words=source)
-
-    [warning] = import_in_a_process(tmp_path).warnings
-
-    assert warning.startswith(
-        f"{tmp_path / 'words.py'}: module 'words' started the thread 'refresh' when it was imported"
-    )
-
-
-def test_no_bytecode_is_left_that_an_edit_within_the_second_would_not_outdate(tmp_path):
+def test_imports_write_no_bytecode(tmp_path):
     write(tmp_path, words=serving("a"))
 
     import_in_a_process(tmp_path, after="assert not sys.dont_write_bytecode or sys.flags.dont_write_bytecode")
@@ -377,8 +362,8 @@ def test_no_bytecode_is_left_that_an_edit_within_the_second_would_not_outdate(tm
     assert not (tmp_path / "__pycache__").exists()
 
 
-def test_what_handlers_import_is_small_and_safe_to_fork():
-    """Nothing that starts threads, holds loops or is merely big comes along into every child."""
+def test_the_zygote_loads_no_large_modules_and_starts_no_threads():
+    """Every child would inherit such modules from the zygote."""
     program = "import sys, supervisor.child.handler_import; print(*sys.modules)"
 
     loaded = subprocess.run(
@@ -388,7 +373,7 @@ def test_what_handlers_import_is_small_and_safe_to_fork():
     assert not {"asyncio", "aiohttp", "uvloop", "click", "psutil", "structlog"} & set(loaded.split())
 
 
-def test_what_every_user_may_change_is_warned_about_and_served(tmp_path):
+def test_world_writable_modules_are_served_with_a_warning(tmp_path):
     write(tmp_path, mine=serving("mine"))
     file = tmp_path / "mine.py"
     tmp_path.chmod(0o777)
@@ -400,34 +385,3 @@ def test_what_every_user_may_change_is_warned_about_and_served(tmp_path):
     assert imported.warnings == tuple(
         f"{path} can be changed by every user of this machine: chmod o-w is safer" for path in (tmp_path, file)
     )
-
-
-def test_what_an_import_leaves_open_is_told_with_module_file_and_peer(tmp_path):
-    source = f"""
-    import ctypes, os, socket
-
-    there = socket.create_server(("127.0.0.1", 0))
-    here = socket.create_connection(there.getsockname())
-    inside, outside = os.pipe()
-    data = open(__file__)
-    log = open({str(tmp_path / "log")!r}, "a")
-    null = open(os.devnull)
-
-    libc = ctypes.CDLL(None)
-    work = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
-    libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, ctypes.cast(libc.pause, ctypes.c_void_p), None)
-    """
-    write(tmp_path, leaves=dedent(source) + "\n" + serving("leaves"))
-
-    warnings = import_in_a_process(tmp_path).warnings
-
-    assert all(warning.startswith(f"{tmp_path / 'leaves.py'}: module 'leaves' ") for warning in warnings)
-    said = [warning.partition("module 'leaves' ")[2].partition(" when it was imported")[0] for warning in warnings]
-    assert said[0].startswith("started a native thread (python")
-    assert [re.sub(r"\d{2,}", "N", each) for each in sorted(said[1:])] == [
-        "left a connection to N.0.0.1:N open",
-        "left a descriptor (pipe:[N]) open",
-        "left a descriptor (pipe:[N]) open",
-        "left a listening socket on N.0.0.1:N open",
-        "left the file " + re.sub(r"\d{2,}", "N", str(tmp_path / "leaves.py")) + " open",
-    ]

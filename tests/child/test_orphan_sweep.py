@@ -1,4 +1,4 @@
-"""When a supervisor dies without a word, nothing of what its jobs have started is left."""
+"""When a supervisor is killed, no process that its jobs have started survives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.child import orphan_sweep as guard
+from supervisor.child.orphan_sweep import kill_tagged
 from supervisor.linux.process_tag import has_tag, new_tag, tagged_pids
 from tests.harness import GENEROUS, HANDLERS
 from tests.process_world import module
@@ -28,15 +28,15 @@ from supervisor.process.zygote import Zygote
 from tests.process_world import Heard, a_job, nursery
 
 async def main():
-    family = Reaper()
-    zygote = await Zygote.start(nursery(), family)
+    reaper = Reaper()
+    zygote = await Zygote.start(nursery(), reaper)
     pids = [zygote.pid]
     async with asyncio.TaskGroup() as group:
         for action in sys.argv[1:]:
-            child, heard = await Child.start(zygote, family), Heard()
+            child, heard = await Child.start(zygote, reaper), Heard()
             group.create_task(child.run(Run(a_job(action), "w", "/tmp/nowhere"), heard))
             pids += await heard.pids()
-        print(json.dumps([family.tag, *pids]), flush=True)
+        print(json.dumps([reaper.tag, *pids]), flush=True)
 
 asyncio.run(main())
 """
@@ -60,8 +60,8 @@ def process(*command: str) -> Iterator[subprocess.Popen[bytes]]:
             started.kill()
 
 
-def wait_for_the_end_of(pids: list[int]) -> None:
-    """Until all of them have ended; those that became ours are reaped."""
+def wait_for_exit_of(pids: list[int]) -> None:
+    """Wait until all processes have exited; reap those that became our children."""
     for pid in pids:
         with suppress(ProcessLookupError):
             pidfd = os.pidfd_open(pid)
@@ -83,28 +83,28 @@ def wait_for_the_end_of(pids: list[int]) -> None:
 def test_a_supervisor_that_was_killed_leaves_no_process_behind(actions: list[str]) -> None:
     with process(sys.executable, "-c", SUPERVISOR, *actions) as supervisor:
         assert supervisor.stdout is not None
-        mark, *pids = json.loads(supervisor.stdout.readline())
-        assert set(pids) <= set(tagged_pids(mark))
+        tag, *pids = json.loads(supervisor.stdout.readline())
+        assert set(pids) <= set(tagged_pids(tag))
 
         supervisor.kill()
 
-        wait_for_the_end_of(pids)
-        assert list(tagged_pids(mark)) == []
+        wait_for_exit_of(pids)
+        assert list(tagged_pids(tag)) == []
 
 
 def test_a_zygote_that_still_imports_dies_with_its_supervisor(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    os.mkfifo(told)
-    module(tmp_path, f"import os\nopen({str(told)!r}, 'w').write(str(os.getpid()))\nwhile True: pass")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    module(tmp_path, f"import os\nopen({str(pipe)!r}, 'w').write(str(os.getpid()))\nwhile True: pass")
     with process(sys.executable, "-c", LOADING, str(tmp_path)) as supervisor:
-        pid = int(told.read_text())
+        pid = int(pipe.read_text())
 
         supervisor.kill()
 
-        wait_for_the_end_of([pid])
+        wait_for_exit_of([pid])
 
 
-WEAR = """
+SET_TAG = """
 import os, sys
 from supervisor.linux.process_tag import set_tag
 set_tag(int(sys.argv[1]))
@@ -112,52 +112,52 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
-def marked(mark: int, *command: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
-    """A process that wears `mark`."""
-    return process(sys.executable, "-c", WEAR, str(mark), *command)
+def tagged(tag: int, *command: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """Start a process with this tag."""
+    return process(sys.executable, "-c", SET_TAG, str(tag), *command)
 
 
-def test_a_mark_is_handed_down_through_everything() -> None:
-    mark = new_tag()
+def test_all_descendants_inherit_the_tag() -> None:
+    tag = new_tag()
     hidden = f"{sys.executable} -c 'import os, time; print(os.getpid(), flush=True); time.sleep(3600)'"
 
-    with marked(mark, "sh", "-c", f"setsid env -i {hidden} & wait") as started:
+    with tagged(tag, "sh", "-c", f"setsid env -i {hidden} & wait") as started:
         assert started.stdout is not None
         pid = int(started.stdout.readline())
 
-        assert set(tagged_pids(mark)) == {started.pid, pid}
-        guard.kill_tagged(mark)
+        assert set(tagged_pids(tag)) == {started.pid, pid}
+        kill_tagged(tag)
 
-    assert list(tagged_pids(mark)) == []
-    wait_for_the_end_of([pid])
+    assert list(tagged_pids(tag)) == []
+    wait_for_exit_of([pid])
 
 
-def test_only_who_wears_the_mark_is_swept() -> None:
-    mark, other = new_tag(), new_tag()
+def test_only_tagged_processes_are_killed() -> None:
+    tag, other = new_tag(), new_tag()
     talk = "echo; exec sleep 3600"
-    with marked(mark, "sh", "-c", talk) as ours, marked(other, "sh", "-c", talk) as theirs:
+    with tagged(tag, "sh", "-c", talk) as ours, tagged(other, "sh", "-c", talk) as theirs:
         for one in (ours, theirs):
             assert one.stdout is not None
             one.stdout.readline()
 
-        guard.kill_tagged(mark)
+        kill_tagged(tag)
 
         assert ours.wait(GENEROUS) == -9
         assert has_tag(theirs.pid, other)
 
 
-def test_no_two_marks_are_alike_and_none_is_a_limit() -> None:
-    marks = {new_tag() for _ in range(100)}
+def test_tags_are_unique_and_limit_no_process() -> None:
+    tags = {new_tag() for _ in range(100)}
 
-    assert len(marks) == 100
-    assert min(marks) / 1e6 / 86400 / 365 > 10_000  # years
-    assert max(marks) < resource.RLIM_INFINITY % 2**64
+    assert len(tags) == 100
+    assert min(tags) / 1e6 / 86400 / 365 > 10_000  # years
+    assert max(tags) < resource.RLIM_INFINITY % 2**64
 
 
-def test_a_sweep_spares_the_one_that_sweeps() -> None:
-    mark = new_tag()
+def test_a_sweep_does_not_kill_its_own_process() -> None:
+    tag = new_tag()
     imports = "from supervisor.child.orphan_sweep import kill_tagged; from supervisor.linux.process_tag import set_tag"
-    program = f"{imports}; set_tag({mark}); kill_tagged({mark}); print('alive')"
+    program = f"{imports}; set_tag({tag}); kill_tagged({tag}); print('alive')"
 
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, cwd=HANDLERS.parents[1], timeout=GENEROUS

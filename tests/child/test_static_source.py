@@ -1,4 +1,4 @@
-"""Sources are read without executing them, whatever else happens in the process."""
+"""Sources are parsed without executing them, even if finalizers of other objects run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HANDLER = "@handler('h{0}')\ndef h{0}(x: int = {0}) -> int:\n    return x + {0}\
 SOURCE = "import json\nfrom supervisor import handler\n\n\n" + "\n".join(map(HANDLER.format, range(200)))
 
 
-class ParsesAtItsEnd:
-    """In a cycle, so that the garbage collector ends it, at any time; as logging does when it shows a traceback."""
+class ParsesWhenFinalized:
+    """An object in a cycle: the garbage collector may run its finalizer at any time, and the finalizer parses."""
 
     def __init__(self) -> None:
         self.itself = self
@@ -34,11 +34,11 @@ def eager_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("eager_collector")
-def test_a_source_is_parsed_though_finalizers_of_other_objects_parse_as_well(tmp_path: Path) -> None:
+def test_a_source_is_parsed_while_finalizers_of_other_objects_parse_too(tmp_path: Path) -> None:
     (file := tmp_path / "module.py").write_text(SOURCE)
 
     for _ in range(10):
-        garbage = [ParsesAtItsEnd() for _ in range(50)]
+        garbage = [ParsesWhenFinalized() for _ in range(50)]
         del garbage
 
         assert handler_line(file) == 5

@@ -172,4 +172,4 @@ def test_the_unit_leaves_room_for_the_descriptors_of_all_workers(name: str) -> N
     soft, hard = map(int, line.partition("=")[2].split(":"))
 
     assert soft == 1024  # select(2) in handlers
-    assert hard >= descriptor_limit.FOR_THE_PROGRAM + descriptor_limit.PER_WORKER * kinds.MAX_WORKERS
+    assert hard >= descriptor_limit.PROGRAM_DESCRIPTORS + descriptor_limit.DESCRIPTORS_PER_WORKER * kinds.MAX_WORKERS

@@ -65,7 +65,7 @@ async def test_a_traceback_shows_the_handlers_part_only(server: DevServer, state
     body = await outcome_of(server, state, action)
 
     assert "outcomes.py" in body["error_message"]
-    assert "child_main.py" not in body["error_message"]
+    assert "supervisor/child/" not in body["error_message"]
 
 
 async def test_no_result_is_no_output(server: DevServer, state: Path) -> None:

@@ -162,7 +162,7 @@ async def test_the_stack_of_a_job_inside_a_c_call(server: DevServer, state: Path
 
         assert answer.code == 0
         assert "in sits_in_c" in answer.out
-        assert "child_main" not in answer.out
+        assert "supervisor/child/" not in answer.out
 
 
 async def test_a_job_that_an_operator_cancels_says_so(server: DevServer, state: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which processes above this one have a secret in their environment."""
+"""Ancestor processes that have a secret in their environment are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What handlers are kept from, decided; and that the kernel then keeps them from it, and from nothing else."""
+"""The choice of restrictions, and their effect: the kernel denies the restricted actions, and only these."""
 
 from __future__ import annotations
 
@@ -29,99 +29,100 @@ from supervisor.linux.confinement import (
     probe,
 )
 from supervisor.linux.syscalls import are_new_privileges_forbidden
+from tests.linux.confined_helper import run_confined
 
 KEY = Path("/etc/mobius/key")
 TOKEN = Path("/etc/mobius/token")
-IN_THE_UNIT = HostSupport(
-    (Secret(KEY),), has_exposed_key=False, can_close_groups=True, is_bound=True, landlock=7, has_filters=True
+SYSTEMD_UNIT = HostSupport(
+    (Secret(KEY),), has_exposed_key=False, can_protect_cgroups=True, has_no_new_privs=True, landlock=7, has_seccomp=True
 )
 needs_landlock = pytest.mark.skipif(landlock.version() < landlock.WITH_SIGNALS, reason="this kernel's Landlock is old")
 
 
-def but(**changes: object) -> HostSupport:
-    return dataclasses.replace(IN_THE_UNIT, **changes)  # type: ignore[arg-type]  # a table of cases
+def host(**changes: object) -> HostSupport:
+    return dataclasses.replace(SYSTEMD_UNIT, **changes)  # type: ignore[arg-type]  # a table of cases
 
 
-def test_in_the_unit_all_is_taken() -> None:
-    expected = Confinement(hidden=(str(KEY),), without_groups=True, without_signals=True, filters_calls=True)
+def test_handlers_of_the_systemd_unit_are_fully_confined() -> None:
+    expected = Confinement(hidden=(str(KEY),), protects_cgroups=True, blocks_signals=True, filters_calls=True)
 
-    assert choose(IN_THE_UNIT) == expected
-    assert missing_protections(IN_THE_UNIT) == []
-
-
-def test_a_developer_keeps_everything_and_is_told_nothing() -> None:
-    seen = but(secrets=(), is_bound=False)
-
-    assert choose(seen) == Confinement()
-    assert missing_protections(seen) == []
+    assert choose(SYSTEMD_UNIT) == expected
+    assert missing_protections(SYSTEMD_UNIT) == []
 
 
-def test_without_a_key_file_there_is_nothing_to_hide_but_signals_are_taken() -> None:
-    expected = Confinement((), without_groups=True, without_signals=True, filters_calls=True)
+def test_handlers_of_a_developer_are_not_confined_and_no_warning_is_given() -> None:
+    probed = host(secrets=(), has_no_new_privs=False)
 
-    assert choose(but(secrets=())) == expected
+    assert choose(probed) == Confinement()
+    assert missing_protections(probed) == []
 
 
-def test_a_key_in_a_folder_of_the_handlers_is_not_hidden_and_that_is_told() -> None:
+def test_without_a_key_file_signals_are_still_restricted() -> None:
+    expected = Confinement((), protects_cgroups=True, blocks_signals=True, filters_calls=True)
+
+    assert choose(host(secrets=())) == expected
+
+
+def test_a_key_below_a_writable_folder_is_not_hidden_and_a_warning_is_given() -> None:
     open_key = Secret(KEY, Path("/home/ada"))
-    seen = but(secrets=(open_key,), is_bound=False)
+    probed = host(secrets=(open_key,), has_no_new_privs=False)
 
-    assert choose(seen) == Confinement()
-    assert choose(but(secrets=(open_key, Secret(TOKEN)), is_bound=False)).hidden == (str(TOKEN),)
-    assert missing_protections(seen) == [
-        "handlers can read /etc/mobius/key, for it is below /home/ada, where they may create files"
+    assert choose(probed) == Confinement()
+    assert choose(host(secrets=(open_key, Secret(TOKEN)), has_no_new_privs=False)).hidden == (str(TOKEN),)
+    assert missing_protections(probed) == [
+        "handlers can read /etc/mobius/key: it is below /home/ada, where they may create files"
     ]
 
 
 @pytest.mark.parametrize("version", [0, 1])
-def test_without_landlock_system_calls_are_filtered_all_the_same(version: int) -> None:
-    seen = but(landlock=version)
+def test_without_landlock_system_calls_are_still_filtered(version: int) -> None:
+    probed = host(landlock=version)
 
-    assert choose(seen) == Confinement(filters_calls=True)
-    assert choose(but(landlock=version, is_bound=False, has_filters=False)) == Confinement()
-    assert missing_protections(seen) == [
+    assert choose(probed) == Confinement(filters_calls=True)
+    assert choose(host(landlock=version, has_no_new_privs=False, has_seccomp=False)) == Confinement()
+    assert missing_protections(probed) == [
         "there is no Landlock (Linux 5.19): handlers can read /etc/mobius/key, and signal the supervisor"
     ]
 
 
-def test_a_landlock_that_knows_no_signals_hides_the_key_and_the_rest_is_told() -> None:
-    seen = but(landlock=5)
+def test_landlock_without_signals_hides_the_key_and_a_warning_is_given() -> None:
+    probed = host(landlock=5)
 
-    assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=False, filters_calls=True)
-    assert missing_protections(seen) == ["Landlock is older than Linux 6.12: handlers can signal the supervisor"]
+    assert choose(probed) == Confinement((str(KEY),), protects_cgroups=True, blocks_signals=False, filters_calls=True)
+    assert missing_protections(probed) == ["Landlock is older than Linux 6.12: handlers can signal the supervisor"]
 
 
 def test_missing_seccomp_filters_are_reported_where_handlers_are_confined() -> None:
-    seen = but(has_filters=False)
+    probed = host(has_seccomp=False)
 
-    assert choose(seen) == Confinement((str(KEY),), without_groups=True, without_signals=True)
-    assert [sentence.partition(":")[0] for sentence in missing_protections(seen)] == [
+    assert choose(probed) == Confinement((str(KEY),), protects_cgroups=True, blocks_signals=True)
+    assert [sentence.partition(":")[0] for sentence in missing_protections(probed)] == [
         "the kernel or a sandbox has no seccomp filter here"
     ]
-    assert missing_protections(but(has_filters=False, secrets=(), is_bound=False)) == []
+    assert missing_protections(host(has_seccomp=False, secrets=(), has_no_new_privs=False)) == []
 
 
-def test_what_is_no_regular_file_need_not_be_hidden(tmp_path: Path) -> None:
+def test_only_regular_files_are_hidden(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     assert probe([tmp_path / "pipe", tmp_path / "missing", tmp_path]).secrets == ()
 
 
-def test_a_key_in_the_environment_above_is_reason_enough_to_confine() -> None:
-    seen = but(secrets=(), is_bound=False, has_exposed_key=True)
+def test_a_key_in_the_environment_of_an_ancestor_confines_handlers() -> None:
+    probed = host(secrets=(), has_no_new_privs=False, has_exposed_key=True)
 
-    expected = Confinement((), without_groups=True, without_signals=True, filters_calls=True)
+    expected = Confinement((), protects_cgroups=True, blocks_signals=True, filters_calls=True)
 
-    assert choose(seen) == expected
+    assert choose(probed) == expected
 
 
-def test_a_link_to_a_key_leads_to_what_is_hidden_and_to_the_first_open_folder(tmp_path: Path) -> None:
+def test_a_link_to_a_key_is_resolved_and_its_open_folder_found(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("mbx_secret")
     (tmp_path / "link").symlink_to("key")
 
-    seen = probe([tmp_path / "link", tmp_path / "key"])
+    probed = probe([tmp_path / "link", tmp_path / "key"])
 
-    assert seen.secrets == (Secret(tmp_path / "key", tmp_path),)
+    assert probed.secrets == (Secret(tmp_path / "key", tmp_path),)
 
 
 @pytest.fixture
@@ -136,35 +137,17 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "key"
 
 
-def confined(confinement: Confinement, act: Callable[[], object]) -> str:
-    """What becomes of `act` in a process confined as a child is: the name of its exception, or the text it returns."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            confinement.enter().enforce()
-            told = str(act())
-        except BaseException as error:
-            told = type(error).__name__
-        os.write(writing, told.encode())
-        os._exit(0)
-    os.close(writing)
-    os.waitpid(pid, 0)
-    with open(reading) as pipe:
-        return pipe.read()
-
-
 def everything(key: Path) -> Confinement:
     return Confinement(
         (str(key), str(key.parent / "token")),
-        without_groups=CONTROL_GROUPS.is_dir(),
-        without_signals=True,
+        protects_cgroups=CONTROL_GROUPS.is_dir(),
+        blocks_signals=True,
         filters_calls=seccomp.is_available(),
     )
 
 
 @needs_landlock
-def test_the_key_cannot_be_read_nor_linked_nor_moved_to_where_it_could(key: Path, tmp_path: Path) -> None:
+def test_the_key_cannot_be_read_linked_or_moved_to_a_readable_folder(key: Path, tmp_path: Path) -> None:
     readable = tmp_path / "readable"
     readable.mkdir()
 
@@ -173,23 +156,23 @@ def test_the_key_cannot_be_read_nor_linked_nor_moved_to_where_it_could(key: Path
         (key.parent / "new").replace(key)
         return key.read_text()
 
-    assert confined(everything(key), key.read_text) == "PermissionError"
-    assert confined(everything(key), (key.parent / "token").read_text) == "PermissionError"
-    assert confined(everything(key), lambda: os.link(key, readable / "key")) == "OSError"
-    assert confined(everything(key), lambda: key.rename(readable / "key")) == "OSError"
-    assert confined(everything(key), rotated) == "PermissionError"
+    assert run_confined(everything(key), key.read_text) == "PermissionError"
+    assert run_confined(everything(key), (key.parent / "token").read_text) == "PermissionError"
+    assert run_confined(everything(key), lambda: os.link(key, readable / "key")) == "OSError"
+    assert run_confined(everything(key), lambda: key.rename(readable / "key")) == "OSError"
+    assert run_confined(everything(key), rotated) == "PermissionError"
 
 
 @needs_landlock
-def test_what_stands_beside_the_key_can_be_read(key: Path, tmp_path: Path) -> None:
+def test_files_beside_the_key_can_be_read(key: Path, tmp_path: Path) -> None:
     (tmp_path / "beside").mkdir()
 
     def write_and_read() -> str:
         (tmp_path / "beside" / "new").write_text("new")
         return (tmp_path / "beside" / "new").read_text()
 
-    assert confined(everything(key), (key.parent / "other").read_text) == "other"
-    assert confined(everything(key), write_and_read) == "new"
+    assert run_confined(everything(key), (key.parent / "other").read_text) == "other"
+    assert run_confined(everything(key), write_and_read) == "new"
 
 
 @needs_landlock
@@ -198,13 +181,13 @@ def test_control_groups_cannot_be_changed(key: Path) -> None:
     if group is None:
         pytest.skip("no control group is mounted here")
 
-    assert confined(everything(key), lambda: (group / "cgroup.procs").write_text("0")) == "PermissionError"
-    assert confined(everything(key), (group / "mobius-test").mkdir) == "PermissionError"
+    assert run_confined(everything(key), lambda: (group / "cgroup.procs").write_text("0")) == "PermissionError"
+    assert run_confined(everything(key), (group / "mobius-test").mkdir) == "PermissionError"
 
 
 @needs_landlock
 @pytest.mark.parametrize("number", [0, signal.SIGTERM, signal.SIGSTOP])
-def test_nothing_can_be_signalled_but_what_the_job_has_started(key: Path, number: int) -> None:
+def test_only_processes_of_the_job_can_be_signalled(key: Path, number: int) -> None:
     tests = os.getpid()
 
     def end_own_child() -> int:
@@ -212,16 +195,16 @@ def test_nothing_can_be_signalled_but_what_the_job_has_started(key: Path, number
         own.kill()
         return own.wait()
 
-    assert confined(everything(key), lambda: os.kill(tests, number)) == "PermissionError"
-    assert confined(everything(key), end_own_child) == "-9"
+    assert run_confined(everything(key), lambda: os.kill(tests, number)) == "PermissionError"
+    assert run_confined(everything(key), end_own_child) == "-9"
 
 
 @needs_landlock
 def test_the_memory_of_a_process_outside_cannot_be_read(key: Path) -> None:
     tests = os.getpid()
 
-    assert confined(everything(key), lambda: os.open(f"/proc/{tests}/mem", os.O_RDONLY)) == "PermissionError"
-    assert confined(everything(key), lambda: os.close(os.open("/proc/self/mem", os.O_RDONLY))) == "None"
+    assert run_confined(everything(key), lambda: os.open(f"/proc/{tests}/mem", os.O_RDONLY)) == "PermissionError"
+    assert run_confined(everything(key), lambda: os.close(os.open("/proc/self/mem", os.O_RDONLY))) == "None"
 
 
 @needs_landlock
@@ -229,7 +212,7 @@ def test_the_memory_of_a_process_outside_cannot_be_read(key: Path) -> None:
 def test_the_environment_of_a_process_outside_cannot_be_read() -> None:
     environment = Path(f"/proc/{os.getpid()}/environ")
 
-    assert confined(Confinement(without_signals=True), environment.read_bytes) == "PermissionError"
+    assert run_confined(Confinement(blocks_signals=True), environment.read_bytes) == "PermissionError"
 
 
 def use_temporary_files() -> bool:
@@ -273,18 +256,18 @@ def use_devices() -> bool:
     "act",
     [use_temporary_files, reopen_memory, start_a_program, use_a_pool, resolve_and_connect, use_devices],
 )
-def test_what_handlers_do_goes_on_working(key: Path, act: Callable[[], bool]) -> None:
-    assert confined(everything(key), act) == "True"
+def test_confined_handlers_can_use_ordinary_features(key: Path, act: Callable[[], bool]) -> None:
+    assert run_confined(everything(key), act) == "True"
 
 
 @needs_landlock
-def test_nothing_taken_leaves_sudo_alone() -> None:
+def test_an_empty_confinement_keeps_sudo_working() -> None:
     assert Confinement().enter() == UNRESTRICTED
     assert not are_new_privileges_forbidden()
 
 
 @needs_landlock
-def test_secrets_in_several_folders_are_hidden_and_all_beside_them_is_not(tmp_path: Path) -> None:
+def test_secrets_in_several_folders_are_hidden_and_their_siblings_are_not(tmp_path: Path) -> None:
     places = [tmp_path / "a" / "key", tmp_path / "a" / "b" / "token", tmp_path / "c" / "d" / "other"]
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -293,12 +276,12 @@ def test_secrets_in_several_folders_are_hidden_and_all_beside_them_is_not(tmp_pa
     confinement = Confinement(tuple(map(str, places)))
 
     def read_all() -> list[str]:
-        told = []
+        texts = []
         for place in (*places, *(place.parent / "beside" for place in places)):
             try:
-                told.append(place.read_text())
+                texts.append(place.read_text())
             except PermissionError:
-                told.append("-")
-        return told
+                texts.append("-")
+        return texts
 
-    assert confined(confinement, read_all) == str(["-"] * 3 + ["beside"] * 3)
+    assert run_confined(confinement, read_all) == str(["-"] * 3 + ["beside"] * 3)

@@ -1,4 +1,4 @@
-"""The CPUs of a process: what its affinity and the quotas of its control groups leave."""
+"""The CPUs of a process are limited by its affinity and by the quotas of its control groups."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def test_a_group_without_a_quota_has_none(tmp_path: Path) -> None:
     assert quota_in(tmp_path / "missing", is_v2=False) is None
 
 
-def test_every_group_up_to_the_top_counts() -> None:
+def test_the_quotas_of_all_groups_above_apply() -> None:
     mount = Mount(Path("/cg"), PurePosixPath("/"), is_v2=True)
 
     assert list(mount.folders("/a/b")) == [Path("/cg/a/b"), Path("/cg/a"), Path("/cg")]
     assert list(mount.folders("/")) == [Path("/cg")]
 
 
-def test_in_a_container_the_top_is_its_own_group() -> None:
+def test_in_a_container_its_own_group_is_the_root() -> None:
     mount = Mount(Path("/cg"), PurePosixPath("/docker/1"), is_v2=True)
 
     assert list(mount.folders("/docker/1/a")) == [Path("/cg/a"), Path("/cg")]
     assert list(mount.folders("/elsewhere")) == [Path("/cg")]
 
 
-def test_the_mounts_that_bound_cpu_time_are_found() -> None:
+def test_mounts_of_the_cpu_controller_are_found() -> None:
     text = (
         "30 23 0:26 / /sys/fs/cgroup/unified rw,nosuid shared:4 - cgroup2 cgroup2 rw\n"
         "33 23 0:30 /docker/1 /cpu\\040time rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -66,7 +66,7 @@ def test_the_mounts_that_bound_cpu_time_are_found() -> None:
 
 @pytest.fixture
 def half_a_cpu() -> Iterator[Path]:
-    """A group with half a CPU, and one without a quota of its own in it."""
+    """Make a group with a quota of half a CPU; return a group without a quota inside it."""
     group = V1 / f"mobius-test-{os.getpid()}"
     try:
         (group / "inner").mkdir(parents=True)
@@ -88,7 +88,7 @@ print(cli._machine().cpus)
 
 
 @pytest.mark.root("only root can make control groups")
-def test_workers_are_as_many_as_a_quota_above_allows_and_at_least_one(half_a_cpu: Path) -> None:
+def test_the_default_number_of_workers_follows_the_cpu_quota(half_a_cpu: Path) -> None:
     command = [sys.executable, "-c", SHOWS, str(half_a_cpu)]
 
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1\n"

@@ -1,4 +1,4 @@
-"""Descriptors: the parent takes what it can have, children keep what they had, and what cannot fit is refused."""
+"""The parent raises its limit of open files, children keep the soft limit, and too many workers are rejected."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_the_parent_has_the_hard_limit_and_children_the_soft_one(server: D
     assert of_parent == (106, 106)
 
 
-async def test_more_workers_than_descriptors_are_refused_at_the_start(server: DevServer, tmp_path: Path) -> None:
+async def test_more_workers_than_descriptors_are_rejected_at_the_start(server: DevServer, tmp_path: Path) -> None:
     state = tmp_path / "state"
 
     async with program(server.url, state, NINE_DO_NOT_FIT, workers="400") as supervisor:
@@ -51,4 +51,4 @@ async def test_more_workers_than_descriptors_are_refused_at_the_start(server: De
 
 @pytest.mark.parametrize(("soft", "hard", "lowered"), [(64, 128, 64), (256, 128, 128), (-1, 128, 128), (64, -1, 64)])
 def test_a_soft_limit_is_never_above_the_hard_one(soft: int, hard: int, lowered: int) -> None:
-    assert descriptor_limit._lower(soft, hard) == lowered
+    assert descriptor_limit._bounded(soft, hard) == lowered

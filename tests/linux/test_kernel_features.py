@@ -1,4 +1,4 @@
-"""A kernel or sandbox that lacks what the program needs: one sentence, and an exit code that is not restarted."""
+"""A missing kernel feature is reported in one sentence, with an exit code after which systemd does not restart."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def test_a_missing_feature_is_named(tmp_path: Path, number: int, error: int, nam
 
 
 @pytest.mark.parametrize("command", ["check", "dev"])
-def test_other_commands_that_start_children_name_it_too(tmp_path: Path, command: str) -> None:
+def test_other_commands_that_start_children_name_a_missing_feature_too(tmp_path: Path, command: str) -> None:
     run = ended(PIDFD_OPEN, ENOSYS, command, "--handlers", str(tmp_path))
 
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert "pidfd_open" in run.stderr
 
 
-def test_nothing_is_missing_here() -> None:
+def test_this_host_has_all_features() -> None:
     assert kernel_features.missing() is None

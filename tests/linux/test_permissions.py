@@ -1,4 +1,4 @@
-"""What other users may change is warned of: files, their folders, and those above them."""
+"""Files that other users may change give a warning, and so do all folders above them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from supervisor.linux.permissions import warnings_of
 from tests.harness import logged, program
 
 
-def test_each_folder_above_is_looked_at_and_warned_of_once(tmp_path: Path) -> None:
+def test_each_writable_folder_above_gives_one_warning(tmp_path: Path) -> None:
     (folder := tmp_path / "open" / "closed").mkdir(parents=True)
     for name in ("settings", "token"):
         (folder / name).touch(0o600)
@@ -26,7 +26,7 @@ def test_each_folder_above_is_looked_at_and_warned_of_once(tmp_path: Path) -> No
     assert found == [f"{tmp_path}/open {advice}", f"{folder}/token {advice}"]
 
 
-def test_a_sticky_folder_is_no_risk(tmp_path: Path) -> None:
+def test_a_sticky_folder_gives_no_warning(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder").chmod(0o1777)
 
@@ -34,7 +34,7 @@ def test_a_sticky_folder_is_no_risk(tmp_path: Path) -> None:
 
 
 @pytest.mark.root("only root can make a file of another user")
-def test_what_another_user_owns_is_a_risk_for_root(tmp_path: Path) -> None:
+def test_files_of_another_user_give_a_warning_to_root(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     os.chown(tmp_path / "file", 65534, 65534)
 

@@ -1,4 +1,4 @@
-"""What a job has left is removed, whatever it is; also without the rights that only root has."""
+"""The folder of a job is removed with any content, also without the rights of root."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ DEEP = 3000
 needs_root = pytest.mark.root("only root mounts, in a namespace of its own")
 
 
-def test_nothing_is_removed_without_a_word(tmp_path: Path) -> None:
+def test_removing_a_missing_path_is_no_error(tmp_path: Path) -> None:
     remove_tree(tmp_path / "nothing")
 
     assert tmp_path.exists()
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling", "socket"])
-def test_what_stands_in_the_place_of_a_folder_is_removed(tmp_path: Path, kind: str) -> None:
+def test_a_file_or_link_in_place_of_the_folder_is_removed(tmp_path: Path, kind: str) -> None:
     (elsewhere := tmp_path / "elsewhere").mkdir()
     (elsewhere / "kept").write_text("x")
     place = tmp_path / "place"
@@ -78,16 +78,16 @@ except PermissionError:
 """
 
 
-def test_a_tree_that_nobody_may_read_or_write_is_removed_by_its_owner(tmp_path: Path) -> None:
+def test_a_tree_without_permissions_is_removed_by_its_owner(tmp_path: Path) -> None:
     top = tmp_path / "top"
     top.mkdir()
     command = [sys.executable, "-c", LOCKED, str(top)]
     if os.geteuid() == 0:  # who needs no permission
         command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
 
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    assert told.stdout == "removed\n"
+    assert done.stdout == "removed\n"
     assert not top.exists()
 
 
@@ -104,7 +104,7 @@ except PermissionError as error:
 
 @pytest.mark.root("only root can make folders of another user")
 @pytest.mark.parametrize("is_empty", [True, False])
-def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, is_empty: bool) -> None:
+def test_an_entry_that_cannot_be_removed_does_not_keep_the_others(tmp_path: Path, is_empty: bool) -> None:
     top = tmp_path / "top"
     for number in range(50):
         (top / str(number) / "below").mkdir(parents=True)
@@ -116,12 +116,12 @@ def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, is_empty: boo
     os.chown(others, 65534, 65534)
     command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", REMOVED, str(top)]
 
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
 
     left = [] if is_empty else [others, others / "file"]
     assert sorted(top.rglob("*")) == left
     assert top.exists() == bool(left)
-    assert told.stdout == ("" if is_empty else "Permission denied\n")
+    assert done.stdout == ("" if is_empty else "Permission denied\n")
 
 
 MOUNTED = """
@@ -148,16 +148,16 @@ print(folder.exists())
 
 
 @needs_root
-def test_what_a_job_mounted_is_left_and_all_beside_it_is_removed(tmp_path: Path) -> None:
+def test_mounts_of_a_job_are_left_and_everything_else_is_removed(tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "below").mkdir(parents=True)
     (source / "below" / "file").write_text("precious")
     source.chmod(0o500)
     command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", MOUNTED]
 
-    told = subprocess.run([*command, source, tmp_path / "place"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, source, tmp_path / "place"], capture_output=True, text=True, check=True)
 
-    assert told.stdout == "the mount there is left in place\n" * 3 + "False\n"
+    assert done.stdout == "the mount there is left in place\n" * 3 + "False\n"
     assert (source / "below" / "file").read_text() == "precious"
     assert source.stat().st_mode & 0o777 == 0o500
 
@@ -181,7 +181,7 @@ except OSError:
 """
 
 
-def test_a_folder_that_a_job_swaps_for_a_link_in_the_last_moment_is_not_followed(tmp_path: Path) -> None:
+def test_a_folder_replaced_by_a_link_at_the_last_moment_is_not_followed(tmp_path: Path) -> None:
     (elsewhere := tmp_path / "elsewhere").mkdir(mode=0o500)
     (tmp_path / "top" / "folder").mkdir(parents=True)
     (tmp_path / "top" / "folder").chmod(0o300)
@@ -192,7 +192,7 @@ def test_a_folder_that_a_job_swaps_for_a_link_in_the_last_moment_is_not_followed
     assert elsewhere.exists()
 
 
-def test_a_link_on_the_way_to_the_folder_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_above_the_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "real" / "job").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real")
 

@@ -1,4 +1,4 @@
-"""The filter of system calls: what a child and its programs may change of themselves, and of other processes."""
+"""With the filter, a child and its programs can change their own limits and scheduling, and no others."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from supervisor.linux.confinement import Confinement
 from supervisor.process.child import Child
 from supervisor.process.reaper import Reaper
 from supervisor.process.zygote import Zygote
+from tests.linux.confined_helper import run_confined
 from tests.process_world import module, nursery, run
 
 pytestmark = pytest.mark.skipif(not seccomp.is_available(), reason="no seccomp filter can be installed here")
@@ -95,23 +96,8 @@ def other() -> Iterator[int]:
 
 
 def filtered(act: Callable[[], object]) -> str:
-    """Return what `act` returns, as text, in a child with the filter; or the name of its exception."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            restrictions = Confinement(filters_calls=True).enter()
-            restrictions.enforce()
-            told = str(act())
-        except BaseException as error:
-            told = type(error).__name__
-        os.write(writing, told.encode())
-        os._exit(0)
-    os.close(writing)
-    os.waitpid(pid, 0)
-    with open(reading) as pipe:
-        return pipe.read()
+    """Return what `act` returns, as text, in a process with the filter; or the name of its exception."""
+    return run_confined(Confinement(filters_calls=True), act)
 
 
 def refused(pid: int) -> object:
@@ -120,12 +106,12 @@ def refused(pid: int) -> object:
     return names["refused"](pid)
 
 
-def test_nothing_of_another_process_can_be_changed(other: int) -> None:
+def test_limits_and_scheduling_of_another_process_cannot_be_changed(other: int) -> None:
     assert filtered(lambda: refused(other)) == str(EVERYTHING)
     assert refused(other) == []  # without the filter all of it works
 
 
-def test_the_high_half_of_a_pid_is_no_way_around(other: int) -> None:
+def test_the_high_half_of_a_pid_does_not_bypass_the_filter(other: int) -> None:
     def with_a_high_half() -> object:
         names: dict[str, Callable[[int], object]] = {}
         exec(CALLS, names)
@@ -137,7 +123,7 @@ def test_the_high_half_of_a_pid_is_no_way_around(other: int) -> None:
     assert filtered(with_a_high_half) == "-1"
 
 
-def test_all_processes_of_the_user_cannot_be_changed() -> None:
+def test_all_processes_of_the_user_together_cannot_be_changed() -> None:
     def renice() -> None:
         os.setpriority(os.PRIO_USER, 0, 19)
 
@@ -150,7 +136,7 @@ def test_all_processes_of_the_user_cannot_be_changed() -> None:
     assert filtered(set_io_priority) == "PermissionError"
 
 
-def test_a_child_changes_itself_by_zero_and_by_its_own_pid() -> None:
+def test_a_child_can_change_itself_by_pid_zero_and_by_its_own_pid() -> None:
     assert filtered(lambda: refused(0)) == "[]"
     assert filtered(lambda: refused(os.getpid())) == "[]"
 
@@ -165,7 +151,7 @@ def python(source: str) -> Callable[[], str]:
     return lambda: subprocess.run(program, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_a_program_of_a_handler_changes_itself_by_zero_only() -> None:
+def test_a_program_of_a_handler_can_change_itself_by_pid_zero_only() -> None:
     assert filtered(python("print(refused(0))")) == "[]"
     assert filtered(python("print(refused(os.getpid()))")) == str(EVERYTHING)
 
@@ -181,7 +167,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_programs_that_start_others_with_limits_work(program: str) -> None:
+def test_programs_that_set_limits_before_exec_work(program: str) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
 
@@ -206,7 +192,11 @@ def set_priority_as_a_32_bit_program(pid: int) -> int:
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the test is machine code for x86_64")
 def test_a_32_bit_call_is_filtered_by_its_own_numbers(other: int) -> None:
     unfiltered = subprocess.run(
-        [sys.executable, "-c", f"from tests.test_seccomp import *; print(set_priority_as_a_32_bit_program({other}))"],
+        [
+            sys.executable,
+            "-c",
+            f"from tests.linux.test_seccomp import *; print(set_priority_as_a_32_bit_program({other}))",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -218,7 +208,7 @@ def test_a_32_bit_call_is_filtered_by_its_own_numbers(other: int) -> None:
     assert filtered(lambda: set_priority_as_a_32_bit_program(0)) == "0"
 
 
-async def test_a_job_cannot_limit_its_supervisor_nor_trace_the_zygote(tmp_path: Path) -> None:
+async def test_a_job_cannot_limit_its_supervisor_or_trace_the_zygote(tmp_path: Path) -> None:
     folder = module(
         tmp_path / "handlers",
         """
@@ -227,27 +217,27 @@ async def test_a_job_cannot_limit_its_supervisor_nor_trace_the_zygote(tmp_path: 
 
         @handler("reach-out")
         def reach_out(pids: list[int]) -> list[str]:
-            told = []
+            answers = []
             for pid in pids:
                 try:
                     resource.prlimit(pid, resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE))
                 except OSError as error:
-                    told.append(type(error).__name__)
-            return [*told, open("/proc/self/status").read().partition("Seccomp:")[2].split()[0]]
+                    answers.append(type(error).__name__)
+            return [*answers, open("/proc/self/status").read().partition("Seccomp:")[2].split()[0]]
         """,
     )
     confined = dataclasses.replace(nursery(folder), confinement=Confinement(filters_calls=True))
-    family = Reaper()
-    zygote = await Zygote.start(confined, family)
+    reaper = Reaper()
+    zygote = await Zygote.start(confined, reaper)
     try:
-        child = await Child.start(zygote, family)
-        told = await run(child, "reach-out", pids=[os.getpid(), zygote.pid])
+        child = await Child.start(zygote, reaper)
+        reply = await run(child, "reach-out", pids=[os.getpid(), zygote.pid])
         owner = Path(f"/proc/{zygote.pid}/oom_score_adj").stat().st_uid
         await child.kill()
     finally:
         await zygote.kill()
 
-    assert isinstance(told.outcome, Succeeded)
-    assert isinstance(told.outcome.result, bytes)
-    assert base64.b64decode(told.outcome.result) == b'["PermissionError","PermissionError","2"]'
+    assert isinstance(reply.outcome, Succeeded)
+    assert isinstance(reply.outcome.result, bytes)
+    assert base64.b64decode(reply.outcome.result) == b'["PermissionError","PermissionError","2"]'
     assert owner == 0  # what cannot be dumped belongs to root in /proc

@@ -1,4 +1,4 @@
-"""Signals that were blocked or ignored before the start are heard by every process and every handler's program."""
+"""Signals that were blocked or ignored before the start work in every process and in programs of handlers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ OF_PYTHON = f"{1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1):016x}"
 AS_EXPECTED = [[NOTHING, NOTHING], [NOTHING, OF_PYTHON], 7, -signal.SIGINT, True]
 
 
-async def test_handlers_and_their_programs_begin_with_the_defaults(server: DevServer, tmp_path: Path) -> None:
+async def test_handlers_and_their_programs_start_with_default_signals(server: DevServer, tmp_path: Path) -> None:
     badly = (sys.executable, "-c", STARTED_BADLY)
     state = tmp_path / "state"
     handlers = module(tmp_path / "handlers", AS_SEEN)
@@ -86,24 +86,24 @@ async def test_handlers_and_their_programs_begin_with_the_defaults(server: DevSe
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})",
     ],
 )
-async def test_a_module_that_changes_signals_at_import_harms_no_job(tmp_path: Path, source: str) -> None:
+async def test_a_module_that_changes_signals_at_import_does_not_affect_jobs(tmp_path: Path, source: str) -> None:
     async with world(module(tmp_path / "handlers", f"{AS_SEEN}\n{source}")) as here:
-        told = await run(await here.child(), "look")
+        reply = await run(await here.child(), "look")
 
-    assert result(told) == AS_EXPECTED
+    assert result(reply) == AS_EXPECTED
 
 
-async def test_a_module_that_reaps_every_process_stops_no_fork(tmp_path: Path) -> None:
+async def test_a_module_that_reaps_every_process_does_not_prevent_forks(tmp_path: Path) -> None:
     reaps = "import os\nsignal.signal(signal.SIGCHLD, lambda *_: os.waitpid(-1, os.WNOHANG))"
 
     async with world(module(tmp_path / "handlers", f"{AS_SEEN}\n{reaps}")) as here:
         assert [(await here.child()).is_idle for _ in range(3)] == [True] * 3
 
 
-def result(told: JobReply) -> Any:
-    assert isinstance(told.outcome, Succeeded)
-    assert isinstance(told.outcome.result, bytes)
-    return json.loads(base64.b64decode(told.outcome.result))
+def result(reply: JobReply) -> Any:
+    assert isinstance(reply.outcome, Succeeded)
+    assert isinstance(reply.outcome.result, bytes)
+    return json.loads(base64.b64decode(reply.outcome.result))
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def no_exit_codes() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_exit_codes")
-async def test_a_crash_is_noticed_although_the_exit_status_is_lost(tmp_path: Path) -> None:
+async def test_a_crash_is_detected_without_an_exit_status(tmp_path: Path) -> None:
     async with world(module(tmp_path / "handlers", NAPS)) as here:
         child = await here.child()
         assert child.pid is not None
@@ -127,7 +127,7 @@ async def test_a_crash_is_noticed_although_the_exit_status_is_lost(tmp_path: Pat
             await job
 
 
-def test_a_command_hears_signals_that_were_blocked_and_keeps_ignoring_what_nohup_ignores() -> None:
+def test_a_command_unblocks_signals_and_keeps_those_of_nohup_ignored() -> None:
     look = (
         "import signal; from supervisor.cli.main import main; main(['version'], standalone_mode=False);"
         "print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(signal.SIGHUP).name)"

@@ -788,7 +788,7 @@ async def test_a_child_whose_handler_left_a_thread_takes_no_further_job_and_says
         told = await run(await here.child(), "leaves-a-thread", heard)
 
     assert (value_of(told), told.reusable) == ("done", False)
-    assert heard.lines == ["[the handler left 1 threads running: its process takes no further job]"]
+    assert heard.lines == ["[the handler left 1 thread running: its process takes no further job]"]
 
 
 # Death
@@ -866,7 +866,7 @@ async def test_the_stack_of_a_coroutine_that_waits_shows_for_what() -> None:
 
     assert child.exit_report is not None
     assert _shows_the_wait(child.exit_report.stack)
-    assert "child_main" not in child.exit_report.stack
+    assert "supervisor/child/" not in child.exit_report.stack
 
 
 def _shows_the_wait(stack: str) -> bool:

@@ -191,7 +191,7 @@ def test_what_is_left_behind_by_another_user_stops_neither_a_child_nor_the_paren
     pid, by_child, by_parent = ended.stderr.strip().split(";")
     os.kill(int(pid), signal.SIGKILL)
 
-    assert (by_child, by_parent) == ("Ended(killed=1, spared=1)", "[1, 0]")
+    assert (by_child, by_parent) == ("Ended(killed=1, survived=1)", "[1, 0]")
 
 
 async def test_reaping_somebody_elses_process_does_nothing() -> None:

@@ -1,1 +1,1 @@
-"""TODO: one sentence."""
+"""The HTTP protocol of job servers: long polls, heartbeats, events and reports."""

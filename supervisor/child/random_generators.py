@@ -1,7 +1,7 @@
-"""Generators of random numbers that handler modules hold: each child gives them a seed of its own.
+"""Random number generators in globals of handler modules: each child reseeds them.
 
-Found in the zygote, once, after the imports; reseeded in each child.  Otherwise all children draw the same numbers.
-Python reseeds the functions of `random` in a fork by itself.
+The zygote finds them once, after the imports.  Without a new seed all children would draw the same numbers.  Python
+itself reseeds the functions of `random` after a fork.  Tested by tests/child/test_handler_authors.py.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ Reseed = Callable[[], object]
 
 
 def find(folders: Sequence[Path]) -> tuple[Reseed, ...]:
-    """How to reseed each generator that is a global of a module in these folders, each once."""
+    """Return a function that reseeds it for each generator in a global of a module in these folders."""
     numpy: Any = sys.modules.get("numpy.random")
     found: dict[int, Reseed] = {}
     for module in _modules_in(folders):
         for value in list(vars(module).values()):
-            if (reseed := _way_to(value, numpy)) is not None:
+            if (reseed := _reseed_function(value, numpy)) is not None:
                 found[id(value)] = reseed
     return tuple(found.values())
 
 
 def reseed(found: Sequence[Reseed]) -> None:
-    """Give each a seed of its own, from the system's randomness.  Called in a child that was just forked."""
+    """Reseed each generator from the randomness of the system.  Called in a freshly forked child."""
     for each in found:
         each()
-    # NumPy's own is not reseeded by a fork.  `numpy.random` is imported when it is first used, which takes longer than
-    # all else that a child does.
+    # NumPy does not reseed its global generator after a fork.  `numpy` imports `numpy.random` on first use; importing
+    # it here would take longer than the rest of a child's start.
     if (numpy := sys.modules.get("numpy.random")) is not None:
         numpy.seed()
 
@@ -44,9 +44,9 @@ def _modules_in(folders: Sequence[Path]) -> Iterator[Any]:
             yield module
 
 
-def _way_to(value: object, numpy: Any) -> Reseed | None:
+def _reseed_function(value: object, numpy: Any) -> Reseed | None:
     if isinstance(value, random.Random):
-        return value.seed  # of `SystemRandom` it does nothing
+        return value.seed  # has no effect on `SystemRandom`
     if numpy is None:
         return None
     if isinstance(value, numpy.RandomState):
