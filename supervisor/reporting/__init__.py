@@ -1,1 +1,1 @@
-"""Outcomes on their way to the server, by way of the disk where that is worth it.  Runs in the parent."""
+"""Delivery of outcomes to the server, and their storage on disk until the server has them.  Runs in the parent."""
