@@ -336,7 +336,7 @@ class Worker:
             worker_id=order.worker_id,
             workdir=order.workdir,
             parameters=decode_parameters(parameters),
-            voice=voice,
+            channel=voice,
             interruption=self._interruption,
         )
 
