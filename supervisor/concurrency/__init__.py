@@ -1,1 +1,1 @@
-"""TODO: one sentence."""
+"""Helpers for asyncio: timers, cancellation, helper tasks, backoff and rate limits."""

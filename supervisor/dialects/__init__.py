@@ -1,1 +1,1 @@
-"""TODO: one sentence."""
+"""Implementations of `JobServer`, one package for each protocol.  Runs in the parent."""

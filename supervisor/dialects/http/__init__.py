@@ -1,1 +1,1 @@
-"""TODO: one sentence."""
+"""The worker protocol over HTTP.  Runs in the parent."""
