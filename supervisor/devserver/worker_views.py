@@ -1,4 +1,7 @@
-"""The calls of workers over HTTP: claim, heartbeat, events, complete, and what stands beside them."""
+"""HTTP endpoints for workers: claim, heartbeat, events, complete, job and sessions.
+
+Tested by tests/devserver/test_app.py.
+"""
 
 from __future__ import annotations
 
