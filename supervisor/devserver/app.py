@@ -57,7 +57,7 @@ class DevServer:
         self._changes = ChangeSignal()
         self._journal = CallLog(self._changes, size=settings.journal_size)
         self._dispatch = Dispatch(self.store, self._changes)
-        self._saboteur = FaultInjector(settings.faults, self.store, self._dispatch)
+        self._fault_injector = FaultInjector(settings.faults, self.store, self._dispatch)
         self._streams = EventStreams(self.store, self._changes, keepalive=settings.keepalive)
         self._runner = web.AppRunner(
             self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT
@@ -111,7 +111,7 @@ class DevServer:
     @property
     def faults_injected(self) -> Mapping[str, int]:
         """Number of injected faults of `settings.faults` by kind."""
-        return self._saboteur.injected
+        return self._fault_injector.injected
 
     def job(self, job_id: str) -> Job:
         """Raises `Unknown`."""
@@ -182,12 +182,12 @@ class DevServer:
             answer_errors,  # again inside, so that the call log records an error as an answer
             demand_key(_as_bytes(self.settings.api_key)),
             demand_project(self._admits),
-            self._saboteur.interfere,
+            self._fault_injector.interfere,
             answer_errors,  # and for faults, which may change error answers, too
         ]
         application = web.Application(middlewares=middlewares, client_max_size=self.settings.max_body)
         interval = float(self.settings.heartbeat_interval)
-        workers = WorkerViews(self.store, self._dispatch, self._saboteur, heartbeat_interval=interval)
+        workers = WorkerViews(self.store, self._dispatch, self._fault_injector, heartbeat_interval=interval)
         # Streams first: otherwise `runs/events` would match as a run.
         application.add_routes(
             [*self._streams.routes(), *workers.routes(), *RunViews(self.store, self._dispatch).routes()]
@@ -202,7 +202,7 @@ class DevServer:
         return project in self._projects
 
     async def _send_home(self, _application: web.Application) -> None:
-        self._saboteur.close()
+        self._fault_injector.close()
         self._dispatch.close()
         self._streams.close()
 
@@ -222,11 +222,11 @@ def _as_bytes(key: bytes | str | None) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class DevServerSettings:
-    """Lengths are in seconds, sizes in bytes.
+    """Settings of a `DevServer`.  Durations are in seconds, sizes in bytes.
 
-    `database` None keeps everything in memory; `api_key` None accepts any key; `projects` None creates every project
-    that is asked for.  `journal` is how many calls `DevServer.calls` remembers, True for ten thousand.
-    `faults` is a script of what shall go wrong (see `faults.parse_faults`).
+    `database` None is an in-memory database; `api_key` None accepts any key; `projects` None creates each requested
+    project.  `journal` is the number of calls in `DevServer.calls`, True for ten thousand.  `faults` is a script of
+    faults to inject (see `faults.parse_faults`).
     """
 
     host: str = "127.0.0.1"

@@ -72,10 +72,10 @@ class Reporter:
     """Shared context of all reports: the server, and the spool that stores outcomes until the server has them."""
 
     def __init__(
-        self, server: JobServer, spool: Spool, destination: Destination, spool_after: float, ledger: Stats
+        self, server: JobServer, spool: Spool, destination: Destination, spool_after: float, stats: Stats
     ) -> None:
         self.server = server
-        self.stats = ledger
+        self.stats = stats
         self.spool = spool
         self.destination = destination
         self.spool_after = spool_after
