@@ -1,5 +1,6 @@
-"""The example handlers, and the place for your own: every `*.py` file and every package in this folder is imported.
+"""Example handlers, and the folder for your own.  The worker imports every `*.py` file and every package in it.
 
-A module is imported by its plain name (`import words`, not `import handlers.words`); one whose name begins with `_` is
-a helper of the others and is not imported on its own.  One that fails takes only its own handlers with it.
+Modules are imported by their plain name (`import words`, not `import handlers.words`).  A module whose name begins
+with `_` is not imported by the worker, but other modules may import it.  If a module fails to import, only its own
+handlers are missing.
 """

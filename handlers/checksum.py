@@ -1,6 +1,7 @@
-"""A key derived from a password: one call into C that no Python code can interrupt.
+"""Key derivation from a password: one call into C that Python code cannot interrupt.
 
-Cancel such a job: `Cancelled` cannot be raised before the call returns, so after `cancel_grace` the process is killed.
+When such a job is cancelled, `Cancelled` cannot be raised before the call returns, so the worker kills the process
+after `cancel_grace`.
 """
 
 from __future__ import annotations

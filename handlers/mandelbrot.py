@@ -1,4 +1,4 @@
-"""A picture of the Mandelbrot set: minutes of pure computing, with progress, and bytes as the result."""
+"""A picture of the Mandelbrot set: a long computation with progress, and bytes as the result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _row(number: int, width: int, height: int, iterations: int) -> bytes:
 
 
 def _shade(point: complex, iterations: int) -> int:
-    """Return 0 for a point of the set, and the lighter a grey the sooner the point escapes."""
+    """Return 0 for a point of the set, and a lighter grey the sooner the point escapes."""
     z = 0j
     for count in range(iterations):
         z = z * z + point

@@ -1,4 +1,4 @@
-"""The digits of pi, as a file that grows: a handler with a working directory, cleanup, and an event of its own."""
+"""Digits of pi, written to a file: a handler with a working directory, cleanup, and a custom event."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def digits_of_pi(context: Context, count: Annotated[int, Meta(ge=1)] = 1000) -> 
     """Return the first digits of pi, the 3 included."""
     file = context.workdir / "digits.txt"
     with file.open("w") as digits:
-        # Cancelled is raised in here when the job shall stop; the file is closed, and the folder goes with the job.
+        # A stop request raises Cancelled in this block.  The `with` closes the file, and the worker deletes the folder.
         for digit in context.track(islice(_digits(), count), total=count):
             digits.write(str(digit))
     context.emit("pi.written", {"bytes": file.stat().st_size})
@@ -24,7 +24,7 @@ def digits_of_pi(context: Context, count: Annotated[int, Meta(ge=1)] = 1000) -> 
 
 
 def _digits() -> Iterator[int]:
-    """Yield the digits one by one, for ever (J. Gibbons, Unbounded Spigot Algorithms for the Digits of Pi, 2006)."""
+    """Yield the digits one by one, without end (J. Gibbons, Unbounded Spigot Algorithms for the Digits of Pi, 2006)."""
     q, r, t, k, n, m = 1, 0, 1, 1, 3, 3
     while True:
         if 4 * q + r - t < n * t:

@@ -1,4 +1,4 @@
-"""Prime numbers in plain Python: one long loop that reports progress, one short function without a context."""
+"""Prime numbers in plain Python: a long loop that reports progress, and a short function without a context."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEP = 10_000
 
 @handler("count-primes", timeout="1h", idempotent=True)
 def count_primes(context: Context, below: Annotated[int, Meta(ge=0)]) -> dict[str, int]:
-    """Count the primes below a number by trying divisors: slow on purpose, and stopped at once when it must be."""
+    """Count the primes below a number by trial division; slow on purpose, and can be stopped at any time."""
     count = 0
     for start in context.track(range(0, below, _STEP)):
         count += sum(_is_prime(number) for number in range(start, min(start + _STEP, below)))
@@ -25,7 +25,7 @@ def count_primes(context: Context, below: Annotated[int, Meta(ge=0)]) -> dict[st
 def factorize(number: int) -> list[int]:
     """Return the prime factors of a number, the smallest first."""
     if number < 1:
-        # No retry makes a wrong number right; this is how a handler says so.
+        # PermanentError: a retry cannot succeed with an invalid number.
         raise PermanentError(f"{number} has no prime factors: it must be at least 1")
     factors = []
     divisor = 2

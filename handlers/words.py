@@ -17,7 +17,7 @@ _SYLLABLES = ("mo", "bi", "us", "ra", "le", "tin", "ka", "so", "ver", "an")
 
 @dataclass(frozen=True)
 class Made:
-    """A text to be made up; the same seed and size give the same text."""
+    """Parameters of a random text; the same seed and size give the same text."""
 
     seed: int = 0
     words: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
@@ -33,7 +33,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a handler returns may be a dataclass: it becomes a JSON object."""
+    """The result: a handler may return a dataclass, which becomes a JSON object."""
 
     words: int
     different: int
@@ -44,7 +44,7 @@ class Statistics:
 def word_statistics(
     context: Context, text: str | None = None, made: Made | None = None, top: Annotated[int, Meta(ge=0)] = 10
 ) -> Statistics:
-    """Count the words of a text, given or made up, and name the most frequent ones."""
+    """Count the words of a given or random text, and return the most frequent ones."""
     lines = _made_lines(made or Made()) if text is None else text.splitlines()
     counts = Counter[str]()
     for line in context.track(lines):

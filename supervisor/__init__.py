@@ -1,6 +1,6 @@
 """mobius-supervisor: the Mobius worker for CPU-heavy Python.
 
-What the author of a handler needs is here; nothing heavy is imported with it.
+This package exports what authors of handlers import. Importing it loads no heavy dependency.
 
     from supervisor import Context, PermanentError, handler
 
@@ -9,28 +9,30 @@ What the author of a handler needs is here; nothing heavy is imported with it.
         notes = [gist(page) for page in context.track(pages(document_id))]
         return {"summary": join(notes)}
 
-The job's parameters arrive as the function's arguments, checked against their annotations; what it returns is the
-result, what it raises fails the attempt (`PermanentError`: for good).  It runs in a process of its own, forked from
-one that has imported all handlers, and so it can always be stopped: first `Cancelled` is raised in it, then it is
-killed.
+The job's parameters arrive as the function's arguments, checked against their annotations. The return value is the
+result. An exception fails the attempt; `PermanentError` fails the job without retries. The handler runs in a child
+process, forked from a zygote that has imported all handlers. The parent can therefore always stop it: the child first
+raises `Cancelled` in the handler, and the parent kills the child if the handler does not end.
 
     cli ── service ── pool ── slot ── attempt ═══HTTP═══ Mobius
                                          ║ pipe
                  zygote ═══fork═══▶ child_main ──▶ handlers/*
 
-The rooms, from the top; each imports from those below it (and handling the form of what a child says, from process).
+The packages, from the top. Each imports only from those below it; tests/test_package.py holds the exact order.
 
-    cli, commands, demo    what people type
-    program                one run as a whole: opened, steered, reloaded, shut down
-    control, page          seen and steered from outside
-    work                   pool, slots, attempts, leases
-    reporting, api         outcomes on their way; the server's protocol over HTTP
-    devserver              the same protocol served, for authors and tests
-    settings, logs         what a run goes by; what it writes about itself
-    process                children and the zygote, and what runs inside them
-    handling               what a handler is made of and knows
-    timing, text           small things for all of them
-    job, server, status …  the nouns that everybody shares
+    cli, demo              the command line
+    service                one run of the program: start, operator commands, reload, shutdown
+    control, page          status, metrics and commands over HTTP; the status page
+    pool, attempt          slots and claims; one job with its lease, events and outcome
+    reporting, dialects    delivery and storage of outcomes; the server's protocol over HTTP
+    devserver              a small server with the same protocol, for authors of handlers and for tests
+    settings, logs         options and their sources; the program's log
+    process                the parent's side of the zygote and the children
+    child                  the code that runs inside the zygote and the children
+    handler_api            the `@handler` decorator, `Context`, parameters and results
+    ipc, linux             messages between parent and child; system calls and files of the kernel
+    concurrency, text      helpers for asyncio; formatting and parsing of text
+    job, job_server …      types that several packages share
 """
 
 from supervisor.handler_api.context import Cancelled, Context, PermanentError

@@ -1,4 +1,4 @@
-"""What the program's exit codes mean; the unit file and the README repeat them.  Pure."""
+"""Exit codes of the program; the unit file and the README repeat them.  Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class ExitCode(enum.IntEnum):
-    """How the program ended, for systemd and for scripts.  5 is kept free for a conflict between instances."""
+    """Reason for the end of the program, for systemd and scripts.  5 is reserved for a conflict between instances."""
 
     DRAINED = 0
     INTERNAL_ERROR = 1

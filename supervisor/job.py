@@ -1,6 +1,6 @@
-"""The nouns everybody shares: job, fence, event, outcome.  Pure: no I/O, no clock.
+"""Shared value types: job, fence, event, outcome.  Pure: no I/O except closing a descriptor, no clock.
 
-They are msgspec structs rather than dataclasses because the same objects cross the pipe to a child as msgpack.
+They are msgspec structs, not dataclasses, because the pipe between parent and child carries them as msgpack.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """Proves that a call is about *our* attempt; the server compares it with its own."""
+    """Fencing token of one attempt.  The server rejects a call whose fence is not the one of the current attempt."""
 
     worker_id: str
     job_id: str
@@ -26,9 +26,8 @@ class Fence(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True):
     """One claimed attempt of a job.
 
-    `parameters` is the JSON object as it came from the server, never decoded by the parent; whoever has claimed the job
-    closes them in the end.
-    `heartbeat_interval` is in seconds and already sane (see `api.schema`).
+    `parameters` is the JSON object as the server sent it; the parent never decodes it.  The slot that claimed the job
+    closes it.  `heartbeat_interval` is in seconds and within the bounds that `dialects.http.codec` sets.
     """
 
     job_id: str
@@ -42,22 +41,22 @@ class Job(msgspec.Struct, frozen=True):
     heartbeat_interval: float
 
     def close(self) -> None:
-        """Give up parameters that no child has taken over."""
+        """Close the file of the parameters unless a child has taken it over."""
         if isinstance(self.parameters, Blob):
             self.parameters.close()
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something a handler tells while it runs; `payload` is a compact JSON object of at most 16 KiB."""
+    """A message that a handler publishes while it runs; `payload` is a compact JSON object of at most 16 KiB."""
 
     type: str
     payload: bytes
 
 
 class Blob(msgspec.Struct):
-    """Bytes too many to be held in memory: `size` of them, from `offset` on, in an unlinked file.
+    """A large byte string in an unlinked file instead of in memory: `size` bytes, starting at `offset`.
 
-    Whoever holds the blob closes it; `descriptor` is negative from then on.
+    The current owner of the blob closes it.  `descriptor` is negative after that.
     """
 
     descriptor: int
@@ -69,18 +68,18 @@ class Blob(msgspec.Struct):
             os.close(self.detach())
 
     def detach(self) -> int:
-        """The descriptor, which is the caller's now."""
+        """Return the descriptor.  The caller owns it from now on and closes it."""
         detached, self.descriptor = self.descriptor, -1
         return detached
 
 
 EVENT_TYPE = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 MAX_PAYLOAD_BYTES = 16 * 1024
-"""Bytes of compact UTF-8, by the protocol."""
+"""Limit of the protocol for a payload as compact UTF-8."""
 
 
 def is_valid(event: Event) -> bool:
-    """Whether the server can take the event, as far as that can be told without decoding its payload."""
+    """True if the event fits the protocol.  The payload is not decoded, so only its size and its braces are checked."""
     return (
         len(event.payload) <= MAX_PAYLOAD_BYTES
         and event.payload[:1] == b"{"
@@ -91,7 +90,7 @@ def is_valid(event: Event) -> bool:
 
 
 class Succeeded(msgspec.Struct, frozen=True):
-    """The handler returned.  `result` is what it returned, as base64 (RFC 4648, ASCII); None for no output."""
+    """The handler returned.  `result` is the encoded return value as base64 (RFC 4648, ASCII); None for no result."""
 
     result: bytes | Blob | None
 
@@ -107,7 +106,7 @@ Outcome = Succeeded | Failed
 
 
 class Directive(enum.Enum):
-    """What the server wants of an attempt, told in the answer to a heartbeat."""
+    """The server's instruction for an attempt, from its reply to a heartbeat."""
 
     CONTINUE = enum.auto()
     CANCEL = enum.auto()

@@ -1,15 +1,15 @@
-"""What we ask of a job server, and what it may raise.  No I/O: `api.client` does it over HTTP.
+"""The interface of a job server and the errors of its calls.  No I/O: `dialects.http.client` implements it over HTTP.
 
 ServerError
-├── KeyRefused       401, 403             retried: see `work.authorization`
-├── AuthRevoked      401, 403 for long    ends the program
+├── KeyRefused       401, 403             retried: see `pool.authorization`
+├── AuthRevoked      401, 403 repeatedly  ends the program
 ├── ClaimRefused     404, 409 on a claim  ends the program
 ├── StaleFence       404, 409 on a job    ends the attempt
-├── Rejected         400, 413, 422        our request was wrong; not retried
+├── RequestRejected  400, 413, 422        the request is invalid; not retried
 ├── RateLimited      429                  retried after `retry_after`
-└── Unavailable      5xx, or an answer    retried with backoff
-    │                not from the server
-    └── Unreachable  no reply             the same
+└── Unavailable      5xx, or a reply      retried with backoff
+    │                of another program
+    └── Unreachable  no reply             retried with backoff
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from supervisor.job import Directive, Event, Fence, Job, Outcome
 
 
 class ServerError(Exception):
-    """A call did not do what was asked; the subclass says what follows from it."""
+    """A call failed; the subclass determines whether the caller retries."""
 
 
 class KeyRefused(ServerError):
-    """401 or 403 in the server's own form: this call was refused for its key.  Callers try again as if unanswered."""
+    """401 or 403 in the server's own error format: the key was refused.  Callers retry as after a missing reply."""
 
 
 class AuthRevoked(ServerError):
-    """The key stayed refused, or was never accepted.  Caught by `main`, which ends the program."""
+    """The server refused the key for too long, or never accepted it.  Caught by `main`, which ends the program."""
 
 
 class ClaimRefused(ServerError):
-    """404 or 409 on a claim: no such project, or a server of another dialect.  Caught by `main`, which ends."""
+    """404 or 409 on a claim: the project is unknown, or the server speaks another dialect.  Ends the program."""
 
 
 class StaleFence(ServerError):
-    """404 or 409 about a job: the attempt is not ours any more.  Caught by the attempt, which tells its lease."""
+    """404 or 409 about a job: this worker no longer owns the attempt.  Caught by the attempt, which ends its lease."""
 
 
 class RequestRejected(ServerError):
-    """400, 413 or 422: the request itself is wrong, sending it again cannot help."""
+    """400, 413 or 422: the request itself is invalid, so a retry cannot succeed."""
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class RequestRejected(ServerError):
 
 
 class RateLimited(ServerError):
-    """429: nothing was done; try again after `retry_after` seconds."""
+    """429: the server did not process the request; retry after `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)
@@ -61,36 +61,36 @@ class RateLimited(ServerError):
 
 
 class Unavailable(ServerError):
-    """No answer, or none that can be used: the call may or may not have been carried out."""
+    """No usable reply: the server may or may not have processed the call."""
 
 
 class Unreachable(Unavailable):
-    """No answer: the connection failed or broke, or the answer took too long."""
+    """No reply: the connection failed or broke, or the reply timed out."""
 
 
 class JobServer(Protocol):
-    """The four calls of the worker protocol; each is one request, never retried here."""
+    """The calls of the worker protocol.  Each call is one request; the callers retry."""
 
     async def claim(self, actions: Sequence[str], *, wait: float) -> Job | None:
-        """One job for one of `actions`; None when none came up within `wait` seconds."""
+        """Claim one job for one of `actions`; return None when there was none within `wait` seconds."""
         ...
 
     async def heartbeat(self, fence: Fence, *, timeout: float) -> Directive:
-        """Renew the lease; `Unavailable` when no answer came within `timeout` seconds."""
+        """Renew the lease; raise `Unavailable` when there is no reply within `timeout` seconds."""
         ...
 
     async def send_events(self, fence: Fence, events: Sequence[Event]) -> None:
-        """Publish 1 to 100 events, all or none."""
+        """Publish 1 to 100 events.  The server accepts all or none."""
         ...
 
     async def complete(self, fence: Fence, outcome: Outcome) -> None:
-        """Report how the attempt ended."""
+        """Report the outcome of the attempt."""
         ...
 
     async def lease_length(self, fence: Fence) -> float | None:
-        """The seconds that the server lets a lease live, when it tells."""
+        """Return the length of the lease in seconds; None when the server does not state it."""
         ...
 
     async def is_settled(self, fence: Fence) -> bool:
-        """Whether the server has an outcome of this very attempt: resolves a report whose answer was lost."""
+        """Return True if the server has an outcome of this attempt.  Resolves a report whose reply was lost."""
         ...

@@ -1,6 +1,6 @@
-"""What bounds the running of a handler.  Pure: said in its decorator, completed from the settings.
+"""Limits of a handler, from its decorator and from the settings.  Pure.
 
-Lengths in seconds, sizes in bytes; None means that nothing was said.
+Durations are in seconds, sizes in bytes; None means not set.  Tested by tests/handler_api/test_registry.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Isolation = Literal["shared", "fresh"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """`memory` is that of the child's whole process tree, `max_memory_per_child` what it may keep after a job."""
+    """`memory` bounds the child's process tree during a job, `max_memory_per_child` the child's memory after a job."""
 
     timeout: float | None = None
     cancel_grace: float | None = None
@@ -28,16 +28,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     threads: int | None = None
 
     def or_else(self, defaults: Limits) -> Limits:
-        """These limits, and where they say nothing those of `defaults`."""
+        """Return these limits, with `defaults` for the limits that are not set."""
         return _completed(self, defaults)
 
     @property
     def jobs_per_child(self) -> float:
-        """How many jobs a child may run before it is replaced."""
+        """Maximum number of jobs of one child; infinite if not set."""
         return 1 if self.isolation == "fresh" else self.max_jobs_per_child or float("inf")
 
 
-@lru_cache(maxsize=1024)  # asked for with each job, of as many handlers as there are
+@lru_cache(maxsize=1024)  # called for each job; the distinct arguments are as few as the handlers
 def _completed(limits: Limits, defaults: Limits) -> Limits:
-    said = {name: value for name in limits.__struct_fields__ if (value := getattr(limits, name)) is not None}
-    return msgspec.structs.replace(defaults, **said)
+    given = {name: value for name in limits.__struct_fields__ if (value := getattr(limits, name)) is not None}
+    return msgspec.structs.replace(defaults, **given)

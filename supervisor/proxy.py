@@ -1,4 +1,4 @@
-"""An HTTP proxy on the way to the server.  Pure."""
+"""The HTTP proxy for calls to the server.  Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """`url` is without user and password, which are secrets."""
+    """Address and credentials of a proxy.  `url` contains neither user nor password, which are secret."""
 
     url: str
     user: str = field(default="", repr=False)
@@ -17,14 +17,14 @@ class Proxy:
 
     @staticmethod
     def at(address: str) -> Proxy:
-        """The proxy at an address that may hold a user and a password."""
+        """Parse the address of a proxy, which may contain a user and a password."""
         parts = urlsplit(address)
         where = parts.netloc.rpartition("@")[2]
         return Proxy(f"{parts.scheme}://{where}", unquote(parts.username or ""), unquote(parts.password or ""))
 
     @property
     def name(self) -> str:
-        """Host and port, for people."""
+        """Host and port, for messages."""
         return urlsplit(self.url).netloc
 
     @property
@@ -36,6 +36,6 @@ class Proxy:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no log may show."""
+        """Texts that must not appear in a log."""
         encoded = self.authorization
         return () if encoded is None else (self.password, encoded.removeprefix("Basic "))

@@ -1,7 +1,7 @@
-"""What has happened since the start: counts, lengths of time, and the jobs that ended last.  Pure: no I/O, no clock.
+"""Statistics since the start: counters, durations and recently ended jobs.  Pure: no I/O, no clock.
 
-Whoever does a thing writes it down here, in plain numbers, for a job must not cost more because somebody may look;
-`control.metrics` and `status` read it when somebody does.
+Each component records plain numbers here, so that a job costs no more than that.  `control.prometheus` and the status
+read them on request.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Literal, get_args
 from supervisor.status import Recent
 
 ExitReason = Literal["recycle", "crash", "killed", "oom", "reload", "shutdown"]
-"""Why a child ended: it had had enough, it died, we killed it, the kernel did for want of memory, there is newer code,
-the program ends.
+"""Why a child ended: its job or memory limit, its death, a kill by the parent, the kernel's out-of-memory killer, a
+reload, or the shutdown of the program.
 """
 
 FAST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Bounds for what takes milliseconds."""
+"""Histogram bounds in seconds for short operations."""
 JOB_BUCKETS = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
-"""Bounds for what may take hours."""
+"""Histogram bounds in seconds for jobs."""
 MAX_RECENT = 50
-"""Jobs that have ended and are still shown."""
+"""Limit of the list of ended jobs."""
 MAX_ACTION_LABELS = 500
-"""Handlers with numbers of their own; a server that hands out ever new actions must not fill the memory."""
+"""Limit of separately counted actions, so that a server with ever new actions cannot fill the memory."""
 OTHERS = "(others)"
 UNKNOWN = "(unknown)"
-"""Label of every action that no handler here answers to."""
+"""Label of all actions without a handler."""
 
 
 class Histogram:
-    """How often a length fell between which bounds, and the sum of all."""
+    """Counts of durations between bounds, and their sum."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -47,19 +47,19 @@ class Histogram:
 
 
 class Stats:
-    """The one of a running program."""
+    """Statistics of the running program."""
 
     def __init__(self) -> None:
         self.claims: Counter[str] = Counter(job=0, empty=0, error=0)
         self.claim_seconds = Histogram((*FAST_BUCKETS, 20.0, 30.0))
         self.claim_error: str | None = None
-        """What was wrong with the last claim; None since one was answered as it should be."""
+        """Error of the last claim; None after a valid answer."""
         self.claimed_at: float | None = None
-        """When a claim was last made; this and the two below on the clock of those who write here."""
+        """Time of the last claim.  All times here are on the clock of the pool."""
         self.answered_at: float | None = None
         self.got_job_at: float | None = None
         self.jobs: Counter[tuple[str, str]] = Counter()
-        """By handler and outcome (see `outcome.label`)."""
+        """Counts by action and outcome label (see `attempt.outcome`)."""
         self.job_start_seconds = Histogram(FAST_BUCKETS)
         self.job_seconds: dict[str, Histogram] = {}
         self.recent: deque[Recent] = deque(maxlen=MAX_RECENT)
@@ -76,7 +76,7 @@ class Stats:
         self.child_start_seconds = Histogram(FAST_BUCKETS)
 
     def claim_answered(self, now: float, *, asked_at: float, has_job: bool, fault: str | None = None) -> None:
-        """A claim came back, with a job or without; `fault` is what is wrong with the answer all the same."""
+        """Record an answer to a claim, with or without a job; `fault` describes an error in the answer."""
         self.claims["job" if has_job else "empty"] += 1
         self.claim_seconds.observe(now - asked_at)
         self.claim_error = fault
@@ -89,7 +89,7 @@ class Stats:
         self.claim_error = why
 
     def job_ended(self, ended: Recent, *, is_known: bool = True) -> None:
-        """A job ended; `is_known` when a handler here answers to its action."""
+        """Record the end of a job; `is_known` is True if its action has a handler."""
         action = ended.action if is_known else UNKNOWN
         if action not in self.job_seconds:
             if len(self.job_seconds) >= MAX_ACTION_LABELS:
@@ -100,7 +100,7 @@ class Stats:
         self.recent.append(ended)
 
     def record_heartbeat(self, result: str, *, seconds: float, slack: float) -> None:
-        """A heartbeat took `seconds`, and `slack` was left of its lease when it was sent."""
+        """Record a heartbeat that took `seconds`; `slack` is the lease's remaining time when it was sent."""
         self.heartbeats[result] += 1
         self.heartbeat_seconds.observe(seconds)
         self.lease_slack.observe(slack)

@@ -1,8 +1,8 @@
-"""What the program says of itself: to `status`, to the page, to the metrics and to `/status.json`.  Pure.
+"""The status of the program, for the `status` command, the page, the metrics and `/status.json`.  Pure.
 
-Each owner fills its own part (`Attempt.status`, `Slot.status`, `Pool.status`, `Service.status`); nobody keeps a copy.
-Lengths and ages are in seconds, sizes in bytes, times in seconds since 1970; None means that there is none.  No
-parameters, no results and no secrets stand in here.
+Each component creates its own part on request (`Attempt.status`, `Slot.status`, `Pool.status`, `Service.status`).
+Durations and ages are in seconds, sizes in bytes, times in seconds since 1970; None means no value.  The status
+contains no parameters, no results and no secrets.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import msgspec
 
 ServiceState = Literal["starting", "serving", "paused", "draining", "stopping"]
 SlotState = Literal["none", "starting", "idle", "busy", "stopping", "reporting"]
-"""What its child does; or "reporting": its job has ended, and the server is still to be told how."""
+"""State of the slot's child.  "reporting" means that the job has ended and its outcome is being sent."""
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that runs, or whose outcome is on its way.  `elapsed` ends with its handler; `lease_left` is what is left
-    of the `lease_length` that a renewal gives, None where nobody gives the job away; `progress` is the newest
-    `progress` event."""
+    """A job that runs, or whose outcome is being sent.
+
+    `elapsed` is the handler's running time.  `lease_left` is the remaining time of the lease, None for a lease that
+    does not expire.  `lease_length` is its full length.  `progress` is the last `progress` event.
+    """
 
     job_id: str
     run_id: str
@@ -34,13 +36,13 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory: int | None
     lease_left: float | None
     progress: Any
-    """JSON: a `msgspec.Raw` in the program itself, decoded when it comes from another one."""
+    """JSON: `msgspec.Raw` in the program itself, decoded values in a client."""
     last_line: str | None
     stopping: str | None
-    """Why it is being stopped."""
+    """Reason for stopping the job; None if it is not being stopped."""
     lease_length: float | None = None
     beat_overdue: bool = False
-    """Whether a heartbeat should have been sent long ago."""
+    """True if the next heartbeat is long overdue."""
 
 
 class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,14 +52,14 @@ class SlotStatus(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None
     state: SlotState
     jobs: int
-    """How many jobs this child has run."""
+    """Number of jobs that this child has run."""
     job: JobStatus | None
     memory: int | None = None
-    """Of the child and all that its job started; None until somebody has looked."""
+    """Memory of the child and all processes of its job; None before the first measurement."""
 
 
 class Recent(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that has ended here; `outcome` is a label of the metric `jobs_total` (see `metrics`)."""
+    """A job that has ended; `outcome` is a label of the metric `jobs_total`."""
 
     job_id: str
     action: str
@@ -69,9 +71,9 @@ class Recent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClaimStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether jobs are asked for; `reason` says why not, or what goes wrong.
+    """State of claiming; `reason` describes why claims are blocked or fail.
 
-    `is_full` when every handler runs as many jobs as it may.
+    `is_full` is True if every handler runs its maximum number of jobs.
     """
 
     open_polls: int
@@ -80,24 +82,23 @@ class ClaimStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_job_age: float | None
     is_full: bool = False
     is_quarantined: bool = False
-    """Whether every handler is quarantined."""
+    """True if every handler is quarantined."""
     blocked_by: tuple[str, ...] = ()
-    """What keeps us from asking, by the names in the metric `claims_blocked`."""
+    """Reasons that block claims, as in the metric `claims_blocked`."""
 
 
 class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Outcomes that the server does not have yet."""
+    """Stored outcomes that the server has not accepted yet."""
 
     items: int = 0
     bytes: int = 0
     oldest_age: float | None = None
     trouble: str | None = None
-    """Why outcomes cannot be put there, and wait in memory only."""
+    """Disk error of the spool; outcomes then wait in memory only."""
 
 
 class CodeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The handlers as they are loaded; `error` is why the last reload was not taken over, `outage` why no child can be
-    born just now."""
+    """The loaded handlers.  `error` is the error of the last reload, `outage` the reason why no child can start."""
 
     generation: int
     loaded_at: float
@@ -108,7 +109,7 @@ class CodeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything at one instant."""
+    """The whole status at one moment."""
 
     version: str
     worker_id: str
@@ -126,27 +127,27 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     spool: SpoolStatus
     quarantined: tuple[str, ...]
     quarantined_actions: tuple[str, ...] = ()
-    """Actions that are left out of claims, because their handler kills its children."""
+    """Actions excluded from claims because their handler crashes its children."""
     standstill: str | None = None
-    """What does not move that should: claims, or heartbeats."""
+    """Description of stalled claims or heartbeats."""
     shortage: str | None = None
-    """How many slots cannot have a child, and why."""
+    """Number of slots without a child, and the reason."""
 
 
-def masked(said: Any, mask: Callable[[str], str]) -> Any:
-    """The same, with all text in it masked: a handler, a server or a module may have said anything."""
-    match said:
+def masked(value: Any, mask: Callable[[str], str]) -> Any:
+    """Return `value` with all text masked, because text of a handler or server may contain secrets."""
+    match value:
         case str():
-            return mask(said)
+            return mask(value)
         case msgspec.Struct():
-            return type(said)(**{name: masked(getattr(said, name), mask) for name in said.__struct_fields__})
+            return type(value)(**{name: masked(getattr(value, name), mask) for name in value.__struct_fields__})
         case msgspec.Raw():
-            told = msgspec.json.decode(said)
-            hidden = masked(told, mask)
-            return said if hidden == told else msgspec.Raw(msgspec.json.encode(hidden))
+            decoded = msgspec.json.decode(value)
+            hidden = masked(decoded, mask)
+            return value if hidden == decoded else msgspec.Raw(msgspec.json.encode(hidden))
         case tuple() | list():
-            return type(said)(masked(each, mask) for each in said)
+            return type(value)(masked(each, mask) for each in value)
         case dict():
-            return {masked(key, mask): masked(value, mask) for key, value in said.items()}
+            return {masked(key, mask): masked(item, mask) for key, item in value.items()}
         case _:
-            return said
+            return value

@@ -45,7 +45,7 @@ class World:
             worker_id="worker_1",
             workdir=str(self.folder / "work" / "job_1"),
             parameters=parameters or {},
-            voice=ParentChannel(a_job(**job).job_id, self.told.append, self.interruption),
+            channel=ParentChannel(a_job(**job).job_id, self.told.append, self.interruption),
             interruption=self.interruption,
             clock=lambda: self.now,
         )

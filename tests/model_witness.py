@@ -106,9 +106,9 @@ class Witness:
         """Raise when a promise was broken in the end; `said` is what stands in the log."""
         if self._is_rejected and self.accepted is not None and self.has_room:
             assert self.has_copy(), "the outcome that was refused as such is gone"
-        if said & {"completed", "failed", "delivered from the spool"}:
+        if said & {"completed", "failed", "outcome delivered from the spool"}:
             assert self.accepted is not None, "the log says that a report was accepted"
-        if said & {"dropped from the spool: the server does not want it"}:
+        if said & {"outcome rejected by the server and dropped from the spool"}:
             assert self.accepted is None, "the log says that a report was refused"
 
     def saw_crash(self) -> None:

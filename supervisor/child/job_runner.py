@@ -88,7 +88,7 @@ class JobRunner:
             worker_id=order.worker_id,
             workdir=order.workdir,
             parameters=decode_parameters(parameters),
-            voice=channel,
+            channel=channel,
             interruption=self._interruption,
         )
 

@@ -1,4 +1,4 @@
-"""How long to wait after the n-th failure in a row.  Pure: the jitter comes in as a function."""
+"""Exponential backoff with jitter.  Pure: the random source is an argument."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 
 class Backoff:
-    """Waits that double from `first` up to `longest` seconds, each shortened by up to a half at random.
+    """Delays that double from `first` up to `longest` seconds, each shortened at random by up to a half.
 
-    The jitter keeps many workers from coming back to a recovering server at the same instant.
+    The jitter prevents many workers from calling a recovering server at the same instant.
     """
 
     def __init__(self, first: float, longest: float, *, jitter: Callable[[], float] = random.random) -> None:
@@ -19,12 +19,12 @@ class Backoff:
         self.failures = 0
 
     def next(self) -> float:
-        """Seconds to wait after one more failure."""
-        # The exponent is bounded: two to the power of a day's failures is no float.
+        """Count a failure and return the seconds to wait."""
+        # Bound the exponent: after a day of failures the power would overflow a float.
         full = min(self._longest, self._first * 2.0 ** min(self.failures, 60))
         self.failures += 1
         return full * (1 - self._jitter() / 2)
 
     def reset(self) -> None:
-        """It worked: the next failure is the first one again."""
+        """Start again from the shortest delay after a success."""
         self.failures = 0

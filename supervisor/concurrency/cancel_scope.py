@@ -1,4 +1,4 @@
-"""A block that is ended from outside, as by `asyncio.timeout`, and that is entered thousands of times a second."""
+"""A block that another task or a timeout can end, cheaper than `asyncio.timeout` for thousands of uses a second."""
 
 from __future__ import annotations
 
@@ -12,53 +12,50 @@ from supervisor.concurrency.timers import TimerId, TimerQueue
 
 
 class CancelScope(msgspec.Struct, eq=False):
-    """`with`, by one task at a time, as often as one likes.
+    """Reusable scope for `with`, entered by one task at a time.
 
-    A block that was ended is left without an error, in the middle.
+    A cancelled block ends at its current await, without an error after the block.
     """
 
-    alarms: TimerQueue
+    timers: TimerQueue
     after: float | None = None
-    """Seconds after which it is ended, if nothing else is said later."""
-    _alarm: TimerId | None = None
-    _task: asyncio.Task[Any] | None = None  # while it is inside
-    _others: int = 0
-    _is_cut: bool = False
+    """Seconds after which the block is cancelled; `cancel_in` replaces this."""
+    _timer: TimerId | None = None
+    _task: asyncio.Task[Any] | None = None  # the task inside the block
+    _other_cancellations: int = 0
+    _is_cancelled: bool = False
 
     def cancel_in(self, seconds: float) -> None:
-        """End the block in so long, if anybody is inside and it is not over by then; it counts what is said last."""
-        if self._task is not None and not self._is_cut:
-            if self._alarm is not None:
-                self.alarms.cancel(self._alarm)
-            self._alarm = self.alarms.after(seconds, self._cut)
+        """Cancel the block in `seconds`, if a task is still inside; replaces an earlier delay."""
+        if self._task is not None and not self._is_cancelled:
+            if self._timer is not None:
+                self.timers.cancel(self._timer)
+            self._timer = self.timers.after(seconds, self.cancel)
 
     def cancel(self) -> None:
-        """End the block now, if anybody is inside."""
-        self._cut()
+        """Cancel the block now, if a task is inside."""
+        if self._task is not None and not self._is_cancelled:
+            self._is_cancelled = True  # at most one cancellation, because `__exit__` takes back one
+            self._task.cancel()
 
     def __enter__(self) -> CancelScope:
-        self._task = task = asyncio.current_task(self.alarms.loop)
+        self._task = task = asyncio.current_task(self.timers.loop)
         assert task is not None
-        self._others = task.cancelling()
+        self._other_cancellations = task.cancelling()
         if self.after is not None:
-            self._alarm = self.alarms.after(self.after, self._cut)
+            self._timer = self.timers.after(self.after, self.cancel)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """Swallow the cancellation by which the block was ended, unless the task is to end as a whole."""
+        """Suppress the cancellation of this scope, but not a cancellation of the whole task."""
         task, self._task = self._task, None
-        if self._alarm is not None:
-            self.alarms.cancel(self._alarm)
-            self._alarm = None
-        if not self._is_cut:
+        if self._timer is not None:
+            self.timers.cancel(self._timer)
+            self._timer = None
+        if not self._is_cancelled:
             return False
-        self._is_cut = False
+        self._is_cancelled = False
         assert task is not None
-        return task.uncancel() <= self._others and kind is asyncio.CancelledError
-
-    def _cut(self) -> None:
-        if self._task is not None and not self._is_cut:  # one cancellation: one is taken back
-            self._is_cut = True
-            self._task.cancel()
+        return task.uncancel() <= self._other_cancellations and kind is asyncio.CancelledError

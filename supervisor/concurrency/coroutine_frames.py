@@ -1,4 +1,7 @@
-"""Where a coroutine waits.  Pure, and without asyncio: a child need not carry it."""
+"""The stack of a waiting coroutine.  Does not import asyncio, to save the memory in children.
+
+Tested by tests/handler_api/test_interruption.py.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from typing import Any
 
 
 def coroutine_frames(coroutine: Any) -> Iterator[FrameType]:
-    """Those of the coroutines that wait for each other, the innermost last.
+    """Yield the frames of a coroutine and of those it awaits, the innermost last.
 
-    Not `Task.get_stack`: of a task that waits it knows the outermost frame only.
+    `Task.get_stack` returns only the outermost frame of a waiting task.
     """
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)

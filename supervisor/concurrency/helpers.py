@@ -1,4 +1,4 @@
-"""Tasks that run beside a block and end with it, and threads that are waited for."""
+"""Helper tasks that end with a block, and calls that finish before a cancellation takes effect."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ Helper = Callable[[], Coroutine[Any, Any, None]]
 Returned = TypeVar("Returned")
 
 MAX_TIMERS = 8
-"""Alarms of a block before those that have rung are forgotten; a job has two or three."""
+"""Timers of a block before expired ones are removed; a job has two or three."""
 
 
 class HelperTasks(asyncio.TaskGroup):
-    """A task group for helpers: the end of its block cancels them, an error in one of them ends the block.
+    """A task group for helpers: the end of the block cancels them, and an error in a helper ends the block.
 
-    A helper may be started now or after a while.  Most jobs are over before any of their helpers is needed, and an
-    alarm costs a tenth of a task.
+    A helper starts now or after a delay.  Most jobs end before their helpers start, and a timer costs a tenth of a
+    task.
     """
 
     is_over = False
-    """Whether the block has ended; nothing starts any more."""
+    """True after the block has ended; no helper starts any more."""
     _is_used = False
 
-    def __init__(self, alarms: TimerQueue | None = None) -> None:
-        """`alarms` are those of somebody with many such blocks."""
+    def __init__(self, timers: TimerQueue | None = None) -> None:
+        """`timers` is a queue that many blocks share; None creates one."""
         super().__init__()
         self._helpers: set[asyncio.Task[None]] = set()
-        self._alarms = alarms or TimerQueue()
-        self._set: list[TimerId] = []
+        self._timers = timers or TimerQueue()
+        self._timer_ids: list[TimerId] = []
 
     def create_task(self, *arguments: Any, **more: Any) -> asyncio.Task[Any]:
-        """As of any task group: a task that is waited for."""
+        """Create a task that the block waits for, as in any task group."""
         self._is_used = True
         return super().create_task(*arguments, **more)
 
     def start(self, helper: Helper) -> asyncio.Task[None] | None:
-        """Run `helper` from now on; None when the block is over, or ending because of an error in another helper."""
+        """Start `helper` now; return None when the block is over, or ends because of an error in another helper."""
         if self.is_over:
             return None
         coroutine = helper()
@@ -57,43 +57,43 @@ class HelperTasks(asyncio.TaskGroup):
         return task
 
     def start_after(self, delay: float, helper: Helper) -> None:
-        """Run `helper` in `delay` seconds, unless the block is over by then."""
-        if len(self._set) >= MAX_TIMERS:  # a long block, which sets one after the other
-            self._set = [alarm for alarm in self._set if self._alarms.is_set(alarm)]
-        self._set.append(self._alarms.after(delay, partial(self.start, helper)))
+        """Start `helper` in `delay` seconds, unless the block is over by then."""
+        if len(self._timer_ids) >= MAX_TIMERS:  # a long block that sets many timers
+            self._timer_ids = [timer for timer in self._timer_ids if self._timers.is_set(timer)]
+        self._timer_ids.append(self._timers.after(delay, partial(self.start, helper)))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.is_over = True
-        for alarm in self._set:
-            self._alarms.cancel(alarm)
+        for timer in self._timer_ids:
+            self._timers.cancel(timer)
         if not self._is_used:
-            return  # as that of most jobs: there is nobody to wait for
+            return  # as in most jobs: there is no task to wait for
         for task in tuple(self._helpers):
             task.cancel()
         await super().__aexit__(kind, error, trace)
 
 
 def prestarted_executor(count: int) -> ThreadPoolExecutor:
-    """Threads for the event loop, all started already: when one is needed the machine may have no room for it."""
+    """Return an executor whose threads are already started, because a later start may fail for lack of resources."""
     executor = ThreadPoolExecutor(count)
-    everybody = threading.Barrier(count)  # each takes one task, so that there is one for each
+    barrier = threading.Barrier(count)  # each thread blocks in one task, so the executor starts all of them
     try:
         for _ in range(count):
-            executor.submit(everybody.wait)
-    except RuntimeError:  # no room even now: those that there are will do
-        everybody.abort()
+            executor.submit(barrier.wait)
+    except RuntimeError:  # no further thread can start; use those that did
+        barrier.abort()
     return executor
 
 
 async def to_thread_uncancelled(
     function: Callable[..., Returned], *arguments: object, discard: Callable[[Returned], None] | None = None
 ) -> Returned:
-    """Call `function` in a thread.  When this is cancelled it waits for the thread all the same, and then ends.
+    """Call `function` in a thread.  A cancellation takes effect only after the thread has finished.
 
-    So whatever the thread works with, a descriptor for one, may be closed right after; and what it returns when nobody
-    waits for it any more goes to `discard`.
+    The caller may therefore close what the thread uses, such as a descriptor.  After a cancellation, the thread's
+    return value goes to `discard`.
     """
     running = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
     cancelled = await _outlast(running)
@@ -105,7 +105,7 @@ async def to_thread_uncancelled(
 
 
 async def shielded(steps: Coroutine[Any, Any, None]) -> None:
-    """Take all of `steps`.  When this is cancelled it takes them all the same, and then ends."""
+    """Await all of `steps`.  A cancellation takes effect only after their end."""
     running = asyncio.ensure_future(steps)
     cancelled = await _outlast(running)
     running.result()
@@ -114,7 +114,7 @@ async def shielded(steps: Coroutine[Any, Any, None]) -> None:
 
 
 async def _outlast(running: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-    """Wait until `running` is done; return the last of the cancellations that came meanwhile."""
+    """Wait until `running` is done; return the last cancellation that arrived meanwhile."""
     cancelled: asyncio.CancelledError | None = None
     while not running.done():
         try:

@@ -1,7 +1,7 @@
-"""Whether the program is awake: how late its event loop is, and from when on it may have slept.
+"""Measures event-loop lag and detects stalls: a stopped process (SIGSTOP) or a suspended machine.
 
-Runs in the parent.  What the loop does in one piece keeps heartbeats and everything else waiting; and what is found
-after the program was stopped, or the machine suspended, may be as old as that.
+Runs in the parent.  A blocked loop delays heartbeats and everything else.  Data that is read after a stall may have
+arrived at its beginning.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from supervisor.linux.syscalls import boottime
 
 TICK_INTERVAL = 1.0
 MAX_LAG_SAMPLES = 10
-"""Beats of which the latest counts: ten seconds."""
+"""Ticks of which the latest counts: ten seconds."""
 MIN_STALL = 2.0
-"""Seconds without a beat that are a sleep; a busy machine may take a part of one."""
+"""Seconds without a tick that count as a stall; a busy machine may delay a tick by less."""
 STALL_SETTLE_TIME = 1.0
-"""Seconds after it woke up in which it has read all that had come meanwhile."""
+"""Seconds after a stall within which the loop has read all data that arrived during the stall."""
 
 
 class LoopMonitor:
-    """Beats for as long as `run` does."""
+    """Records a tick every second while `run` runs."""
 
     def __init__(self, now: Callable[[], float] = boottime) -> None:
-        """`now` is the clock of leases, which counts suspended time too."""
+        """`now` is the clock of leases, which includes suspended time."""
         self._now = now
-        self._beat_at = now()
-        self._slept_at = self._woke_at = 0.0
-        self._late: deque[float] = deque([0.0], maxlen=MAX_LAG_SAMPLES)
+        self._ticked_at = now()
+        self._stalled_at = self._resumed_at = 0.0
+        self._lags: deque[float] = deque([0.0], maxlen=MAX_LAG_SAMPLES)
 
     @property
     def lag(self) -> float:
-        """The seconds by which the loop was late at worst, of late."""
-        return max(self._late)
+        """Largest delay of the loop within the last ten seconds."""
+        return max(self._lags)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -42,23 +42,23 @@ class LoopMonitor:
             self.tick()
             due_at = loop.time() + TICK_INTERVAL
             await asyncio.sleep(TICK_INTERVAL)
-            self._late.append(max(0.0, loop.time() - due_at))
+            self._lags.append(max(0.0, loop.time() - due_at))
 
     def tick(self) -> None:
-        """The loop is awake now."""
+        """Record that the loop is running now."""
         now = self._now()
-        if now > self._beat_at + MIN_STALL:
-            self._slept_at, self._woke_at = self._beat_at, now
-        self._beat_at = now
+        if now > self._ticked_at + MIN_STALL:
+            self._stalled_at, self._resumed_at = self._ticked_at, now
+        self._ticked_at = now
 
     def earliest_arrival(self, now: float) -> float:
-        """When what is read `now` may have come at the earliest."""
-        if now > self._beat_at + MIN_STALL:
-            return self._beat_at
-        return self._slept_at if now < self._woke_at + STALL_SETTLE_TIME else now
+        """Return the earliest time at which data that is read `now` may have arrived."""
+        if now > self._ticked_at + MIN_STALL:
+            return self._ticked_at
+        return self._stalled_at if now < self._resumed_at + STALL_SETTLE_TIME else now
 
     def stall_before(self, now: float, *, since: float) -> float:
-        """The seconds, one more at most, of its last sleep, if it was not awake again before `since`; otherwise 0."""
-        if now > self._beat_at + MIN_STALL:  # it has woken up just now
-            return now - self._beat_at
-        return self._woke_at - self._slept_at if self._woke_at > since else 0.0
+        """Return the length of the last stall (up to one second too long) if it ended after `since`, else 0."""
+        if now > self._ticked_at + MIN_STALL:  # the stall has just ended
+            return now - self._ticked_at
+        return self._resumed_at - self._stalled_at if self._resumed_at > since else 0.0

@@ -1,4 +1,4 @@
-"""Being told that the machine was suspended: meanwhile the event loop's timers stood still, and leases did not."""
+"""Notification after a suspend of the machine, during which the loop's timers stop but leases expire."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from supervisor.linux.syscalls import watch_clock
 
 
 @contextlib.contextmanager
-def on_resume(tell: Callable[[], None]) -> Iterator[None]:
-    """Call `tell` as soon as the machine comes back from a suspend; also when only its clock was set."""
+def on_resume(callback: Callable[[], None]) -> Iterator[None]:
+    """Call `callback` when the machine resumes from a suspend, and also when its clock is set."""
     try:
         watch = watch_clock()
-    except OSError:  # then leases are looked at when their next look is due, a second later at most
+    except OSError:  # without it, leases are checked at their next regular time, at most a second later
         yield
         return
     loop = asyncio.get_running_loop()
-    loop.add_reader(watch, _heard, watch, tell)
+    loop.add_reader(watch, _on_clock_change, watch, callback)
     try:
         yield
     finally:
@@ -27,7 +27,7 @@ def on_resume(tell: Callable[[], None]) -> Iterator[None]:
         os.close(watch)
 
 
-def _heard(watch: int, tell: Callable[[], None]) -> None:
-    with contextlib.suppress(OSError):  # ECANCELED is the news
+def _on_clock_change(watch: int, callback: Callable[[], None]) -> None:
+    with contextlib.suppress(OSError):  # ECANCELED signals the change (timerfd_create(2))
         os.read(watch, 8)
-    tell()
+    callback()

@@ -1,10 +1,10 @@
-"""How much of something may pass: a burst at once, and a rate for ever.  Pure: callers say what time it is."""
+"""Rate limit with a burst.  Pure: the time is an argument."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """Starts full."""
+    """A token bucket that starts full."""
 
     def __init__(self, *, rate: float, burst: float, now: float) -> None:
         self._rate = rate
@@ -13,7 +13,7 @@ class TokenBucket:
         self._filled_at = now
 
     def take(self, amount: float, now: float) -> bool:
-        """Take `amount` when there is as much; otherwise nothing."""
+        """Take `amount` tokens and return True, or take nothing and return False if there are fewer."""
         self._fill(now)
         if self._tokens < amount:
             return False
@@ -21,7 +21,7 @@ class TokenBucket:
         return True
 
     def overdraw(self, amount: float, now: float) -> float:
-        """Take `amount` in any case; return the seconds after which the debt is paid, 0.0 when there is none."""
+        """Take `amount` tokens in any case; return the seconds until the debt is paid, 0.0 without a debt."""
         self._fill(now)
         self._tokens -= amount
         return max(0.0, -self._tokens / self._rate)

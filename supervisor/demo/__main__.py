@@ -1,4 +1,7 @@
-"""The demo: a local server in this process, a supervisor beside it, jobs of every kind, and how each of them ended."""
+"""The demo: a local server in this process, a supervisor in another, jobs of every kind, and a table of their outcomes.
+
+Tested by tests/demo/test_program.py.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,15 @@ from supervisor.linux.syscalls import become_subreaper, children_of
 
 PROJECT = "demo"
 HEARTBEAT_INTERVAL = 0.5
-"""Seconds; a real server asks for ten or more.  It is how long a cancelled job may go on before it hears of it."""
+"""Seconds; a real server requires ten or more.  A cancelled job may continue for this long."""
 REDRAW_AFTER = 0.2
 CANCEL_AFTER = 2.2
-LONGEST = 180.0
+DEMO_TIMEOUT = 180.0
 INTERRUPTED = 130
 
 
 class DemoFailed(Exception):
-    """Something did not go as it should; one sentence.  Caught by `main`."""
+    """The demo did not end as expected.  Caught by `main`."""
 
 
 @click.command()
@@ -42,8 +45,8 @@ class DemoFailed(Exception):
 def main(*, quick: bool) -> None:
     """Run jobs of every kind on a local server and show how each of them ends."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a bar must not end the demo where the locale has no blocks
-    become_subreaper()  # what the supervisor should leave behind would become our child, and be found
+        sys.stdout.reconfigure(errors="replace")  # the locale may not have the characters of a progress bar
+    become_subreaper()  # orphans of the supervisor become children of the demo, which detects them
     folder = Path(tempfile.mkdtemp(prefix="mobius-demo-"))
     trouble, code = "", 0
     try:
@@ -51,7 +54,7 @@ def main(*, quick: bool) -> None:
     except* asyncio.CancelledError:
         trouble, code = "interrupted; the supervisor and its jobs are stopped", INTERRUPTED
     except* TimeoutError:
-        trouble, code = f"not done after {LONGEST:g} s", 1
+        trouble, code = f"not done after {DEMO_TIMEOUT:g} s", 1
     except* DemoFailed as failed:
         trouble, code = _first(failed), 1
     if trouble:
@@ -61,7 +64,7 @@ def main(*, quick: bool) -> None:
 
 
 def _first(group: BaseException) -> str:
-    """The sentence of the first error in a group."""
+    """Return the message of the first error in a group."""
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
     return str(group)
@@ -77,7 +80,7 @@ async def _interruptible(folder: Path, *, quick: bool) -> None:
 
 
 async def run_demo(folder: Path, *, quick: bool) -> None:
-    """Run all jobs to their ends.  Raises `DemoFailed`, alone or in a group."""
+    """Run all jobs to the end; raise `DemoFailed`, alone or in a group."""
     if not HANDLERS.is_dir():
         raise DemoFailed(f"the demo runs from a source tree: there is no {HANDLERS}")
     api_key = f"mbx_{secrets.token_hex(16)}"
@@ -96,7 +99,7 @@ async def run_demo(folder: Path, *, quick: bool) -> None:
 
 async def _run_jobs(server: DevServer, supervisor: Process, jobs: list[DemoJob]) -> list[JobState]:
     runs = {await server.start_run(PROJECT, job.spec, inputs=job.inputs): job for job in jobs}
-    async with asyncio.timeout(LONGEST), HelperTasks() as beside:
+    async with asyncio.timeout(DEMO_TIMEOUT), HelperTasks() as beside:
         beside.start(lambda: _expect_to_stay(supervisor))
         for run_id, job in runs.items():
             if job.cancelled:
@@ -110,14 +113,14 @@ async def _expect_to_stay(supervisor: Process) -> None:
 
 
 async def _cancel_when_busy(server: DevServer, run_id: str) -> None:
-    """Cancel a run once its handler has been at work for a moment, deep in its call."""
-    await server.until(lambda: server.run(run_id).started_at, timeout=LONGEST)
+    """Cancel a run after its handler has entered its long C call."""
+    await server.until(lambda: server.run(run_id).started_at, timeout=DEMO_TIMEOUT)
     await asyncio.sleep(CANCEL_AFTER)
     await server.cancel_run(run_id)
 
 
 async def _follow(server: DevServer, runs: dict[str, DemoJob], board: Board) -> list[JobState]:
-    """Show how the jobs stand, after each change and as the clock goes on, until all have ended."""
+    """Show the state of the jobs, after each change and regularly, until all have ended."""
     while True:
         seen, now = server.store.last_seq(), time.time()
         standings = [look(server, job, run_id, now) for run_id, job in runs.items()]
@@ -133,7 +136,7 @@ async def _news_or_pause(server: DevServer, seen: int) -> None:
 
 
 async def _drained(supervisor: Process) -> int:
-    """Have the supervisor leave in peace."""
+    """Drain the supervisor and return its exit code."""
     supervisor.terminate()
     return await supervisor.wait()
 

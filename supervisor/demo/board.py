@@ -1,6 +1,6 @@
-"""What the demo shows: on a terminal a line for each job, rewritten in place; elsewhere a line for each piece of news.
+"""Display of the demo: on a terminal one updated line per job, otherwise one line per change.
 
-It owns the lines on the screen and knows nothing of servers.
+Tested by tests/demo/test_program.py.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _STATUS = _HEADINGS.index("STATUS")
 
 
 class Board(Protocol):
-    """Shows how all jobs stand."""
+    """Shows the state of all jobs."""
 
     def show(self, standings: Sequence[JobState]) -> None:
-        """Called after each change, and now and then, for clocks go on."""
+        """Show the current state.  Called after each change, and regularly to update the elapsed times."""
 
 
 def board_for(stream: TextIO) -> Board:
-    """A terminal is drawn on, anything else gets lines."""
+    """Return the board for a terminal or for another stream."""
     return Screen(stream) if is_terminal(stream) else Lines(stream, time.monotonic)
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether it understands colours and a cursor that moves."""
+    """True if the stream supports colours and cursor movement."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
@@ -57,7 +57,7 @@ class Screen:
 
 
 class Lines:
-    """A line when a job's status changes or another quarter of it is done, with the time since the beginning."""
+    """Writes a line with the elapsed time when a job's status changes, or when another quarter of it is done."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
         self._stream = stream
@@ -87,7 +87,7 @@ def line(standing: JobState, width: int) -> str:
 
 
 def bar(part: float | None, width: int) -> str:
-    """How much is done, as a bar; dots where nobody says."""
+    """Return a progress bar; dots when the progress is unknown."""
     full = math.floor((part or 0.0) * width)
     return "█" * full + ("·" if part is None else "░") * (width - full)
 
@@ -100,7 +100,7 @@ def painted(text: str, status: str) -> str:
 
 
 def table(standings: Sequence[JobState], *, in_colour: bool) -> str:
-    """How all jobs ended."""
+    """Return a table of all outcomes."""
     rows = [_HEADINGS, *map(_row, standings)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]

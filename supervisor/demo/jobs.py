@@ -1,4 +1,7 @@
-"""What the demo asks for: its jobs, how each should end, and how to say what came out."""
+"""The jobs of the demo, with their expected outcomes and descriptions of their results.
+
+Tested by tests/demo/test_program.py.
+"""
 
 from __future__ import annotations
 
@@ -28,24 +31,24 @@ class DemoJob:
 
     @property
     def status(self) -> str:
-        """How it should end."""
+        """Expected final status."""
         return "cancelled" if self.cancelled else "completed"
 
     @property
     def attempts(self) -> int:
-        """How many it should take."""
+        """Expected number of attempts."""
         return 1 + self.retries
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What the server is asked to run."""
+        """Workflow spec for the server."""
         retry = [{"error_equals": ["Unlucky"], "max_retries": self.retries, "base_delay": "500ms"}]
         step = {"name": self.action, "action": self.action, "parameters": dict(self.parameters)}
         return {"name": self.title, "steps": [{**step, "retry": retry if self.retries else []}]}
 
     @property
     def inputs(self) -> dict[str, str]:
-        """What the parameters refer to: a text may hold what looks like a reference, an input is taken as it is."""
+        """Inputs of the run: the text may contain what looks like a reference, which only inputs keep unchanged."""
         return {"text": self.text} if self.text else {}
 
 
@@ -108,7 +111,7 @@ ENDED = frozenset({"completed", "cancelled", "failed"})
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """One look at one job; `part` is how much of the work is done, None where its handler does not say."""
+    """Snapshot of a job; `part` is the finished fraction, None without progress events."""
 
     job: DemoJob
     status: str
@@ -123,12 +126,12 @@ class JobState:
 
     @property
     def is_right(self) -> bool:
-        """Whether it ended as it should."""
+        """True if the job ended as expected."""
         return (self.status, self.attempt) == (self.job.status, self.job.attempts)
 
 
 def look(server: DevServer, demo_job: DemoJob, run_id: str, now: float) -> JobState:
-    """How a job stands at `now`; one that has ended says what came out."""
+    """Return the state of a job at `now`, with a description of its result after the end."""
     run, job = server.run(run_id), server.jobs(run_id)[-1]
     status = _status(run, job)
     seconds = None if run.started_at is None else (run.completed_at or now) - run.started_at
@@ -138,7 +141,7 @@ def look(server: DevServer, demo_job: DemoJob, run_id: str, now: float) -> JobSt
 
 def _status(run: Run, job: Job) -> str:
     if run.status == "failed":
-        # A worker's own word for it: the server may drop a job that nobody ran as well.
+        # The worker must have reported "Cancelled": the server also cancels a job that no worker ran.
         return "cancelled" if run.error_type == RUN_CANCELLED and job.error_type == "Cancelled" else "failed"
     if run.status == "completed":
         return "completed"

@@ -1,4 +1,4 @@
-"""The supervisor of the demo: a process of its own, started as a user would, with a state directory and a log."""
+"""The supervisor process of the demo, with its own state directory and log."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from supervisor.linux.syscalls import die_with_parent
 
 HANDLERS = Path(__file__).parents[2] / "handlers"
 WORKERS = 2
-_PATIENCE = 10.0
-"""Seconds that a supervisor which was told to stop now may take; its own limit is half of it."""
+_STOP_TIMEOUT = 10.0
+"""Seconds for the supervisor to stop after SIGQUIT; its own limit is half of this."""
 _NOT_OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"})
 
 
 @asynccontextmanager
 async def program(url: str, project: str, api_key: str, folder: Path) -> AsyncIterator[Process]:
-    """Run the supervisor inside the block; it is gone after it, whatever happens.  Its log is `folder/log`."""
+    """Run the supervisor inside the block, and stop it after the block.  See `log_of` for its log."""
     options = {"base-url": url, "project": project, "handlers": HANDLERS, "state-dir": folder / "state"}
     with log_of(folder).open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -33,7 +33,7 @@ async def program(url: str, project: str, api_key: str, folder: Path) -> AsyncIt
             stdin=DEVNULL,
             stdout=log,
             stderr=log,
-            # Killed outright we could not stop it any more; so the kernel does.
+            # If the demo is killed, the kernel kills the supervisor.
             preexec_fn=die_with_parent,
         )
     try:
@@ -47,7 +47,7 @@ def log_of(folder: Path) -> Path:
 
 
 def _environment(api_key: str) -> dict[str, str]:
-    """Ours, without the settings of a user's real supervisor."""
+    """Return this process's environment without settings of the user's own supervisor."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MOBIUS_")}
     return {name: value for name, value in kept.items() if name not in _NOT_OURS} | {"MOBIUS_API_KEY": api_key}
 
@@ -57,7 +57,7 @@ async def _stop(process: Process) -> None:
         return
     try:
         process.send_signal(signal.SIGQUIT)
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_STOP_TIMEOUT):
             await process.wait()
     finally:
         if process.returncode is None:

@@ -1,4 +1,7 @@
-"""What all views share: decoding bodies, encoding answers, turning errors into answers, checking key and project."""
+"""Shared code of all endpoints: decode bodies, encode answers and errors, check key and project.
+
+Tested by tests/devserver/test_app.py.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def error_answer(status: int, code: str, message: str) -> web.Response:
 
 
 async def body_of(request: web.Request, kind: type[Request]) -> Request:
-    """The body as a `kind`; 400 when it is none."""
+    """Decode the body as a `kind`; answer 400 if that fails."""
     return decode(await request.read(), kind)
 
 
@@ -42,7 +45,7 @@ def decode(body: bytes, kind: type[Request]) -> Request:
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error becomes `{"error": {"code", "message"}}` with its status."""
+    """Convert every error to `{"error": {"code", "message"}}` with its status."""
     try:
         return await handler(request)
     except RequestError as error:
@@ -52,7 +55,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def demand_key(api_key: bytes | None) -> Middleware:
-    """401 without a bearer token, and for any but `api_key` when there is one."""
+    """Answer 401 without a bearer token, or with a token other than `api_key` if that is set."""
 
     @web.middleware
     async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -68,7 +71,7 @@ def demand_key(api_key: bytes | None) -> Middleware:
 
 
 def demand_project(is_project: Callable[[str], bool]) -> Middleware:
-    """404 unless the project in the path is a handle and `is_project`."""
+    """Answer 404 unless the project in the path is a valid handle and `is_project`."""
 
     @web.middleware
     async def check_project(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -4,7 +4,7 @@
         run_id = await server.start_run("demo", {"name": "w", "steps": [{"name": "s", "action": "a"}]})
         await server.until(lambda: server.run(run_id).status == "completed")
 
-It runs in the loop of whoever opens it.  It is no production server: one process, one thread, no quotas.
+It runs in the caller's event loop.  Not for production: one process, one thread, no quotas.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SHOWN_RUNS = 20
 
 
 class DevServer:
-    """One server on one address; open it with `async with`."""
+    """A server on one address; open it with `async with`."""
 
     def __init__(self, settings: DevServerSettings) -> None:
         self.settings = settings
@@ -57,7 +57,7 @@ class DevServer:
         self._changes = ChangeSignal()
         self._journal = CallLog(self._changes, size=settings.journal_size)
         self._dispatch = Dispatch(self.store, self._changes)
-        self._saboteur = FaultInjector(settings.faults, self.store, self._dispatch)
+        self._fault_injector = FaultInjector(settings.faults, self.store, self._dispatch)
         self._streams = EventStreams(self.store, self._changes, keepalive=settings.keepalive)
         self._runner = web.AppRunner(
             self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT
@@ -69,7 +69,7 @@ class DevServer:
         return f"<DevServer {self.settings.host} {latest or 'without runs'}>"
 
     async def __aenter__(self) -> Self:
-        """Bind and listen; raises OSError when the address is taken."""
+        """Bind and listen; raise `OSError` when the address is in use."""
         try:
             await self._open()
         except BaseException:
@@ -80,28 +80,28 @@ class DevServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The error of the block passes by: the task group inside would wrap it.
+        # Do not pass on the error of the block, because the task group inside would wrap it.
         await self._stack.aclose()
 
     @property
     def url(self) -> str:
-        """The base address, without a path, while the server is open."""
+        """Base URL without a path, while the server is open."""
         host, port = self._runner.addresses[0][:2]
         return f"http://{authority(host, port)}"
 
     @property
     def projects(self) -> frozenset[str]:
-        """The projects known so far."""
+        """Known projects."""
         return frozenset(self._projects)
 
     @property
     def calls(self) -> list[Call]:
-        """The calls seen, in the order in which they came; empty unless `settings.journal`."""
+        """Recorded calls in order of arrival; empty unless `settings.journal` is set."""
         return self._journal.calls
 
     @property
     def intercept(self) -> Intercept | None:
-        """Asked before every call: answers in the server's stead, or None to go on, or raises `HangUp`/`LoseAnswer`."""
+        """Hook before every call: returns an answer, or None to continue, or raises `HangUp` or `LoseAnswer`."""
         return self._journal.intercept
 
     @intercept.setter
@@ -110,8 +110,8 @@ class DevServer:
 
     @property
     def faults_injected(self) -> Mapping[str, int]:
-        """How many faults of `settings.faults` were injected so far, by kind."""
-        return self._saboteur.injected
+        """Number of injected faults of `settings.faults` by kind."""
+        return self._fault_injector.injected
 
     def job(self, job_id: str) -> Job:
         """Raises `Unknown`."""
@@ -122,11 +122,11 @@ class DevServer:
         return self.store.run(None, run_id)
 
     def jobs(self, run_id: str) -> list[Job]:
-        """A run's jobs, oldest first."""
+        """Return a run's jobs, oldest first."""
         return self.store.jobs(run_id)
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
-        """What handlers told in a run so far: `{"type", "job_id", "data", ...}`, oldest first."""
+        """Return the events of handlers in a run: `{"type", "job_id", "data", ...}`, oldest first."""
         return [msgspec.json.decode(event.data) for event in self.store.events(run_id) if event.type == "custom"]
 
     async def start_run(
@@ -137,7 +137,7 @@ class DevServer:
         inputs: Mapping[str, Any] | None = None,
         queue: str | None = None,
     ) -> str:
-        """Start a run of `spec` and tell its id.  Raises `Invalid`, or msgspec's `ValidationError`."""
+        """Start a run of `spec` and return its id; raise `Invalid` or msgspec's `ValidationError`."""
         request = msgspec.convert({"spec": spec, "inputs": inputs or {}, "queue": queue}, RunRequest)
         self._projects.add(project)
         run = self.store.start_run(project, request, time.time())
@@ -145,14 +145,14 @@ class DevServer:
         return run.id
 
     async def cancel_run(self, run_id: str) -> None:
-        """As the call of that name does.  Raises `Unknown`."""
+        """Cancel a run, like the endpoint of that name; raise `Unknown`."""
         self.store.cancel(self.run(run_id).project, run_id, time.time())
         self._dispatch.follow_up()
 
     async def until(self, predicate: Callable[[], Value | None], timeout: float = 10.0) -> Value:
-        """Wait until `predicate` gives something that is neither None nor False; it is asked after every change.
+        """Wait until `predicate` returns a value other than None and False; it is called after every change.
 
-        Raises TimeoutError with the server's state after `timeout` seconds, and whatever `predicate` raises.
+        Raises `TimeoutError` with the server's state after `timeout` seconds, and any exception of `predicate`.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -179,16 +179,16 @@ class DevServer:
         middlewares = [
             answer_errors,
             self._journal.observe,
-            answer_errors,  # once more inside, so that the journal sees each refusal as the answer it becomes
+            answer_errors,  # again inside, so that the call log records an error as an answer
             demand_key(_as_bytes(self.settings.api_key)),
             demand_project(self._admits),
-            self._saboteur.interfere,
-            answer_errors,  # and for faults, which may fall on a refusal as on any other answer
+            self._fault_injector.interfere,
+            answer_errors,  # and for faults, which may change error answers, too
         ]
         application = web.Application(middlewares=middlewares, client_max_size=self.settings.max_body)
         interval = float(self.settings.heartbeat_interval)
-        workers = WorkerViews(self.store, self._dispatch, self._saboteur, heartbeat_interval=interval)
-        # The streams come first: otherwise `runs/events` would be taken for a run.
+        workers = WorkerViews(self.store, self._dispatch, self._fault_injector, heartbeat_interval=interval)
+        # Streams first: otherwise `runs/events` would match as a run.
         application.add_routes(
             [*self._streams.routes(), *workers.routes(), *RunViews(self.store, self._dispatch).routes()]
         )
@@ -202,7 +202,7 @@ class DevServer:
         return project in self._projects
 
     async def _send_home(self, _application: web.Application) -> None:
-        self._saboteur.close()
+        self._fault_injector.close()
         self._dispatch.close()
         self._streams.close()
 
@@ -222,11 +222,11 @@ def _as_bytes(key: bytes | str | None) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class DevServerSettings:
-    """Lengths are in seconds, sizes in bytes.
+    """Settings of a `DevServer`.  Durations are in seconds, sizes in bytes.
 
-    `database` None keeps everything in memory; `api_key` None accepts any key; `projects` None creates every project
-    that is asked for.  `journal` is how many calls `DevServer.calls` remembers, True for ten thousand.
-    `faults` is a script of what shall go wrong (see `faults.parse_faults`).
+    `database` None is an in-memory database; `api_key` None accepts any key; `projects` None creates each requested
+    project.  `journal` is the number of calls in `DevServer.calls`, True for ten thousand.  `faults` is a script of
+    faults to inject (see `faults.parse_faults`).
     """
 
     host: str = "127.0.0.1"

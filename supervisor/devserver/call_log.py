@@ -1,4 +1,7 @@
-"""The calls as the server saw them, and the hook by which tests make it misbehave.  Off unless a test asks for it."""
+"""Log of received calls, and a hook for tests to intercept them.  Disabled by default.
+
+Tested by tests/devserver/test_app.py.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from supervisor.devserver.dispatch import ChangeSignal
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request.  `name` is that of its endpoint: claim, heartbeat, events, complete, get_job, start_run, ...
+    """One request.  `name` is the name of its endpoint: claim, heartbeat, events, complete, get_job, start_run, ...
 
-    `body` is decoded JSON, None without one; `status` is None while the call is under way and for a client that hung
-    up; the times are those of `time.monotonic`.
+    `body` is decoded JSON, None without one; `status` is None during the call, and after the client
+    disconnected; times are from `time.monotonic`.
     """
 
     name: str
@@ -32,22 +35,22 @@ class Call:
 
 
 class InterceptionError(Exception):
-    """Raised by an interception to break the connection."""
+    """Raised by an interception to abort the connection."""
 
 
 class HangUp(InterceptionError):
-    """Nothing is done."""
+    """Abort without processing the call."""
 
 
 class LoseAnswer(InterceptionError):
-    """The call is carried out first.  Not for claims and streams, which write their answers themselves."""
+    """Abort after processing the call.  Not for claims and streams, which send their answers themselves."""
 
 
 Intercept = Callable[[Call], Awaitable[web.StreamResponse | None]]
 
 
 class CallLog:
-    """The last `size` calls, in the order in which they came."""
+    """The last `size` calls in order of arrival."""
 
     def __init__(self, changes: ChangeSignal, *, size: int) -> None:
         self.intercept: Intercept | None = None
@@ -62,7 +65,7 @@ class CallLog:
 
     @web.middleware
     async def observe(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Note the call, let the interception have it, then carry it out."""
+        """Record the call, pass it to the hook, then process it."""
         if not self._size and self.intercept is None:
             return await handler(request)
         number = self._open(request)
@@ -114,4 +117,4 @@ def _decoded(body: bytes) -> Any:
 def _break_connection(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
-    return web.Response(status=499)  # reaches nobody; it stands in the journal
+    return web.Response(status=499)  # only for the log; the client is disconnected

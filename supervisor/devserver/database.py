@@ -1,4 +1,4 @@
-"""The SQLite connection: schema, settings, transactions.  Knows the tables, not what their rows mean."""
+"""The SQLite connection: schema, settings and transactions.  Tested by tests/devserver/test_store.py."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Value = str | bytes | float | int | None
 
 
 class Database:
-    """One connection, used by one thread; `path` None keeps everything in memory."""
+    """One connection, used by one thread; `path` None is an in-memory database."""
 
     def __init__(self, path: str | Path | None = None) -> None:
-        # Transactions are ours to begin (isolation_level None): the module would open them behind our back.
+        # isolation_level None: the module must not begin transactions by itself.
         self._connection = sqlite3.connect(path or ":memory:", isolation_level=None, cached_statements=256)
-        # A power cut may cost a development server its last transactions, and nothing else.
+        # A power failure may lose the last transactions, which is acceptable for a development server.
         self._connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;" + SCHEMA)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of the block or nothing of it."""
+        """Commit the whole block, or roll it back after an error."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -44,17 +44,17 @@ class Database:
 
         Pass `values` for placeholders `?`, or `named` for placeholders `:name`, which may occur more than once.
         """
-        # Not `?1`: Python 3.12.0 and 3.12.1 take that for a name and warn that a sequence was passed.
+        # Not `?1`: Python 3.12.0 and 3.12.1 treat that as a name and warn about a sequence.
         return [kind(*row) for row in self._connection.execute(statement, named or values).fetchall()]
 
     def one(self, kind: type[Record], statement: str, *values: Value, **named: Value) -> Record | None:
-        """The first row, if any."""
-        # All rows are fetched: a statement with RETURNING is carried out only as far as it is read.
+        """Return the first row; None without a row."""
+        # Fetch all rows: SQLite runs a statement with RETURNING only as far as it is read.
         rows = self.all(kind, statement, *values, **named)
         return rows[0] if rows else None
 
     def value(self, statement: str, *values: Value) -> Value:
-        """The first column of the first row; None without a row."""
+        """Return the first column of the first row; None without a row."""
         row = self._connection.execute(statement, values).fetchone()
         return None if row is None else row[0]
 

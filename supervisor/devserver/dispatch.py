@@ -1,6 +1,6 @@
-"""Brings jobs and waiting polls together, and lets time pass for the store.  No HTTP.
+"""Assigns jobs to waiting polls, and expires leases on time.  No HTTP.
 
-Polls are served in the order in which they came.  Whoever changes the store calls `follow_up` afterwards.
+Polls are served in order of arrival.  Each caller that changes the store calls `follow_up` afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from supervisor.devserver.store import Store
 
 @dataclass(eq=False, slots=True)
 class Poll:
-    """A client that waits for a job; `is_open` says whether it still listens."""
+    """A client that waits for a job; `is_open` returns True while it is connected."""
 
     project: str
     request: ClaimRequest
@@ -29,13 +29,13 @@ class Poll:
         return self.job.result() if self.job.done() and not self.job.cancelled() else None
 
     @property
-    def wish(self) -> tuple[object, ...]:
-        """What it would take: polls with the same wish find nothing together."""
+    def filter(self) -> tuple[object, ...]:
+        """Project, queues and actions: polls with the same filter match the same jobs."""
         return self.project, self.request.queues, self.request.actions
 
 
 class Dispatch:
-    """The store's connection to the running loop."""
+    """Connects the store with the running event loop."""
 
     def __init__(self, store: Store, changes: ChangeSignal) -> None:
         self._store = store
@@ -47,7 +47,7 @@ class Dispatch:
         self._served_at = 0.0
 
     async def claim(self, project: str, request: ClaimRequest, is_open: Callable[[], bool]) -> Job | None:
-        """Lease a job, waiting as long as the request says; cancelled while it waits, it leases nothing."""
+        """Lease a job, waiting as long as the request allows; a cancelled call leases nothing."""
         poll = Poll(project, request, is_open)
         if self._serve(poll):
             self.follow_up()
@@ -56,12 +56,12 @@ class Dispatch:
         return poll.lease
 
     def give_back(self, job: Job) -> None:
-        """The answer with `job` did not reach the worker."""
+        """Release a job whose answer did not reach the worker."""
         self._store.release(job, time.time())
         self.follow_up()
 
     def follow_up(self) -> None:
-        """Do what a change of the store asks for: serve polls, set the alarm, tell those who watch."""
+        """React to a change of the store: serve polls, set the timer, notify watchers."""
         self._serve_polls()
         wake_at = self._store.next_wake_at(self._served_at)
         if wake_at is not None and (self._wake_at is None or wake_at < self._wake_at):
@@ -69,7 +69,7 @@ class Dispatch:
         self._changes.announce()
 
     async def keep_time(self) -> None:
-        """Let leases run out and backoffs elapse, each at its moment; runs until cancelled."""
+        """Expire leases and end backoffs on time, until cancelled."""
         while True:
             self._sooner.clear()
             self._wake_at = self._store.next_wake_at(self._served_at)
@@ -78,7 +78,7 @@ class Dispatch:
                 self.follow_up()
 
     def close(self) -> None:
-        """Send all waiting polls home."""
+        """End all waiting polls."""
         self._is_closing = True
         for poll in self._polls:
             poll.job.cancel()
@@ -92,17 +92,17 @@ class Dispatch:
             return False
 
     def _serve_polls(self) -> None:
-        # What becomes ready after this moment is still to be served, even if it is past when the alarm is set.
+        # Jobs that become ready after this moment need a timer, even if it expires at once.
         self._served_at = time.time()
-        vain = set[object]()
+        unmatched = set[object]()
         for poll in self._polls:
-            if not poll.job.done() and poll.wish not in vain and not self._serve(poll):
-                vain.add(poll.wish)
+            if not poll.job.done() and poll.filter not in unmatched and not self._serve(poll):
+                unmatched.add(poll.filter)
 
     def _serve(self, poll: Poll) -> bool:
-        """Lease a job to the poll; False when there is none for its wish."""
+        """Lease a job to the poll; return False when no job matches its filter."""
         if not poll.is_open():
-            return True  # its client has hung up, which says nothing about the others' chances
+            return True  # the client has disconnected; other polls with this filter may still match
         job = self._store.claim(poll.project, poll.request, time.time())
         if job is not None:
             poll.job.set_result(job)
@@ -113,7 +113,7 @@ class Dispatch:
         try:
             await asyncio.wait((poll.job,), timeout=seconds)
         except asyncio.CancelledError:
-            # The lease may have been made in the moment in which the client hung up.
+            # The job may have been leased just when the client disconnected.
             if poll.lease is not None:
                 self.give_back(poll.lease)
             raise
@@ -122,9 +122,9 @@ class Dispatch:
 
 
 class ChangeSignal:
-    """One event after the other, each set once.
+    """Broadcast of changes, with a new event for each change.
 
-    Take `upcoming` first, then look at the state, then wait for it: what happens in between is not missed.
+    Take `upcoming` first, then read the state, then wait for the event, so that no change is missed.
     """
 
     def __init__(self) -> None:

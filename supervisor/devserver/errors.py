@@ -1,8 +1,8 @@
-"""Why a request is refused.  All are caught by `answers.answer_errors`, which answers with their status.
+"""Errors of requests.  `answers.answer_errors` catches them and answers with their status.
 
 RequestError
 ├── Invalid              400
-│   └── DeadReference    400   a `${...}` that leads nowhere; while a run is under way it fails the run
+│   └── DeadReference    400   an unresolved `${...}`; in a running workflow it fails the run
 ├── Unauthorized         401
 ├── Unknown              404   no such project, run, job or endpoint
 ├── FenceRefused         409   the call is not about the current attempt
@@ -15,7 +15,7 @@ from typing import ClassVar
 
 
 class RequestError(Exception):
-    """The request gets an error as its answer; the message is for people."""
+    """A request that is answered with an error."""
 
     status: ClassVar[int]
     code: ClassVar[str]

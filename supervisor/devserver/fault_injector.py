@@ -1,6 +1,7 @@
-"""Does to workers' calls what a fault script says, and counts it.  When is decided in `faults`, how in `spoiling`.
+"""Injects the faults of a script into workers' calls.  `faults` decides when, `fault_responses` changes the answers.
 
-A claim is met twice: as it comes, like any other call, and when a job is handed out, for only then its job is known.
+A claim is examined twice: on arrival, like any other call, and when a job is handed out, because only then is its job
+known.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ from supervisor.devserver.store import Store
 
 log = logging.getLogger(__name__)
 
-# The fault that fell on a call as it came, for when it turns out to be a claim that hands out a job.
+# The fault chosen on arrival of a call, for a claim that later hands out a job.
 _early: ContextVar[AnyFault | None] = ContextVar("early", default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """How the answer with a job went out; `was_made` unless it is certain that no worker has got the job."""
+    """Result of sending a job; `was_made` is False only if the worker certainly did not get it."""
 
     response: web.StreamResponse
     was_made: bool
 
 
 class FaultInjector:
-    """Stands between the clients and the views; without faults it lets everything pass."""
+    """Middleware between clients and endpoints; without faults it passes all calls on."""
 
     def __init__(self, script: FaultScript | None, store: Store, dispatch: Dispatch) -> None:
         self._schedule = Schedule(script or FaultScript())
@@ -66,25 +67,25 @@ class FaultInjector:
 
     @property
     def injected(self) -> Mapping[str, int]:
-        """How many faults were injected, by kind."""
+        """Number of injected faults by kind."""
         return dict(self._injected)
 
     def close(self) -> None:
-        """Let go of everybody who is kept waiting."""
+        """End all calls that a fault keeps waiting."""
         self._closing.set()
 
     @web.middleware
     async def interfere(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Carry a call out, or not, as the script says."""
+        """Process a call with the fault that the script requires."""
         call = request.match_info.route.name
         if self._is_idle or call not in CALLS:
             return await handler(request)
-        await request.read()  # what hangs or is refused has arrived as a whole
+        await request.read()  # a call that hangs or is refused has arrived completely
         job = self._job_of(request)
         fault = self._strike(call, job)
         _early.set(fault)
         response = await self._before(fault, request, job) or self._duplicate(call) or await handler(request)
-        # What is written already is a job, and `hand_over` has seen to everything.
+        # An answer that is already sent contains a job, and `hand_over` has handled its faults.
         if not isinstance(response, web.Response) or response.prepared:
             return response
         response = reworded(fault, response)
@@ -92,9 +93,9 @@ class FaultInjector:
         return _reaches_nobody(response) if is_sent else response
 
     async def hand_over(self, request: web.Request, response: web.Response, job: Job) -> HandOver:
-        """Write the answer to a claim here rather than in aiohttp, to learn whether it could be written.
+        """Send the answer to a claim here instead of in aiohttp, to detect a failed write.
 
-        Raises ConnectionError when it could not.
+        Raises `ConnectionError` when the write fails.
         """
         early, late = _early.get(), self._strike("claim", job)
         instead = await self._before(late, request, job)
@@ -108,11 +109,11 @@ class FaultInjector:
                 return HandOver(_reaches_nobody(response), was_made=True)
         await response.prepare(request)
         await response.write_eof()
-        # The kernel may refuse the bytes without the writer being told: then the transport is closing.
+        # The kernel may refuse the bytes without an error for the writer: then the transport is closing.
         return HandOver(response, was_made=is_connected(request))
 
     async def _before(self, fault: AnyFault | None, request: web.Request, job: Job | None) -> web.Response | None:
-        """What happens before a call is carried out; an answer when it is not carried out at all."""
+        """Apply a fault before the call; return an answer if the call must not be processed."""
         match fault:
             case Status():
                 return refusal(fault)
@@ -137,7 +138,7 @@ class FaultInjector:
                 await self._closing.wait()
 
     def _duplicate(self, call: str) -> web.Response | None:
-        """The answer that another claim has got already, if this one shall have it too."""
+        """Return the answer of an earlier claim if this claim must get it again."""
         return self._duplicates.popleft() if call == "claim" and self._duplicates else None
 
     def _strike(self, call: str, job: Job | None) -> AnyFault | None:
@@ -162,10 +163,10 @@ class FaultInjector:
 
 
 def is_connected(request: web.Request) -> bool:
-    """Whether the client is still there, as far as is known."""
+    """True if the connection to the client seems open."""
     return request.transport is not None and not request.transport.is_closing()
 
 
 def _reaches_nobody(response: web.Response) -> web.Response:
-    """For aiohttp and the journal, when the real answer went its own way and the connection is closed."""
+    """Return an answer only for aiohttp and the call log, after the real one was sent and the connection closed."""
     return web.Response(status=response.status)

@@ -1,6 +1,7 @@
-"""Spoiled answers: other words than the right ones, and the right ones broken off, too slow, or not sent at all.
+"""Faulty answers: wrong content, and correct content that is cut off, slow, or not sent.
 
-No decisions and no state.  After anything but a whole answer the connection is closed.
+No decisions and no state.  After an incomplete answer the connection is closed.
+Tested by tests/devserver/test_fault_injector.py.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from supervisor.devserver.faults import (
 _PROXY_PAGE = b"<html><body><h1>Welcome to the hotel's network</h1></body></html>"
 _NOT_HTTP = b"\x16\x03\x01\x02\x00\x01 this is no answer\r\n\r\n"
 _NEWS = {"lease_token": "lt_1", "hints": {"priority": [1, 2.5, None]}, "x-\N{SNOWMAN}": True}
-_WITHOUT_LINGERING = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: what ends the connection is a reset
+_WITHOUT_LINGERING = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: closing sends a reset
 _BODILESS = (204, 304)
 
 
 def refusal(fault: Status) -> web.Response:
-    """The answer that the script asks for."""
+    """Return the answer with the status of the fault."""
     if fault.status in _BODILESS:
         response = web.Response(status=fault.status)
     elif fault.body is not None:
@@ -52,7 +53,7 @@ def refusal(fault: Status) -> web.Response:
 
 
 def reworded(fault: AnyFault | None, response: web.Response) -> web.Response:
-    """The answer in other words, for a fault that is about words."""
+    """Return the answer with the wrong content of the fault; unchanged for other faults."""
     match fault:
         case WrongType():
             return answer(_mistyped(_value_of(response)))
@@ -67,7 +68,7 @@ def reworded(fault: AnyFault | None, response: web.Response) -> web.Response:
 
 
 async def send_badly(fault: AnyFault | None, request: web.Request, response: web.Response) -> bool:
-    """Send the answer as a fault will have it sent; False, and nothing is done, for any other."""
+    """Send the answer in the faulty way; return False without effect if the fault does not change the sending."""
     match fault:
         case LoseAnswer():
             hang_up(request)
@@ -85,14 +86,14 @@ async def send_badly(fault: AnyFault | None, request: web.Request, response: web
 
 
 def hang_up(request: web.Request) -> web.Response:
-    """Break the connection; what is returned reaches nobody, and stands in the journal."""
+    """Abort the connection.  The returned answer is only for the call log."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response(status=499)
 
 
 def encoded(response: web.Response) -> bytes:
-    """A whole answer, as it goes over the wire."""
+    """Return the bytes of a whole answer."""
     body = response.body if isinstance(response.body, bytes) else b""
     headers = {**response.headers, "Connection": "close"}
     if response.status not in _BODILESS:
@@ -102,7 +103,7 @@ def encoded(response: web.Response) -> bytes:
 
 
 def _value_of(response: web.Response) -> Any:
-    """What an answer says; nothing is an empty object."""
+    """Decode an answer; an empty body is an empty object."""
     return msgspec.json.decode(response.body) if isinstance(response.body, bytes) and response.body else {}
 
 
@@ -138,13 +139,13 @@ async def _close_after(request: web.Request, data: bytes) -> None:
 
 async def _trickle(request: web.Request, data: bytes, pause: float) -> None:
     for number in range(len(data)):
-        await asyncio.sleep(pause)  # not after the last byte: a client that has them all may be gone
+        await asyncio.sleep(pause)  # before each byte: a client may disconnect after the last one
         await _send(request, data[number : number + 1])
     await _close_after(request, b"")
 
 
 async def _send(request: web.Request, data: bytes) -> None:
-    """Hand `data` to the kernel: what is still in a buffer of ours would be lost by a reset."""
+    """Pass `data` to the kernel, because a reset would lose data in a buffer of this process."""
     if data and request.transport is not None and not request.transport.is_closing():
         request.transport.set_write_buffer_limits(0)
         request.transport.write(data)

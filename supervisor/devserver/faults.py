@@ -1,17 +1,16 @@
-"""Fault scripts: what shall go wrong, and when.  Pure: parses scripts and decides; `saboteur` does what is decided.
+"""Fault scripts: which faults to inject, and when.  Pure: parses and decides; `fault_injector` acts.
 
-    seed = 7                       # of all probabilities; 0 when absent
+    seed = 7                       # of all probabilities; default 0
 
     [[faults]]
     call = "heartbeat"             # claim, heartbeat, events, complete, get_job, or any of these
-    action = "resize"              # which job, if not all: by action, by job_id, or claimed = 3: the third handed out
-    every = 5                      # when: nth, first, every, after, probability; all that is given must hold
-    what = "status"                # and what: one of the classes below, with its own keys
+    action = "resize"              # optional job: by action, by job_id, or claimed = 3: the third handed out
+    every = 5                      # when: nth, first, every, after, probability; all given conditions must hold
+    what = "status"                # the fault: one of the classes below, with its own keys
     status = 503
 
-Each fault counts for itself the calls that fit its `call` and its job, from 1.  The first fault of the list that falls
-on a call is the one that strikes.  A claim that is to be told by its job counts when it hands one out; any other claim
-counts as it comes.
+Each fault counts the calls that match its `call` and its job, from 1.  If several faults match a call, the first in the
+list is injected.  A fault with a job condition counts a claim when it hands out a job; others count it on arrival.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 StatusCode = Annotated[int, msgspec.Meta(ge=200, le=599)]
-# It stands in a header, where a line break would begin the next one.
+# The value of a header, which must not contain a line break.
 HeaderText = Annotated[str, msgspec.Meta(pattern=r"\A[ -~]*\Z")]
 
 
 class FaultScriptError(ValueError):
-    """The script makes no sense; the message is one sentence that begins with the place.  Caught by the callers."""
+    """The script is invalid; the message begins with the place of the error.  Caught by the callers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """A call on which a fault may fall; of a claim, the job is known only when it is handed out.
+    """A call that may get a fault.  The job of a claim is known only when it is handed out.
 
     `claimed` is the job's number in the order in which jobs were first handed out.
     """
@@ -57,7 +56,7 @@ class Occasion:
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="what"):
-    """When a fault falls; what it does is the subclass."""
+    """Conditions of a fault; the subclass defines its effect."""
 
     call: CallName
     action: str | None = None
@@ -71,16 +70,16 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def kind(self) -> str:
-        """The `what` of the script."""
+        """Value of `what` in the script."""
         return str(self.__struct_config__.tag)
 
     @property
     def is_about_jobs(self) -> bool:
-        """Whether it can fall only on a call of which the job is known."""
+        """True if the fault needs the job of the call."""
         return (self.action, self.job_id, self.claimed) != (None, None, None)
 
     def fits(self, occasion: Occasion) -> bool:
-        """Whether it counts this call."""
+        """True if the fault counts this call."""
         if self.call not in ("any", occasion.call):
             return False
         if occasion.call == "claim" and self.is_about_jobs != (occasion.job_id is not None):
@@ -89,7 +88,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return all(ours in (None, its) for ours, its in wanted)
 
     def falls_on(self, count: int, chance: float) -> bool:
-        """Whether it falls on the call that it counted as the `count`-th; `chance` is drawn from 0 to 1."""
+        """True if the fault is injected into its `count`-th call; `chance` is a random number from 0 to 1."""
         return (
             self.nth in (None, count)
             and (self.first is None or count <= self.first)
@@ -100,9 +99,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Status(Fault, tag="status", frozen=True, kw_only=True):
-    """Not carried out; answered by a status.
+    """The call is not processed; the answer has this status.
 
-    `retry_after` is sent as it is; `retry_date` sends the HTTP date that many seconds from now.
+    `retry_after` is sent unchanged; `retry_date` is sent as an HTTP date, this many seconds from now.
     """
 
     status: StatusCode
@@ -112,63 +111,63 @@ class Status(Fault, tag="status", frozen=True, kw_only=True):
 
 
 class Delay(Fault, tag="delay", frozen=True, kw_only=True):
-    """Carried out `seconds` late."""
+    """The call is processed after `seconds`."""
 
     seconds: Seconds
 
 
 class Hang(Fault, tag="hang", frozen=True):
-    """Not carried out, and no answer until the client goes."""
+    """The call is not processed, and gets no answer until the client disconnects."""
 
 
 class HangUp(Fault, tag="hang_up", frozen=True):
-    """Not carried out; the connection is broken."""
+    """The call is not processed; the connection is aborted."""
 
 
 class LoseAnswer(Fault, tag="lose_answer", frozen=True):
-    """Carried out; the connection is broken instead of an answer."""
+    """The call is processed; the connection is aborted without an answer."""
 
 
 class Reset(Fault, tag="reset", frozen=True, kw_only=True):
-    """Carried out; the connection is reset after so many `bytes` of the answer, its head included."""
+    """The call is processed; the connection is reset after `bytes` bytes of the answer, including its head."""
 
     bytes: Size = 0
 
 
 class Truncate(Fault, tag="truncate", frozen=True, kw_only=True):
-    """Carried out; the connection is closed in good order when so many `bytes` of the answer are missing."""
+    """The call is processed; the connection is closed normally before the last `bytes` bytes of the answer."""
 
     bytes: Ordinal = 1
 
 
 class Slow(Fault, tag="slow", frozen=True, kw_only=True):
-    """Carried out; the answer comes byte by byte, with `seconds` between them."""
+    """The call is processed; the answer is sent byte by byte, `seconds` apart."""
 
     seconds: Seconds = 0.01
 
 
 class Garbage(Fault, tag="garbage", frozen=True, kw_only=True):
-    """Carried out; the answer is not JSON but a proxy's page, or (`of = "http"`) not even HTTP."""
+    """The call is processed; the answer is a proxy's HTML page, or, with `of = "http"`, not HTTP."""
 
     of: Literal["json", "http"] = "json"
 
 
 class WrongType(Fault, tag="wrong_type", frozen=True):
-    """Carried out; every value in the answer has another type than it should."""
+    """The call is processed; every value in the answer has a wrong type."""
 
 
 class Oversized(Fault, tag="oversized", frozen=True, kw_only=True):
-    """Carried out; an unknown field makes the answer longer than so many `bytes`."""
+    """The call is processed; an unknown field makes the answer longer than `bytes` bytes."""
 
     bytes: Size = 2 * 1024 * 1024
 
 
 class ExtraFields(Fault, tag="extra_fields", frozen=True):
-    """Carried out; the answer has fields that nobody knows."""
+    """The call is processed; the answer has unknown fields."""
 
 
 class ExpireLease(Fault, tag="expire_lease", frozen=True):
-    """The job's lease runs out just before the call is carried out; or, for a claim, just before its answer."""
+    """The job's lease expires just before the call is processed, or, for a claim, just before the answer."""
 
     @property
     def is_about_jobs(self) -> bool:
@@ -176,7 +175,7 @@ class ExpireLease(Fault, tag="expire_lease", frozen=True):
 
 
 class Cancel(Fault, tag="cancel", frozen=True):
-    """The job's run is cancelled just before the call is carried out; or, for a claim, just before its answer."""
+    """The job's run is cancelled just before the call is processed, or, for a claim, just before the answer."""
 
     @property
     def is_about_jobs(self) -> bool:
@@ -184,7 +183,7 @@ class Cancel(Fault, tag="cancel", frozen=True):
 
 
 class DuplicateClaim(Fault, tag="duplicate_claim", frozen=True):
-    """The job is handed out, and handed out once more to the claim that comes next."""
+    """The job is handed out, and handed out again to the next claim."""
 
     @property
     def is_about_jobs(self) -> bool:
@@ -220,16 +219,16 @@ class FaultScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Schedule:
-    """A script as it is played: how often each fault was met so far."""
+    """A running script, with the number of calls that each fault has counted."""
 
     def __init__(self, script: FaultScript) -> None:
         self._faults = script.faults
         self._counts = [0] * len(script.faults)
-        # One sequence for each: what one fault draws does not depend on what the others met.
+        # One random sequence per fault, so that faults do not influence each other.
         self._chances = [random.Random(f"{script.seed}/{number}") for number in range(len(script.faults))]
 
     def strike(self, occasion: Occasion) -> AnyFault | None:
-        """The fault that falls on this call; every fault that fits it counts it."""
+        """Return the fault to inject into this call; every matching fault counts the call."""
         fitting = [number for number, fault in enumerate(self._faults) if fault.fits(occasion)]
         falling = [self._faults[number] for number in fitting if self._count(number)]
         return falling[0] if falling else None
@@ -240,7 +239,7 @@ class Schedule:
 
 
 def parse_faults(script: Mapping[str, Any]) -> FaultScript:
-    """A script from what TOML or JSON holds; raises `FaultScriptError`."""
+    """Convert decoded TOML or JSON to a script; raise `FaultScriptError`."""
     try:
         parsed = msgspec.convert(script, FaultScript)
     except msgspec.ValidationError as error:
@@ -251,7 +250,7 @@ def parse_faults(script: Mapping[str, Any]) -> FaultScript:
 
 
 def parse_text(text: str, *, is_json: bool) -> FaultScript:
-    """A script from a file's text; raises `FaultScriptError`."""
+    """Parse the text of a script; raise `FaultScriptError`."""
     try:
         script = json.loads(text) if is_json else tomllib.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,7 @@
-"""The history of all runs: what subscribers are told, in order.  Written in the transaction of the change itself."""
+"""The ordered events of all runs, for subscribers.  Written in the transaction of each change.
+
+Tested by tests/devserver/test_store.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _BATCH = 1000
 
 
 class History:
-    """Appends and reads events; the sequence numbers grow over all runs of all projects."""
+    """Appends and reads events; the sequence numbers increase over all runs of all projects."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -30,7 +33,7 @@ class History:
         self._append(job.project, job.run_id, "custom", data, now)
 
     def after(self, seq: int, *, project: str, run_id: str | None = None) -> list[StoredEvent]:
-        """At most a thousand events that follow `seq`, of one run or of the whole project."""
+        """Return at most a thousand events after `seq`, of one run or of the whole project."""
         if run_id is None:
             statement = "SELECT * FROM events WHERE project = ? AND seq > ? ORDER BY seq LIMIT ?"
             return self._database.all(StoredEvent, statement, project, seq, _BATCH)
@@ -38,11 +41,11 @@ class History:
         return self._database.all(StoredEvent, statement, run_id, seq, _BATCH)
 
     def of_run(self, run_id: str) -> list[StoredEvent]:
-        """All events of one run."""
+        """Return all events of one run."""
         return self._database.all(StoredEvent, "SELECT * FROM events WHERE run_id = ? ORDER BY seq", run_id)
 
     def last_seq(self) -> int:
-        """The number of the newest event; 0 before the first."""
+        """Return the number of the last event; 0 without events."""
         newest = self._database.value("SELECT max(seq) FROM events")
         return newest if isinstance(newest, int) else 0
 

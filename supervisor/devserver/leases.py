@@ -1,4 +1,7 @@
-"""Who works on which job, and until when.  Each method runs inside a transaction of the store."""
+"""Leases: the worker of each claimed job, and their expiry.  Each method runs inside a transaction of the store.
+
+Tested by tests/devserver/test_store.py.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Leases:
         self._ttl = ttl
 
     def grant(self, project: str, request: ClaimRequest, now: float) -> Job | None:
-        """Lease the oldest job that fits; None when there is none."""
+        """Lease the oldest matching job; return None when there is none."""
         statement = (
             "UPDATE jobs SET status = 'claimed', claimed_by = :worker, claimed_at = :now, expires_at = :expires_at,"
             " updated_at = :now WHERE number = (SELECT number FROM jobs"
@@ -41,7 +44,7 @@ class Leases:
         )
 
     def release(self, job: Job, now: float) -> Job | None:
-        """Take back a lease that nobody has used yet; None when it was used or is gone."""
+        """Take back an unused lease; return None when it was used or has ended."""
         statement = (
             "UPDATE jobs SET status = 'pending', claimed_by = NULL, claimed_at = NULL, expires_at = NULL,"
             " updated_at = ? WHERE id = ? AND status = 'claimed' AND claimed_by = ? AND attempt = ?"
@@ -54,7 +57,7 @@ class Leases:
         self._database.execute(statement, now, now + self._ttl, job.id)
 
     def demand(self, job: Job, fence: FenceRequest, now: float) -> None:
-        """Raise `FenceRefused` unless `fence` is that of the running lease."""
+        """Raise `FenceRefused` unless `fence` belongs to the current lease."""
         if job.status != "claimed":
             raise FenceRefused(f"job {job.id} is {job.status}")
         if (fence.worker_id, fence.attempt) != (job.claimed_by, job.attempt):
@@ -66,18 +69,18 @@ class Leases:
         return self._database.all(Job, "SELECT * FROM jobs WHERE status = 'claimed' AND expires_at <= ?", now)
 
     def settle(self, job: Job, report: CompleteRequest) -> None:
-        """Remember a report, for it may be sent again."""
+        """Store a report, because the worker may send it again."""
         statement = "INSERT INTO reports (job_id, attempt, report) VALUES (?, ?, ?)"
         self._database.execute(statement, job.id, report.attempt, _digest(report))
 
     def is_settled_by(self, job: Job, report: CompleteRequest) -> bool:
-        """Was exactly this report accepted before?"""
+        """True if exactly this report was accepted before."""
         statement = "SELECT report FROM reports WHERE job_id = ? AND attempt = ?"
         return self._database.value(statement, job.id, report.attempt) == _digest(report)
 
 
 def _choice(names: tuple[str, ...] | None) -> str | None:
-    """The names as a JSON list; None, which means any, when there are none."""
+    """Return the names as a JSON list; None means any name."""
     return msgspec.json.encode(names).decode() if names else None
 
 

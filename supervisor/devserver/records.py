@@ -1,6 +1,7 @@
-"""What the store keeps: one struct per table, its fields in the order of the columns.  Pure.
+"""Records of the store: one struct per table, with fields in the order of the columns.  Pure.
 
-Times are epoch seconds.  What is JSON inside stays encoded (bytes) until somebody needs to look into it.
+Times are epoch seconds.  JSON values stay encoded as bytes until they are needed.  Tested by
+tests/devserver/test_store.py.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One step's work; `attempt` counts the tries, `expires_at` is the end of the lease while it is claimed."""
+    """The work of one step.  `attempt` counts from 1; `expires_at` is the end of the lease of a claimed job."""
 
     number: int
     id: str
@@ -111,7 +112,7 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class StoredEvent(msgspec.Struct, frozen=True):
-    """One entry of the runs' history; `seq` grows over all runs, `data` is a JSON object."""
+    """One event of a run's history; `seq` increases over all runs, `data` is a JSON object."""
 
     seq: int
     project: str
@@ -122,7 +123,7 @@ class StoredEvent(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A worker that has asked for jobs."""
+    """A worker that has claimed jobs."""
 
     project: str
     id: str

@@ -1,4 +1,4 @@
-"""What clients may send: one struct per request body.  Pure; refuses what it does not know."""
+"""Request bodies, one struct each.  Pure; unknown fields are refused.  Tested by tests/devserver/test_app.py."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MAX_PAYLOAD = 16 * 1024
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Attempt = Annotated[int, msgspec.Meta(ge=1)]
-# Types that begin with `mobius.` belong to the server.
+# Types that begin with `mobius.` are reserved for the server.
 EventType = Annotated[str, msgspec.Meta(pattern=r"\A(?!mobius\.)[a-zA-Z0-9_.-]{1,64}\Z")]
 
 
 class ClaimRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Asks for a job; absent or empty `queues` and `actions` mean any."""
+    """Claims a job; missing or empty `queues` and `actions` mean any."""
 
     worker_id: Text
     queues: tuple[Text, ...] | None = None
@@ -31,7 +31,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FenceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Says which attempt a call is about; also the whole of a heartbeat."""
+    """Identifies the attempt of a call; also the body of a heartbeat."""
 
     worker_id: Text
     attempt: Attempt
@@ -51,7 +51,7 @@ class EventsRequest(FenceRequest, frozen=True, forbid_unknown_fields=True):
 
 
 class CompleteRequest(FenceRequest, frozen=True, forbid_unknown_fields=True):
-    """Reports how an attempt ended; `result_b64` is base64 on the wire and bytes here."""
+    """Reports the outcome of an attempt; `result_b64` is base64 in JSON and bytes here."""
 
     status: Literal["completed", "failed"]
     result_b64: bytes | None = None
@@ -60,7 +60,7 @@ class CompleteRequest(FenceRequest, frozen=True, forbid_unknown_fields=True):
 
 
 class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Starts a run of a spec that comes with the request; older clients send no `mode`.
+    """Starts a run of the given spec; older clients send no `mode`.
 
     `config` overrides the hosted service's timeouts; it is accepted and has no effect here.
     """
@@ -76,7 +76,7 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which runs to list; the fields are those of a query string."""
+    """Filter for the list of runs, from the query string."""
 
     status: Literal["active", "completed", "failed"] | None = None
     workflow_type: str | None = None

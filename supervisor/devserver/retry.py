@@ -1,4 +1,7 @@
-"""Retry policies of a step: which failures are tried again, and after how long.  Pure; randomness is an argument."""
+"""Retry policies of a step: which failures are retried, and after which delay.  Pure; randomness is an argument.
+
+Tested by tests/devserver/test_store.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import Annotated, Literal
 import msgspec
 
 FATAL = "fatal_error"
-LONGEST_DELAY = 30 * 86400.0
+MAX_DELAY = 30 * 86400.0
+"""Upper bound in seconds of any delay between attempts."""
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)"
@@ -31,9 +35,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         return error_type in self.error_equals if self.error_equals else error_type != FATAL
 
     def delay(self, attempt: int, jitter: Callable[[], float]) -> float:
-        """Seconds between the end of `attempt` (from 1) and the next; `jitter` gives numbers from 0 to 1."""
+        """Return the seconds between `attempt` (from 1) and the next; `jitter` returns numbers from 0 to 1."""
         growth = self.backoff_rate ** min(attempt - 1, 64)  # a float overflows at 1e308
-        longest = LONGEST_DELAY if self.max_delay is None else seconds(self.max_delay)
+        longest = MAX_DELAY if self.max_delay is None else seconds(self.max_delay)
         delay = min(seconds(self.base_delay) * growth, longest)
         return delay * jitter() if self.jitter_strategy == "FULL" else delay
 
@@ -41,7 +45,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 def retry_delay(
     policies: Iterable[RetryPolicy], error_type: str | None, attempt: int, jitter: Callable[[], float]
 ) -> float | None:
-    """Seconds until the next attempt; None when the failure is final.  The first policy that covers it decides."""
+    """Return the seconds until the next attempt; None for a final failure.  The first matching policy decides."""
     policy = next((policy for policy in policies if policy.covers(error_type)), None)
     if policy is None or attempt > policy.max_retries:
         return None
@@ -49,5 +53,5 @@ def retry_delay(
 
 
 def seconds(duration: Duration) -> float:
-    """A duration such as `1s`, `500ms` or `1h30m` in seconds."""
+    """Convert a duration such as `1s`, `500ms` or `1h30m` to seconds."""
     return sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(_PART, duration))

@@ -1,4 +1,4 @@
-"""The calls of those who start and watch runs, over HTTP."""
+"""HTTP endpoints to start and watch runs.  Tested by tests/devserver/test_app.py."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Run specs: their shape, what makes one valid, and which step follows which.  Pure: no I/O, no clock.
+"""Workflow specs: structure, validation and the order of steps.  Pure.  Tested by tests/devserver/test_store.py.
 
-Only sequential flows are understood: one path, steps of workers' actions.  Fan-out, joins, signals, catch clauses and
-conditions exist in the hosted service; here they are fields nobody knows and are refused, never ignored.
+Supports only sequential workflows of worker actions.  The hosted service also has fan-out, joins, signals, catch
+clauses and conditions; here these are unknown fields, which are refused and never ignored.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where to go next."""
+    """Reference to the next step."""
 
     step: Name
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One action to run; `layout` and `description` are for people and their editors."""
+    """One action to run; `layout` and `description` are for editors."""
 
     name: Name
     action: Name
@@ -39,7 +39,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     @property
     def variable(self) -> str | None:
-        """The name in the run's state that takes the result."""
+        """Name in the run's state that stores the result; None if it is not stored."""
         return None if self.store is None else self.store.removeprefix("state.")
 
     @property
@@ -48,7 +48,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A declared input; one without a default must be given."""
+    """A declared input; an input without a default is required."""
 
     name: Name
     type: str
@@ -66,7 +66,7 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a run does."""
+    """The workflow of a run."""
 
     name: Name
     steps: Annotated[list[Step], msgspec.Meta(min_length=1)]
@@ -83,7 +83,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         return self.steps[0] if self.start_at is None else self.step(self.start_at)
 
     def after(self, name: str) -> Step | None:
-        """The step that follows `name`; None at the end.  List order counts only when no step has `next`."""
+        """Return the step after `name`; None at the end.  The list order applies only when no step has `next`."""
         step = self.step(name)
         if step.next:
             return self.step(step.next[0].step)
@@ -94,7 +94,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 def check(spec: Spec) -> None:
-    """Raise `Invalid` for what the shapes alone cannot exclude."""
+    """Raise `Invalid` for errors that the types cannot exclude."""
     names = [step.name for step in spec.steps]
     targets = [edge.step for step in spec.steps for edge in step.next]
     if len(names) != len(set(names)):
@@ -107,7 +107,7 @@ def check(spec: Spec) -> None:
 
 
 def with_defaults(spec: Spec, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of a run; `Invalid` when a declared one is missing."""
+    """Return the inputs of a run with defaults; raise `Invalid` when a required one is missing."""
     values = {entry.name: entry.default for entry in spec.inputs} | dict(given)
     missing = sorted(name for name, value in values.items() if value is msgspec.UNSET)
     if missing:
@@ -116,13 +116,13 @@ def with_defaults(spec: Spec, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parameters_of(step: Step, inputs: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
-    """The step's parameters with every reference replaced; `DeadReference` when one leads nowhere."""
+    """Return the step's parameters with all references replaced; raise `DeadReference` for an unresolved one."""
     scope = {"inputs": inputs, "state": state}
     return {name: resolve(value, scope) for name, value in step.parameters.items()}
 
 
 def outputs_of(spec: Spec, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The declared outputs; `DeadReference` when the state lacks one."""
+    """Return the declared outputs; raise `DeadReference` when one is missing in the state."""
     scope = {"state": state}
     return {output.name: look_up("state." + output.variable.removeprefix("state."), scope) for output in spec.outputs}
 
@@ -133,7 +133,7 @@ _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
 def resolve(value: Any, scope: Mapping[str, Any]) -> Any:
-    """`value` with all references replaced, at any depth."""
+    """Replace all references in `value`, at any depth."""
     match value:
         case str():
             return _resolve_text(value, scope)
@@ -146,7 +146,7 @@ def resolve(value: Any, scope: Mapping[str, Any]) -> Any:
 
 
 def look_up(path: str, scope: Mapping[str, Any]) -> Any:
-    """What the dotted `path` leads to; numbers reach into lists."""
+    """Return the value at the dotted `path`; numbers are list indexes."""
     value: Any = scope
     for part in path.split("."):
         if isinstance(value, Mapping) and part in value:

@@ -1,4 +1,4 @@
-"""Live events of runs as a stream of server-sent events; reads the history, never writes it."""
+"""Server-sent events of runs, read from the history.  Tested by tests/devserver/test_app.py."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _KEEPALIVE = b":keepalive\n\n"
 
 
 class EventStreams:
-    """The two streams: of one run, and of all runs of a project.
+    """Two streams: events of one run, and of all runs of a project.
 
-    A run's stream begins with the run as it is, then tells what followed `since` (all of it when absent), and ends
-    after the run has.  The project's stream is endless and begins with what is new unless `since` says otherwise.
+    A run's stream begins with the current run, continues with the events after `since` (default: all), and ends with
+    the run.  The project's stream never ends, and begins with the events after `since` (default: new ones only).
     """
 
     def __init__(self, store: Store, changes: ChangeSignal, *, keepalive: float) -> None:
@@ -82,11 +82,11 @@ class EventStreams:
             await stream.write(_KEEPALIVE)
 
     def _is_last_look(self, project: str, run_id: str | None) -> bool:
-        """Does nothing follow what can be read now?"""
+        """True if no events follow those that can be read now."""
         return self._is_closing or (run_id is not None and self._store.run(project, run_id).status != "active")
 
     def _current(self, project: str, run_id: str, since: int) -> StoredEvent:
-        """The run as it is, numbered `since`: a client that continues from there misses nothing."""
+        """Return the current run as an event numbered `since`, so that a client can continue from there."""
         run, now = self._store.run(project, run_id), time.time()
         data = msgspec.json.encode(run_view(run, self._store.open_job(run_id), now))
         return StoredEvent(since, project, run_id, "run_updated", now, data)

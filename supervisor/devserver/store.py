@@ -1,5 +1,7 @@
-"""Runs, jobs, leases, events and workers' sessions, in SQLite.  No asyncio, no HTTP and no clock: time is an argument,
-in epoch seconds.  Each method is one transaction; what it changed can be read before its event can.
+"""Runs, jobs, leases, events and workers' sessions, in SQLite.
+
+No asyncio, no HTTP and no clock: time is an argument, in epoch seconds.  Each method is one transaction, so a
+reader that sees an event also sees the change behind it.
 """
 
 from __future__ import annotations
@@ -31,14 +33,14 @@ DEFAULT_QUEUE = "default"
 
 
 def random_id(kind: str) -> str:
-    """A new id for a `run` or a `job`."""
+    """Return a new id for a `run` or a `job`."""
     return f"{kind}_{secrets.token_hex(8)}"
 
 
 class Store:
-    """Everything the server knows.
+    """The data of the server.
 
-    Whatever names a job or a run raises `Unknown`; whatever takes a fence raises `FenceRefused`.
+    Methods with the id of a job or run raise `Unknown`; methods with a fence raise `FenceRefused`.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Store:
         self._database.close()
 
     def start_run(self, project: str, request: RunRequest, now: float) -> Run:
-        """Store a run and its first job; or find the run that has this `external_id` already.
+        """Store a run and its first job, or return the existing run with this `external_id`.
 
         Raises `Invalid` when the spec cannot be run.
         """
@@ -76,7 +78,7 @@ class Store:
             return self.run(project, run.id)
 
     def claim(self, project: str, request: ClaimRequest, now: float) -> Job | None:
-        """Lease the oldest job that fits the request to its worker."""
+        """Lease the oldest matching job to the worker."""
         with self._database.transaction():
             job = self._leases.grant(project, request, now)
             if job is not None:
@@ -84,7 +86,7 @@ class Store:
             return job
 
     def release(self, job: Job, now: float) -> None:
-        """Take back a lease of which its worker never learned; the attempt does not count."""
+        """Take back a lease that did not reach its worker; the attempt does not count."""
         with self._database.transaction():
             free = self._leases.release(job, now)
             if free is None:
@@ -104,14 +106,14 @@ class Store:
             return self._flow.run_of(job).cancel_requested_at is not None
 
     def publish(self, project: str, job_id: str, fence: FenceRequest, events: Sequence[EventEntry], now: float) -> None:
-        """Append what a worker tells to the history."""
+        """Append events of a worker to the history."""
         with self._database.transaction():
             job = self._fenced(project, job_id, fence, now)
             for event in events:
                 self._history.custom(job, event.type, event.payload, now)
 
     def complete(self, project: str, job_id: str, report: CompleteRequest, now: float) -> None:
-        """Settle an attempt; exactly the same report once more is accepted and changes nothing."""
+        """Record the outcome of an attempt; the same report again is accepted without effect."""
         with self._database.transaction():
             if self._leases.is_settled_by(self.job(project, job_id), report):
                 return
@@ -139,7 +141,7 @@ class Store:
                 self._history.run_updated(run, job, now)
 
     def expire(self, now: float) -> bool:
-        """End the leases that have run out; True when there were any."""
+        """End the expired leases; return True if there were any."""
         with self._database.transaction():
             expired = self._leases.expired(now)
             for job in expired:
@@ -147,21 +149,21 @@ class Store:
         return bool(expired)
 
     def let_run_out(self, job_id: str, now: float) -> None:
-        """End a job's lease before its time; without effect on a job that nobody holds."""
+        """End a job's lease early; without effect on a job that is not claimed."""
         with self._database.transaction():
             job = self.job(None, job_id)
             if job.status == "claimed":
                 self._flow.time_out(job, now)
 
     def next_wake_at(self, since: float) -> float | None:
-        """When time alone changes something next: a lease runs out, or a backoff elapses after `since`."""
+        """Return the time at which the next lease expires or the next backoff after `since` ends."""
         lapse = "SELECT min(expires_at) FROM jobs WHERE status = 'claimed'"
         ready = "SELECT min(scheduled_at) FROM jobs WHERE status = 'pending' AND scheduled_at > ?"
         moments = (self._database.value(lapse), self._database.value(ready, since))
         return min((moment for moment in moments if isinstance(moment, float)), default=None)
 
     def note_worker(self, project: str, request: ClaimRequest, now: float) -> None:
-        """Remember that a worker asked for jobs."""
+        """Record that a worker claimed jobs."""
         statement = "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)"
         worker = (request.worker_id, request.worker_name, request.worker_version)
         self._database.execute(statement, project, *worker, now)
@@ -175,7 +177,7 @@ class Store:
         return set(msgspec.json.decode(names, type=list[str])) if isinstance(names, str) else set()
 
     def latest(self, limit: int) -> list[Run | Job]:
-        """The newest runs, each followed by its jobs: for messages to people."""
+        """Return the newest runs, each followed by its jobs, for messages."""
         runs = self._database.all(Run, "SELECT * FROM runs ORDER BY number DESC LIMIT ?", limit)
         records: list[Run | Job] = []
         for run in runs:

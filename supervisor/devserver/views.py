@@ -1,6 +1,6 @@
-"""How records look to clients: the JSON objects of the public API.  Pure; no key beyond those it names.
+"""Conversion of records to the JSON objects of the public API.  Pure.  Tested by tests/devserver/test_app.py.
 
-The published clients refuse unknown keys and read an absent one as null, so what is None is left out.
+The published clients refuse unknown keys and read an absent key as null, so fields that are None are omitted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STALE_AFTER = 120.0
 
 
 def claim_view(job: Job, run: Run, heartbeat_interval: float) -> dict[str, Any]:
-    """What a worker is told of the job it has just leased."""
+    """Return the answer to a claim."""
     whole = heartbeat_interval.is_integer()
     return {
         "job_id": job.id,
@@ -35,12 +35,12 @@ def claim_view(job: Job, run: Run, heartbeat_interval: float) -> dict[str, Any]:
 
 
 def job_view(job: Job) -> dict[str, Any]:
-    """A job, complete."""
+    """Return a job with all fields."""
     return job_summary(job) | {"parameters": msgspec.Raw(job.parameters)}
 
 
 def job_summary(job: Job) -> dict[str, Any]:
-    """A job without its parameters, which can be large: what the history keeps of each change."""
+    """Return a job without its parameters, which can be large, for the history."""
     return _present(
         {
             "id": job.id,

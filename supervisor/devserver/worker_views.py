@@ -1,4 +1,7 @@
-"""The calls of workers over HTTP: claim, heartbeat, events, complete, and what stands beside them."""
+"""HTTP endpoints for workers: claim, heartbeat, events, complete, job and sessions.
+
+Tested by tests/devserver/test_app.py.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,12 @@ log = logging.getLogger(__name__)
 class WorkerViews:
     """One method per endpoint."""
 
-    def __init__(self, store: Store, dispatch: Dispatch, saboteur: FaultInjector, *, heartbeat_interval: float) -> None:
+    def __init__(
+        self, store: Store, dispatch: Dispatch, fault_injector: FaultInjector, *, heartbeat_interval: float
+    ) -> None:
         self._store = store
         self._dispatch = dispatch
-        self._saboteur = saboteur
+        self._fault_injector = fault_injector
         self._heartbeat_interval = heartbeat_interval
 
     def routes(self) -> list[web.RouteDef]:
@@ -88,7 +93,7 @@ class WorkerViews:
         response = answer(claim_view(job, run, self._heartbeat_interval))
         was_made = False
         try:
-            made = await self._saboteur.hand_over(request, response, job)
+            made = await self._fault_injector.hand_over(request, response, job)
             was_made = made.was_made
         except ConnectionError:
             log.info("worker %s hung up before it got job %s", job.claimed_by, job.id)

@@ -1,4 +1,4 @@
-"""How a run proceeds: from step to step, over retries, to its end.  No leases: who works on a job is the store's.
+"""Progress of a run: steps, retries and its end.  The store handles leases.
 
 Each method runs inside a transaction of the store.  A run has one path, so at most one of its jobs is open.
 """
@@ -23,7 +23,7 @@ LIVENESS_TIMEOUT = "liveness_timeout"
 
 
 class Workflow:
-    """The rules of progress over one database."""
+    """Progress of the runs of one database."""
 
     def __init__(
         self, database: Database, history: History, *, new_id: Callable[[str], str], jitter: Callable[[], float]
@@ -34,12 +34,12 @@ class Workflow:
         self._jitter = jitter
 
     def begin(self, run: Run, now: float) -> None:
-        """Enter the first step of a run that was just stored."""
+        """Start the first step of a new run."""
         spec = spec_of(run)
         self._enter(run, spec.first(), now)
 
     def advance(self, job: Job, result: bytes | None, now: float) -> None:
-        """The job is done: keep its result, then go to the next step or end the run."""
+        """Store the result of a completed job, then start the next step or end the run."""
         run = self._end_job(job, "completed", None, None, result, now)
         if run.cancel_requested_at is not None:
             return self.fail(run, RUN_CANCELLED, "the run was cancelled", now)
@@ -51,14 +51,14 @@ class Workflow:
         return self._enter(run, following, now)
 
     def fall_back(self, job: Job, error_type: str | None, message: str | None, now: float) -> None:
-        """The worker reported a failure: try again as the step's policies say, or fail the run."""
+        """Handle a reported failure: retry by the step's policies, or fail the run."""
         run = self.run_of(job)
         policies = spec_of(run).step(job.step_name).retry
         delay = retry_delay(policies, error_type, job.attempt, self._jitter)
         self._retry_or_fail(job, run, error_type, message, delay, now)
 
     def time_out(self, job: Job, now: float) -> None:
-        """The lease ran out: try again at once while attempts are left, or fail the run."""
+        """Handle an expired lease: retry at once while attempts are left, or fail the run."""
         delay = 0.0 if job.attempt < job.max_attempts else None
         message = f"worker {job.claimed_by} was silent for too long"
         self._retry_or_fail(job, self.run_of(job), LIVENESS_TIMEOUT, message, delay, now)
@@ -73,7 +73,7 @@ class Workflow:
             "UPDATE runs SET status = 'failed', error_type = ?, error_message = ?, completed_at = ?, updated_at = ?"
             " WHERE id = ? RETURNING *"
         )
-        self._tell(self._database.one(Run, statement, error_type, message, now, now, run.id), None, now)
+        self._record_update(self._database.one(Run, statement, error_type, message, now, now, run.id), None, now)
 
     def run_of(self, job: Job) -> Run:
         run = self._database.one(Run, "SELECT * FROM runs WHERE id = ?", job.run_id)
@@ -155,9 +155,9 @@ class Workflow:
             "UPDATE runs SET status = 'completed', result = ?, completed_at = ?, updated_at = ?"
             " WHERE id = ? RETURNING *"
         )
-        return self._tell(self._database.one(Run, statement, outputs, now, now, run.id), None, now)
+        return self._record_update(self._database.one(Run, statement, outputs, now, now, run.id), None, now)
 
-    def _tell(self, run: Run | None, open_job: Job | None, now: float) -> None:
+    def _record_update(self, run: Run | None, open_job: Job | None, now: float) -> None:
         assert run is not None
         self._history.run_updated(run, open_job, now)
 
@@ -167,7 +167,7 @@ def spec_of(run: Run) -> Spec:
 
 
 def _decoded(result: bytes | None) -> Any:
-    """A result as state: JSON by convention, any other bytes as base64 text."""
+    """Return a result for the state: decoded JSON, or base64 text for other bytes."""
     try:
         return None if result is None else msgspec.json.decode(result)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

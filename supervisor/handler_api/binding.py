@@ -1,6 +1,6 @@
-"""How a job's JSON parameters become a handler's arguments.  Pure; prepared once, when the handler is registered.
+"""Conversion of a job's JSON parameters to a handler's arguments.  Pure; prepared once, at registration.
 
-It never guesses: a text is not taken for a number, and what the signature does not name is refused.
+Conversion is strict: text is never converted to a number, and a parameter that the signature lacks is an error.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _JSON_TYPES = (dict, list, str, int, float, bool, NoneType)
 
 
 class InvalidParameters(Exception):
-    """The job's parameters do not fit the handler: one message with all that is missing, unknown or of a wrong type."""
+    """The job's parameters do not fit the handler; the message lists all missing, unknown and invalid parameters."""
 
 
 def decode_parameters(raw: bytes) -> dict[str, Any]:
-    """Return a job's parameters as plain JSON values; nothing at all and `null` mean none."""
+    """Return a job's parameters as plain JSON values.  Empty input and `null` mean no parameters."""
     return _decode_object(raw, dict[str, Any])
 
 
@@ -45,17 +45,17 @@ class _Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A handler's signature, ready to take parameters."""
+    """A handler's signature with a decoder for each parameter."""
 
     context: str | None
-    """The name of the parameter that takes the `Context`, if there is one."""
+    """Name of the parameter that receives the `Context`; None without one."""
     named: dict[str, _Parameter]
     rest: _Parameter | None
-    """What decodes the values of `**parameters`, if the signature has it."""
+    """Decoder for the values of `**parameters`; None if the signature has none."""
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Binding:
-        """Read a function's signature; raise `TypeError`, naming the parameter, if no job could ever fit it."""
+        """Read a function's signature; raise `TypeError` with the parameter's name if no job can fit it."""
         parameters = inspect.signature(function).parameters
         for parameter in parameters.values():
             _check_kind(parameter)
@@ -76,7 +76,7 @@ class Binding:
         return cls(context, named, rest)
 
     def bind(self, raw: bytes) -> dict[str, Any]:
-        """Return the arguments by name, all but the context, for `function(**arguments)`; raise `InvalidParameters`."""
+        """Return the arguments by name, without the context; raise `InvalidParameters`."""
         given = _decode_object(raw, dict[str, msgspec.Raw])
         arguments: dict[str, Any] = {}
         faults = [self._missing(name) for name in self._required() if name not in given]
@@ -107,9 +107,9 @@ class Binding:
 
 
 def _hint(parameter: inspect.Parameter, function: Callable[..., Any]) -> Any:
-    """Return a parameter's annotation, resolved in the module where it was written; `Any` without one.
+    """Return a parameter's annotation, resolved in the function's module; `Any` without one.
 
-    One by one, so that the fault can be named and the type of the result, which nobody reads, may be unresolvable.
+    Each is resolved alone, so that the error names the parameter, and an unresolvable return annotation is ignored.
     """
     if parameter.annotation is parameter.empty:
         return Any
@@ -117,44 +117,44 @@ def _hint(parameter: inspect.Parameter, function: Callable[..., Any]) -> Any:
     scope = getattr(inspect.unwrap(function), "__globals__", {})
     try:
         return get_type_hints(written, globalns=scope, include_extras=True)[parameter.name]
-    except Exception as error:  # an annotation is code of the handler's author, evaluated here
+    except Exception as error:  # resolving an annotation evaluates the author's code
         raise TypeError(f"the annotation of {parameter.name!r} cannot be resolved: {error}") from error
 
 
 def _check_kind(parameter: inspect.Parameter) -> None:
     if parameter.kind is parameter.POSITIONAL_ONLY:
-        raise TypeError(f"parameter {parameter.name!r} is positional-only, but a job's parameters come by name")
+        raise TypeError(f"parameter {parameter.name!r} is positional-only, but a job passes parameters by name")
     if parameter.kind is parameter.VAR_POSITIONAL:
-        raise TypeError(f"'*{parameter.name}' cannot be filled, for a job's parameters come by name")
+        raise TypeError(f"'*{parameter.name}' cannot be used, because a job passes parameters by name")
 
 
 def _check_first(name: str) -> None:
     if name in ("self", "cls"):
         raise TypeError(
-            f"its first parameter {name!r} is that of a method, which no job can bring: "
-            "write a function outside of the class, or put @staticmethod above @handler"
+            f"its first parameter {name!r} is that of a method, which a job cannot pass: "
+            "write a function outside the class, or put @staticmethod above @handler"
         )
 
 
 def _check_context(context: str | None, parameters: Mapping[str, inspect.Parameter]) -> None:
-    """Refuse where `context` is written so that its author may expect the Context and would not be given it."""
+    """Raise `TypeError` when a parameter looks like the Context but would not receive it."""
     if context is not None and parameters[context].kind is inspect.Parameter.VAR_KEYWORD:
-        raise TypeError(f"'**{context}' takes parameters of the job: add a first parameter 'context'")
+        raise TypeError(f"'**{context}' receives parameters of the job: add a first parameter 'context'")
     later = parameters.get("context")
     if later is not None and context != "context" and later.annotation is later.empty:
-        raise TypeError("the context comes first: move 'context', or annotate it if it is a parameter of the job")
+        raise TypeError("the context must be first: move 'context', or annotate it if it is a parameter of the job")
 
 
 def _context_parameter(hints: dict[str, Any]) -> str | None:
-    """Return the first parameter's name if it is called `context` or annotated so."""
+    """Return the first parameter's name if it is `context` or is annotated as `Context`."""
     for name in list(hints)[1:]:
         if hints[name] is Context:
-            raise TypeError(f"the context comes first, but {name!r} is not the first parameter")
+            raise TypeError(f"the context must be first, but {name!r} is not the first parameter")
     first = next(iter(hints), None)
     if first is None or hints[first] is Context:
         return first
     if first == "context" and hints[first] is not Any:
-        raise TypeError(f"the parameter 'context' takes the Context, but is annotated as {value_repr(hints[first])}")
+        raise TypeError(f"the parameter 'context' receives the Context, but is annotated as {value_repr(hints[first])}")
     return first if first == "context" else None
 
 
@@ -162,17 +162,17 @@ def _prepare(parameter: inspect.Parameter, hint: Any) -> _Parameter:
     try:
         decoder = msgspec.json.Decoder(hint)
         unknown = _first_unknown(msgspec.inspect.type_info(hint))
-    except Exception as error:  # msgspec reads the author's classes here, which may raise whatever they like
-        raise TypeError(f"the annotation of {parameter.name!r} has no JSON: {error}") from error
+    except Exception as error:  # msgspec runs code of the author's classes, which may raise anything
+        raise TypeError(f"the annotation of {parameter.name!r} cannot be decoded from JSON: {error}") from error
     if unknown is not None:
-        raise TypeError(f"the annotation of {parameter.name!r} has no JSON: {unknown.__qualname__} cannot be decoded")
+        raise TypeError(f"the annotation of {parameter.name!r} cannot be decoded from JSON: {unknown.__qualname__}")
     return _Parameter(decoder, is_required=parameter.default is parameter.empty)
 
 
 def _first_unknown(info: msgspec.inspect.Type) -> type | None:
-    """Return the first class that msgspec would leave to a hook, unless each JSON value is one of its instances.
+    """Return the first class that msgspec cannot decode itself, unless all JSON values are its instances.
 
-    msgspec itself complains only when a job brings a value.
+    msgspec would raise only when a job passes a value.
     """
     waiting, seen = [info], set[int]()
     while waiting:
@@ -196,7 +196,7 @@ def _inner_types(info: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
 
 
 def _decode_object(raw: bytes, type_: type[dict[str, Item]]) -> dict[str, Item]:
-    if raw.strip() in (b"", b"null"):  # not a set: that would hash megabytes
+    if raw.strip() in (b"", b"null"):  # a tuple: a set would hash megabytes
         return {}
     try:
         return msgspec.json.decode(raw, type=type_)
@@ -205,37 +205,37 @@ def _decode_object(raw: bytes, type_: type[dict[str, Item]]) -> dict[str, Item]:
     except RecursionError:
         raise InvalidParameters("the parameters are nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidParameters(f"the parameters cannot be read: {_reason(raw, error)}") from error
+        raise InvalidParameters(f"the parameters cannot be decoded: {_reason(raw, error)}") from error
 
 
 def _reason(raw: bytes, error: Exception) -> str:
-    """What is wrong with them; of a lone surrogate msgspec says that the data were truncated."""
+    """Return the reason.  For a lone surrogate, msgspec wrongly reports truncated data."""
     try:
         json.dumps(json.loads(raw), ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return "they hold text with a lone surrogate, which UTF-8 cannot hold"
+        return "they contain text with a lone surrogate, which UTF-8 cannot encode"
     except (ValueError, RecursionError):
-        pass  # something else, as msgspec says
+        pass  # another reason, which msgspec describes
     return str(error)
 
 
 def _fault(name: str, error: Exception, annotation: Any) -> str:
-    """Turn msgspec's "Expected `int`, got `str` - at `$.width`" into our words, with the whole path."""
+    """Rewrite msgspec's "Expected `int`, got `str` - at `$.width`" with the name of the parameter and the full path."""
     what, _, path = str(error).replace("`", "").partition(" - at $")
     wrong = what.removeprefix("Invalid enum value ")
     allowed = choices_at(annotation, path) if wrong != what else None
-    said = f"must be one of {allowed}, not {wrong}" if allowed else f"{what[:1].lower()}{what[1:]}"
-    return f"parameter {name + path!r} is wrong: {said}"
+    reason = f"must be one of {allowed}, not {wrong}" if allowed else f"{what[:1].lower()}{what[1:]}"
+    return f"parameter {name + path!r} is invalid: {reason}"
 
 
-SHOWN = 200
-"""Characters of allowed values that are listed; a message has room for more than this."""
+MAX_CHOICES_CHARS = 200
+"""Limit of the list of allowed values in a message."""
 
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 
 
 def choices_at(annotation: Any, path: str) -> str | None:
-    """The values that are allowed at `path`, as msgspec writes it: `.sizes[0].unit`; None when that cannot be told."""
+    """Return the values allowed at `path` (msgspec's form: `.sizes[0].unit`) as text; None when they are unknown."""
     places = [kinds.type_info(annotation)]
     for name, index in _STEP.findall(path):
         places = [inner for place in _alternatives(places) for inner in _inside(place, name, index)]
@@ -255,7 +255,7 @@ def _alternatives(places: Iterable[kinds.Type]) -> Iterator[kinds.Type]:
 
 
 def _inside(place: kinds.Type, name: str, index: str) -> Iterator[kinds.Type]:
-    """What can be one step into `place`: in a field called `name`, or at `index`, which is "..." for any key."""
+    """Yield the types one step into `place`: of field `name`, or at `index`, which is "..." for any key."""
     match place:
         case (
             kinds.StructType(fields=fields)
@@ -285,6 +285,6 @@ def _values(place: kinds.Type) -> Iterator[Any]:
 
 
 def _listed(values: Iterable[Any]) -> str:
-    """As they are written in JSON; not all, if they are many or long."""
+    """Return the values as JSON in one text, cut at `MAX_CHOICES_CHARS`."""
     listed = ", ".join(dict.fromkeys(json.dumps(value, ensure_ascii=False, default=str) for value in values))
-    return shortened(listed, SHOWN)
+    return shortened(listed, MAX_CHOICES_CHARS)

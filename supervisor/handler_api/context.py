@@ -1,7 +1,7 @@
-"""What a handler knows of its job and can say while it runs.  In the child, one context for each job.
+"""The `Context` of a job: its data, and its events, progress and log records.  Runs in the child, one for each job.
 
-It owns the handler's voice: events, progress and log lines, checked here, where the handler's author sees the mistake.
-It sends nothing itself (`tell` does) and falls silent with the job, so that nothing of one job leaks into the next.
+Events are checked here, so that a mistake raises in the handler's own code.  The channel to the parent closes with the
+job, so that a leftover thread of one job cannot write into the next job.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from supervisor.text.value_repr import type_name
 
 __all__ = ["Cancelled", "Context", "PermanentError"]
 
-_LONGEST_MESSAGE = 2000
-"""Characters of a message of progress: escaped, each takes six bytes at most of the payload's 16 KiB."""
-_SECONDS_BETWEEN_PROGRESS = 0.5
+_MAX_MESSAGE_CHARS = 2000
+"""Limit of a progress message: escaped, a character takes at most six bytes of the payload's 16 KiB."""
+_PROGRESS_INTERVAL = 0.5
+"""Minimum seconds between two progress events of `track`."""
 
 Item = TypeVar("Item")
 Number = SupportsIndex | SupportsFloat
@@ -36,14 +37,16 @@ SendToParent = Callable[[EventEmitted | Logged], None]
 
 
 class PermanentError(Exception):
-    """Raised by a handler when trying again cannot help; reported so that usual retry policies leave it alone."""
+    """Raise this in a handler when a retry cannot succeed.  Usual retry policies do not retry this error type."""
 
 
 class Context:
-    """One job, as its handler sees it.  Every method may be called from any thread of the handler's process.
+    """The running job: its ids and parameters, and methods to report progress and to react to a stop request.
 
-    `attempt` counts from 1.  `parameters` holds all of the job's parameters, whatever the signature takes of them.
-    Built by `child_main`: `tell` sends one message to the parent, blocks while the pipe is full, and is thread-safe.
+    All methods are thread-safe, and work in every thread of the handler's process.
+
+    `attempt` counts from 1.  `parameters` holds all parameters of the job as plain JSON values, including those that
+    the function does not take as arguments.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Context:
         worker_id: str,
         workdir: str,
         parameters: dict[str, Any],
-        voice: ParentChannel,
+        channel: ParentChannel,
         interruption: Interruption,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,25 +72,25 @@ class Context:
         self._workdir = workdir
         self._interruption = interruption
         self._clock = clock
-        self._voice = voice
+        self._channel = channel
 
     def __repr__(self) -> str:
         return f"<Context {self.action} {self.job_id}#{self.attempt}>"
 
     @cached_property
     def log(self) -> logging.Logger:
-        """A logger whose records appear in the supervisor's log, with the job's ids.
+        """A standard logger for this job.  Its records appear in the supervisor's log with the ids of the job.
 
-        Those of a process that the handler forked are written to standard error, and are logged as what it prints is.
+        In a process that the handler forked, records go to standard error and are logged like printed lines.
         """
-        # Not getLogger: that keeps each logger for ever, and would pass the records on to the handler's own logging.
+        # Not getLogger: that never frees a logger, and passes the records on to the handler's own logging.
         logger = logging.Logger(f"{self.action}.{self.job_id}", logging.DEBUG)  # noqa: LOG001 - see above
-        logger.addHandler(_LogToParent(self._voice))
+        logger.addHandler(_LogToParent(self._channel))
         return logger
 
     @property
     def cancelled(self) -> bool:
-        """Whether the job was asked to stop; for threads, and for code that must not be interrupted by `Cancelled`."""
+        """True if the job was asked to stop.  For threads, and for code that must not be interrupted by `Cancelled`."""
         return self._interruption.requested
 
     def check_cancelled(self) -> None:
@@ -97,7 +100,7 @@ class Context:
 
     @property
     def workdir(self) -> Path:
-        """An empty directory of this job, made on first use and removed with all it holds when the job is over."""
+        """A private directory of this job: created empty on first use, deleted with its content after the job."""
         folder = Path(self._workdir)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
@@ -105,107 +108,113 @@ class Context:
     def emit(self, type: str, payload: object) -> None:  # noqa: A002 - the protocol's own word for it
         """Publish an event of this run.
 
-        `type` is 1 to 64 of `[a-zA-Z0-9_.-]`, not beginning with `mobius.`; `payload` is a dict, dataclass or struct
-        of at most 16 KiB as JSON.  Raises `ValueError` for anything else, `RuntimeError` once the job is over and
-        in a process that the handler forked.
+        `type` is 1 to 64 of the characters `a-z`, `A-Z`, `0-9`, `_`, `.` and `-`, and must not begin with `mobius.`.
+        `payload` is a dict, dataclass or msgspec struct of at most 16 KiB as JSON.
+
+        Raises `ValueError` for an invalid type or payload.  Raises `RuntimeError` after the end of the job, and in a
+        process that the handler forked.
         """
-        self._voice.send(EventEmitted(Event(_checked_type(type), _checked_payload(type, payload))))
+        self._channel.send(EventEmitted(Event(_checked_type(type), _checked_payload(type, payload))))
 
     def progress(self, done: Number, total: Number | None = None, message: str | None = None) -> None:
-        """Emit a `progress` event, as it is: `track` is the one that is sparing with them.
+        """Emit a `progress` event at once.  Unlike `track`, this method does not limit the rate.
 
-        Numbers are what Python takes for one: those of NumPy, `Decimal` and `Fraction` too.  One that is not finite is
-        left out, as a total that is not known.  A message that is too long is cut.
+        Accepts every number type, also those of NumPy, `Decimal` and `Fraction`.  NaN and infinity are left out of the
+        event, like an unknown total.  A message of more than 2000 characters is cut.
         """
-        said = {
+        payload = {
             "done": finite_number("done", done),
             "total": finite_number("total", total),
-            "message": None if message is None else fitted(str(message), _LONGEST_MESSAGE),
+            "message": None if message is None else fitted(str(message), _MAX_MESSAGE_CHARS),
         }
-        self.emit("progress", {name: value for name, value in said.items() if value is not None})
+        self.emit("progress", {name: value for name, value in payload.items() if value is not None})
 
     def track(self, iterable: Iterable[Item], total: Number | None = None) -> Iterator[Item]:
-        """Yield the items and emit progress: before the first, after the last, in between at most twice a second.
+        """Yield the items of `iterable` and emit progress: at the start, at the end, and twice a second between.
 
-        An item is done when the next is asked for.  `total` is `len(iterable)` where there is one.
+        An item counts as done when the loop requests the next one.  `total` defaults to `len(iterable)` if it has one.
         """
         if total is None:
             total = _length(iterable)
-        done = told = 0
+        done = reported = 0
         self.progress(done, total)
-        due_at = self._clock() + _SECONDS_BETWEEN_PROGRESS
+        due_at = self._clock() + _PROGRESS_INTERVAL
         for done, item in enumerate(iterable, 1):
             yield item
             if self._clock() >= due_at:
-                self.progress(told := done, total)
-                due_at = self._clock() + _SECONDS_BETWEEN_PROGRESS
-        if told != done:
+                self.progress(reported := done, total)
+                due_at = self._clock() + _PROGRESS_INTERVAL
+        if reported != done:
             self.progress(done, total)
 
 
 class ParentChannel:
-    """The one way to the parent while the job lasts, for its threads but not for processes that it forked."""
+    """Channel of one job to the parent.  Thread-safe; unusable in forked processes and after the end of the job.
 
-    def __init__(self, job_id: str, tell: SendToParent, interruption: Interruption) -> None:
+    `send` passes one message to the parent and blocks while the pipe is full.
+    """
+
+    def __init__(self, job_id: str, send: SendToParent, interruption: Interruption) -> None:
         self._job_id = job_id
-        self._tell: SendToParent | None = tell
-        self._speaker: int | None = None  # the thread that sends
+        self._send: SendToParent | None = send
+        self._sending_thread: int | None = None
         self._interruption = interruption
-        # Reentrant: a destructor may log while its own thread is in here.
+        # Reentrant: a destructor may log while its own thread holds the lock.
         self._lock = threading.RLock()
         self._pid = os.getpid()
 
     @property
     def is_forked(self) -> bool:
-        """Whether this is a process that the handler forked."""
+        """True if this is a process that the handler forked."""
         return os.getpid() != self._pid
 
     def send(self, message: EventEmitted | Logged) -> None:
+        """Send a message; raise `RuntimeError` after the job, in a forked process, and within another message."""
         if self.is_forked:
-            # Its frames would land inside ours.
+            # Its frames on the pipe would mix with those of the child.
             raise RuntimeError(f"only the process that runs job {self._job_id} may use its context, not one it forked")
-        # A finalizer may run in the middle of another message, wherever the garbage collector runs.
-        if self._speaker == threading.get_ident():
+        # The garbage collector may run a finalizer that logs while this thread is sending a message.
+        if self._sending_thread == threading.get_ident():
             raise RuntimeError(f"job {self._job_id} is in the middle of another message")
         with self._interruption.deferred(), self._lock:
-            if self._tell is None:
+            if self._send is None:
                 raise RuntimeError(f"job {self._job_id} is over")
-            self._speaker = threading.get_ident()
+            self._sending_thread = threading.get_ident()
             try:
-                self._tell(message)
+                self._send(message)
             finally:
-                self._speaker = None
+                self._sending_thread = None
 
     def close(self) -> None:
-        """End it with the job: a thread that the job left behind sends nothing more.  Called disarmed."""
+        """Refuse further messages, for example of a leftover thread.  Call it after `Interruption.disarm`."""
         with self._lock:
-            self._tell = None
+            self._send = None
 
 
 class _LogToParent(LogHandler):
-    """Passes on log records; those of a job that is over are nobody's and dropped.
+    """Sends log records to the parent, and drops records after the end of the job.
 
-    A forked process has no way to the parent but what it prints.
+    In a forked process it writes records to standard error, because the pipe belongs to the child.
     """
 
-    def __init__(self, voice: ParentChannel) -> None:
+    def __init__(self, channel: ParentChannel) -> None:
         super().__init__()
-        self._voice = voice
+        self._channel = channel
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self.format(record)
         except Exception:  # noqa: BLE001 - arguments that do not fit must not fail the job
             text = f"{record.msg} {record.args!r}"
-        if self._voice.is_forked:
+        if self._channel.is_forked:
             write_line(fitted(f"{record.levelname}: {text}"))
         else:
             with contextlib.suppress(RuntimeError):  # the job is over
-                self._voice.send(Logged(record.levelno, fitted(text)))
+                self._channel.send(Logged(record.levelno, fitted(text)))
 
 
 def _length(iterable: Iterable[object]) -> int | None:
-    """How many items there are, where that can be had: `len` raises for a range beyond the largest size."""
+    """Return the number of items; None if unknown.  `len` raises for a range of more than `sys.maxsize` items."""
     if not isinstance(iterable, Sized):
         return None
     try:
@@ -218,7 +227,7 @@ def _checked_type(type: object) -> str:  # noqa: A002 - as in `emit`
     if not isinstance(type, str) or not EVENT_TYPE.fullmatch(type):
         raise ValueError(f"the event type {type!r} is not 1 to 64 of the characters a-z, A-Z, 0-9, '_', '.' and '-'")
     if type.startswith("mobius."):
-        raise ValueError(f"the event type {type!r} begins with 'mobius.', which is the server's own")
+        raise ValueError(f"the event type {type!r} begins with 'mobius.', which is reserved for the server")
     return type
 
 

@@ -1,7 +1,7 @@
-"""How values of handlers become JSON: results and the payloads of events.  Pure.
+"""JSON encoding of handlers' values: results and event payloads.  Pure.  Tested by tests/handler_api/test_result.py.
 
-msgspec does the work and does it fast, but writes NaN and Infinity as `null` and says of what it cannot encode only
-the type.  Both are looked into here, after the fact, so that the common case pays nothing.
+msgspec encodes fast, but writes NaN and Infinity as `null`, and its errors name only the type.  This module examines
+both after the encoding, so that the common case costs nothing.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _NEVER_NAN: frozenset[type] = frozenset((type(None), bool, int, str, bytes, date
 
 
 class NotJson(ValueError):
-    """A value has no JSON: the message is one sentence and names the place, as `value['pages'][3].size is NaN`."""
+    """A value cannot be encoded as JSON.  The message names the place, as `value['pages'][3].size is NaN`."""
 
 
 def encode_json(value: object) -> bytes:
     """Return `value` as compact UTF-8 JSON.
 
-    Takes what msgspec takes: the JSON types, dataclasses, structs, tuples, sets, enums, dates, UUIDs, Decimals, bytes
-    (as base64); besides, subclasses of str, int and float, and single numbers of NumPy and of other libraries, as a
-    `Fraction` is one.  Raises `NotJson`.
+    Accepts the types of msgspec: the JSON types, dataclasses, structs, tuples, sets, enums, dates, UUIDs, Decimals,
+    bytes (as base64).  Also accepts subclasses of str, int and float, and single numbers of NumPy and other libraries,
+    such as `Fraction`.  Raises `NotJson`.
     """
     try:
         encoded = msgspec.json.encode(value, enc_hook=_plain)
@@ -39,14 +39,14 @@ def encode_json(value: object) -> bytes:
     except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
         raise NotJson(_first_fault(value) or f"value has no JSON: {error}") from error
     is_suspicious = _has_texts_of_no_numbers(encoded)
-    if is_suspicious or b"null" in encoded:  # most such outputs are innocent: None, "NaN"
+    if is_suspicious or b"null" in encoded:  # usually harmless: None, or the text "NaN"
         _refuse_numbers_that_are_none(value, keys=is_suspicious)
     return encoded
 
 
 def _has_texts_of_no_numbers(encoded: bytes) -> bool:
-    """Whether it may hold a Decimal or a key that is not a number; a float is `null`."""
-    # Each of these takes as long as a fifth of the encoding, and numbers alone have no quotes.
+    """True if the text may hold a NaN or infinity as a Decimal or as a key; as a float they are `null`."""
+    # Each search takes a fifth of the time of the encoding.  JSON of numbers only has no quotes.
     return b'"' in encoded and (
         b'NaN"' in encoded or b'Infinity"' in encoded or b'nan":' in encoded or b'inf":' in encoded
     )
@@ -76,7 +76,7 @@ def _is_no_number(part: object) -> bool:
 
 
 def _first_fault(value: object) -> str | None:
-    """Name the first part that cannot be encoded: what holds it fails with it, and what stands before it does not."""
+    """Name the first part that cannot be encoded: its containers fail too, and the parts before it do not."""
     place, part = "value", content_of(value)
     while (parts := parts_of(part)) is not None:
         for step, inner in parts:
@@ -91,12 +91,12 @@ def _first_fault(value: object) -> str | None:
 
 
 def _fault_of(part: object, *, is_key: bool = False) -> str | None:
-    """Say what is wrong with a part, if it cannot be encoded."""
+    """Describe why a part cannot be encoded; return None if it can."""
     try:
         msgspec.json.encode({part: None} if is_key else part, enc_hook=_plain)
     except UnicodeEncodeError:
         return "text with a lone surrogate, which UTF-8 cannot hold"
-    except Exception as error:  # noqa: BLE001 - an encoding that failed is taken apart, whatever it was that failed
+    except Exception as error:  # noqa: BLE001 - code of the value itself may raise anything while it is encoded
         content = content_of(part)
         if isinstance(content, int) and isinstance(error, ValueError):
             return f"a number of more than {sys.get_int_max_str_digits()} digits, which is too long"
@@ -106,6 +106,6 @@ def _fault_of(part: object, *, is_key: bool = False) -> str | None:
 
 
 def _remedy(part: object) -> str:
-    """How a number or an array of NumPy, and what is made like one, becomes Python's own."""
+    """Return advice to convert a number or array of NumPy, or of a library like it, to a Python type."""
     way = "tolist" if isinstance(part, Sized) else "item"
     return f": convert it with .{way}()" if callable(getattr(type(part), way, None)) else ""

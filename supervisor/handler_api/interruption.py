@@ -1,18 +1,18 @@
-"""How a stop request (SIGTERM) becomes `Cancelled` where the handler runs.  In the main thread of a child only.
+"""Turns a stop request (SIGTERM) into `Cancelled` in the handler's code.  Runs in the main thread of a child.
 
-It owns whether a job can be interrupted right now, whether that was asked for, and whether the `Cancelled` that was
-raised is still on its way.  It installs no signal handler (`child_main` does).
+`Interruption` knows whether a job can be interrupted now, whether a stop was requested, and whether the raised
+`Cancelled` still propagates.  `child.child_main` installs the signal handler.
 
-`Cancelled` is raised a second time only when the first one was lost.  Python keeps an exception alive while it
-propagates and while an `except`, `finally` or `with` block handles it; so a lost one is one that was freed while the
-handler goes on.  Cleanup that runs because of `Cancelled` is never cut.
+`Cancelled` is raised again only when the first exception was lost.  Python keeps an exception object alive while it
+propagates and while an `except`, `finally` or `with` block handles it.  An exception that is freed while the handler
+continues is therefore lost.  Cleanup that runs because of `Cancelled` is never interrupted.
 
-    freed after sys.unraisablehook   `__del__`, a callback of C code, a hook: Python drops what these raise.  Raised
-                                     again at the next step of the frame in which it was dropped
-    freed for the first time         an `except` block ended.  Perhaps on purpose, and the handler returns soon: raised
-                                     again after `RAISE_AGAIN_AFTER`
-    freed for the second time        an `except` in a loop.  Raised again at the next step of the frame in which it was
-                                     dropped, which is outside of that `except`
+    freed after sys.unraisablehook   Python drops exceptions of `__del__`, of callbacks of C code and of hooks.
+                                     Raise again at the next opcode of the frame that dropped it
+    freed for the first time         An `except` block swallowed it.  Perhaps on purpose, and the handler returns
+                                     soon: raise again after `RAISE_AGAIN_AFTER`
+    freed for the second time        An `except` in a loop swallowed it.  Raise again at the next opcode of the frame
+                                     that dropped it, which is outside that `except`
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from supervisor.handler_api.watched import Watched, chain_of
 
 if TYPE_CHECKING:
-    # Few handlers are coroutines; the children of all others need not carry asyncio.
+    # Few handlers are coroutines; the other children save the memory of asyncio.
     import asyncio
 
 RAISE_AGAIN_AFTER = 0.5
-"""Seconds that a handler may go on after it has caught `Cancelled`, until `Cancelled` is raised once more."""
+"""Seconds between a handler's `except` that swallows `Cancelled` and the next `Cancelled`."""
 _REASON = "the job was asked to stop"
 
 
 class Cancelled(BaseException):
-    """The job shall stop: the server, a timeout, a limit or a shutdown asked for it.
+    """The job must stop, because of the server, a timeout, a limit or a shutdown.
 
-    Raised in the middle of the handler, so that its `finally` and `with` blocks run.  A `BaseException`, as
-    `KeyboardInterrupt` and `asyncio.CancelledError` are: the `except Exception` around one page of a document, meant
-    for broken pages, must not take it for one and go on.
+    Raised in the running handler, so that its `finally` and `with` blocks run.  It is a `BaseException`, like
+    `KeyboardInterrupt` and `asyncio.CancelledError`: an `except Exception` around one item of the work must not
+    swallow it.
     """
 
 
@@ -54,10 +54,10 @@ class _Coroutine(NamedTuple):
 
 
 class Interruption:
-    """Turns a stop request during a job into `Cancelled`, and into another one when the first was lost.
+    """Raises `Cancelled` for a stop request during a job, and raises it again when the first exception was lost.
 
-    `arm`, `disarm`, `attach` and `request` are called in the main thread, where Python runs signal handlers; the
-    caller that disarms must be ready for a `Cancelled` that arrives just before:
+    Call `arm`, `disarm`, `attach` and `request` in the main thread, where Python runs signal handlers.  A `Cancelled`
+    may arrive just before `disarm`, so its caller must catch it:
 
         try:
             try:
@@ -71,23 +71,23 @@ class Interruption:
 
     def __init__(self) -> None:
         self.requested = False
-        """Whether this job was asked to stop; stays readable after `disarm`."""
+        """True if this job was asked to stop; stays set after `disarm`."""
         self._armed = False
-        self._is_pending = False  # `Cancelled` is to be raised as soon as that is allowed
+        self._is_pending = False  # `Cancelled` must be raised as soon as possible
         self._depth = 0
         self._coroutine: _Coroutine | None = None
-        self._expects_throw = False  # by the loop, into the handler's coroutine
-        self._was_thrown = False  # what was raised last
+        self._expects_throw = False  # the loop is about to throw into the handler's coroutine
+        self._was_thrown = False  # by the loop: the last exception
         self._raised: weakref.ref[BaseException] | None = None
-        self._drops = 0  # of this job
-        self._is_unraisable = False  # what Python is about to drop
-        self._target: FrameType | None = None  # the frame in which it is raised next
-        self._callback: CodeType | None = None  # in which the last one was dropped
+        self._drops = 0  # lost exceptions of this job
+        self._is_unraisable = False  # Python is about to drop the last exception
+        self._target: FrameType | None = None  # the frame that raises next
+        self._callback: CodeType | None = None  # the code that dropped the last exception
         self._over = threading.Event()
         self._hook = _Hook(self._on_unraisable)
 
     def arm(self) -> None:
-        """A job begins: from here on a request interrupts it."""
+        """Begin a job, which a request interrupts from now on."""
         self.disarm()  # the last job's `disarm` may itself have been interrupted
         self.requested = self._is_pending = self._expects_throw = self._is_unraisable = False
         self._drops = 0
@@ -95,7 +95,7 @@ class Interruption:
         self._armed = True
 
     def disarm(self) -> None:
-        """The job is over: once this returns nothing is raised any more, not even what was remembered."""
+        """End the job.  After this returns, nothing is raised, not even a deferred `Cancelled`."""
         self._armed = False
         self._coroutine = None
         self._raised = None
@@ -106,42 +106,42 @@ class Interruption:
         self._hook.remove()
 
     def attach(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-        """The handler is this task: while it waits, a request cancels the task instead of breaking the loop's code."""
+        """Set the handler's task.  While the task waits, a request cancels it instead of raising in the loop's code."""
         self._coroutine = _Coroutine(loop, task)
 
     def watched(self, coroutine: Coroutine[Any, Any, Any]) -> Watched:
-        """The handler's coroutine, to be awaited in its task: a lost `asyncio.CancelledError` is noticed."""
+        """Wrap the handler's coroutine so that a lost `asyncio.CancelledError` is detected."""
         return Watched(coroutine, self._on_throw, lambda: self._watch(Cancelled(_REASON)))
 
     @property
     def waits_in(self) -> asyncio.AbstractEventLoop | None:
-        """The loop of the handler's task, as long as that waits; None when there is none, or when it runs."""
+        """The loop of the handler's task while the task waits; None without a task, or while the task runs."""
         if self._coroutine is None or self._is_running(self._coroutine):
             return None
         return self._coroutine.loop
 
     def request(self) -> None:
-        """Ask the running job to stop; without one, do nothing.  Called by the signal handler.
+        """Ask the running job to stop; do nothing without a job.  Called by the signal handler.
 
-        Raises `Cancelled`, unless that is deferred, or the handler's task is to be cancelled by its loop, or an
-        earlier `Cancelled` is on its way.
+        Raises `Cancelled`, unless raising is deferred, the loop cancels the handler's task, or an earlier `Cancelled`
+        still propagates.
         """
         if not self._armed:
             return
         if not self.requested:
             self.requested = self._is_pending = True
         if self._depth == 0 and self._is_pending:
-            if self._hook.is_running:  # what is raised in a hook is lost
+            if self._hook.is_running:  # an exception raised in a hook is lost
                 self._ask_again_later()
             else:
                 self._deliver()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let nothing be raised inside the block; a request that came meanwhile is raised at the outermost exit.
+        """Raise nothing inside the block.  A request within it raises `Cancelled` at the outermost exit.
 
-        Around whatever must not be cut in the middle, as a frame on the pipe.  In other threads it does nothing, for
-        nothing is ever raised there.
+        For code that must not be interrupted, such as writing a frame to the pipe.  Does nothing in other threads,
+        where nothing is ever raised.
         """
         if not _is_main_thread():
             yield
@@ -157,25 +157,25 @@ class Interruption:
     def _deliver(self) -> None:
         self._is_pending = False
         if self._coroutine is None or self._is_running(self._coroutine):
-            raise self._watch(Cancelled(_REASON))  # no name for it: the frame would keep it alive
+            raise self._watch(Cancelled(_REASON))  # no local variable: the frame would keep the exception alive
         self._coroutine.loop.call_soon_threadsafe(self._cancel, self._coroutine.task)
 
     def _is_running(self, coroutine: _Coroutine) -> bool:
-        """Whether an exception raised here ends up in the task: in its own step, or after its end."""
-        import asyncio  # loaded already, or there would be no task; see the top
+        """True if an exception raised now reaches the task's code or its caller, because the task runs or has ended."""
+        import asyncio  # already loaded, because there is a task; see the import block
 
         return coroutine.task.done() or asyncio.current_task(coroutine.loop) is coroutine.task
 
     def _cancel(self, task: asyncio.Task[Any]) -> None:
-        # The loop comes to it later, perhaps after the job's end.
+        # The loop calls this later, perhaps after the end of the job.
         if self._armed:
             self._expects_throw = True
             task.cancel()
 
     def _on_throw(self, error: BaseException) -> bool:
-        """The loop throws this into the handler's coroutine; only the first one after `_cancel` is ours.
+        """Handle an exception that the loop throws into the coroutine; only the first after `_cancel` is a stop.
 
-        Return whether it must not be swallowed, as an earlier one was.
+        Return True if an earlier exception was swallowed, so that this one must not be.
         """
         if not self._expects_throw:
             return False
@@ -189,8 +189,8 @@ class Interruption:
         return error
 
     def _on_unraisable(self, error: BaseException) -> bool:
-        """Python is about to drop `error`.  Return whether that is nothing but our `Cancelled`."""
-        if self._target is not None and isinstance(error, Cancelled):  # what cut a callback short, see `_pass_by`
+        """Handle an exception that Python is about to drop.  Return True if it is only our `Cancelled`."""
+        if self._target is not None and isinstance(error, Cancelled):  # raised by `_pass_by` to end a callback
             sys.settrace(self._pass_by)
             return True
         code = error.__traceback__.tb_frame.f_code if error.__traceback__ is not None else None
@@ -200,28 +200,28 @@ class Interruption:
         return raised is error
 
     def _on_dropped(self, _reference: object) -> None:
-        """What was raised exists no more.  Called by Python where the last reference to it went."""
+        """Handle the loss of the last exception.  Python calls this in the frame that dropped the last reference."""
         if not self._armed:
             return
         self._drops += 1
         is_certain = self._is_unraisable or self._drops > 1
         self._is_unraisable = False
-        # The loop holds what it throws until the coroutine waits again: this is not where that was swallowed.
+        # The loop keeps a thrown exception until the coroutine waits again, so this frame did not swallow it.
         if is_certain and not self._was_thrown and _is_main_thread() and sys.gettrace() is None:
-            self._raise_in(sys._getframe(1))  # noqa: SLF001 - the only way to the frame that goes on
+            self._raise_in(sys._getframe(1))  # noqa: SLF001 - the only access to the frame that continues
         self._ask_again_later()
 
     def _ask_again_later(self) -> None:
         self._over.set()
         self._over = threading.Event()
-        with suppress(RuntimeError):  # no thread more may be started
+        with suppress(RuntimeError):  # no further thread can be started
             threading.Thread(target=self._remind, args=(self._over,), daemon=True).start()
 
     def _raise_in(self, frame: FrameType) -> None:
-        """Have `Cancelled` raised at the next step of `frame`.
+        """Raise `Cancelled` at the next opcode of `frame`.
 
-        Not at once: what a callback raises is dropped again.  Nor by a signal: its handler runs at the next step of
-        whatever frame, which mostly is that of another callback.
+        Not at once, because Python drops an exception of a callback again.  Not by a signal, because its handler runs
+        in the current frame, which is usually that of another callback.
         """
         self._target = frame
         frame.f_trace_opcodes = True
@@ -229,7 +229,7 @@ class Interruption:
         sys.settrace(self._pass_by)
 
     def _pass_by(self, frame: FrameType, _event: str, _argument: object) -> None:
-        """Trace no frame that begins; but end each call of a callback at once, so that the C code soon returns."""
+        """Trace no new frame, but end each call of the callback at once, so that the C code soon returns."""
         if self._armed and frame.f_code is self._callback and frame.f_back is self._target:
             raise Cancelled(_REASON)
 
@@ -245,17 +245,17 @@ class Interruption:
                 raise self._watch(Cancelled(_REASON))
 
     def _remind(self, over: threading.Event) -> None:
-        """In a thread: ask again, with a signal, as that ends a wait of the main thread."""
+        """Request again after a while, in a thread.  Uses a signal, because that ends a wait of the main thread."""
         if not over.wait(RAISE_AGAIN_AFTER):
             raised = self._raised() if self._raised is not None else None
-            # A handler that has given SIGTERM back to the system would be killed by it.
+            # If the handler has restored the default action of SIGTERM, the signal would kill the child.
             if raised is None and self._armed and callable(signal.getsignal(signal.SIGTERM)):
                 self._is_pending = True
                 signal.pthread_kill(_main_thread(), signal.SIGTERM)
 
 
 class _Hook:
-    """Learns of the exceptions that Python drops; what is not ours goes on to the hook before it."""
+    """Hook for exceptions that Python drops; passes on all but our own to the previous hook."""
 
     def __init__(self, on_drop: Callable[[BaseException], bool]) -> None:
         self._on_drop = on_drop
@@ -263,7 +263,7 @@ class _Hook:
         self.is_running = False
 
     def install(self) -> None:
-        # Not again above a hook that a handler has left there: that one may call us.
+        # Not again above a hook that a handler has installed, because that hook may call this one.
         if self._before is None:
             self._before = sys.unraisablehook
             sys.unraisablehook = self._take

@@ -1,7 +1,7 @@
-"""The handler of the root logger: what handlers and their libraries log reaches the supervisor's log at its level.
+"""The handler of the root logger, which sends records of handlers and libraries to the supervisor's log.
 
-Runs in the zygote, while modules are imported, and in its children.  It owns where records go: to the parent while
-there is a way to it, otherwise to standard error, whose lines the parent logs as printed ones.
+Runs in the zygote during imports, and in children.  Records go to the parent while the channel is open, otherwise to
+standard error, whose lines the parent logs as printed output.  Tested by tests/handler_api/test_odd_handlers.py.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from supervisor.handler_api.log_handler import LogHandler, fitted, write_line
 from supervisor.text.value_repr import value_repr
 
 Send = Callable[[int, str, str], None]
-"""Sends level, logger and text of one record, or raises `RuntimeError` and has sent nothing."""
+"""Sends level, logger and text of one record; raises `RuntimeError` when it cannot send it."""
 
 LEVEL = logging.INFO
-"""What is logged unless a module sets another level."""
-_LONGEST_NAME = 200
+"""Default level of the root logger."""
+_MAX_NAME_CHARS = 200
 
 
 class LibraryLog(LogHandler):
-    """Passes on the records of all loggers but those of `Context.log`, which have a handler of their own."""
+    """Sends the records of all loggers except `Context.log`, which has its own handler."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class LibraryLog(LogHandler):
 
     @classmethod
     def install(cls) -> LibraryLog:
-        """Put one on the root logger.  Called once, in the zygote, before any module is imported."""
+        """Add the handler to the root logger.  Called once, in the zygote, before any module is imported."""
         installed = cls()
         logging.root.setLevel(LEVEL)
         installed.restore()
@@ -43,19 +43,19 @@ class LibraryLog(LogHandler):
         return installed
 
     def restore(self) -> None:
-        """Stand on the root logger, also when a module has configured `logging` in a way that removed us."""
+        """Add the handler to the root logger again if a module has removed it."""
         if self not in logging.root.handlers:
             logging.root.addHandler(self)
 
     def use(self, send: Send | None) -> None:
-        """From now on records go this way."""
+        """Send records with `send` from now on; None for standard error."""
         self.send, self._pid = send, os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if _is_printed(record):  # by a handler of the author's: once is enough
+        if _is_printed(record):  # another handler has already printed this record
             return
         text = fitted(self._text(record))
-        name = fitted(str(record.name), _LONGEST_NAME)
+        name = fitted(str(record.name), _MAX_NAME_CHARS)
         if self.send is not None and self._pid == os.getpid():
             try:
                 self.send(record.levelno, name, text)
@@ -73,7 +73,7 @@ class LibraryLog(LogHandler):
 
 
 def _basic_config(ours: LibraryLog, original: Callable[..., None]) -> Callable[..., None]:
-    """`logging.basicConfig` does nothing when the root logger has a handler, which it always has here."""
+    """Wrap `logging.basicConfig`, which otherwise does nothing because the root logger already has our handler."""
 
     @functools.wraps(original)
     def basic_config(**options: Any) -> None:
@@ -84,14 +84,14 @@ def _basic_config(ours: LibraryLog, original: Callable[..., None]) -> Callable[.
         finally:
             for added in [each for each in logging.root.handlers if each not in before]:
                 if _is_console(added):
-                    logging.root.removeHandler(added)  # its lines would be printed ones, without level and logger
+                    logging.root.removeHandler(added)  # its lines would lose level and logger
             ours.restore()
 
     return basic_config
 
 
 def _is_printed(record: logging.LogRecord) -> bool:
-    """Whether a handler between the record's logger and the root prints it."""
+    """True if a handler between the record's logger and the root prints the record."""
     logger: logging.Logger | None = logging.root if record.name == "root" else logging.getLogger(record.name)
     while logger is not None:
         if any(_is_console(handler) and record.levelno >= handler.level for handler in logger.handlers):

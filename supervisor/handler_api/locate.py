@@ -1,7 +1,7 @@
-"""A walk through all parts of a handler's value, to find the one that is at fault.  Pure; in the child.
+"""Iteration over all parts of a handler's value, to locate an invalid one.  Pure; runs in the child.
 
-It says nothing of what a fault is (`encoding` does).  Millions of parts are passed by for each one that is of interest,
-so that they cost little time and no memory: the place of a part is made only when it is asked for.
+`encoding` decides which part is invalid.  A value may have millions of valid parts, so skipping one costs little time
+and no memory, and the path of a part is built only on request.  Tested by tests/handler_api/test_result.py.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _ROWS = (list, tuple, set, frozenset)
 
 @dataclasses.dataclass(slots=True)
 class _Level:
-    """A container that the walk is in, what is left of it, and the step to the part that the walk is at.
+    """A container on the current path, its remaining parts, and the key or index of the current part.
 
-    The keys of a dict are a container of their own, walked through before its values.
+    The keys of a dict form a container of their own, visited before its values.
     """
 
     container: object
@@ -32,9 +32,9 @@ class _Level:
 
 
 class ValueWalk:
-    """Iterate over it, once: everything in `value` that is no container, in order and without recursion.
+    """One-time iterator over all parts of `value` that are not containers, in order and without recursion.
 
-    Passed by are finite floats and what is exactly of one of the types in `past`; and keys, unless they are asked for.
+    Skips finite floats, parts whose exact type is in `past`, and, unless `keys` is true, the keys of dicts.
     """
 
     def __init__(self, value: object, *, past: frozenset[type], keys: bool = False) -> None:
@@ -44,7 +44,7 @@ class ValueWalk:
 
     @property
     def place(self) -> str:
-        """Where the part that was yielded last stands, as `value['pages'][3].size`."""
+        """Path of the last yielded part, as `value['pages'][3].size`."""
         if not self._is_at_key:
             return _path(self._levels)
         return f"the key {value_repr(self._levels[-1].step)} of {_path(self._levels[:-2])}"
@@ -54,10 +54,10 @@ class ValueWalk:
         return self._takes_keys and isinstance(self._levels[-1].container, KeysView)
 
     def __iter__(self) -> Iterator[object]:
-        past, isfinite = self._past, math.isfinite  # looked up once: this loop is all that the walk costs
+        past, isfinite = self._past, math.isfinite  # local names: this loop takes nearly all of the time
         while self._levels:
             level = self._levels[-1]
-            for level.step, part in level.rest:  # noqa: B020 - the walk stands there, for `place` to be read
+            for level.step, part in level.rest:  # noqa: B020 - `place` reads the current step
                 if type(part) in past or (type(part) is float and isfinite(part)):
                     continue
                 whole = content_of(part)
@@ -68,7 +68,7 @@ class ValueWalk:
                 self._levels.pop()
 
     def _enters(self, whole: object) -> bool:
-        """Go on inside of it, if it is a container and no key."""
+        """Enter `whole` if it is a container and not a key; return True if so."""
         parts = None if self._is_at_key else parts_of(whole)
         if parts is None:
             return False
@@ -84,14 +84,14 @@ def _path(levels: list[_Level]) -> str:
 
 
 def content_of(part: object) -> object:
-    """Return what is encoded in place of a part: the value of a member of an enum."""
+    """Return the encoded value of a part: for a member of an enum, its value."""
     return part.value if isinstance(part, Enum) else part
 
 
 def parts_of(whole: object) -> Iterator[tuple[object, object]] | None:
-    """Return what a container holds, each with the key, number or name that leads to it; None for anything else."""
+    """Return the parts of a container, each with its key, index or name; None if `whole` is not a container."""
     if isinstance(whole, dict):
-        return iter(dict.items(whole))  # not its own method: what a subclass makes of that, msgspec does not ask
+        return iter(dict.items(whole))  # like msgspec, ignore an `items` method of a subclass
     if isinstance(whole, _ROWS):
         return enumerate(whole)
     if isinstance(whole, msgspec.Struct):
@@ -104,17 +104,17 @@ def parts_of(whole: object) -> Iterator[tuple[object, object]] | None:
 
 
 def shown_step(container: object, step: object) -> str:
-    """Return how the way to a part goes on, from its container."""
+    """Return one step of a path as text."""
     return f"[{value_repr(step)}]" if isinstance(container, (dict, *_ROWS)) else f".{step}"
 
 
 def _attributes(whole: object, names: Iterable[str]) -> Iterator[tuple[str, object]]:
-    """Those that are encoded: what is `UNSET` is left out, as what is missing."""
+    """Yield the attributes that msgspec encodes: those that exist and are not `UNSET`."""
     unset = msgspec.UNSET
     return ((name, part) for name in names if (part := getattr(whole, name, unset)) is not unset)
 
 
 def _public_names(whole: object) -> Iterator[str]:
-    """What msgspec takes of an instance of an attrs class: all that it has, fields or not, but what begins with `_`."""
+    """Yield the names that msgspec encodes of an attrs instance: all attributes without a leading `_`."""
     slots = (name for kind in type(whole).__mro__ for name in vars(kind).get("__slots__", ()))
     return (name for name in chain(getattr(whole, "__dict__", ()), slots) if not name.startswith("_"))

@@ -1,4 +1,7 @@
-"""What counts as a number: whatever is one to Python, as NumPy's and PyTorch's scalars are.  Pure; imports neither."""
+"""Conversion of numbers of any library to Python's own, such as scalars of NumPy and PyTorch.  Pure; imports neither.
+
+Tested by tests/handler_api/test_result.py and tests/handler_api/test_context.py.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,17 @@ import operator
 from typing import Any, SupportsFloat, SupportsIndex
 
 _KINDS = "biuf"
-"""NumPy's letters for truth values, integers and floats; those of dates are others."""
+"""NumPy's kinds for booleans, signed and unsigned integers, and floats."""
 _PLAIN = (bool, int, float)
 
 
 def plain_number(value: object) -> bool | int | float | None:
-    """Return Python's own number for a single number of a library; None for anything else, an array included."""
+    """Convert a single number of a library to a Python number; return None for anything else, including arrays."""
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):
         return float(value)
-    if getattr(value, "ndim", None) == 0:  # a scalar of NumPy that is no `numbers.Number`, or an array of one number
+    if getattr(value, "ndim", None) == 0:  # a NumPy scalar that is not a `numbers.Number`, or an array of one number
         return _item(value)
     return None
 
@@ -31,16 +34,16 @@ def _item(value: Any) -> bool | int | float | None:
 
 
 def finite_number(what: str, value: SupportsIndex | SupportsFloat | None) -> int | float | None:
-    """Return a figure of progress as JSON can hold it; None for one that is not known: None, NaN, infinity.
+    """Return a number for JSON; None for an unknown one: None, NaN, infinity.
 
-    Takes what `operator.index` or `float` take, but no text.  Raises `TypeError`, naming `what`, for anything else.
+    Accepts the arguments of `operator.index` and `float` except text.  Raises `TypeError` with `what` otherwise.
     """
     if value is None:
         return None
     try:
         number = _number(value)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{what} is no number but of type {type(value).__name__}: {error}") from None
+        raise TypeError(f"{what} is not a number but of type {type(value).__name__}: {error}") from None
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
@@ -48,9 +51,9 @@ def finite_number(what: str, value: SupportsIndex | SupportsFloat | None) -> int
 
 def _number(value: Any) -> int | float:
     if isinstance(value, str | bytes | bytearray):
-        raise TypeError("text is not taken for a number")
+        raise TypeError("text is not converted to a number")
     try:
         whole = int(operator.index(value))
     except TypeError:
         return float(value)
-    return whole if -(2**63) <= whole < 2**64 else float(whole)  # more is no integer to JSON's readers
+    return whole if -(2**63) <= whole < 2**64 else float(whole)  # larger integers are not portable in JSON

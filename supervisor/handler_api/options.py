@@ -1,4 +1,4 @@
-"""What a handler's decorator says of its limits, and how that is read.  Pure."""
+"""The options of `@handler`, and their conversion to `Limits`.  Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from supervisor.text.duration import format_duration, parse_duration
 from supervisor.text.size import parse_size
 from supervisor.text.value_repr import value_repr
 
-MAX_LENGTH = 3650 * 86400.0
-"""Seconds.  A longer timeout is a slip, and the timers of the event loop count milliseconds in 64 bits."""
+MAX_DURATION = 3650 * 86400.0
+"""Seconds.  A longer timeout is a mistake, and the timers of the event loop count milliseconds in 64 bits."""
 MAX_COUNT = 2**31 - 1
-"""What a C library takes as a number of threads; and more than there can be of jobs or children."""
+"""Largest C `int`, for numbers of threads; no program has more jobs or children."""
 
 Duration = str | float
 """Seconds, or text such as "500ms", "10m" or "1h30m"."""
@@ -23,98 +23,98 @@ Size = str | int
 
 
 class HandlerOptions(TypedDict, total=False):
-    """The arguments of `@handler`; None, or nothing, leaves each to the settings."""
+    """The options of `@handler`.  An option that is None or missing takes its value from the settings."""
 
     timeout: Duration | None
-    """Bounds one attempt."""
+    """Maximum duration of one attempt."""
     cancel_grace: Duration | None
-    """How long its cleanup may take once it was asked to stop."""
+    """Time for cleanup between a stop request and the kill."""
     idempotent: bool
-    """Two attempts may overlap without harm."""
+    """True if two attempts of a job may overlap without harm."""
     memory: Size | None
-    """Bounds what the job and all that it starts may use."""
+    """Maximum memory of the job and all processes that it starts."""
     max_concurrent: int | None
-    """How many of these jobs run at once."""
+    """Maximum number of jobs of this handler that run at once."""
     max_jobs_per_child: int | None
-    """A child is replaced after so many jobs."""
+    """Number of jobs after which the child process is replaced."""
     max_memory_per_child: Size | None
-    """A child is replaced when it keeps more than that."""
+    """Memory after a job above which the child process is replaced."""
     isolation: Isolation
-    """With "fresh" each job has a child of its own."""
+    """With "fresh", each job runs in a new child process."""
     nice: int | None
-    """Added to the child's niceness."""
+    """Niceness added to that of the child, 0 to 19."""
     threads: int | None
-    """How many threads numeric libraries use."""
+    """Number of threads for numeric libraries."""
 
 
-def limits_of(stated: HandlerOptions) -> Limits:
-    """Raise `TypeError` or `ValueError`, one sentence, for what makes no sense."""
-    return Limits(**{what: _reader(what)(what, value) for what, value in stated.items()})
+def limits_of(options: HandlerOptions) -> Limits:
+    """Convert the options; raise `TypeError` or `ValueError` for an unknown option or an invalid value."""
+    return Limits(**{name: _reader(name)(name, value) for name, value in options.items()})
 
 
-def _reader(what: str) -> Callable[[str, Any], Any]:
-    if what not in _READERS:
-        raise TypeError(f"there is no limit {what!r}; there are {', '.join(_READERS)}")
-    return _READERS[what]
+def _reader(name: str) -> Callable[[str, Any], Any]:
+    if name not in _READERS:
+        raise TypeError(f"there is no option {name!r}; the options are {', '.join(_READERS)}")
+    return _READERS[name]
 
 
-def _timeout(what: str, value: Duration | None) -> float | None:
-    length = _length(what, value)
+def _timeout(name: str, value: Duration | None) -> float | None:
+    length = _length(name, value)
     if length == 0:
-        raise ValueError(f"{what} must be more than zero; leave it out for none")
+        raise ValueError(f"{name} must be more than zero; omit it for no limit")
     return length
 
 
-def _length(what: str, value: Duration | None) -> float | None:
+def _length(name: str, value: Duration | None) -> float | None:
     if value is None:
         return None
     try:
         length = parse_duration(value)
     except ValueError as error:
-        raise ValueError(f"{what}: {error}") from None
-    if length > MAX_LENGTH:
-        raise ValueError(f"{what} is {format_duration(MAX_LENGTH)} at most, not {value_repr(value)}")
+        raise ValueError(f"{name}: {error}") from None
+    if length > MAX_DURATION:
+        raise ValueError(f"{name} is at most {format_duration(MAX_DURATION)}, not {value_repr(value)}")
     return length
 
 
-def _size(what: str, value: Size | None) -> int | None:
+def _size(name: str, value: Size | None) -> int | None:
     if value is None:
         return None
     try:
         return parse_size(value)
     except ValueError as error:
-        raise ValueError(f"{what}: {error}") from None
+        raise ValueError(f"{name}: {error}") from None
 
 
-def _count(what: str, value: SupportsIndex | None) -> int | None:
-    return None if value is None else _whole(what, value, "from 1 on", range(1, MAX_COUNT + 1))
+def _count(name: str, value: SupportsIndex | None) -> int | None:
+    return None if value is None else _whole(name, value, "from 1 on", range(1, MAX_COUNT + 1))
 
 
-def _niceness(what: str, value: SupportsIndex | None) -> int | None:
-    return None if value is None else _whole(what, value, "from 0 to 19", range(20))
+def _niceness(name: str, value: SupportsIndex | None) -> int | None:
+    return None if value is None else _whole(name, value, "from 0 to 19", range(20))
 
 
-def _whole(what: str, value: SupportsIndex, span: str, allowed: range) -> int:
-    """Return what is an integer to Python, as NumPy's are, as a plain `int`; but a truth value is a slip."""
+def _whole(name: str, value: SupportsIndex, span: str, allowed: range) -> int:
+    """Return an integer, also one of NumPy, as a plain `int`.  Refuse `bool`, which is a mistake here."""
     try:
         number = None if isinstance(value, bool) else int(operator.index(value))
     except TypeError:
         number = None
     if number is None or number not in allowed:
-        raise ValueError(f"{what} is a whole number {span}, not {value_repr(value)}")
+        raise ValueError(f"{name} is a whole number {span}, not {value_repr(value)}")
     return number
 
 
-def _isolation(what: str, value: Isolation) -> Isolation:
-    for known in _ISOLATIONS:  # the one that is known is returned: a subclass of str is no text to the parent
+def _isolation(name: str, value: Isolation) -> Isolation:
+    for known in _ISOLATIONS:  # return the known constant: the parent cannot decode a subclass of str
         if isinstance(value, str) and value == known:
             return known
-    raise ValueError(f"{what} is 'shared' or 'fresh', not {value_repr(value)}")
+    raise ValueError(f"{name} is 'shared' or 'fresh', not {value_repr(value)}")
 
 
-def _flag(what: str, value: object) -> bool:
+def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{what} is True or False, not {value_repr(value)}")
+        raise TypeError(f"{name} is True or False, not {value_repr(value)}")
     return value
 
 

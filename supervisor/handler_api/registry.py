@@ -1,7 +1,7 @@
-"""What makes a function a handler, and the registry of all of them.  In the zygote and its children.
+"""The `@handler` decorator and the registry of all handlers.  Runs in the zygote and in children.
 
-It owns which function answers to which action; it calls none of them (`child_main` does) and imports none
-(`process.importing` does).
+The registry maps actions to functions.  `child.child_main` calls the functions; `child.handler_import` imports the
+modules.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from supervisor.handler_api.options import HandlerOptions, limits_of
 from supervisor.limits import Limits
 from supervisor.text.value_repr import value_repr
 
-MAX_NAME = 200
-"""Characters of an action's name: more are shown nowhere, and the name is part of every log line of its jobs."""
+MAX_NAME_CHARS = 200
+"""Limit of an action's name, which is part of every log line of its jobs."""
 
 _NO_NAME: Any = object()
-"""Of `@handler()`; Python's own sentence for a missing argument does not show what to write."""
+"""Default of `@handler()`: Python's own message for a missing argument does not show what to write."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A function that answers to an action, and where it was written."""
+    """A function that runs the jobs of one action, with its limits and its place in the source."""
 
     name: str
     function: Callable[..., Any]
@@ -39,11 +39,11 @@ class Handler:
     file: str
     line: int
     is_async: bool
-    """Whether the function is a coroutine function, to be run in a loop."""
+    """True if the function is a coroutine function."""
 
     @property
     def summary(self) -> str:
-        """The first line of the function's docstring, or nothing."""
+        """First line of the function's docstring; empty without one."""
         text = inspect.getdoc(self.function)
         return text.partition("\n")[0] if isinstance(text, str) else ""
 
@@ -53,9 +53,9 @@ class Handler:
         return self.file, self.line
 
     def is_rival_of(self, other: Handler) -> bool:
-        """Whether both come from one execution of a module, so that neither replaces the other.
+        """True if one execution of a module defined both handlers, so that neither replaces the other.
 
-        A module that is executed again compiles its functions anew; in a loop they share their code.
+        A module that is executed again compiles new code objects; functions defined in a loop share theirs.
         """
         if self.function is other.function:
             return False
@@ -67,22 +67,22 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Several modules claim one action; none of them is served."""
+    """An action that several modules claim.  The worker serves none of them."""
 
     name: str
     claims: tuple[Handler, ...]
 
 
 class Registry:
-    """All claims on actions, in the order in which they were made."""
+    """All handlers by action, in the order of their registration."""
 
     def __init__(self) -> None:
         self._claims: dict[str, list[Handler]] = {}
 
     def register(self, handler: Handler) -> None:
-        """Remember a claim; raise `ValueError` if its own module has another function for the same action.
+        """Add a handler; raise `ValueError` if its module has another function for the same action.
 
-        A function registered anew from its old place, by a module that is executed again, replaces the old one.
+        When a module is executed again, its new function replaces the old one.
         """
         claims = self._claims.setdefault(handler.name, [])
         for claim in claims:
@@ -92,20 +92,20 @@ class Registry:
         claims.append(handler)
 
     def get(self, name: str) -> Handler | None:
-        """Return the handler that serves this action; None when there is none or more than one."""
+        """Return the handler of this action; None when there is none or more than one."""
         claims = self._claims.get(name, [])
         return claims[0] if len(claims) == 1 else None
 
     def handlers(self) -> tuple[Handler, ...]:
-        """Return the handlers that can be served, by name."""
+        """Return the handlers without conflict, sorted by name."""
         return tuple(claims[0] for _, claims in sorted(self._claims.items()) if len(claims) == 1)
 
     def conflicts(self) -> tuple[Conflict, ...]:
-        """Return the actions that several modules claim, by name."""
+        """Return the actions that several modules claim, sorted by name."""
         return tuple(Conflict(name, tuple(claims)) for name, claims in sorted(self._claims.items()) if len(claims) > 1)
 
     def keep(self, is_wanted: Callable[[Handler], bool]) -> list[Handler]:
-        """Remove all other claims, such as those of modules that failed after they had made them; return these."""
+        """Keep the wanted handlers; remove and return the others, as those of a module that failed later."""
         unwanted = [claim for claims in self._claims.values() for claim in claims if not is_wanted(claim)]
         for claims in self._claims.values():
             claims[:] = [claim for claim in claims if claim not in unwanted]
@@ -113,25 +113,33 @@ class Registry:
 
 
 registry = Registry()
-"""The handlers of this process: the only mutable state at module level."""
+"""The handlers of this process."""
 
 
 def handler(name: str = _NO_NAME, **limits: Unpack[HandlerOptions]) -> Callable[[Function], Function]:
-    """Make a function answer to the action `name`; it stays the plain function that it is.
+    """Register a function as the handler of the action `name`.  The function itself stays unchanged.
 
-    `timeout` bounds one attempt, `cancel_grace` is how long its cleanup may take once it was asked to stop: seconds,
-    or text such as "500ms", "10m" or "1h30m".  `idempotent` says that two attempts may overlap without harm.
-    `memory` bounds what the job and all that it starts may use: bytes, or text such as "512MiB".  `max_concurrent`
-    is how many of these jobs run at once.  A child is replaced after `max_jobs_per_child` jobs, or when it keeps more
-    than `max_memory_per_child`; with `isolation="fresh"` each job has a child of its own.  `nice` is added to the
-    child's niceness, `threads` is how many threads numeric libraries use.  None leaves each to the settings.
-    Raises `TypeError` or `ValueError`, one sentence that names the function.
+    Durations are seconds, or text such as "500ms", "10m" or "1h30m".  Sizes are bytes, or text such as "512MiB".
+    An option that is None or missing takes its value from the settings.
+
+    - `timeout`: maximum duration of one attempt.
+    - `cancel_grace`: time for cleanup between a stop request and the kill.
+    - `idempotent`: True if two attempts of a job may overlap without harm.
+    - `memory`: maximum memory of the job and all processes that it starts.
+    - `max_concurrent`: maximum number of jobs of this handler that run at once.
+    - `max_jobs_per_child`: number of jobs after which the child process is replaced.
+    - `max_memory_per_child`: memory after a job above which the child process is replaced.
+    - `isolation`: "fresh" runs each job in a new child process; "shared" (the default) reuses a child.
+    - `nice`: niceness added to that of the child, 0 to 19.
+    - `threads`: number of threads for numeric libraries such as NumPy.
+
+    Raises `TypeError` or `ValueError` with a message that names the function.
     """
     if name is _NO_NAME:
         raise TypeError('@handler needs the name of an action, as in @handler("resize")')
     if not isinstance(name, str):
         raise TypeError(f'@handler needs the name of an action, as in @handler("resize"), not {value_repr(name)}')
-    plain = str.__str__(name)  # what a member of an enum, or another subclass, is to the parent
+    plain = str.__str__(name)  # the parent receives plain text, also from an enum member or another subclass
 
     def register(function: Function) -> Function:
         registry.register(_described(plain, function, limits))
@@ -162,7 +170,7 @@ def _described(name: str, function: Callable[..., Any], limits: HandlerOptions) 
 
 
 def _innermost(function: Callable[..., Any]) -> FunctionType:
-    """The function as it was written, however often it is wrapped."""
+    """Return the original function below all decorators that set `__wrapped__`."""
     inner = inspect.unwrap(function)
     if not callable(function) or not isinstance(inner, FunctionType):
         raise TypeError(f"@handler belongs above a function, not {value_repr(function)}")
@@ -174,7 +182,7 @@ def _code_of(function: Callable[..., Any]) -> CodeType:
 
 
 def _module_of(function: Callable[..., Any], inner: FunctionType) -> str:
-    """The module that is being imported; some set `__module__` or `__name__` to what is no module."""
+    """Return the name of the module being imported; some code sets `__module__` or `__name__` to another text."""
     spec = inner.__globals__.get("__spec__")
     names = (getattr(function, "__module__", None), getattr(spec, "name", None), inner.__module__)
     texts = [name for name in names if isinstance(name, str)]
@@ -183,8 +191,8 @@ def _module_of(function: Callable[..., Any], inner: FunctionType) -> str:
 
 def _check(name: str, function: Callable[..., Any]) -> None:
     if not name or name != name.strip() or not name.isprintable():
-        raise ValueError("the name of an action is printable text, not empty, without space around it")
-    if len(name) > MAX_NAME:
-        raise ValueError(f"the name of an action has {MAX_NAME} characters at most, not {len(name)}")
+        raise ValueError("the name of an action must be printable text, not empty, without space around it")
+    if len(name) > MAX_NAME_CHARS:
+        raise ValueError(f"the name of an action has at most {MAX_NAME_CHARS} characters, not {len(name)}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError("it yields, but a handler returns its result; use context.emit for what comes before")
+        raise TypeError("it yields, but a handler returns its result; use context.emit for intermediate data")

@@ -1,4 +1,4 @@
-"""What a handler's return value is on the wire, before base64.  Pure; in the child, once for each job."""
+"""Encoding of a handler's return value to bytes, before base64.  Pure; runs in the child, once for each job."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from supervisor.handler_api.encoding import NotJson, encode_json
 
 _FORGOTTEN = (
     "the handler returned a coroutine without awaiting it: make the handler an `async def` that awaits it; "
-    "if it is one, another decorator hides that"
+    "if it is one already, another decorator hides that"
 )
 
 
 class InvalidResult(Exception):
-    """The handler returned what is neither bytes nor JSON; one sentence with the place, as `value['size'] is nan …`."""
+    """The return value is neither bytes nor JSON; the message names the place, as `value['size'] is nan …`."""
 
 
 def encode_result(value: object) -> bytes | None:
@@ -28,6 +28,6 @@ def encode_result(value: object) -> bytes | None:
         return encode_json(value)
     except NotJson as error:
         if isinstance(value, Coroutine):
-            value.close()  # or Python would warn of it as well
+            value.close()  # otherwise Python warns of it as well
             raise InvalidResult(_FORGOTTEN) from error
         raise InvalidResult(f"the result is not JSON: {error}") from error

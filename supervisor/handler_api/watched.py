@@ -1,4 +1,7 @@
-"""The coroutine of a handler, run so that what its loop throws into it is seen.  In a child, in its main thread."""
+"""Wrapper of a handler's coroutine that observes exceptions thrown by the loop.  Runs in a child's main thread.
+
+Tested by tests/handler_api/test_interruption.py.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,27 @@ from typing import Any
 
 from supervisor.concurrency.coroutine_frames import coroutine_frames
 
-Again = Callable[[], BaseException]
-"""Makes the exception that takes the place of a swallowed one."""
+MakeError = Callable[[], BaseException]
+"""Makes the exception that replaces a swallowed one."""
 _TRACES_WAITING = sys.version_info < (3, 12)
-"""Whether Python traces a coroutine that waited when the tracing began; later versions begin at its next call or loop.
-There, a coroutine that swallows each `CancelledError` in a loop is sent another one every `RAISE_AGAIN_AFTER`."""
-_LONGEST_CHAIN = 16
-"""Exceptions behind a dropped one that are looked at."""
+"""True if Python traces a coroutine that was waiting when tracing began.  Later versions trace from its next call or
+loop.  There, a coroutine that swallows each `CancelledError` gets another one every `RAISE_AGAIN_AFTER`."""
+_MAX_CHAIN_LENGTH = 16
+"""Limit of the examined causes of an exception."""
 
 
 class Watched:
-    """An awaitable that runs a coroutine and notes what is thrown into it."""
+    """An awaitable that runs a coroutine and reports exceptions thrown into it."""
 
     cr_frame = None
-    """It has none of its own; with `cr_await` this is how those look who ask where a coroutine waits."""
+    """None, as this wrapper has no frame.  Stack readers follow `cr_await` to the coroutine."""
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, Any], on_throw: Callable[[BaseException], bool], again: Again
+        self, coroutine: Coroutine[Any, Any, Any], on_throw: Callable[[BaseException], bool], make_error: MakeError
     ) -> None:
         self.cr_await = coroutine
         self._on_throw = on_throw
-        self._again = again
+        self._make_error = make_error
 
     def __await__(self) -> Watched:
         return self
@@ -49,7 +52,7 @@ class Watched:
         thrown = next(part for part in (*error, None) if part is None or isinstance(part, BaseException))
         if thrown is None or not self._on_throw(thrown) or not _TRACES_WAITING or sys.gettrace() is not None:
             return self.cr_await.throw(*error)
-        with _unswallowed(thrown, list(coroutine_frames(self.cr_await)), self._again):
+        with _unswallowed(thrown, list(coroutine_frames(self.cr_await)), self._make_error):
             return self.cr_await.throw(*error)
 
     def close(self) -> None:
@@ -57,15 +60,15 @@ class Watched:
 
 
 @contextmanager
-def _unswallowed(error: BaseException, frames: list[FrameType], again: Again) -> Iterator[None]:
-    """While `error` is thrown into these frames: another one is raised behind each `except` block that swallows it."""
+def _unswallowed(error: BaseException, frames: list[FrameType], make_error: MakeError) -> Iterator[None]:
+    """Raise a new exception after each `except` block of these frames that swallows `error`."""
     handling = set[FrameType]()
 
     def on_step(frame: FrameType, event: str, _argument: object) -> Any:
         if error in chain_of(sys.exception()):
             handling.add(frame)
         elif frame in handling and event == "opcode" and not _passes_on(frame):
-            raise again()
+            raise make_error()
         return on_step
 
     for frame in frames:
@@ -82,7 +85,8 @@ def _unswallowed(error: BaseException, frames: list[FrameType], again: Again) ->
 
 
 def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    for _ in range(_LONGEST_CHAIN):
+    """Yield an exception and its causes."""
+    for _ in range(_MAX_CHAIN_LENGTH):
         if error is None:
             return
         yield error
@@ -90,9 +94,9 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _passes_on(frame: FrameType) -> bool:
-    """Whether its next step raises again what it has just handled, as at the end of a `finally`."""
+    """True if the frame's next opcode raises the handled exception again, as at the end of a `finally`."""
     return frame.f_code.co_code[frame.f_lasti] == opmap["RERAISE"]
 
 
 def _pass_by(*_: object) -> None:
-    """Trace none of the frames that begin."""
+    """Trace no new frame."""

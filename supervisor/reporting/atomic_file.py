@@ -1,6 +1,7 @@
-"""Files that are whole or absent, whenever their writer is killed, and that belong to one process at a time.
+"""Atomic files: complete or absent even when the writer is killed, and locked by one process at a time.
 
-A lock is held from the first byte on, by an open descriptor (flock(2)).  Blocks on the disk, so it runs in threads.
+An open descriptor holds the lock from the first byte on (flock(2)).  Blocks on the disk, so it runs in threads.
+Tested by tests/reporting/test_spool.py.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ from contextlib import contextmanager
 from supervisor.linux.directory import Directory
 
 UNFINISHED = ".unfinished"
-"""Ending of the name that a file has while it is written."""
+"""Suffix of a file's name while it is written."""
 CHUNK_BYTES = 256 * 1024
-"""Bytes that are copied at once."""
 
 
 def create(folder: Directory, name: str, write: Callable[[int], None]) -> int:
-    """Have `write` fill a new file; return its descriptor, which holds its lock.  It replaces a file of that name."""
+    """Create or replace a file whose content `write` writes.  Return its descriptor, which holds the lock."""
     unfinished = f".{name}.{secrets.token_hex(4)}{UNFINISHED}"
     descriptor = folder.open_file(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
@@ -33,34 +33,34 @@ def create(folder: Directory, name: str, write: Callable[[int], None]) -> int:
         with contextlib.suppress(OSError):
             folder.unlink(unfinished)
         raise
-    with contextlib.suppress(OSError):  # the file is there; at worst it does not survive a loss of power
+    with contextlib.suppress(OSError):  # the file exists; at worst it does not survive a power failure
         folder.sync()
     return descriptor
 
 
 def link_or_copy(descriptor: int, folder: Directory, name: str) -> None:
-    """Have the open file `descriptor` in `folder` as well; what is there already is left."""
+    """Link the open file `descriptor` into `folder`, or copy it.  Keep an existing file of that name."""
     try:
         folder.link(descriptor, name)
     except FileExistsError:
         return
-    except OSError:  # some file systems have no second name for a file
+    except OSError:  # some file systems have no hard links
         os.close(create(folder, name, lambda new: _copy(descriptor, new)))
 
 
 def lock(folder: Directory, name: str) -> int:
-    """Return a descriptor that holds the lock of a file; raise `BlockingIOError` when another process holds it."""
+    """Lock a file and return the descriptor that holds the lock; raise `BlockingIOError` when it is locked."""
     with opened(folder, name) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The process that had the lock before may have removed or replaced the file.
+        # The previous owner of the lock may have removed or replaced the file.
         if not folder.holds(name, descriptor):
             raise FileNotFoundError(name)
-        return os.dup(descriptor)  # the lock belongs to the open file, and stays with the last of its descriptors
+        return os.dup(descriptor)  # the lock lasts until the last descriptor of the open file is closed
 
 
 @contextmanager
 def opened(folder: Directory, name: str) -> Iterator[int]:
-    """A descriptor to read from, inside the block."""
+    """Open a file for reading within the block."""
     descriptor = folder.open_file(name, os.O_RDONLY)
     try:
         yield descriptor

@@ -1,14 +1,14 @@
-"""Outcomes on disk, from when they are worth it until the server has settled them: one file per attempt.
+"""Storage of outcomes on disk until the server accepts or rejects them: one file per attempt.
 
-Runs in the parent, beside other processes with the same state directory.  Whoever writes or takes a file holds its
-lock for as long as the entry is open, so no outcome is on two ways to the server at once; a lock ends with its holder
-(flock(2)).  Everything here blocks on the disk and is called in threads; nothing here talks to a server.
+Runs in the parent; other processes may use the same state directory.  The process that writes or acquires a file holds
+its lock while the entry is open, so two processes never send one outcome at once.  The kernel releases the lock when
+the process ends (flock(2)).  All methods block on the disk, so threads call them.  The spool has no network I/O.
 
-Jobs can write to these folders, so each is opened anew for each step, and a link in the place of one is refused.
+Jobs can write to these folders.  Each step therefore opens its folder again, and refuses a symbolic link in its place.
 
-    spool/                  what waits for the server
-    spool/undeliverable/    what the server refused as such, and what waited for too long: for the operator
-    spool/damaged/          files that are not what was written
+    spool/                  outcomes that wait for the server
+    spool/undeliverable/    outcomes that the server rejected or that grew too old: for the operator
+    spool/damaged/          files that fail verification
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ import structlog
 
 from supervisor.job import Fence, Outcome
 from supervisor.linux.directory import Directory
-from supervisor.reporting import atomic_file
-from supervisor.reporting import spool_format as spoolfile
+from supervisor.reporting import atomic_file, spool_format
 from supervisor.reporting.atomic_file import UNFINISHED
 from supervisor.reporting.spool_format import CorruptSpoolFile, Destination, SpoolRecord
 from supervisor.status import SpoolStatus
 
 ENDING = ".outcome"
 ABANDONED_AFTER = 60.0
-"""Seconds after which an unfinished file that nobody has locked has lost its writer, who locks it at once."""
+"""Seconds after which an unlocked unfinished file has no writer: a writer locks its file at once."""
 
 Operation = Literal["write", "read"]
 
@@ -47,7 +46,7 @@ log = structlog.get_logger("spool")
 
 
 class SpoolFolder(enum.Enum):
-    """Where in the spool a file lies."""
+    """Folder of a file in the spool."""
 
     WAITING = "."
     UNDELIVERABLE = "undeliverable"
@@ -56,7 +55,7 @@ class SpoolFolder(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpoolEntry:
-    """An outcome on disk that is ours alone until `close`; a `Blob` in it lives as long."""
+    """A stored outcome, locked until `close`.  A `Blob` in it is valid until then."""
 
     path: Path
     descriptor: int
@@ -68,26 +67,26 @@ class SpoolEntry:
         return self.record.outcome(self.descriptor)
 
     def remove(self) -> None:
-        """It is settled: close it and delete the file, unless another has taken its place."""
+        """Close the entry and delete its file, unless a newer file has replaced it."""
         try:
             with self.folder() as folder:
                 if folder.holds(self.path.name, self.descriptor):
                     folder.unlink(self.path.name)
         except FileNotFoundError:
             pass
-        except OSError as error:  # the disk has become read-only, say; what is settled stays settled
-            log.warning("a settled outcome stays on the disk", file=self.path.name, error=error.strerror)
+        except OSError as error:  # for example, the disk became read-only; the outcome is delivered all the same
+            log.warning("delivered outcome not removed from the disk", file=self.path.name, error=error.strerror)
         finally:
             self.close()
 
     def close(self) -> None:
-        """Leave the file to whoever takes it next."""
+        """Release the lock and keep the file."""
         os.close(self.descriptor)
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolFile:
-    """A file as one finds it without taking it; the note of a damaged one cannot be read."""
+    """A file as found without locking it; `record` is None for a damaged file."""
 
     path: Path
     spool_folder: SpoolFolder
@@ -97,31 +96,31 @@ class SpoolFile:
 
 
 class Spool:
-    """The folder of one state directory.  What goes wrong in it is logged, and never ends a report."""
+    """The spool folder of one state directory.  Disk errors are logged and never end a report."""
 
     def __init__(
         self, state_dir: Path, now: Callable[[], float] = time.time, *, state: Directory | None = None
     ) -> None:
-        """`state` is the state directory, opened by root for a user that may not come there by its name."""
+        """`state` is the state directory opened by root, for a user without access to its path."""
         self.folder = state_dir / "spool"
         self._state = state
         self._now = now
-        self._troubles: dict[Operation, str] = {}  # of what failed when it was last tried
+        self._troubles: dict[Operation, str] = {}  # operations whose last try failed
 
     @property
     def trouble(self) -> str | None:
-        """Why it cannot be used: what went wrong, unless it has gone well since."""
+        """The current disk error; None when the last operations succeeded."""
         return self._troubles.get("write") or self._troubles.get("read")
 
     def write(self, destination: Destination, fence: Fence, action: str, outcome: Outcome) -> SpoolEntry | None:
-        """Put an outcome on the disk, in place of an earlier one of the same attempt; None when that cannot be."""
-        note = spoolfile.record_of(destination, fence, action, outcome, self._now())
+        """Store an outcome in place of an earlier one of the same attempt; return None when the disk fails."""
+        record = spool_format.record_of(destination, fence, action, outcome, self._now())
         path = self.folder / file_name(destination, fence)
         try:
             self._prepare()
             with self._opened(SpoolFolder.WAITING) as folder:
-                written = atomic_file.create(folder, path.name, lambda new: spoolfile.write(new, note, outcome))
-            entry = self._entry(path, written, note)
+                written = atomic_file.create(folder, path.name, lambda new: spool_format.write(new, record, outcome))
+            entry = self._entry(path, written, record)
         except OSError as error:
             self._failed("write", error)
             return None
@@ -129,7 +128,7 @@ class Spool:
         return entry
 
     def waiting(self, destination: Destination) -> list[Path]:
-        """What is to be sent to `destination`, oldest first; files that cannot be read are among them."""
+        """Return the files for `destination`, oldest first, including files that cannot be read."""
         found = [
             each
             for each in self.find(SpoolFolder.WAITING)
@@ -138,15 +137,15 @@ class Spool:
         return [each.path for each in sorted(found, key=lambda each: each.changed_at)]
 
     def acquire(self, path: Path) -> SpoolEntry | None:
-        """The outcome in a file, for us alone; None when it is gone, in other hands, or damaged and set aside."""
+        """Lock and verify a file; return None when it is gone, locked elsewhere, or damaged and moved away."""
         try:
             descriptor = self._locked(path)
         except (FileNotFoundError, BlockingIOError):
             return None
         try:
-            return self._entry(path, descriptor, spoolfile.verify(descriptor))
+            return self._entry(path, descriptor, spool_format.verify(descriptor))
         except CorruptSpoolFile as damaged:
-            log.error("a damaged file was set aside", file=path.name, reason=str(damaged))
+            log.error("damaged spool file set aside", file=path.name, reason=str(damaged))
             self._move(path, SpoolFolder.DAMAGED)
             os.close(descriptor)
         except BaseException:
@@ -155,16 +154,16 @@ class Spool:
         return None
 
     def read(self, path: Path) -> SpoolEntry:
-        """The outcome in a file, in whosever hands it is, to be read and closed; raise `Damaged` or `OSError`.
+        """Verify a file without its lock, and return the outcome; raise `CorruptSpoolFile` or `OSError`.
 
-        What is once written is never changed, only removed or replaced.
+        A finished file never changes; it is only removed or replaced.
         """
-        with self._opened(_shelf_of(path)) as folder, atomic_file.opened(folder, path.name) as descriptor:
-            note = spoolfile.verify(descriptor)
-            return self._entry(path, os.dup(descriptor), note)
+        with self._opened(_folder_of(path)) as folder, atomic_file.opened(folder, path.name) as descriptor:
+            record = spool_format.verify(descriptor)
+            return self._entry(path, os.dup(descriptor), record)
 
     def is_locked(self, path: Path) -> bool:
-        """Whether somebody has taken it; whoever wants it while we look will look again later."""
+        """True if a process holds the lock.  The check takes the lock for a moment; other processes retry later."""
         try:
             os.close(self._locked(path))
         except OSError as error:
@@ -172,42 +171,42 @@ class Spool:
         return False
 
     def is_there(self, path: Path) -> bool:
-        """True if anything has this name."""
+        """True if a file of this name exists."""
         try:
-            with self._opened(_shelf_of(path)) as folder:
+            with self._opened(_folder_of(path)) as folder:
                 folder.status(path.name)
         except OSError:
             return False
         return True
 
     def is_damaged(self, path: Path) -> bool:
-        """Whether what was there has been set aside."""
+        """True if the file has been moved to `damaged`."""
         return path.name in self._names(SpoolFolder.DAMAGED)
 
     def require_readable(self) -> None:
-        """Raise `OSError`, with the folder as its file name, when outcomes in it cannot be listed."""
-        for shelf in SpoolFolder:
-            path = self.folder if shelf is SpoolFolder.WAITING else self.folder / shelf.value
+        """Raise `OSError` with the folder as file name when its outcomes cannot be listed."""
+        for spool_folder in SpoolFolder:
+            path = self.folder if spool_folder is SpoolFolder.WAITING else self.folder / spool_folder.value
             try:
-                with self._opened(shelf) as folder:
+                with self._opened(spool_folder) as folder:
                     folder.names()
             except FileNotFoundError:
-                pass  # nothing was ever kept there
+                pass  # no outcome was ever stored there
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(path)) from error
 
     def discard(self, path: Path) -> None:
-        """Delete a damaged file, which no process takes."""
-        with contextlib.suppress(FileNotFoundError), self._opened(_shelf_of(path)) as folder:
+        """Delete a damaged file, which no process sends."""
+        with contextlib.suppress(FileNotFoundError), self._opened(_folder_of(path)) as folder:
             folder.unlink(path.name)
 
     def move_to_undeliverable(self, entry: SpoolEntry) -> None:
-        """Close an entry that is not to be sent any more, and leave it to the operator."""
+        """Move the file of an entry to `undeliverable` for the operator, and close the entry."""
         self._move(entry.path, SpoolFolder.UNDELIVERABLE)
         entry.close()
 
     def keep_copy(self, entry: SpoolEntry) -> bool:
-        """Leave the operator an entry that something else will take the place of; False when that cannot be."""
+        """Keep a copy in `undeliverable` before the entry is replaced; return False when the disk fails."""
         try:
             with self._made(SpoolFolder.UNDELIVERABLE) as folder:
                 atomic_file.link_or_copy(entry.descriptor, folder, entry.path.name)
@@ -216,12 +215,12 @@ class Spool:
             return False
         return True
 
-    def find(self, *shelves: SpoolFolder) -> list[SpoolFile]:
-        """What lies there; a folder that is not there is empty."""
-        return [found for shelf in shelves for found in self._found(shelf)]
+    def find(self, *folders: SpoolFolder) -> list[SpoolFile]:
+        """Return the files in these folders; a missing folder is empty."""
+        return [found for each in folders for found in self._found(each)]
 
     def measure(self, now: float) -> SpoolStatus:
-        """How much waits for the server."""
+        """Return count, size and age of the outcomes that wait for the server."""
         found = self._statuses()
         oldest = min((each.st_mtime for each in found), default=None)
         return SpoolStatus(
@@ -232,7 +231,7 @@ class Spool:
         )
 
     def sweep(self) -> None:
-        """Delete what writers that were killed have left unfinished."""
+        """Delete unfinished files of writers that were killed."""
         names = self._names(SpoolFolder.WAITING, UNFINISHED)
         with contextlib.suppress(OSError), self._opened(SpoolFolder.WAITING) as folder:
             for name in names:
@@ -250,37 +249,37 @@ class Spool:
         return Directory.open(self.folder.parent) if self._state is None else self._state.folder(".")
 
     @contextmanager
-    def _opened(self, shelf: SpoolFolder) -> Iterator[Directory]:
+    def _opened(self, spool_folder: SpoolFolder) -> Iterator[Directory]:
         with self._opened_state() as state, state.folder(self.folder.name) as waiting:
-            if shelf is SpoolFolder.WAITING:
+            if spool_folder is SpoolFolder.WAITING:
                 yield waiting
                 return
-            with waiting.folder(shelf.value) as folder:
+            with waiting.folder(spool_folder.value) as folder:
                 yield folder
 
     @contextmanager
-    def _made(self, shelf: SpoolFolder) -> Iterator[Directory]:
-        with self._opened(SpoolFolder.WAITING) as waiting, waiting.make_folder(shelf.value) as folder:
+    def _made(self, spool_folder: SpoolFolder) -> Iterator[Directory]:
+        with self._opened(SpoolFolder.WAITING) as waiting, waiting.make_folder(spool_folder.value) as folder:
             yield folder
 
-    def _entry(self, path: Path, descriptor: int, note: SpoolRecord) -> SpoolEntry:
-        return SpoolEntry(path, descriptor, note, partial(self._opened, _shelf_of(path)))
+    def _entry(self, path: Path, descriptor: int, record: SpoolRecord) -> SpoolEntry:
+        return SpoolEntry(path, descriptor, record, partial(self._opened, _folder_of(path)))
 
     def _locked(self, path: Path) -> int:
-        with self._opened(_shelf_of(path)) as folder:
+        with self._opened(_folder_of(path)) as folder:
             return atomic_file.lock(folder, path.name)
 
-    def _move(self, path: Path, shelf: SpoolFolder) -> None:
+    def _move(self, path: Path, spool_folder: SpoolFolder) -> None:
         try:
-            with self._opened(_shelf_of(path)) as folder, self._made(shelf) as target:
+            with self._opened(_folder_of(path)) as folder, self._made(spool_folder) as target:
                 folder.rename(path.name, path.name, target)
         except OSError as error:
             self._failed("write", error)
 
-    def _found(self, shelf: SpoolFolder) -> list[SpoolFile]:
-        names = self._names(shelf)
-        with contextlib.suppress(OSError), self._opened(shelf) as folder:
-            return [found for name in names for found in _looked_at(folder, name, shelf)]
+    def _found(self, spool_folder: SpoolFolder) -> list[SpoolFile]:
+        names = self._names(spool_folder)
+        with contextlib.suppress(OSError), self._opened(spool_folder) as folder:
+            return [found for name in names for found in _inspect(folder, name, spool_folder)]
         return []
 
     def _statuses(self) -> list[os.stat_result]:
@@ -291,9 +290,9 @@ class Spool:
                     found.append(folder.status(name))
         return found
 
-    def _names(self, shelf: SpoolFolder, ending: str = ENDING) -> list[str]:
+    def _names(self, spool_folder: SpoolFolder, ending: str = ENDING) -> list[str]:
         try:
-            with self._opened(shelf) as folder:
+            with self._opened(spool_folder) as folder:
                 found = [name for name in folder.names() if name.endswith(ending)]
         except FileNotFoundError:
             found = []
@@ -303,40 +302,42 @@ class Spool:
         self._succeeded("read")
         return found
 
-    def _failed(self, deed: Operation, error: OSError) -> None:
+    def _failed(self, operation: Operation, error: OSError) -> None:
         reason = error.strerror or str(error)
-        # Once, not for every job: the disk stays full for a while.
+        # Log once, not for every job: a disk stays full for a while.
         if not self._troubles:
-            log.warning("the spool cannot be used: outcomes wait in memory only", folder=str(self.folder), error=reason)
-        self._troubles[deed] = reason
+            log.warning("spool unavailable and outcomes kept in memory only", folder=str(self.folder), error=reason)
+        self._troubles[operation] = reason
 
-    def _succeeded(self, deed: Operation) -> None:
-        if self._troubles.pop(deed, None) is not None and not self._troubles:
-            log.info("the spool can be used again")
+    def _succeeded(self, operation: Operation) -> None:
+        if self._troubles.pop(operation, None) is not None and not self._troubles:
+            log.info("spool available again")
 
 
 def file_name(destination: Destination, fence: Fence) -> str:
-    """The name of the file for one attempt: readable as far as it is safe, and no other attempt's."""
+    """Return the file name of one attempt: the job id in safe characters, and a digest that makes it unique."""
     digest = hashlib.sha256(msgspec.json.encode([destination, fence])).hexdigest()[:16]
     readable = re.sub(r"[^A-Za-z0-9-]+", "_", fence.job_id)[:40]
     return f"{readable}-{fence.attempt}-{digest}{ENDING}"
 
 
-def _shelf_of(path: Path) -> SpoolFolder:
-    return next((shelf for shelf in SpoolFolder if shelf.value == path.parent.name), SpoolFolder.WAITING)
+def _folder_of(path: Path) -> SpoolFolder:
+    return next(
+        (spool_folder for spool_folder in SpoolFolder if spool_folder.value == path.parent.name), SpoolFolder.WAITING
+    )
 
 
-def _looked_at(folder: Directory, name: str, shelf: SpoolFolder) -> list[SpoolFile]:
-    """What lies there; nothing if it is gone."""
+def _inspect(folder: Directory, name: str, spool_folder: SpoolFolder) -> list[SpoolFile]:
+    """Return the file of this name as a list of one; an empty list if it is gone."""
     path = folder.path / name
     try:
         with atomic_file.opened(folder, name) as descriptor:
             status = os.fstat(descriptor)
-            note = None
+            record = None
             with contextlib.suppress(CorruptSpoolFile):
-                note = spoolfile.peek(descriptor)
-            return [SpoolFile(path, shelf, note, status.st_size, status.st_mtime)]
+                record = spool_format.peek(descriptor)
+            return [SpoolFile(path, spool_folder, record, status.st_size, status.st_mtime)]
     except FileNotFoundError:
         return []
-    except OSError:  # a link, or another user's file: shown, and left alone
-        return [SpoolFile(path, shelf, None, 0, 0.0)]
+    except OSError:  # a link, or another user's file: listed but never touched
+        return [SpoolFile(path, spool_folder, None, 0, 0.0)]

@@ -226,7 +226,7 @@ async def test_a_refusal_is_one_sentence(server: DevServer, who: dict[str, str],
         (lambda: web.Response(status=400, text="bad\x1b[2J"), r"refuses the run \(400\): bad\\u001b\[2J"),
         (
             lambda: web.Response(status=403, text="<html>blocked", content_type="text/html"),
-            "answered 403: not in the form of the job server",
+            "answered 403: not in the format of the job server",
         ),
         (lambda: web.Response(text="<html>"), "gives no answer of use: JSON is malformed"),
     ],

@@ -128,7 +128,7 @@ async def test_a_helper_that_starts_another_is_waited_for_as_well() -> None:
     assert inner.ended
 
 
-async def test_a_long_block_forgets_the_helpers_that_are_done_and_the_alarms_that_have_rung() -> None:
+async def test_a_long_block_removes_finished_helpers_and_expired_timers() -> None:
     rung = 0
 
     async def quick() -> None:
@@ -146,7 +146,7 @@ async def test_a_long_block_forgets_the_helpers_that_are_done_and_the_alarms_tha
         async with asyncio.timeout(10):
             while beside._helpers:  # the last one has run, and is forgotten in the turn after
                 await asyncio.sleep(0)
-        assert len(beside._set) <= MAX_TIMERS
+        assert len(beside._timer_ids) <= MAX_TIMERS
 
 
 async def test_nothing_starts_when_the_block_is_over() -> None:

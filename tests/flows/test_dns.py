@@ -96,7 +96,7 @@ async def test_heartbeats_go_on_while_the_names_are_slow(server: DevServer, stat
             run = await start_job(server, "sleeps", {"seconds": 1.0})
             await server.until(lambda: calls(server, "heartbeat") or None, timeout=GENEROUS)
             names.forget()  # before its first report, which has a connection of its own
-            await until(lambda: logged(state).count("report was not accepted") >= 2)
+            await until(lambda: logged(state).count("report not accepted") >= 2)
             names.know()
             job = await finished_job(server, run)
 

@@ -50,7 +50,7 @@ def failed_claims(state: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("certificate", "sentence"),
     [
-        ({}, "unable to get local issuer certificate; a CA of your own is trusted when SSL_CERT_FILE names"),
+        ({}, "unable to get local issuer certificate; to trust your own CA, set SSL_CERT_FILE to"),
         ({"host": "elsewhere.example"}, "certificate is not valid for 'localhost'"),
         ({"not_after": LONG_AGO}, "certificate has expired"),
     ],

@@ -52,7 +52,7 @@ class Length:
     unit: Unit
 
 
-WRONG_UNIT = """is wrong: must be one of "mm", "in", not 'ft'"""
+WRONG_UNIT = """is invalid: must be one of "mm", "in", not 'ft'"""
 
 
 # What fits
@@ -156,8 +156,8 @@ def test_all_faults_are_told_at_once():
 
     assert str(caught.value).split("; ") == [
         "parameter 'height' is missing",
-        "parameter 'width' is wrong: expected int, got str",
-        "parameter 'size.width' is wrong: expected int, got null",
+        "parameter 'width' is invalid: expected int, got str",
+        "parameter 'size.width' is invalid: expected int, got null",
         "parameter 'colour' is unknown",
         "parameter 'context' is unknown",
     ]
@@ -182,23 +182,23 @@ def test_a_first_parameter_that_may_be_meant_for_the_context_is_missing_with_a_h
 @pytest.mark.parametrize(
     ("annotation", "json", "fault"),
     [
-        (int, '"3"', "parameter 'x' is wrong: expected int, got str"),
-        (int, "1.5", "parameter 'x' is wrong: expected int, got float"),
-        (str, "3", "parameter 'x' is wrong: expected str, got int"),
-        (int, "null", "parameter 'x' is wrong: expected int, got null"),
-        (list[int], '[1, "a"]', "parameter 'x[1]' is wrong: expected int, got str"),
-        (dict[str, int], '{"a": "b"}', "parameter 'x[...]' is wrong: expected int, got str"),
-        (Literal["a", "b"], '"c"', """parameter 'x' is wrong: must be one of "a", "b", not 'c'"""),
-        (Literal["a", 1, None], '"c"', """parameter 'x' is wrong: must be one of null, 1, "a", not 'c'"""),
-        (Unit | None, '"ft"', """parameter 'x' is wrong: must be one of "mm", "in", not 'ft'"""),
-        (Annotated[Unit, msgspec.Meta(title="unit")], "3", "parameter 'x' is wrong: expected str, got int"),
+        (int, '"3"', "parameter 'x' is invalid: expected int, got str"),
+        (int, "1.5", "parameter 'x' is invalid: expected int, got float"),
+        (str, "3", "parameter 'x' is invalid: expected str, got int"),
+        (int, "null", "parameter 'x' is invalid: expected int, got null"),
+        (list[int], '[1, "a"]', "parameter 'x[1]' is invalid: expected int, got str"),
+        (dict[str, int], '{"a": "b"}', "parameter 'x[...]' is invalid: expected int, got str"),
+        (Literal["a", "b"], '"c"', """parameter 'x' is invalid: must be one of "a", "b", not 'c'"""),
+        (Literal["a", 1, None], '"c"', """parameter 'x' is invalid: must be one of null, 1, "a", not 'c'"""),
+        (Unit | None, '"ft"', """parameter 'x' is invalid: must be one of "mm", "in", not 'ft'"""),
+        (Annotated[Unit, msgspec.Meta(title="unit")], "3", "parameter 'x' is invalid: expected str, got int"),
         (list[Length], '[{"unit": "in"}, {"unit": "ft"}]', f"parameter 'x[1].unit' {WRONG_UNIT}"),
         (dict[str, tuple[int, Unit]], '{"a": [1, "ft"]}', f"parameter 'x[...][1]' {WRONG_UNIT}"),
         (set[Annotated[Unit, msgspec.Meta(title="unit")]], '["ft"]', f"parameter 'x[0]' {WRONG_UNIT}"),
-        (dict[Unit, int], '{"ft": 1}', "parameter 'x' is wrong: invalid enum value 'ft' - at key in $"),
-        (Size, "{}", "parameter 'x' is wrong: object missing required field width"),
-        (Annotated[int, msgspec.Meta(gt=0)], "0", "parameter 'x' is wrong: expected int >= 1"),
-        (datetime.date, '"soon"', "parameter 'x' is wrong: invalid RFC3339 encoded date"),
+        (dict[Unit, int], '{"ft": 1}', "parameter 'x' is invalid: invalid enum value 'ft' - at key in $"),
+        (Size, "{}", "parameter 'x' is invalid: object missing required field width"),
+        (Annotated[int, msgspec.Meta(gt=0)], "0", "parameter 'x' is invalid: expected int >= 1"),
+        (datetime.date, '"soon"', "parameter 'x' is invalid: invalid RFC3339 encoded date"),
     ],
 )
 def test_a_wrong_type_is_told_with_its_place(annotation, json, fault):
@@ -223,7 +223,7 @@ def test_unknown_fields_inside_a_parameter_are_ignored_unless_its_class_forbids_
 
     parameters = '{"x": {"width": 1, "colour": "red"}}'
     assert bind(lenient, parameters) == {"x": Size(1)}
-    with pytest.raises(InvalidParameters, match=r"^parameter 'x' is wrong: object contains unknown field colour$"):
+    with pytest.raises(InvalidParameters, match=r"^parameter 'x' is invalid: object contains unknown field colour$"):
         bind(strict, parameters)
 
 
@@ -235,7 +235,7 @@ def test_of_many_allowed_values_only_the_first_are_told():
     with pytest.raises(InvalidParameters) as caught:
         bind(function, '{"x": 1}')
 
-    assert str(caught.value).startswith("parameter 'x' is wrong: must be one of 1000, 1001, ")
+    assert str(caught.value).startswith("parameter 'x' is invalid: must be one of 1000, 1001, ")
     assert str(caught.value).endswith("…, not 1")
     assert len(str(caught.value)) < 300
 
@@ -306,17 +306,17 @@ def path_in_the_rest(**rest: Path): ...
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (positional_only, "parameter 'width' is positional-only, but a job's parameters come by name"),
-        (any_number, "'*sizes' cannot be filled"),
-        (late_context, "the context comes first, but 'job' is not the first parameter"),
-        (context_of_another_type, "the parameter 'context' takes the Context, but is annotated as <class 'int'>"),
-        (thread, "the annotation of 'worker' has no JSON: Thread cannot be decoded"),
-        (path_in_a_list, "the annotation of 'files' has no JSON: Path cannot be decoded"),
-        (callback, "the annotation of 'done' has no JSON: Callable cannot be decoded"),
-        (two_lists, "the annotation of 'both' has no JSON: Type unions may not contain"),
+        (positional_only, "parameter 'width' is positional-only, but a job passes parameters by name"),
+        (any_number, "'*sizes' cannot be used"),
+        (late_context, "the context must be first, but 'job' is not the first parameter"),
+        (context_of_another_type, "the parameter 'context' receives the Context, but is annotated as <class 'int'>"),
+        (thread, "the annotation of 'worker' cannot be decoded from JSON: Thread"),
+        (path_in_a_list, "the annotation of 'files' cannot be decoded from JSON: Path"),
+        (callback, "the annotation of 'done' cannot be decoded from JSON: Callable"),
+        (two_lists, "the annotation of 'both' cannot be decoded from JSON: Type unions may not contain"),
         (unresolvable, "the annotation of 'size' cannot be resolved: name 'Unknown' is not defined"),
-        (path_in_a_struct, "the annotation of 'holder' has no JSON: Path cannot be decoded"),
-        (path_in_the_rest, "the annotation of 'rest' has no JSON: Path cannot be decoded"),
+        (path_in_a_struct, "the annotation of 'holder' cannot be decoded from JSON: Path"),
+        (path_in_the_rest, "the annotation of 'rest' cannot be decoded from JSON: Path"),
     ],
 )
 def test_a_signature_that_no_job_could_fit_is_refused_with_the_parameters_name(function, sentence):

@@ -186,7 +186,7 @@ def test_an_event_is_told_whole_before_the_job_is_cancelled(world):
         world.interruption.request()
         whole.append(message)
 
-    context._voice._tell = tell_slowly  # stands for a signal in the middle of the write
+    context._channel._send = tell_slowly  # stands for a signal in the middle of the write
     with pytest.raises(Cancelled):
         context.emit("page", {})
 
@@ -270,7 +270,7 @@ def test_the_working_directory_is_made_on_first_use(world):
 
 def test_after_the_end_nothing_is_said_any_more(world, capfd):
     context = world.context()
-    context._voice.close()
+    context._channel.close()
 
     with pytest.raises(RuntimeError, match="job job_1 is over"):
         context.emit("page", {})
@@ -291,13 +291,13 @@ def test_the_end_waits_for_the_message_that_another_thread_is_sending(world):
         go_on.wait(10)
         world.told.append(message)
 
-    context._voice._tell = tell  # stands for a full pipe
+    context._channel._send = tell  # stands for a full pipe
     thread = threading.Thread(target=context.emit, args=("page", {}))
     thread.start()
     sending.wait(10)
     threading.Timer(0.05, go_on.set).start()
 
-    context._voice.close()
+    context._channel.close()
 
     assert len(world.told) == 1
     thread.join()
@@ -380,7 +380,7 @@ def test_progress_takes_what_is_a_number_to_python_and_leaves_out_what_is_not_fi
 
 @pytest.mark.parametrize("done", ["3", b"3", [], object()])
 def test_progress_refuses_what_is_no_number_and_names_it(world, done):
-    with pytest.raises(TypeError, match="done is no number"):
+    with pytest.raises(TypeError, match="done is not a number"):
         world.context().progress(done)
 
 

@@ -83,7 +83,7 @@ def test_a_wrapped_function_is_known_by_the_place_and_parameters_of_the_inner_on
 
 @pytest.mark.parametrize("name", ["", " ", " resize", "re\nsize", "resize\x00"])
 def test_an_action_needs_a_name(registry, name):
-    with pytest.raises(ValueError, match="the name of an action is printable text"):
+    with pytest.raises(ValueError, match="the name of an action must be printable text"):
         handler(name)(resize)
 
     assert registry.handlers() == ()
@@ -106,7 +106,7 @@ def test_a_forgotten_name_is_explained():
         ({"cancel_grace": 0}, None, None),
         ({"cancel_grace": "x"}, ValueError, "cancel_grace: 'x' is not a duration"),
         ({"idempotent": "yes"}, TypeError, "idempotent is True or False, not 'yes'"),
-        ({"timeuot": "10m"}, TypeError, "there is no limit 'timeuot'; there are timeout, cancel_grace, "),
+        ({"timeuot": "10m"}, TypeError, "there is no option 'timeuot'; the options are timeout, cancel_grace, "),
     ],
 )
 def test_limits_that_make_no_sense_are_refused_with_the_functions_name(limits, error, sentence):

@@ -16,7 +16,7 @@ from supervisor.concurrency.helpers import to_thread_uncancelled
 from supervisor.job import Blob, Failed, Fence, Outcome, Succeeded
 from supervisor.job_server import AuthRevoked, RateLimited, RequestRejected, StaleFence, Unavailable, Unreachable
 from supervisor.reporting.replay import MAX_OUTCOME_AGE, Replay, TooOld
-from supervisor.reporting.report import CUT_SHORT, Accepted, Answer, Rejected, Report, Reporter, RetryLater
+from supervisor.reporting.report import INTERRUPTED, Accepted, Answer, Rejected, Report, Reporter, RetryLater
 from supervisor.reporting.spool import Spool, SpoolFolder
 from supervisor.reporting.spool_format import Destination
 from supervisor.stats import Stats
@@ -232,7 +232,7 @@ async def test_a_report_that_is_cut_short_leaves_the_outcome_on_disk(world: Worl
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"), [(AWAY, "503"), (REVOKED, "401"), (None, "its report ended before there was an answer")]
+    ("said", "reason"), [(AWAY, "503"), (REVOKED, "401"), (None, "the report ended before the server replied")]
 )
 async def test_that_an_outcome_waits_is_told_once_with_its_reason(
     world: World, said: Exception | None, reason: str
@@ -249,7 +249,7 @@ async def test_that_an_outcome_waits_is_told_once_with_its_reason(
         for _ in range(3):
             await world.replay.send(path)
 
-    told = [line for line in lines if line["event"] == "the outcome waits in the spool"]
+    told = [line for line in lines if line["event"] == "outcome stored in the spool"]
     assert [line["reason"] for line in told] == [reason]
     assert world.reporter.logged_paths == set()
 
@@ -311,7 +311,7 @@ async def test_an_outcome_that_nobody_could_take_is_one_clear_line(
         await world.report().end()
 
     assert [line["log_level"] for line in lines] == ["warning", "error"]
-    assert (lines[1]["reason"], lines[1]["disk"]) == (CUT_SHORT, "No space left on device")
+    assert (lines[1]["reason"], lines[1]["disk"]) == (INTERRUPTED, "No space left on device")
     assert not world.reporter.outcome_left.is_set()
 
 
@@ -515,4 +515,4 @@ async def test_an_outcome_is_not_said_to_be_kept_when_it_could_not_be(
         await report.deliver()
     await report.end()
 
-    assert [line["event"] for line in logged] == ["the server refuses the outcome, which is lost: it cannot be kept"]
+    assert [line["event"] for line in logged] == ["outcome rejected by the server and lost"]

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor.job import Blob, Failed, Fence, Outcome, Succeeded
-from supervisor.reporting import spool_format as spoolfile
+from supervisor.reporting import spool_format
 from supervisor.reporting.spool import ABANDONED_AFTER, ENDING, UNFINISHED, Spool, SpoolEntry, SpoolFolder, file_name
 from supervisor.reporting.spool_format import CorruptSpoolFile, Destination
 
@@ -76,7 +76,7 @@ def test_an_outcome_comes_back_as_it_was(spool: Spool, outcome: Outcome) -> None
 
 
 def test_a_big_result_comes_back_as_a_blob_of_the_file_itself(spool: Spool) -> None:
-    data = os.urandom(3 * spoolfile.CHUNK_BYTES + 17)
+    data = os.urandom(3 * spool_format.CHUNK_BYTES + 17)
 
     with blob(data) as result:
         entry = taken(spool, kept(spool, Succeeded(result)))
@@ -274,7 +274,7 @@ def test_damage_at_any_byte_is_noticed(spool: Spool) -> None:
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
         with path.open("rb") as file, pytest.raises(CorruptSpoolFile):
-            spoolfile.verify(file.fileno())
+            spool_format.verify(file.fileno())
 
 
 def test_a_file_cut_at_any_place_is_noticed(spool: Spool) -> None:
@@ -284,17 +284,17 @@ def test_a_file_cut_at_any_place_is_noticed(spool: Spool) -> None:
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with path.open("rb") as file, pytest.raises(CorruptSpoolFile):
-            spoolfile.verify(file.fileno())
+            spool_format.verify(file.fileno())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=300))
 def test_whatever_a_file_holds_it_is_no_error(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file"
-    path.write_bytes(data + spoolfile.FORMAT_MARKER)
+    path.write_bytes(data + spool_format.FORMAT_MARKER)
 
     with path.open("rb") as file, pytest.raises(CorruptSpoolFile):
-        spoolfile.verify(file.fileno())
+        spool_format.verify(file.fileno())
 
 
 def test_a_damaged_file_is_set_aside_with_one_line(spool: Spool) -> None:
@@ -305,7 +305,7 @@ def test_a_damaged_file_is_set_aside_with_one_line(spool: Spool) -> None:
         found = [spool.acquire(each) for each in spool.waiting(HERE)]
 
     assert found == [None]
-    assert [line["event"] for line in lines] == ["a damaged file was set aside"]
+    assert [line["event"] for line in lines] == ["damaged spool file set aside"]
     assert names(spool.folder / "damaged") == [path.name]
     assert spool.waiting(HERE) == []
 

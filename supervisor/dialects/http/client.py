@@ -1,7 +1,7 @@
 """`JobServer` over HTTP: one method per endpoint, one table from status to error, no retries.
 
-Runs in the parent; the credential lives here and nowhere else.  Claims, heartbeats and the rest have connections of
-their own, so that long polls and big results cannot starve a heartbeat.
+Runs in the parent, and only here is the API key in use.  Claims, heartbeats and all other calls have separate
+connections, so that long polls and large results cannot delay a heartbeat.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from yarl import URL
 
 from supervisor.concurrency.cancel_scope import CancelScope
 from supervisor.concurrency.timers import TimerQueue
-from supervisor.dialects.http import codec as schema
+from supervisor.dialects.http import codec
 from supervisor.dialects.http.connection import Connector
 from supervisor.dialects.http.error_text import foreign_refusal, in_words, redirected
 from supervisor.dialects.http.fast_request import Request, way_through
@@ -44,26 +44,26 @@ from supervisor.proxy import Proxy
 from supervisor.version import __version__
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds until a connection is there."""
+"""Seconds for opening a connection."""
 ANSWER_TIMEOUT = 30.0
-"""Seconds for a call that needs no waiting on the server's side."""
+"""Seconds for a call that the server answers at once."""
 CLAIM_MARGIN = 10.0
-"""Seconds that a claim may take beyond the time it asked the server to wait."""
+"""Seconds that a claim may take in addition to the wait that it asks for."""
 MIN_UPLOAD_BYTES_PER_SECOND = 256 * 1024
-"""Bytes a second: what a big result must at least make, or the call counts as unanswered."""
+"""Minimum upload rate of a large result; a slower call counts as unanswered."""
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_CLAIM_BYTES = 256 * 1024 * 1024
 MAX_RETRY_AFTER = 600.0
-"""Seconds; a server that names more is asked again after these."""
+"""Upper bound in seconds for a `Retry-After` of the server."""
 CHUNK_BYTES = 256 * 1024
 _REFUSALS = (401, 403)
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+").fullmatch
-"""What is the same in a path as it is."""
+"""Matches text that needs no escaping in a path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Which worker of which project on which server we are; the token is sent byte for byte."""
+    """Server, project and identity of this worker."""
 
     base_url: str
     project: str
@@ -74,7 +74,7 @@ class Account:
 
 
 Reread = Callable[[], Awaitable[str | None]]
-"""Returns the key as it is now; None when there is none any more."""
+"""Reads the key from its source again; None when there is no key."""
 Reader = Callable[[aiohttp.ClientResponse], Awaitable[bytes]]
 """Reads the body of an answer."""
 
@@ -87,7 +87,9 @@ class _Answer(msgspec.Struct, frozen=True):
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     length, encoding = response.content_length, response.headers.get("Content-Encoding")
-    if length is not None and length <= MAX_ANSWER_BYTES and encoding is None:  # a few bytes may unpack to gigabytes
+    if (
+        length is not None and length <= MAX_ANSWER_BYTES and encoding is None
+    ):  # compressed bytes may expand to gigabytes
         return await response.read()
     body = bytearray()
     async for chunk in response.content.iter_any():
@@ -99,10 +101,10 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 class Client:
-    """An open connection to one server; `async with`."""
+    """A client of one server; use it with `async with`."""
 
     def __init__(self, account: Account, token: str, reread: Reread | None = None) -> None:
-        """`reread` looks for the key again where it came from: a key may be rotated while we run."""
+        """`reread` reads the key again from its source, because a key may be rotated while the program runs."""
         self._account = account
         self._token = token
         self._reread = reread
@@ -110,7 +112,7 @@ class Client:
         self._jobs_url = URL(jobs, encoded=True)
         self._below_jobs = f"{self._jobs_url.raw_path}/"
         self._claim_url = self._url_of("claim")
-        self._alarms = TimerQueue()
+        self._timers = TimerQueue()
         self._claims = _session(self._jobs_url)
         self._beats = _session(self._jobs_url)
         self._rest = _session(self._jobs_url)
@@ -130,14 +132,14 @@ class Client:
             await session.close()
 
     def renew(self, token: str, queues: tuple[str, ...], proxy: Proxy | None) -> None:
-        """From now on use this key and this proxy, and claim from these queues."""
+        """Use this key, these queues and this proxy for all further calls."""
         self._use(token)
         self._account = replace(self._account, queues=queues, proxy=proxy)
 
     async def claim(self, actions: Sequence[str], *, wait: float) -> Job | None:
-        """See `server.JobServer`; so for the methods below."""
+        """See `JobServer.claim`; the methods below are documented there, too."""
         account = self._account
-        body = schema.claim_request(
+        body = codec.claim_request(
             account.worker_id, account.queues, tuple(actions), wait, name=account.worker_name, version=__version__
         )
         spill = LargeBody(MAX_CLAIM_BYTES, self._reserve)
@@ -147,43 +149,43 @@ class Client:
                 return None
             if answer.status == 404:
                 raise ClaimRefused(
-                    f"the server knows no project {account.project!r}, or is no Mobius server: correct --project or "
-                    f"--base-url ({_say(answer)})"
+                    f"the server has no project {account.project!r}, or is not a Mobius server: correct --project or "
+                    f"--base-url ({_status_and_text(answer)})"
                 )
             if answer.status == 409:
-                raise ClaimRefused(_say(answer))
+                raise ClaimRefused(_status_and_text(answer))
             _raise_for(answer)
-            return schema.claimed_job(answer.body, None if spill.is_empty else spill.take)
+            return codec.claimed_job(answer.body, None if spill.is_empty else spill.take)
         finally:
             spill.close()
 
     async def heartbeat(self, fence: Fence, *, timeout: float) -> Directive:
         answer = await self._send(
-            self._beats, "POST", self._url(fence, "/heartbeat"), schema.fence_request(fence), timeout
+            self._beats, "POST", self._url(fence, "/heartbeat"), codec.fence_request(fence), timeout
         )
         _raise_for(answer)
-        directive = schema.directive(answer.body)
+        directive = codec.directive(answer.body)
         if directive is None:
             raise StaleFence("the server answered ok: false")
         return directive
 
     async def send_events(self, fence: Fence, events: Sequence[Event]) -> None:
-        body = schema.events_request(fence, events)
-        _raise_unless_taken(await self._send(self._rest, "POST", self._url(fence, "/events"), body, ANSWER_TIMEOUT))
+        body = codec.events_request(fence, events)
+        _raise_unless_accepted(await self._send(self._rest, "POST", self._url(fence, "/events"), body, ANSWER_TIMEOUT))
 
     async def complete(self, fence: Fence, outcome: Outcome) -> None:
-        head, blob, tail = schema.complete_request(fence, outcome)
+        head, blob, tail = codec.complete_request(fence, outcome)
         url = self._url(fence, "/complete")
         if blob is None:
-            _raise_unless_taken(await self._send(self._rest, "POST", url, head, ANSWER_TIMEOUT))
+            _raise_unless_accepted(await self._send(self._rest, "POST", url, head, ANSWER_TIMEOUT))
             return
         size = len(head) + blob.size + len(tail)
 
-        def body() -> aiohttp.Payload:  # a new one for each try: it can be read once
+        def body() -> aiohttp.Payload:  # a new one for each try, because it can be read only once
             return aiohttp.AsyncIterablePayload(_parts(head, blob, tail), content_type="application/json")
 
         timeout, headers = ANSWER_TIMEOUT + size / MIN_UPLOAD_BYTES_PER_SECOND, {"Content-Length": str(size)}
-        _raise_unless_taken(await self._send(self._rest, "POST", url, body, timeout, headers=headers))
+        _raise_unless_accepted(await self._send(self._rest, "POST", url, body, timeout, headers=headers))
 
     async def is_settled(self, fence: Fence) -> bool:
         return (await self._look_up(fence)).is_settled_by(fence)
@@ -191,16 +193,16 @@ class Client:
     async def lease_length(self, fence: Fence) -> float | None:
         return (await self._look_up(fence)).lease_length
 
-    async def _look_up(self, fence: Fence) -> schema.JobState:
+    async def _look_up(self, fence: Fence) -> codec.JobState:
         answer = await self._send(self._rest, "GET", self._url(fence), None, ANSWER_TIMEOUT)
         _raise_for(answer)
-        return schema.job_state(answer.body)
+        return codec.job_state(answer.body)
 
     def _url(self, fence: Fence, call: str = "") -> URL:
         return self._url_of(f"{_segment(fence.job_id)}{call}")
 
     def _url_of(self, path: str) -> URL:
-        # As encoded: yarl would decode and normalize what we have encoded on purpose ("a/b", "..").
+        # encoded=True: yarl would decode and normalize escaped characters ("a/b", "..").
         return self._jobs_url.with_path(self._below_jobs + path, encoded=True)
 
     async def _send(
@@ -214,16 +216,16 @@ class Client:
         read: Reader = _read,
         headers: Mapping[str, str] | None = None,
     ) -> _Answer:
-        """One request; one more when the key is refused and there is another one by now."""
+        """Send a request, and once more if the key is refused and has changed meanwhile."""
         used, answer, proxy = self._token, None, self._account.proxy
         is_stream = callable(body)
         data = body() if is_stream else body
         try:
-            # For all of it, not only for each read: a server that sends a byte now and then must not hold us.
-            with CancelScope(self._alarms, after=seconds):
+            # The timeout covers the whole call, not each read: a server may send one byte at a time.
+            with CancelScope(self._timers, after=seconds):
                 way = {"headers": headers} if proxy is None else way_through(proxy, url, headers)
                 response = await session.request(method, url, data=data, allow_redirects=False, **way)
-                if (whole := None if is_stream else _at_hand(response)) is None:
+                if (whole := None if is_stream else _received_body(response)) is None:
                     async with response:
                         whole = await (read if response.status == 200 else _read)(response)
                 answer = _Answer(response.status, response.headers, whole)
@@ -263,8 +265,8 @@ def _session(url: URL) -> aiohttp.ClientSession:
     )
 
 
-def _at_hand(response: aiohttp.ClientResponse) -> bytes | None:
-    """The body, if all of it has come along with the head; then the connection is free already."""
+def _received_body(response: aiohttp.ClientResponse) -> bytes | None:
+    """Return the body if it arrived together with the head; the connection is then already free."""
     if response.status == 204:
         return b""
     is_whole = response.content.is_eof() and hdrs.CONTENT_ENCODING not in response.headers
@@ -274,31 +276,29 @@ def _at_hand(response: aiohttp.ClientResponse) -> bytes | None:
 async def _parts(head: bytes, blob: Blob, tail: bytes) -> AsyncIterator[bytes]:
     yield head
     for offset in range(0, blob.size, CHUNK_BYTES):
-        wanted = min(
-            CHUNK_BYTES, blob.size - offset
-        )  # what comes after the result, if anything does, is not part of it
+        wanted = min(CHUNK_BYTES, blob.size - offset)  # bytes after the result do not belong to it
         piece = os.pread(blob.descriptor, wanted, offset)
-        if len(piece) < wanted:  # the child may have kept the file, and cut it
-            raise OSError("the file that holds the result has shrunk")
+        if len(piece) < wanted:  # the child may have kept the file, and truncated it
+            raise OSError("the file of the result shrank while it was read")
         yield piece
     yield tail
 
 
-def _raise_unless_taken(answer: _Answer) -> None:
-    """Raise what the answer to events or to a report means, unless the server has taken them.
+def _raise_unless_accepted(answer: _Answer) -> None:
+    """Raise the error of an answer to events or to a report, unless the server accepted them.
 
-    A 200 with anything but JSON is not its own: what a gateway shows to people, its login, must not cost a result.
+    A 200 without JSON is not from the job server: the login page of a gateway must not lose a result.
     """
     if answer.status == 204:
         return
     _raise_for(answer)
-    if answer.body and not schema.is_object(answer.body):
-        kind = answer.headers.get(hdrs.CONTENT_TYPE, "without JSON")[: schema.MAX_ERROR_TEXT_CHARS]
-        raise Unavailable(f"200 {kind}: what answers is perhaps not the job server, but a gateway before it")
+    if answer.body and not codec.is_object(answer.body):
+        kind = answer.headers.get(hdrs.CONTENT_TYPE, "without JSON")[: codec.MAX_ERROR_TEXT_CHARS]
+        raise Unavailable(f"200 {kind}: the answer is perhaps not from the job server, but from a gateway before it")
 
 
 def _raise_for(answer: _Answer) -> None:
-    """Raise what the status of an answer about a job means; see the table in `server`."""
+    """Raise the error for the status of an answer about a job; see the table in `job_server`."""
     if answer.status in (200, 204):
         return
     raise _error_of(answer)
@@ -307,42 +307,45 @@ def _raise_for(answer: _Answer) -> None:
 def _error_of(answer: _Answer) -> ServerError:
     match answer.status:
         case 401 | 403:
-            is_own = schema.is_own_error(answer.headers.get(hdrs.CONTENT_TYPE, ""), answer.body)
-            return KeyRefused(_say(answer)) if is_own else Unavailable(foreign_refusal(_say(answer)))
+            is_own = codec.is_own_error(answer.headers.get(hdrs.CONTENT_TYPE, ""), answer.body)
+            return (
+                KeyRefused(_status_and_text(answer))
+                if is_own
+                else Unavailable(foreign_refusal(_status_and_text(answer)))
+            )
         case 404 | 409:
-            return StaleFence(_say(answer))
+            return StaleFence(_status_and_text(answer))
         case 429:
-            return RateLimited(_say(answer), retry_after=retry_after(answer.headers))
-        case 407:  # of a proxy: it says nothing about the request
-            return Unavailable(f"a proxy refuses the call: {_say(answer)}; correct --proxy")
+            return RateLimited(_status_and_text(answer), retry_after=retry_after(answer.headers))
+        case 407:  # from a proxy, not about the request
+            return Unavailable(f"a proxy refuses the call: {_status_and_text(answer)}; correct --proxy")
         case 408 | 425:
-            return Unavailable(_say(answer))
+            return Unavailable(_status_and_text(answer))
         case status if 400 <= status < 500:
-            return RequestRejected(_say(answer), status=status)
+            return RequestRejected(_status_and_text(answer), status=status)
         case status if 300 <= status < 400 and "Location" in answer.headers:
             return Unavailable(redirected(status, answer.headers["Location"]))
         case _:  # 5xx mostly
-            return Unavailable(_say(answer))
+            return Unavailable(_status_and_text(answer))
 
 
-def _say(answer: _Answer) -> str:
-    said = schema.error_text(answer.body)
-    return f"{answer.status} {said}".rstrip()
+def _status_and_text(answer: _Answer) -> str:
+    return f"{answer.status} {codec.error_text(answer.body)}".rstrip()
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds to wait, from `Retry-After` as seconds or as an HTTP date (counted from the answer's own `Date`)."""
-    told = headers.get("Retry-After", "")
-    if told.isascii() and told.isdigit():
-        return min(float(told), MAX_RETRY_AFTER)
+    """Return the seconds of `Retry-After`, given as a number or as an HTTP date (relative to the answer's `Date`)."""
+    value = headers.get("Retry-After", "")
+    if value.isascii() and value.isdigit():
+        return min(float(value), MAX_RETRY_AFTER)
     with contextlib.suppress(ValueError, TypeError, OverflowError):
-        wait = parsedate_to_datetime(told) - parsedate_to_datetime(headers.get("Date", ""))
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("Date", ""))
         return max(0.0, min(wait.total_seconds(), MAX_RETRY_AFTER))
     return 1.0
 
 
 def _segment(text: str) -> str:
-    """`text` as one segment of a path; `.` and `..` are no way to another path."""
+    """Escape `text` as one segment of a path, so that `.` and `..` cannot change the path."""
     if _PLAIN(text):  # most ids are
         return text
     return quote(text, safe="") if text.strip(".") else text.replace(".", "%2E")

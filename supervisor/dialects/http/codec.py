@@ -1,7 +1,6 @@
-"""JSON of the worker protocol to nouns and back.  Pure; the only place that knows field names.
+"""Conversion between the JSON of the worker protocol and the types of `job`.  Pure; only this module knows field names.
 
-Fields it does not know are tolerated in answers and never sent in requests.  What a job is given and what it returns
-is passed on as raw bytes, never decoded here.
+Unknown fields in answers are ignored.  Parameters and results are passed on as raw bytes, never decoded.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from supervisor.job import Blob, Directive, Event, Failed, Fence, Job, Outcome, 
 from supervisor.job_server import Unavailable
 
 DEFAULT_HEARTBEAT_INTERVAL = 10.0
-"""Seconds between heartbeats when the server names none, or none that makes sense."""
+"""Seconds between heartbeats when the server gives no valid interval."""
 MAX_HEARTBEAT_INTERVAL = 60.0
-"""Seconds.  A longer interval is taken for this: a cancel is told with a heartbeat only."""
+"""Upper bound in seconds, because only heartbeats deliver a cancel."""
 MIN_HEARTBEAT_INTERVAL = 0.1
-"""Seconds.  A shorter interval is taken for this: it would be nothing but heartbeats."""
+"""Lower bound in seconds, to limit the number of heartbeats."""
 MAX_ATTEMPT = 2**31 - 1
-"""An attempt beyond this is a slip: the number must fit in a message to the child."""
+"""Largest valid attempt: the number must fit in a message to the child."""
 MAX_ID_LENGTH = 1000
-"""Characters of an id or action; longer ones fit in no address and no log."""
+"""Characters of an id or action; longer ones do not fit in a URL or a log."""
 MAX_WAIT_SECONDS = 30
-"""Seconds that a claim may wait, by the protocol."""
+"""Limit of the protocol for the wait of a claim."""
 
 MAX_ERROR_TEXT_CHARS = 200
-"""Characters of what a server says that are worth a place in the log."""
+"""Characters of a server's error message that are logged."""
 
 
 class _Claimed(msgspec.Struct):
@@ -44,7 +43,7 @@ class _Claimed(msgspec.Struct):
     step_name: str = ""
     queue: str = ""
     parameters: msgspec.Raw = msgspec.Raw(b"{}")
-    # Raw: an interval of the wrong type, or too long a number, must not cost the job.
+    # Raw: an interval of the wrong type, or with too many digits, must not lose the job.
     heartbeat_interval_seconds: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -83,7 +82,7 @@ class _SentEvent(msgspec.Struct):
 
 
 class _Anything(msgspec.Struct):
-    """An object, whatever is in it."""
+    """Any JSON object."""
 
 
 class _Error(msgspec.Struct):
@@ -96,7 +95,7 @@ class _ErrorBody(msgspec.Struct):
 
 
 class JobState(msgspec.Struct):
-    """What the server tells of a job that is looked up."""
+    """The server's state of a job."""
 
     status: str
     attempt: int = 0
@@ -106,9 +105,9 @@ class JobState(msgspec.Struct):
 
     @property
     def lease_length(self) -> float | None:
-        """Seconds; both times are of the server's clock, so that ours does not matter.
+        """Seconds between both times, which are of the server's clock; None if unknown.
 
-        Never so few that three heartbeats at the shortest interval do not fit in.
+        At least three times the shortest heartbeat interval.
         """
         if self.heartbeat_at is None or self.liveness_deadline_at is None:
             return None
@@ -119,7 +118,7 @@ class JobState(msgspec.Struct):
         return max(length, 3 * MIN_HEARTBEAT_INTERVAL) if length > 0 else None
 
     def is_settled_by(self, fence: Fence) -> bool:
-        """Whether this very attempt was reported: the answer to a report that went unanswered."""
+        """True if the server has a report of this attempt."""
         ours = self.claimed_by in (None, fence.worker_id) and self.attempt == fence.attempt
         return ours and self.status in ("completed", "failed")
 
@@ -134,11 +133,11 @@ _error = msgspec.json.Decoder(_ErrorBody)
 _anything = msgspec.json.Decoder(_Anything)
 
 
-@lru_cache(maxsize=16)  # the same ones again and again
+@lru_cache(maxsize=16)  # the arguments rarely change
 def claim_request(
     worker_id: str, queues: tuple[str, ...], actions: tuple[str, ...], wait: float, *, name: str, version: str
 ) -> bytes:
-    """The body of a claim; no `queues` means any queue of the project."""
+    """Return the body of a claim.  Empty `queues` means any queue of the project."""
     request: dict[str, Any] = {
         "worker_id": worker_id,
         "worker_name": name,
@@ -152,12 +151,12 @@ def claim_request(
 
 
 def claimed_job(body: bytes, take: Callable[[], int] | None = None) -> Job:
-    """The job in the answer to a claim; raise `Unavailable` when the answer makes no sense.
+    """Return the job in the answer to a claim; raise `Unavailable` when the answer is invalid.
 
-    When `body` is but the outline of the answer `take` gives the file that holds all of it, for the job to own.
+    If the answer is in a file, `body` is only its outline, and `take` returns the file, which the job owns from now on.
 
-    Parameters that nobody can read are the child's to refuse, which is reported; a claim that we refused would come
-    back for ever.
+    Invalid parameters are passed on: the child refuses them, and the failure is reported.  If the parent refused the
+    claim here, the server would hand out the same job again and again.
     """
     try:
         claimed: _Claimed = _decode(_claimed, body)
@@ -176,12 +175,12 @@ def claimed_job(body: bytes, take: Callable[[], int] | None = None) -> Job:
         attempt=claimed.attempt,
         queue=claimed.queue,
         parameters=_parameters(claimed.parameters, take),
-        heartbeat_interval=sane_interval(claimed.heartbeat_interval_seconds),
+        heartbeat_interval=bounded_interval(claimed.heartbeat_interval_seconds),
     )
 
 
 def _refuse_malformed(claimed: _Claimed) -> None:
-    """Raise `Unavailable` for a claim that no later call could name."""
+    """Raise `Unavailable` for a claim whose ids cannot be used in later calls."""
     for name in ("job_id", "action"):
         text = getattr(claimed, name)
         if not text.strip():
@@ -197,35 +196,35 @@ def _parameters(given: msgspec.Raw, take: Callable[[], int] | None) -> bytes | B
         return bytes(given)
     try:
         start, end = _place.decode(given)
-    except msgspec.MsgspecError:  # it was something else that made the answer long
+    except msgspec.MsgspecError:  # the parameters are small; another field made the answer large
         return bytes(given)
     return Blob(take(), end - start, start)
 
 
 def _salvaged(body: bytes) -> _Claimed | None:
-    """What can be read of a claim, field by field; None when that is too little to run a job."""
+    """Decode a broken claim field by field; return None when a required field is missing."""
     try:
         given = fields_of(body)
     except NotAnObject:
         return None
-    told: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field in msgspec.structs.fields(_Claimed):
         if field.name in given:
             with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                told[field.name] = _value(given[field.name], field.type)
-        if field.required and field.name not in told:
+                values[field.name] = _value(given[field.name], field.type)
+        if field.required and field.name not in values:
             return None
-    return _Claimed(**told)
+    return _Claimed(**values)
 
 
 def _value(given: bytes, type_: Any) -> Any:
     return msgspec.Raw(given) if type_ is msgspec.Raw else msgspec.json.decode(given, type=type_)
 
 
-def sane_interval(told: bytes | msgspec.Raw) -> float:
-    """Seconds between heartbeats, from whatever JSON the server said."""
+def bounded_interval(given: bytes | msgspec.Raw) -> float:
+    """Return the seconds between heartbeats, from any JSON value of the server."""
     try:
-        interval: float = _number.decode(told)
+        interval: float = _number.decode(given)
     except msgspec.MsgspecError:
         return DEFAULT_HEARTBEAT_INTERVAL
     if interval <= 0:
@@ -234,12 +233,12 @@ def sane_interval(told: bytes | msgspec.Raw) -> float:
 
 
 def fence_request(fence: Fence) -> bytes:
-    """The body of a heartbeat."""
+    """Return the body of a heartbeat."""
     return _encode({"worker_id": fence.worker_id, "attempt": fence.attempt})
 
 
 def directive(body: bytes) -> Directive | None:
-    """What the answer to a heartbeat asks for; None when it says `ok: false`, which counts as refused."""
+    """Return the directive in the answer to a heartbeat; None for `ok: false`, which means refused."""
     beat: _Beat = _decode(_beat, body)
     if not beat.ok:
         return None
@@ -247,13 +246,13 @@ def directive(body: bytes) -> Directive | None:
 
 
 def events_request(fence: Fence, events: Sequence[Event]) -> bytes:
-    """The body of an events call."""
+    """Return the body of an events call."""
     sent = [_SentEvent(event.type, msgspec.Raw(event.payload)) for event in events]
     return _encode(_FencedEvents(fence.worker_id, fence.attempt, sent))
 
 
 def complete_request(fence: Fence, outcome: Outcome) -> tuple[bytes, Blob | None, bytes]:
-    """The body of a complete, in up to three parts: the middle one is there when the result is too big to be held."""
+    """Return the body of a complete call in three parts: head, large result (or None), tail."""
     match outcome:
         case Failed(error_type, message):
             return _encode(_Failed(fence.worker_id, fence.attempt, error_type, message)), None, b""
@@ -261,19 +260,19 @@ def complete_request(fence: Fence, outcome: Outcome) -> tuple[bytes, Blob | None
             report = _encode(_Completed(fence.worker_id, fence.attempt))
             if result is None:
                 return report, None, b""
-            # base64 needs no escaping, so the result is put in as it is, never parsed.
+            # base64 needs no escaping, so the result is inserted without parsing.
             head = report[:-1] + b',"result_b64":"'
             return (head, result, b'"}') if isinstance(result, Blob) else (head + result + b'"}', None, b"")
 
 
 def job_state(body: bytes) -> JobState:
-    """The answer to a look-up."""
+    """Decode the answer to a job look-up."""
     state: JobState = _decode(_job_state, body)
     return state
 
 
 def is_object(body: bytes) -> bool:
-    """Whether an answer that need not say anything is one of this protocol at least."""
+    """True if the body is a JSON object, as all answers of this protocol are."""
     try:
         _decode(_anything, body)
     except Unavailable:
@@ -282,9 +281,9 @@ def is_object(body: bytes) -> bool:
 
 
 def is_own_error(content_type: str, body: bytes) -> bool:
-    """Whether an error answer has the job server's own form: `{"error": {"code": "...", "message": "..."}}`, as JSON.
+    """True if an error answer has the job server's format: `{"error": {"code": "...", "message": "..."}}`, as JSON.
 
-    A gateway's page, or an empty body, must not count as the server's word.
+    The page of a gateway, or an empty body, must not count as an answer of the job server.
     """
     if "json" not in content_type.lower():
         return False
@@ -296,7 +295,7 @@ def is_own_error(content_type: str, body: bytes) -> bool:
 
 
 def error_text(body: bytes) -> str:
-    """What an error answer says, for the log: its code and message, or the beginning of whatever it is."""
+    """Return the code and message of an error answer for the log, or else the beginning of its body."""
     try:
         error = msgspec.json.decode(body)["error"]
         return f"{error['code']}: {error['message']}"[:MAX_ERROR_TEXT_CHARS]
@@ -308,4 +307,4 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unavailable(f"the answer makes no sense: {error}") from error
+        raise Unavailable(f"the answer cannot be decoded: {error}") from error

@@ -1,6 +1,7 @@
-"""Connections to the job server that carry nothing but answers to our requests.
+"""Connections to the job server that are closed when they carry unexpected bytes.
 
-A connection with bytes left over is not used again: they would be taken for the answer to the next request.
+Surplus bytes after an answer would otherwise be taken for the answer to the next request.
+Tested by tests/dialects/http/test_client.py.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from aiohttp.client_reqrep import ConnectionKey
 from supervisor.dialects.http.resolver import Resolver
 
 KEEPALIVE_TIMEOUT = 75.0
-"""Seconds for which an idle connection is kept."""
+"""Seconds that an idle connection is kept open."""
 DEAD_PEER_TIMEOUT = 25
-"""Seconds after which a connection whose other end acknowledges nothing is given up: most of all, an open poll's."""
+"""Seconds until a connection without acknowledgements is closed, for example that of an open poll."""
 _END_OF_HEAD = b"\r\n\r\n"
 _PROBE = b"HTTP/1.1 204 No Content\r\n\r\n"
-"""What a parser takes for one whole answer, unless it holds the beginning of another one."""
+"""One complete answer, unless the parser already holds the beginning of another."""
 
 
 class AnswerReader(ResponseHandler):
-    """The protocol of one connection."""
+    """The asyncio protocol of one connection."""
 
     _head_size = 0
     """Bytes of the answer's head."""
@@ -46,7 +47,7 @@ class AnswerReader(ResponseHandler):
         payload = self._payload or payload
         if payload is None or not payload.is_eof():
             return
-        # A whole head in the first piece and a body that is not encoded, as most answers have: the bytes add up.
+        # Fast check for most answers: the head is in the first piece, the body is not encoded, the sizes match.
         if received - self._head_size == payload.total_bytes and self._head_size >= len(_END_OF_HEAD):
             return
         if self._should_close or not _has_surplus(parser):
@@ -56,16 +57,16 @@ class AnswerReader(ResponseHandler):
             self.transport.close()
 
     def end_answer(self) -> None:
-        """Await no bytes until the next request, which brings a parser of its own."""
+        """Expect no bytes until the next request, which sets a new parser."""
         self._parser = self._payload = None
         self._received = 0
 
 
 def _has_surplus(parser: Any) -> bool:
-    """True if bytes follow the complete answer; aiohttp itself sees a whole second answer."""
+    """True if bytes follow the complete answer.  aiohttp itself detects a complete second answer."""
     try:
         messages, _, _ = parser.feed_data(_PROBE)
-    except Exception:  # noqa: BLE001 - a parser may raise anything for what is no answer, and that is the verdict
+    except Exception:  # noqa: BLE001 - a parser may raise anything for invalid bytes
         return True
     return [(message.code, len(message.headers)) for message, _ in messages] != [(204, 0)]
 
@@ -74,10 +75,10 @@ class Connector(aiohttp.TCPConnector):
     """Opens, keeps and reuses connections."""
 
     def __init__(self) -> None:
-        # No limit: there are never more calls than slots, and a heartbeat must not queue behind anything.
+        # No limit: the slots bound the number of calls, and a heartbeat must not wait in a queue.
         super().__init__(limit=0, keepalive_timeout=KEEPALIVE_TIMEOUT, resolver=Resolver(), socket_factory=_socket)
         factory: Any = partial(AnswerReader, loop=asyncio.get_running_loop())
-        self._factory = factory  # aiohttp has no other way to bring a protocol of one's own
+        self._factory = factory  # aiohttp has no public option for the protocol class
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         assert isinstance(protocol, AnswerReader)
@@ -86,7 +87,7 @@ class Connector(aiohttp.TCPConnector):
 
 
 def _socket(address: Any) -> socket.socket:
-    """A socket that notices that its peer is gone without a word (tcp(7))."""
+    """Open a socket that detects a dead peer (tcp(7))."""
     family, kind, protocol, _, _ = address
     connection = socket.socket(family, kind, protocol)
     connection.setblocking(False)

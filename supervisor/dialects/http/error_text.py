@@ -1,4 +1,7 @@
-"""Why a call got no answer of use, in one sentence that says where to look.  Pure: from aiohttp's errors to text."""
+"""Messages for failed calls, from aiohttp's errors; each names the likely cause.  Pure.
+
+Tested by tests/dialects/http/test_client.py.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,20 @@ import aiohttp
 from yarl import URL
 
 _OPENSSL = re.compile(r"\[[A-Z: _]*\] | \(_ssl\.c:\d+\)")
-"""What Python's `ssl` adds to the words of OpenSSL."""
+"""Text that Python's `ssl` adds to messages of OpenSSL."""
 
 _UNKNOWN_ISSUERS = (18, 19, 20, 21)
-"""Codes of OpenSSL (X509_STORE_CTX_get_error(3)) for a certificate that may be right, but comes from nobody we know."""
+"""Codes of OpenSSL (X509_STORE_CTX_get_error(3)) for a certificate of an unknown issuer."""
 
 _TOO_MUCH = ("Got more than", "Too many headers")
-"""How aiohttp begins to tell of a header that it does not read to its end."""
+"""Beginnings of aiohttp's messages for a header that is too large."""
 
 MAX_LOCATION_CHARS = 200
-"""Characters of an address that a server names."""
+"""Characters of a redirect's address that are shown."""
 
 
 def in_words(error: Exception, url: URL, seconds: float, proxy: str | None = None) -> str:
-    """Why a call to `url`, which had `seconds` seconds and went through `proxy`, got no answer."""
+    """Describe why a call to `url` failed; `seconds` is its timeout, `proxy` the proxy's name."""
     if proxy is None:
         return _of_call(error, url, seconds)
     match error:
@@ -41,9 +44,9 @@ def in_words(error: Exception, url: URL, seconds: float, proxy: str | None = Non
 def _of_call(error: Exception, url: URL, seconds: float) -> str:
     match error:
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as found):
-            hint = "; a CA of your own is trusted when SSL_CERT_FILE names its certificate"
-            said = found.verify_message.rstrip(".") + (hint if found.verify_code in _UNKNOWN_ISSUERS else "")
-            return f"the certificate of {url.authority} is not trusted, so nothing was sent: {said}"
+            hint = "; to trust your own CA, set SSL_CERT_FILE to its certificate"
+            reason = found.verify_message.rstrip(".") + (hint if found.verify_code in _UNKNOWN_ISSUERS else "")
+            return f"the certificate of {url.authority} is not trusted, so nothing was sent: {reason}"
         case aiohttp.ClientConnectorDNSError():
             return f"the host name {url.host} could not be resolved (DNS): {error.os_error.strerror}"
         case aiohttp.ClientConnectorSSLError():
@@ -61,39 +64,39 @@ def _of_call(error: Exception, url: URL, seconds: float) -> str:
 
 
 def _of_no_use(error: Exception, url: URL) -> str:
-    """There is a server, and what it said was no answer."""
+    """Describe an invalid answer."""
     match error:
         case aiohttp.ServerDisconnectedError():
             return f"{url.authority} hung up without an answer"
         case aiohttp.ClientResponseError() if error.message.startswith(_TOO_MUCH):
-            return f"{url.authority} answered with a header that is too large: look at the server, and at any proxy"
+            return f"{url.authority} answered with a header that is too large: check the server, and any proxy"
         case aiohttp.ClientResponseError():  # its status, 400, is aiohttp's own
-            return f"{url.authority} does not answer as HTTP wants it: does --base-url name the Mobius server?"
+            return f"{url.authority} does not speak HTTP: does --base-url name the Mobius server?"
         case aiohttp.ClientPayloadError():
-            return f"the answer of {url.authority} broke off, or is garbled: look at the server, and at any proxy"
+            return f"the answer of {url.authority} is incomplete or damaged: check the server, and any proxy"
         case _:
-            return f"no answer of use from {url.authority}: {error or type(error).__name__}"
+            return f"no usable answer from {url.authority}: {error or type(error).__name__}"
 
 
 def redirected(status: int, location: str) -> str:
-    """What to do when a call is answered by a redirect; it is not followed: the key would travel to another host."""
+    """Describe a redirect.  It is not followed, because the key would go to another host."""
     return f"{status}: redirects to {_place(location)}, which is not followed; correct --base-url"
 
 
-def foreign_refusal(said: str) -> str:
-    """What to do about a 401 or 403 that is not in the job server's own form; it is no verdict on the key."""
-    return f"{said}: not in the form of the job server, so perhaps from a proxy or gateway before it"
+def foreign_refusal(text: str) -> str:
+    """Describe a 401 or 403 that is not in the job server's format, and therefore not about the key."""
+    return f"{text}: not in the format of the job server, so perhaps from a proxy or gateway before it"
 
 
 def _place(location: str) -> str:
-    """An address without what may be secret: a user, a password, a query."""
+    """Return an address without user, password and query, which may be secret."""
     try:
         parts = urlsplit(location)
     except ValueError:
-        return "no address"
+        return "an invalid address"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))[:MAX_LOCATION_CHARS]
 
 
 def _reason(error: OSError) -> str:
-    # Event loops have words of their own for what the system said; where several addresses failed there is no number.
+    # Event loops reword errors of the system; after several failed addresses there is no errno.
     return os.strerror(error.errno) if error.errno else str(error)

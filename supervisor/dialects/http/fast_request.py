@@ -1,4 +1,4 @@
-"""A request to the job server, made with less work than aiohttp's own: what precedes its body is known beforehand."""
+"""A request class that is cheaper than aiohttp's: headers are prepared once, and small bodies are written directly."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from yarl import URL
 from supervisor.proxy import Proxy
 
 MAX_SMALL_BODY_BYTES = 16 * 1024
-"""Bytes of a body that is given to the kernel at once, right after its head."""
+"""Limit for a body that is written directly after its head."""
 
 
 class ProxiedRequest(aiohttp.ClientRequest):
-    """A request that tells a proxy nothing but what is meant for it.
+    """A request that sends a proxy only its own credentials.
 
-    aiohttp gives a proxy all headers of the session, the API key among them, when it asks for a tunnel.
+    When aiohttp opens a tunnel, it would send the proxy all headers of the session, including the API key.
     """
 
     def update_proxy(self, proxy: URL | None, proxy_auth: Any, proxy_headers: Any) -> None:
@@ -57,24 +57,24 @@ class Request(ProxiedRequest):
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         if self._small is None:
             return await super().send(conn)
-        # In the next turn of the loop, so that calls of several slots follow each other: a server that has nothing to
-        # do must be woken for each that comes alone.
+        # Wait for the next iteration of the loop, so that calls of several slots are sent together.  An idle server
+        # wakes up for each separate call.
         await asyncio.sleep(0)
         assert conn.protocol is not None
-        if conn.protocol.writing_paused:  # the head would have to wait, and the body would not
+        if conn.protocol.writing_paused:  # the head would wait in the buffer, and the body would not
             self._body = aiohttp.BytesPayload(self._small)
             return await super().send(conn)
         response = await super().send(conn)  # the head alone
-        assert conn.transport is not None  # or the head could not have been written
+        assert conn.transport is not None  # otherwise the head could not have been written
         conn.transport.write(self._small)
         return response
 
 
 def way_through(proxy: Proxy | None, url: URL, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The arguments of a request that take it through `proxy`, with `headers` of its own.
+    """Return the arguments of a request with `headers` through `proxy`.
 
-    In a tunnel only the proxy gets the credentials for it.  Without one they go with each request, for aiohttp would
-    send them with the first on a connection only.
+    In a tunnel, only the proxy gets its credentials.  Without a tunnel they go with each request, because aiohttp would
+    send them only with the first request of a connection.
     """
     if proxy is None:
         return {"headers": headers}

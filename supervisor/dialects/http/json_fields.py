@@ -1,6 +1,7 @@
-"""The fields of a JSON object that no parser takes as a whole.  Pure.
+"""Extraction of the fields of a JSON object that a parser rejects as a whole.  Pure.
 
-What one field holds, text that is no Unicode for one, or values nested without end, must not hide the others.
+One bad field, such as invalid Unicode or very deep nesting, must not hide the other fields.
+Tested by tests/dialects/http/test_codec.py.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from itertools import islice
 import msgspec
 
 MAX_TOKENS = 1_000_000
-"""Texts, brackets and commas.  More are not looked through: these take a third of a second."""
+"""Limit of examined strings, brackets and commas, which take a third of a second."""
 
 _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_TOKEN = re.compile(_TEXT + rb'|["{}\[\],]', re.DOTALL)  # a quotation mark alone: of a text without an end
+_TOKEN = re.compile(_TEXT + rb'|["{}\[\],]', re.DOTALL)  # a single quotation mark begins an unterminated string
 _MEMBER = re.compile(rb"\s*(" + _TEXT + rb")\s*:(.*)", re.DOTALL)
 
 
 class NotAnObject(Exception):
-    """It is not even the outline of an object.  Caught by the schema."""
+    """The bytes do not have the structure of a JSON object.  Caught by the codec."""
 
 
 def fields_of(body: bytes) -> dict[str, bytes]:
-    """Each field's value, by name, as the bytes that stand there; whether these are JSON is not looked at."""
+    """Return the raw bytes of each field's value by name, without validating them."""
     fields: dict[str, bytes] = {}
     for member in _members(body.strip()):
         if match := _MEMBER.fullmatch(member):
@@ -36,7 +37,7 @@ def fields_of(body: bytes) -> dict[str, bytes]:
 
 
 def _members(content: bytes) -> Iterator[bytes]:
-    """Cut the object at its own commas."""
+    """Split the object at its top-level commas."""
     if not content.startswith(b"{"):
         raise NotAnObject
     depth, start = 0, 1
@@ -62,4 +63,4 @@ def _decoded(name: bytes) -> str:
     try:
         return msgspec.json.decode(name, type=str)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""  # none that anybody asks for
+        return ""  # an empty name, which matches no field

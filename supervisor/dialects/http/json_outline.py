@@ -1,7 +1,7 @@
-"""What stands in the outer object of a JSON text, without what stands deeper.  Pure; fed with the text in pieces.
+"""Outline of a JSON object: its small top-level values, and the positions of its large ones.  Pure; fed in pieces.
 
-So an answer of any size is understood while it passes, and none of it has to be held.  It looks for quotation marks
-and brackets only: whether all of it is JSON is for whoever reads what was left out.
+An answer of any size is understood while it is received, without holding it in memory.  The outline examines only
+quotation marks and brackets; the reader of an omitted value validates it.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 MAX_OUTLINE_BYTES = 1024 * 1024
-"""Bytes of an outline: enough for all that is small."""
+"""Limit of an outline."""
 MAX_TEXT_BYTES = 16 * 1024
-"""Bytes of a text that is kept, give or take a piece."""
+"""Approximate limit of a string in the outline."""
 STRIDE_BYTES = 32 * 1024
-"""Bytes looked at in one go."""
+"""Bytes examined in one step."""
 
 _TOKEN = re.compile(rb'\\.|["{}\[\]]', re.DOTALL)
 _OPENING, _CLOSING = b"{[", b"}]"
 _STEPS = bytes.maketrans(_OPENING + _CLOSING, b"\x01\x01\xff\xff")
-"""From brackets to what they add to the depth, as signed bytes."""
+"""Maps brackets to their change of the depth, as signed bytes."""
 _OTHERS = bytes(set(range(256)) - set(_OPENING + _CLOSING + b'"'))
 
 
 class OutlineTooLarge(Exception):
-    """There is too much that is small.  Caught by whoever reads the answer."""
+    """The outline exceeds `MAX_OUTLINE_BYTES`.  Caught by `LargeBody`."""
 
 
 class Outline:
-    """The text as it stands, but what is large is told by its place: `[start,end]`, in bytes of the whole text.
+    """The JSON text with large values replaced by their positions `[start,end]`, in bytes of the whole text.
 
-    That is each object and array in the outer one, however small it is, and each text of more than `LONGEST_TEXT`.
+    Replaces each inner object and array of any size, and each string of more than `MAX_TEXT_BYTES`.
     """
 
     def __init__(self) -> None:
@@ -39,8 +39,8 @@ class Outline:
         self._depth = 0
         self._in_text = False
         self._at = 0
-        self._escape = b""  # a backslash whose other half comes with the next piece
-        self._began_at = 0  # what is begun, or was last, in the outer object
+        self._escape = b""  # a backslash at the end of the last piece
+        self._began_at = 0  # start of the current or last top-level value
         self._kept_before = 0
         self._is_left_out = False
 
@@ -48,7 +48,7 @@ class Outline:
         return bytes(self._kept)
 
     def feed(self, text: bytes) -> None:
-        """Take the text's next bytes; raise `TooWide`."""
+        """Process the next bytes; raise `OutlineTooLarge`."""
         for start in range(0, len(text), STRIDE_BYTES):
             self._take(text[start : start + STRIDE_BYTES])
         if len(self._kept) > MAX_OUTLINE_BYTES:
@@ -64,18 +64,18 @@ class Outline:
         self._leave_out_long_text()
 
     def _pass_over(self, piece: bytes) -> bool:
-        """Pass over a piece that never leads back to the outer object; false, and nothing is done, when it does.
+        """Skip a piece that stays inside an omitted value; return False without effect if it does not.
 
-        Token by token that would take a second for each 20 MiB of small values.
+        Reading it token by token would take a second for 20 MiB of small values.
         """
         if self._in_text and b'"' not in piece:
             return True
         unescaped = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
-        # Two marks side by side change nothing for what stands around them, be they of one text or of two.
+        # Two adjacent quotation marks cancel out, whether they belong to one string or to two.
         bare = unescaped.translate(_STEPS, _OTHERS).replace(b'""', b"")
         parts = bare.split(b'"')
         steps = memoryview(b"".join(parts[self._in_text :: 2])).cast("b")
-        # From where it begins: a text of the outer object leads back there as soon as it ends.
+        # Include the initial depth: a top-level string returns to the outer object when it ends.
         if self._depth + min(accumulate(steps, initial=0)) < 2:
             return False
         self._depth += sum(steps)
@@ -98,7 +98,7 @@ class Outline:
             self._kept += piece[kept_from:]
 
     def _turns(self, piece: bytes) -> Iterator[tuple[re.Match[bytes], bool]]:
-        """The marks with which an object, array or text in the outer object begins (true) or ends."""
+        """Yield the tokens at which a top-level object, array or string begins (True) or ends (False)."""
         for token in _TOKEN.finditer(piece):
             mark = token[0]
             if mark == b'"':

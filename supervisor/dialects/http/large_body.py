@@ -1,6 +1,6 @@
-"""An answer of any size: in memory when it is small, else in a file without a name.  Runs in the parent.
+"""Reader of an answer of any size, which stores a large one in an anonymous file.  Runs in the parent.
 
-It owns the file until somebody takes it.
+Tested by tests/dialects/http/test_client.py.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from supervisor.linux.spare_descriptor import SpareDescriptor
 
 
 class LargeBody(msgspec.Struct, eq=False):
-    """Reads one answer of at most `largest` bytes; whoever makes it closes it."""
+    """Reads one answer of at most `largest` bytes.  Owns the file until `take`; its creator calls `close`."""
 
     largest: int
     reserve: SpareDescriptor
-    """For when there is no other descriptor left: a job that is not received is lost."""
+    """Used when the process has no free descriptor, because a claimed job that cannot be stored is lost."""
     _descriptor: int = -1
 
     def close(self) -> None:
-        """Give up the file, if there is one that nobody has taken."""
+        """Close the file unless `take` has passed it on."""
         if self._descriptor >= 0:
             os.close(self.take())
 
     @property
     def is_empty(self) -> bool:
-        """Whether the answer is all in memory."""
+        """True if the answer is in memory."""
         return self._descriptor < 0
 
     def take(self) -> int:
-        """The file that holds the answer; the caller closes it."""
+        """Return the file with the answer; the caller owns it from now on."""
         taken, self._descriptor = self._descriptor, -1
         return taken
 
     async def read(self, response: aiohttp.ClientResponse) -> bytes:
-        """The answer, or its outline when the answer is in the file; raise `Unavailable` when it is too long."""
+        """Return the answer, or its outline if it went to the file; raise `Unavailable` when it is too long."""
         length, encoding = response.content_length, response.headers.get("Content-Encoding")
         if (
             length is not None and length <= ATTACH_ABOVE_BYTES and encoding is None
-        ):  # a few bytes may unpack to gigabytes
+        ):  # compressed bytes may expand to gigabytes
             return await response.read()
         if length is not None and length > self.largest:
             raise self._too_long
@@ -57,7 +57,7 @@ class LargeBody(msgspec.Struct, eq=False):
         return bytes(held)
 
     async def _pour(self, held: bytes, response: aiohttp.ClientResponse) -> bytes:
-        """Write all of the answer to the file, of which `held` is there already."""
+        """Write the answer to the file, beginning with the bytes `held`."""
         self._descriptor = self._new_file()
         outline, size = Outline(), 0
         try:
@@ -71,7 +71,7 @@ class LargeBody(msgspec.Struct, eq=False):
                     file.write(piece)
                     piece = await response.content.readany()
         except OutlineTooLarge:
-            raise Unavailable("the answer has too much beside the job's parameters") from None
+            raise Unavailable("the answer has too much data besides the job's parameters") from None
         return bytes(outline)
 
     def _new_file(self) -> int:
@@ -79,7 +79,7 @@ class LargeBody(msgspec.Struct, eq=False):
             with self.reserve.released():
                 return os.memfd_create("answer", os.MFD_CLOEXEC)
         except OSError as error:
-            raise Unavailable(f"there is no file for an answer this long: {error.strerror}") from error
+            raise Unavailable(f"cannot create a file for a long answer: {error.strerror}") from error
 
     @property
     def _too_long(self) -> Unavailable:

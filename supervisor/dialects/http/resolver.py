@@ -1,7 +1,7 @@
-"""Addresses of host names, asked for in threads that nobody waits for.
+"""DNS resolver that runs each look-up in a daemon thread of its own.
 
-The system's resolver may take half a minute, and it cannot be interrupted.  In the event loop's own threads it would
-hold up other look-ups, and the end of the program.
+The system's resolver may take half a minute and cannot be interrupted.  In the event loop's executor it would delay
+other look-ups, and the end of the program.  Tested by tests/flows/test_dns.py.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _Info = tuple[int, int, int, str, tuple[Any, ...]]
 
 
 class Resolver(AbstractResolver):
-    """The system's resolver; it keeps nothing, for aiohttp does."""
+    """The system's resolver, without a cache, because aiohttp has one."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The addresses of `host`; raise `OSError` when it has none."""
+        """Return the addresses of `host`; raise `OSError` when it has none."""
         loop = asyncio.get_running_loop()
         found: asyncio.Future[Sequence[_Info]] = loop.create_future()
         try:
@@ -36,21 +36,21 @@ class Resolver(AbstractResolver):
         return [_result(host, info) for info in await found]
 
     async def close(self) -> None:
-        """Nothing to close: threads that still wait are left behind."""
+        """Do nothing: daemon threads that still wait end with the process."""
 
 
 def _look_up(host: str, port: int, family: socket.AddressFamily, found: asyncio.Future[Sequence[_Info]]) -> None:
     answer: Sequence[_Info] | Exception
     try:
         answer = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-    except (OSError, ValueError) as error:  # ValueError: the name cannot even be asked for
+    except (OSError, ValueError) as error:  # ValueError: the name is malformed
         answer = error
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
-        found.get_loop().call_soon_threadsafe(_tell, found, answer)
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        found.get_loop().call_soon_threadsafe(_set_answer, found, answer)
 
 
-def _tell(found: asyncio.Future[Sequence[_Info]], answer: Sequence[_Info] | Exception) -> None:
-    if found.done():  # whoever asked has gone
+def _set_answer(found: asyncio.Future[Sequence[_Info]], answer: Sequence[_Info] | Exception) -> None:
+    if found.done():  # the caller was cancelled
         return
     if isinstance(answer, Exception):
         found.set_exception(answer)

@@ -195,7 +195,7 @@ async def test_a_project_that_does_not_exist_ends_the_program() -> None:
             await client.claim(["echo"], wait=0)
 
     assert str(caught.value) == (
-        "the server knows no project 'acme', or is no Mobius server: correct --project or --base-url "
+        "the server has no project 'acme', or is not a Mobius server: correct --project or --base-url "
         "(404 not_found: there is no project 'acme')"
     )
 
@@ -353,7 +353,7 @@ async def test_a_refusal_that_is_not_in_the_form_of_the_server_is_no_verdict_on_
 ) -> None:
     async with against(answering(status, body, Content_Type=kind)) as (client, _):
         for call in CALLS.values():
-            with pytest.raises(Unavailable, match=f"^{status}.*not in the form of the job server"):
+            with pytest.raises(Unavailable, match=f"^{status}.*not in the format of the job server"):
                 await call(client)
 
 
@@ -397,7 +397,7 @@ async def test_a_redirect_is_not_followed_and_the_key_stays_here(call: str, stat
     [
         ("https://user:{key}@new.example:8443/mobius?token={key}#{key}", "https://new.example:8443/mobius"),
         ("/login?next={key}", "/login"),
-        ("http://[", "no address"),
+        ("http://[", "an invalid address"),
         ("https://new.example/" + "x" * 1000, "https://new.example/" + "x" * 180),
     ],
 )
@@ -490,12 +490,12 @@ async def test_a_broken_answer_is_no_answer(call: str, behaviour: Behaviour) -> 
     [
         ("hangs up", "{} hung up without an answer"),
         ("ends in the headers", "{} hung up without an answer"),
-        ("speaks another protocol", "{} does not answer as HTTP wants it: does --base-url name the Mobius server?"),
-        ("sends garbage", "{} does not answer as HTTP wants it: does --base-url name the Mobius server?"),
-        ("sends a header without end", "{} answered with a header that is too large: look at the server, and at any"),
-        ("sends too many headers", "{} answered with a header that is too large: look at the server, and at any"),
-        ("ends in the body", "the answer of {} broke off, or is garbled: look at the server, and at any"),
-        ("sends what is not packed as packed", "the answer of {} broke off, or is garbled"),
+        ("speaks another protocol", "{} does not speak HTTP: does --base-url name the Mobius server?"),
+        ("sends garbage", "{} does not speak HTTP: does --base-url name the Mobius server?"),
+        ("sends a header without end", "{} answered with a header that is too large: check the server, and any"),
+        ("sends too many headers", "{} answered with a header that is too large: check the server, and any"),
+        ("ends in the body", "the answer of {} is incomplete or damaged: check the server, and any"),
+        ("sends what is not packed as packed", "the answer of {} is incomplete or damaged"),
     ],
 )
 async def test_what_is_wrong_with_an_answer_is_one_sentence(behaviour: str, told: str) -> None:
@@ -519,7 +519,7 @@ async def test_a_report_without_an_answer_counts_as_unanswered(call: str, behavi
 @pytest.mark.parametrize("body", [b"<html>Log in</html>", b"[]", b'"ok"', b"OK", b'{"ok": true', b"\xff", b"[" * 9999])
 async def test_a_200_with_anything_but_an_object_has_taken_nothing(call: str, body: bytes) -> None:
     async with against(answering(200, body, Content_Type="text/html; charset=utf-8")) as (client, _):
-        with pytest.raises(Unavailable, match=r"^200 text/html; charset=utf-8: .* perhaps not the job server"):
+        with pytest.raises(Unavailable, match=r"^200 text/html; charset=utf-8: .* perhaps not from the job server"):
             await CALLS[call](client)
 
 
@@ -688,12 +688,12 @@ async def test_a_job_without_parameters_may_come_beside_something_big(big: objec
 @pytest.mark.parametrize(
     ("behaviour", "told"),
     [
-        (saying(OK + b"Content-Length: 3000000\r\n\r\n" + big_claim(2_000_000)), "broke off, or is garbled"),
-        (saying(CHUNKED + b"300000\r\n" + big_claim(2_000_000)), "broke off, or is garbled"),
-        (saying(OK + b"\r\n" + big_claim(2_000_000)[:-1]), "makes no sense"),
+        (saying(OK + b"Content-Length: 3000000\r\n\r\n" + big_claim(2_000_000)), "is incomplete or damaged"),
+        (saying(CHUNKED + b"300000\r\n" + big_claim(2_000_000)), "is incomplete or damaged"),
+        (saying(OK + b"\r\n" + big_claim(2_000_000)[:-1]), "cannot be decoded"),
         (saying(OK + b"Content-Length: 300000000\r\n\r\n" + big_claim(2_000_000)), "longer than 268435456 bytes"),
         (answering(200, big_claim(10, **{f"field {n}": n for n in range(100_000)})), "too much"),
-        (answering(200, b"[" * 2_000_000), "makes no sense"),
+        (answering(200, b"[" * 2_000_000), "cannot be decoded"),
         (answering(503, big_claim(2_000_000)), "longer than 1048576 bytes"),
     ],
     ids=["cut", "cut in a chunk", "half", "huge", "wide", "nonsense", "an error"],
@@ -715,7 +715,7 @@ async def test_a_big_claim_is_received_though_all_descriptors_are_used_up() -> N
         first.close()
         with descriptors_left(0):
             job = await client.claim(["echo"], wait=0)
-            with pytest.raises(Unavailable, match="no file for an answer this long: Too many open files"):
+            with pytest.raises(Unavailable, match="cannot create a file for a long answer: Too many open files"):
                 await client.claim(["echo"], wait=0)
 
         assert job is not None
