@@ -157,8 +157,9 @@ def metrics() -> str:
         if family.name.startswith(PREFIX):
             labels = sorted({label for sample in family.samples for label in sample.labels if label != "le"})
             name = family.name.removeprefix(PREFIX) + ("_total" if family.type == "counter" else "")
-            rows.append([f"`{name}`", family.type, _codes(labels), _escaped(family.documentation)])
-    return table(("name", "type", "labels", "meaning"), sorted(rows))
+            kind = f"{family.type.capitalize()}, by {_codes(labels)}" if labels else family.type.capitalize()
+            rows.append([f"`{name}`", f"{_escaped(family.documentation)} {kind}."])
+    return table(("name", "meaning"), sorted(rows))
 
 
 def module_map() -> str:
