@@ -43,8 +43,8 @@ check: $(READY)
 
 # The pages go to build/docs/html, the manual page to build/docs/man; a dead reference fails.
 docs: $(DOCS)/.ready
-	$(DOCS)/bin/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going --builder html docs build/docs/html
-	$(DOCS)/bin/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going --builder man docs build/docs/man
+	$(DOCS)/bin/sphinx-build --quiet --fresh-env --write-all --nitpicky --fail-on-warning --keep-going --builder html docs build/docs/html
+	$(DOCS)/bin/sphinx-build --quiet --fresh-env --write-all --nitpicky --fail-on-warning --keep-going --builder man docs build/docs/man
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
