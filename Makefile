@@ -5,6 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 BENCH := .venv-bench
+DOCS := .venv-docs
 
 ifneq ($(origin PYTHON),file)
 ifneq ($(PYTHON),$(shell cat .venv/.python 2>/dev/null))
@@ -12,7 +13,7 @@ OTHER_PYTHON := other-python
 endif
 endif
 
-.PHONY: demo test soak bench compare check format clean other-python
+.PHONY: demo test soak bench compare check docs format clean other-python
 
 demo: $(READY)
 	$(BIN)/python -m supervisor.demo
@@ -40,6 +41,11 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pages go to build/docs/html, the manual page to build/docs/man; a dead reference fails.
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/sphinx-build --quiet --fresh-env --write-all --nitpicky --fail-on-warning --keep-going --builder html docs build/docs/html
+	$(DOCS)/bin/sphinx-build --quiet --fresh-env --write-all --nitpicky --fail-on-warning --keep-going --builder man docs build/docs/man
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -56,5 +62,10 @@ $(BENCH)/.ready: pyproject.toml
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	touch $@
 
+$(DOCS)/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv $(BENCH) build dist *.egg-info
+	rm -rf .venv $(BENCH) $(DOCS) build dist *.egg-info
