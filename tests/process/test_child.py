@@ -27,8 +27,9 @@ from supervisor.linux.exit_status import ExitReport
 from supervisor.linux.syscalls import bytes_waiting, children_of
 from supervisor.process import job_channel as receipt
 from supervisor.process import pipe
-from supervisor.process.child import Child, ChildDied, ChildState, ChildUnkillable
+from supervisor.process.child import Child, ChildState
 from supervisor.process.child_channels import ChildChannels
+from supervisor.process.exit_watch import ChildDied, ChildUnkillable
 from supervisor.process.job_channel import JobReply
 from supervisor.process.zygote import StartFailed
 from tests.freezer import frozen, needs_a_freezer
@@ -1075,7 +1076,7 @@ async def test_a_child_that_cannot_be_watched_is_a_failed_start(monkeypatch: pyt
 
     async with world() as here:
         with monkeypatch.context() as broken:
-            broken.setattr("supervisor.process.child.os.pidfd_open", no_room)
+            broken.setattr("supervisor.process.exit_watch.os.pidfd_open", no_room)
             child = Child(here.zygote, here.family, ChildChannels.open())
             with pytest.raises(StartFailed, match="cannot be watched: Too many open files in system"):
                 await child._ready
