@@ -1,1 +1,1 @@
-"""Processes: `X.py` is the parent's handle on X, `X_main.py` is what runs inside X; what both say to each other."""
+"""The parent's side of its child processes: start, messages, output, exit and control groups."""

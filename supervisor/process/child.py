@@ -269,7 +269,7 @@ class Child:
             self.kill_now()
             await self.wait()
         if swept := await self._reaper.kill_orphans():
-            log.warning("killed what a child left behind", processes=swept, pid=self.pid)
+            log.warning("killed orphan processes of a child", processes=swept, pid=self.pid)
         if not self._exit_watch.is_unkillable:
             if removed := await self._segments.remove():
                 log.warning("removed shared memory of a killed job", bytes=removed, pid=self.pid)
@@ -280,7 +280,7 @@ class Child:
 
         Causes: a disk that does not answer, a frozen control group, a program of another user.
         """
-        log.error("a child cannot be killed: its slot goes on without it", pid=self.pid)
+        log.error("a child cannot be killed", pid=self.pid)
         self._close_channels()
         if not self._ready.done():
             self._ready.set_exception(StartFailed("a child cannot be killed"))
@@ -332,13 +332,13 @@ class Child:
             try:
                 self._job_channel.listener.on_line(line)
             except Exception:  # a bug in the parent loses this line, but neither the job nor its outcome
-                log.exception("what a child printed could not be taken in", pid=self.pid)
+                log.exception("handling an output line failed", pid=self.pid)
         elif self.pid is not None:  # the output of a child that fails to start is part of the reason
             log.info("printed", line=line, pid=self.pid)
 
     def _on_end(self, error: WireError | None) -> None:
         if isinstance(error, MessageHandlingError):  # later messages, such as the outcome, would never be read
-            log.error("what a child said could not be taken in", pid=self.pid, exc_info=error.__cause__)
+            log.error("handling a message of a child failed", pid=self.pid, exc_info=error.__cause__)
             self._fault = self._fault or str(error)
         elif isinstance(error, SendTimeout):
             self._fault = self._fault or str(error)
@@ -365,7 +365,7 @@ class Child:
 
     def _record_exit(self, how: ExitStatus) -> None:
         if self._exit_watch.is_unkillable:
-            log.info("a child that could not be killed has ended", pid=self.pid, how=str(how))
+            log.info("unkillable child has ended", pid=self.pid, how=str(how))
             self._unregister()
             return
         self._output.drain()

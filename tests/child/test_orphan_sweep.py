@@ -28,15 +28,15 @@ from supervisor.process.zygote import Zygote
 from tests.process_world import Heard, a_job, nursery
 
 async def main():
-    family = Reaper()
-    zygote = await Zygote.start(nursery(), family)
+    reaper = Reaper()
+    zygote = await Zygote.start(nursery(), reaper)
     pids = [zygote.pid]
     async with asyncio.TaskGroup() as group:
         for action in sys.argv[1:]:
-            child, heard = await Child.start(zygote, family), Heard()
+            child, heard = await Child.start(zygote, reaper), Heard()
             group.create_task(child.run(Run(a_job(action), "w", "/tmp/nowhere"), heard))
             pids += await heard.pids()
-        print(json.dumps([family.tag, *pids]), flush=True)
+        print(json.dumps([reaper.tag, *pids]), flush=True)
 
 asyncio.run(main())
 """

@@ -237,10 +237,10 @@ async def test_a_job_cannot_limit_its_supervisor_nor_trace_the_zygote(tmp_path: 
         """,
     )
     confined = dataclasses.replace(nursery(folder), confinement=Confinement(filters_calls=True))
-    family = Reaper()
-    zygote = await Zygote.start(confined, family)
+    reaper = Reaper()
+    zygote = await Zygote.start(confined, reaper)
     try:
-        child = await Child.start(zygote, family)
+        child = await Child.start(zygote, reaper)
         told = await run(child, "reach-out", pids=[os.getpid(), zygote.pid])
         owner = Path(f"/proc/{zygote.pid}/oom_score_adj").stat().st_uid
         await child.kill()

@@ -49,20 +49,20 @@ async def test_what_was_there_before_is_reaped_and_then_its_pid_means_nothing(mo
     monkeypatch.setattr(orphan_watch, "CHECK_INTERVAL", 0.01)
     Reaper()  # from here on this process is a subreaper
     elder = orphan(0.05)
-    family = Reaper()
-    assert elder in family._preexisting
-    reaping = asyncio.ensure_future(OrphanWatch(family).run())
+    reaper = Reaper()
+    assert elder in reaper._preexisting
+    reaping = asyncio.ensure_future(OrphanWatch(reaper).run())
 
     await gone(elder)
 
-    assert elder not in family._preexisting
+    assert elder not in reaper._preexisting
     reaping.cancel()
 
 
 async def test_a_member_is_left_to_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphan_watch, "CHECK_INTERVAL", 0.0)
     async with world() as here:
-        reaping = asyncio.ensure_future(OrphanWatch(here.family).run())
+        reaping = asyncio.ensure_future(OrphanWatch(here.reaper).run())
         for _ in range(10):
             child = await here.child()
             assert child.pid is not None

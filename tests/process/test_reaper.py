@@ -51,17 +51,17 @@ def living(*pids: int) -> Iterator[None]:
 
 
 async def test_strays_are_killed_and_reaped() -> None:
-    family = Reaper()
+    reaper = Reaper()
     strays = [sleeper(), sleeper()]
 
-    assert await family.kill_orphans() == 2
+    assert await reaper.kill_orphans() == 2
 
     assert not set(strays) & set(children_of(os.getpid()))
 
 
 async def test_what_a_stray_has_started_is_swept_as_well() -> None:
     elders = set(children_of(os.getpid()))  # what other tests have left to us, zombies for the most part
-    family = Reaper()
+    reaper = Reaper()
     elders = set(children_of(os.getpid()))
     reading, writing = os.pipe()
     script = "setsid sleep 3600 & (setsid sleep 3600 & setsid sleep 3600 & echo) & wait"
@@ -69,7 +69,7 @@ async def test_what_a_stray_has_started_is_swept_as_well() -> None:
     os.close(writing)
     assert os.read(reading, 1) == b"\n"
 
-    await family.kill_orphans()
+    await reaper.kill_orphans()
 
     assert set(children_of(os.getpid())) <= elders
     assert os.read(reading, 1) == b""  # each of them held the other end
@@ -77,61 +77,61 @@ async def test_what_a_stray_has_started_is_swept_as_well() -> None:
 
 
 async def test_strays_that_have_ended_are_reaped() -> None:
-    family = Reaper()
+    reaper = Reaper()
     pid = os.posix_spawnp("true", ["true"], os.environ)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
-    await family.kill_orphans()
+    await reaper.kill_orphans()
 
     assert pid not in children_of(os.getpid())
 
 
 async def test_members_are_spared() -> None:
-    family = Reaper()
+    reaper = Reaper()
     pid = sleeper()
-    family.register(Member(pid))
+    reaper.register(Member(pid))
     stray = sleeper()
 
     with living(pid):
-        assert await family.kill_orphans() == 1
+        assert await reaper.kill_orphans() == 1
 
     assert not is_alive(stray)
 
 
 async def test_a_newborn_member_whose_pid_is_still_on_its_way_is_spared() -> None:
-    family = Reaper()
+    reaper = Reaper()
     pid = sleeper()
-    family.register(Member(None, will_be=pid))
+    reaper.register(Member(None, will_be=pid))
 
     with living(pid):
-        assert await family.kill_orphans() == 0
+        assert await reaper.kill_orphans() == 0
 
 
 async def test_a_member_that_has_left_is_a_stray() -> None:
-    family = Reaper()
+    reaper = Reaper()
     member = Member(sleeper())
-    family.register(member)
+    reaper.register(member)
 
-    family.unregister(member)
-    family.unregister(member)
+    reaper.unregister(member)
+    reaper.unregister(member)
 
-    assert await family.kill_orphans() == 1
+    assert await reaper.kill_orphans() == 1
 
 
 async def test_who_was_here_before_us_is_spared() -> None:
     elder = sleeper()
-    family = Reaper()
+    reaper = Reaper()
 
     with living(elder):
-        assert await family.kill_orphans() == 0
+        assert await reaper.kill_orphans() == 0
 
 
 async def test_two_sweeps_at_once_do_not_disturb_each_other() -> None:
-    family = Reaper()
+    reaper = Reaper()
     for _ in range(10):
         sleeper()
 
-    swept = await asyncio.gather(family.kill_orphans(), family.kill_orphans())
+    swept = await asyncio.gather(reaper.kill_orphans(), reaper.kill_orphans())
 
     assert sum(swept) == 10
 
@@ -143,14 +143,14 @@ async def test_a_stray_that_cannot_be_killed_is_told_of_once_and_reaped_when_it_
 ) -> None:
     monkeypatch.setattr(family_module, "KILL_TIMEOUT", 0.1)
     monkeypatch.setattr(lost, "UNKILLABLE_POLL_INTERVAL", 0.01)
-    family = Reaper()
+    reaper = Reaper()
     stuck, other = sleeper(), sleeper()
 
     with capture_logs() as logged:
         with frozen(stuck):
             async with asyncio.timeout(GENEROUS):
-                assert await asyncio.gather(family.kill_orphans(), family.kill_orphans()) in ([1, 0], [0, 1])
-                assert await family.kill_orphans() == 0  # nobody waits for it any more
+                assert await asyncio.gather(reaper.kill_orphans(), reaper.kill_orphans()) in ([1, 0], [0, 1])
+                assert await reaper.kill_orphans() == 0  # nobody waits for it any more
             assert is_alive(stuck)
         async with asyncio.timeout(GENEROUS):
             while stuck in children_of(os.getpid()):
@@ -167,9 +167,9 @@ from supervisor.process.reaper import Reaper
 from supervisor.linux.syscalls import become_subreaper
 
 async def sweep():
-    family = Reaper()
-    family._preexisting = frozenset()
-    return [await family.kill_orphans(), await family.kill_orphans()]
+    reaper = Reaper()
+    reaper._preexisting = frozenset()
+    return [await reaper.kill_orphans(), await reaper.kill_orphans()]
 
 become_subreaper()
 as_nobody = ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", "echo; exec sleep 600 >/dev/null"]

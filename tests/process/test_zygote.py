@@ -24,13 +24,13 @@ from tests.process_world import Heard, module, nursery, open_descriptors, run, w
 async def failure(failing: ZygoteConfig) -> str:
     """Why a zygote did not come up; nothing of it is left."""
     before = open_descriptors()
-    family = Reaper()
+    reaper = Reaper()
 
     with pytest.raises(StartFailed) as caught:
-        await Zygote.start(failing, family)
+        await Zygote.start(failing, reaper)
 
-    assert not family._members
-    assert await family.kill_orphans() == 0
+    assert not reaper._members
+    assert await reaper.kill_orphans() == 0
     assert not open_descriptors() - before
     return str(caught.value)
 
@@ -80,11 +80,11 @@ async def test_an_import_that_never_ends_is_cut_at_its_timeout_and_named(tmp_pat
 @pytest.mark.parametrize(
     ("source", "end", "last"),
     [
-        ("import os\nos._exit(3)", "exited with code 3", "it said nothing"),
+        ("import os\nos._exit(3)", "exited with code 3", "no output"),
         ("import os\nos.write(2, b'no licence')\nos._exit(3)", "exited with code 3", "no licence"),
         ("import os\nos.closerange(3, 64)", "exited with code 1", "it has closed descriptors that are not its own"),
-        ("import os\nos.closerange(0, 64)", "exited with code 1", "it said nothing"),
-        ("import os\nos.kill(os.getpid(), 9)", "was killed by SIGKILL", "it said nothing"),
+        ("import os\nos.closerange(0, 64)", "exited with code 1", "no output"),
+        ("import os\nos.kill(os.getpid(), 9)", "was killed by SIGKILL", "no output"),
     ],
 )
 async def test_an_import_that_ends_the_process_is_told_with_its_module_its_end_and_last_words(
@@ -215,15 +215,15 @@ async def test_an_interpreter_that_may_not_be_executed_is_named(
 
 async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     before = open_descriptors()
-    family = Reaper()
-    start = asyncio.create_task(Zygote.start(nursery(module(tmp_path, "while True: pass")), family))
+    reaper = Reaper()
+    start = asyncio.create_task(Zygote.start(nursery(module(tmp_path, "while True: pass")), reaper))
     await asyncio.sleep(0)
 
     start.cancel()
     await asyncio.wait([start])
 
     assert start.cancelled()
-    assert not family._members
+    assert not reaper._members
     assert not open_descriptors() - before
 
 
@@ -286,7 +286,7 @@ async def test_a_zygote_that_is_gone_forks_nothing(buried: bool) -> None:
             os.waitid(os.P_PID, here.zygote.pid, os.WEXITED | os.WNOWAIT)
 
         with pytest.raises(StartFailed, match="zygote is gone"):
-            await Child.start(here.zygote, here.family)
+            await Child.start(here.zygote, here.reaper)
 
 
 async def test_a_fork_that_the_kernel_refuses_to_send_fails_at_once_and_the_zygote_lives() -> None:
@@ -294,7 +294,7 @@ async def test_a_fork_that_the_kernel_refuses_to_send_fails_at_once_and_the_zygo
         with hoard(), capture_logs() as logged:
             for _ in range(2):
                 with pytest.raises(StartFailed, match="could not be forked"):
-                    await Child.start(here.zygote, here.family)
+                    await Child.start(here.zygote, here.reaper)
 
         assert (await here.child()).is_idle
     assert [line["log_level"] for line in logged] == ["warning"] * 2
@@ -310,7 +310,7 @@ async def test_a_zygote_that_died_on_the_way_can_be_killed_and_retired() -> None
             await here.zygote.kill()
             await here.zygote.retire()
 
-        assert not here.family._members
+        assert not here.reaper._members
 
 
 async def test_the_credential_and_the_rest_of_the_environment_stay_out() -> None:
@@ -388,11 +388,11 @@ async def test_a_module_that_ends_the_process_is_left_out_whatever_the_locale(tm
     folder.mkdir()
     (folder / "bad.py").write_text("import os; os._exit(3)")
     (folder / "good.py").write_text("from supervisor import handler\n@handler('good')\ndef f(): ...\n")
-    family = Reaper()
+    reaper = Reaper()
     ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
     async with asyncio.timeout(GENEROUS):
-        zygote = await start_zygote(ZygoteConfig((folder,), ascii_only), family)
+        zygote = await start_zygote(ZygoteConfig((folder,), ascii_only), reaper)
         await zygote.kill()
 
     [problem] = zygote.imported.problems
