@@ -1,4 +1,4 @@
-"""A child runs one job after the other, and whatever it does, its end is told and complete."""
+"""A child runs one job after the other, and its exit is always reported completely."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from supervisor.ipc.wire import encode
 from supervisor.job import Blob, Event, Failed, Succeeded
 from supervisor.linux.exit_status import ExitReport
 from supervisor.linux.syscalls import bytes_waiting, children_of
-from supervisor.process import job_channel as receipt
-from supervisor.process import pipe
+from supervisor.process import job_channel, pipe
 from supervisor.process.child import Child, ChildState
 from supervisor.process.child_channels import ChildChannels
 from supervisor.process.exit_watch import ChildDied, ChildUnkillable
@@ -79,7 +78,7 @@ async def test_a_child_that_is_ready_is_idle_and_soon_our_own() -> None:
         assert repr(child) == f"<Child idle pid {child.pid}>"
 
 
-async def test_what_the_kernel_knows_of_a_child() -> None:
+async def test_kernel_attributes_of_a_child() -> None:
     async with world() as here:
         child = await here.child()
 
@@ -95,7 +94,7 @@ async def test_what_the_kernel_knows_of_a_child() -> None:
     }
 
 
-async def test_when_memory_runs_out_the_kernel_takes_a_child_and_not_the_supervisor() -> None:
+async def test_the_oom_killer_prefers_a_child_to_the_supervisor() -> None:
     async with world() as here:
         child = await here.child()
 
@@ -416,7 +415,7 @@ async def test_a_big_result_that_finds_no_room_comes_as_soon_as_there_is_some() 
 
 
 async def test_a_big_result_that_never_finds_room_is_a_failure_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receipt, "RESULT_RETRY_DELAYS", (0.0, 0.01))
+    monkeypatch.setattr(job_channel, "RESULT_RETRY_DELAYS", (0.0, 0.01))
     async with world() as here:
         child, other = await here.child(), await here.child()
         with descriptors_left(0):

@@ -47,7 +47,7 @@ def under_test(folder: Path) -> str:
     return f"module 'under_test' ({folder / 'under_test.py'})"
 
 
-async def test_it_tells_the_handlers_it_has_imported() -> None:
+async def test_imported_handlers_are_reported() -> None:
     async with world() as here:
         told = {known.action: known for known in here.zygote.imported.handlers}
 
@@ -87,7 +87,7 @@ async def test_an_import_that_never_ends_is_cut_at_its_timeout_and_named(tmp_pat
         ("import os\nos.kill(os.getpid(), 9)", "was killed by SIGKILL", "no output"),
     ],
 )
-async def test_an_import_that_ends_the_process_is_told_with_its_module_its_end_and_last_words(
+async def test_an_import_that_ends_the_process_is_reported_with_module_exit_and_last_output(
     tmp_path: Path, source: str, end: str, last: str
 ) -> None:
     why = await failure(nursery(among_others(tmp_path, source)))
@@ -96,7 +96,7 @@ async def test_an_import_that_ends_the_process_is_told_with_its_module_its_end_a
     assert re.fullmatch(re.escape(start) + last, why)
 
 
-async def test_a_crash_in_c_is_told_with_the_place_in_the_module(tmp_path: Path) -> None:
+async def test_a_crash_in_c_is_reported_with_its_line_in_the_module(tmp_path: Path) -> None:
     # So deep that the report is longer than what is kept of the output.
     source = """
     import ctypes
@@ -157,7 +157,7 @@ async def test_garbage_instead_of_handlers_is_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("late", ["Importing('again', 'again.py')", "Imported((), ())"])
-async def test_whatever_comes_after_what_it_imported_ends_it(tmp_path: Path, late: str) -> None:
+async def test_any_message_after_imported_ends_the_zygote(tmp_path: Path, late: str) -> None:
     source = f"""
     import os
     from supervisor.ipc.messages import Imported, Importing
@@ -176,7 +176,7 @@ async def test_whatever_comes_after_what_it_imported_ends_it(tmp_path: Path, lat
         assert await zygote.exited() == -signal.SIGKILL
 
 
-async def test_what_it_says_after_its_time_is_over_is_no_fault_of_it(tmp_path: Path) -> None:
+async def test_messages_after_the_import_timeout_are_ignored(tmp_path: Path) -> None:
     source = """
     import os
     from supervisor.ipc.messages import Importing
@@ -228,7 +228,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, -15)])
-async def test_its_death_is_told_to_everybody_who_waits(number: signal.Signals, code: int) -> None:
+async def test_every_waiter_learns_of_the_exit(number: signal.Signals, code: int) -> None:
     async with world() as here:
         waiting = [asyncio.create_task(here.zygote.exited()) for _ in range(2)]
         await asyncio.sleep(0)
@@ -341,7 +341,7 @@ async def test_files_in_the_working_directory_are_not_imported(tmp_path: Path, m
         assert here.zygote.imported.handlers
 
 
-async def test_what_handlers_share_by_import_is_there_in_every_child(tmp_path: Path) -> None:
+async def test_modules_shared_by_handlers_are_loaded_in_every_child(tmp_path: Path) -> None:
     source = """
     import os
     from supervisor import handler
@@ -356,7 +356,7 @@ async def test_what_handlers_share_by_import_is_there_in_every_child(tmp_path: P
     assert told[0] == told[1]
 
 
-async def test_what_it_prints_is_no_job_of_anybody(tmp_path: Path) -> None:
+async def test_output_of_the_zygote_belongs_to_no_job(tmp_path: Path) -> None:
     async with world(
         module(tmp_path, "print('loading')\nfrom supervisor import handler\nhandler('a')(lambda: None)")
     ) as here:
@@ -366,7 +366,7 @@ async def test_what_it_prints_is_no_job_of_anybody(tmp_path: Path) -> None:
     assert heard.lines == []
 
 
-def test_importing_once_tells_the_same_and_leaves_no_process() -> None:
+def test_import_once_reports_the_same_and_leaves_no_process() -> None:
     imported = import_once([HANDLERS], GENEROUS, [])
 
     assert "echo" in {known.action for known in imported.handlers}
@@ -377,7 +377,7 @@ def test_importing_once_fails_as_a_zygote_does(tmp_path: Path) -> None:
         import_once([module(tmp_path, "import os; os.kill(os.getpid(), 9)")], GENEROUS, [])
 
 
-async def test_its_repr_tells_its_pid() -> None:
+async def test_repr_shows_the_pid() -> None:
     async with world() as here:
         assert repr(here.zygote) == f"<Zygote pid {here.zygote.pid}>"
         assert is_alive(here.zygote.pid)
