@@ -17,11 +17,11 @@ from supervisor.process.zygote import Zygote, ZygoteConfig
 
 
 async def _measure(handlers: Path, children: int, often: int) -> None:
-    family = Reaper()
-    zygote = await Zygote.start(ZygoteConfig([handlers], child_environment(os.environ, ())), family)
+    reaper = Reaper()
+    zygote = await Zygote.start(ZygoteConfig([handlers], child_environment(os.environ, ())), reaper)
     for _ in range(often):
         began = time.monotonic()
-        born = await asyncio.gather(*(Child.start(zygote, family) for _ in range(children)))
+        born = await asyncio.gather(*(Child.start(zygote, reaper) for _ in range(children)))
         print(time.monotonic() - began)
         for child in born:
             await child.kill()

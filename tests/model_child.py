@@ -9,7 +9,7 @@ from collections.abc import Callable
 from supervisor.ipc.messages import Run
 from supervisor.job import Blob, Event, Failed, Outcome, Succeeded
 from supervisor.linux.exit_status import ExitReport, ExitStatus
-from supervisor.process.child import ChildDied
+from supervisor.process.exit_watch import ChildDied
 from supervisor.process.job_channel import JobListener, JobReply
 from tests.model_story import ChildStory, Ends, OnTerminate
 from tests.model_witness import Witness

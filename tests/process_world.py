@@ -1,4 +1,4 @@
-"""What tests of real processes share: a family, a zygote of the handlers under test, and one who listens."""
+"""Helpers for tests with real processes: a reaper, a zygote of the tested handlers, and a job listener."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ class Heard:
 
 @dataclass
 class World:
-    """A zygote and the family of its children."""
+    """A zygote and the reaper of its children."""
 
     zygote: Zygote
-    family: Reaper
+    reaper: Reaper
 
     async def child(self, **options: float) -> Child:
-        return await Child.start(self.zygote, self.family, **options)
+        return await Child.start(self.zygote, self.reaper, **options)
 
 
 async def run(child: Child, action: str, heard: Heard | None = None, **parameters: Any) -> JobReply:
@@ -108,17 +108,17 @@ async def run(child: Child, action: str, heard: Heard | None = None, **parameter
 async def world(*folders: Path, **environment: str) -> AsyncIterator[World]:
     """A zygote; at the end of the block no process and no descriptor is left of it and of its children."""
     before = open_descriptors()
-    family = Reaper()
-    zygote = await Zygote.start(nursery(*folders, **environment), family)
+    reaper = Reaper()
+    zygote = await Zygote.start(nursery(*folders, **environment), reaper)
     try:
-        yield World(zygote, family)
+        yield World(zygote, reaper)
     finally:
-        members = [member for member in family._members if isinstance(member, Child)]
+        members = [member for member in reaper._members if isinstance(member, Child)]
         for child in members:
             await child.kill()
         await zygote.kill()
-        await family.kill_orphans()
-    assert not family._members
+        await reaper.kill_orphans()
+    assert not reaper._members
     assert not open_descriptors() - before
 
 

@@ -36,7 +36,8 @@ from supervisor.job import Blob, Event, Failed, Fence, Job, Outcome, Succeeded
 from supervisor.limits import Limits
 from supervisor.linux.syscalls import boottime
 from supervisor.logs.log import JobLog, is_enabled
-from supervisor.process.child import Child, ChildDied, ChildUnkillable
+from supervisor.process.child import Child
+from supervisor.process.exit_watch import ChildDied, ChildUnkillable
 from supervisor.process.usage import Usage, tree_memory
 from supervisor.reporting.report import Rejected, Report
 from supervisor.stats import ExitReason

@@ -1,11 +1,12 @@
-"""What parent, zygote and child say to each other.  Pure data; `wire` turns it into bytes.
+"""The messages between parent, zygote and child.  Pure data; `wire` turns it into bytes.
 
 parent → zygote   `Fork` (with three descriptors: the child's ends of pipe and output, and its stack file), `Retire`
 zygote → parent   `Hello`; `Importing`, for each module before it is imported, and `Logged`; then `Imported`, in parts,
                   and nothing after it
-parent → child    `Run`; after a result that came as a descriptor `Taken`, or `Again`; stopping is a signal, so that the
+parent → child    `Run`; after a result sent as a descriptor `ResultReceived`
+                  or `ResendResult`; stopping is a signal, so that the
                   child needs no reader thread
-child  → parent   `Forked`, `Ready`, then per job: any number of `Emitted` and `Logged`, one `Finished`
+child  → parent   `Forked`, `Ready`, then per job: any number of `EventEmitted` and `Logged`, one `Finished`
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Problem(msgspec.Struct, frozen=True):
 class Fork(msgspec.Struct, tag=True, frozen=True):
     """Fork a child; its ends of the message pipe and of the output pipe, and its stack file, travel along.
 
-    `cgroup` is the folder of the control group that it is to be born in, if any.
+    `cgroup` is the folder of the control group to start the child in, if any.
     """
 
     cgroup: str = ""
@@ -79,7 +80,7 @@ class Hello(msgspec.Struct, tag=True, frozen=True):
 
 
 class Importing(msgspec.Struct, tag=True, frozen=True):
-    """This module is imported next; should the process end, or nothing be heard any more, it was at this one."""
+    """The zygote imports this module next; if it then exits or hangs, this module is the cause."""
 
     module: str
     file: str
@@ -139,11 +140,11 @@ class ResendResult(msgspec.Struct, tag=True, frozen=True):
 
 
 class ResultReceived(msgspec.Struct, tag=True, frozen=True):
-    """The descriptor of the result has arrived, or is not waited for any more."""
+    """The parent has received the descriptor of the result, or has given up on it."""
 
 
 class Forked(msgspec.Struct, tag=True, frozen=True):
-    """The child has this pid.  Said by the process between zygote and child, before it leaves."""
+    """The child has this pid.  Sent by the intermediate process between zygote and child, before it exits."""
 
     pid: int
 
@@ -170,12 +171,12 @@ class Logged(msgspec.Struct, tag=True, frozen=True):
 
 
 class Finished(msgspec.Struct, tag=True, frozen=True):
-    """The job is over, and this is how: `failed`, or else it succeeded with `result` (as in `job.Succeeded`).
+    """The job has ended: with `failed`, or else it succeeded with `result` (as in `job.Succeeded`).
 
-    `attached`: the result comes as a descriptor instead.  `reusable` is false when the child must take no further
+    `attached`: the result is sent as a descriptor instead.  `reusable` is false when the child must take no further
     job, because the handler left processes behind or closed what it must not.  `cpu` is the processor time of the child
     so far, in seconds.  `has_workdir`: the job has made its folder.  `has_output`: there may be something in the output
-    pipe that was printed before this is said.
+    pipe that was printed before this message was sent.
     """
 
     result: bytes | None = None

@@ -1,7 +1,7 @@
-"""Which program speaks on a pipe: its version, and the shape of its messages.  In the parent and in the zygote.
+"""The identity of the program on a pipe: its version and the shape of its messages.  In the parent and in the zygote.
 
-A program may be replaced on disk while it runs.  A zygote that is started then has other code than its parent, and a
-message of one may make no sense to the other.
+The program may be replaced on disk while it runs.  A zygote that starts then runs other code than its parent, and the
+two may not understand each other's messages.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _VERSION = re.compile(r'__version__\s*=\s*"([^"]+)"')
 
 @lru_cache
 def identity() -> messages.Hello:
-    """What this process says of itself."""
+    """Return the identity of this process."""
     return messages.Hello(version.__version__, zlib.crc32("\n".join(_shapes()).encode()))
 
 
 def _shapes() -> Iterator[str]:
-    """Every struct that crosses a pipe, or is given to a zygote, with its fields, their types and defaults."""
+    """Yield every struct that crosses a pipe, or is passed to a zygote, with its fields, their types and defaults."""
     for module in (job, limits, confinement, messages):
         for name, value in sorted(vars(module).items()):
             if isinstance(value, type) and issubclass(value, msgspec.Struct):
@@ -36,7 +36,7 @@ def _shapes() -> Iterator[str]:
 
 
 def difference(other: messages.Hello | None) -> str | None:
-    """What to do when a zygote says this of itself, or nothing; None when it is the same program as its parent."""
+    """Return the advice for a zygote with the identity `other` (None: unknown); None when it runs the same program."""
     if other == identity():
         return None
     ours, theirs = version.__version__, other.version if other is not None else _version_on_disk()
@@ -46,7 +46,7 @@ def difference(other: messages.Hello | None) -> str | None:
 
 
 def _version_on_disk() -> str:
-    """The version of the program as it lies on disk now; the running one's when that cannot be read."""
+    """Return the version of the program on disk; the running version when the file cannot be read."""
     try:
         found = _VERSION.search(Path(version.__file__).read_text())
     except OSError:

@@ -1,8 +1,8 @@
-"""What it means that the kernel does not send on a pipe, and how long one goes on trying.  Pure.
+"""Errors of a send on a pipe: which of them are final, and the delays between retries.  Pure.
 
-Not every error says that the peer is gone.  Linux counts the descriptors of a user that were sent and not yet received
-(unix(7), ETOOMANYREFS): one process that sends many and has nobody receive them keeps all others of that user from
-sending any, for as long as it likes.  And memory may be short for a moment.
+Not every error means that the peer is gone.  Linux counts the descriptors of a user that were sent and not yet received
+(unix(7), ETOOMANYREFS): one process that sends many without a receiver blocks all descriptor sends of
+that user until it stops.  And memory may be short for a moment.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ from __future__ import annotations
 import errno
 
 SEND_RETRY_DELAYS = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""Seconds until a message is sent again, each time that the kernel has refused it; less together than a child is given
-to take up its job."""
+"""Seconds before each retry of a refused message; their sum is below the time that a child has to read its order."""
 
 
 def is_gone(error: OSError) -> bool:
-    """Whether the peer is gone, or our own end: what is still to be said has no reader."""
+    """Return True if the peer has gone or this end is closed: no retry can succeed."""
     return isinstance(error, ConnectionError) or error.errno in (errno.ENOTCONN, errno.EBADF, errno.ENOTSOCK)
 
 
 def reason(error: OSError) -> str:
-    """The error in words, for a report; with what to do about it when somebody can."""
+    """Return the error as a sentence, with advice for the operator where there is some."""
     if error.errno != errno.ETOOMANYREFS:
         return str(error.strerror)
     return (

@@ -27,18 +27,18 @@ class WireError(Exception):
 
 
 class SendTimeout(WireError):
-    """The kernel went on refusing to send what the peer was to be told.  Not the peer's fault, but its end as well."""
+    """The kernel kept refusing to send a message.  The pipe ends the peer, although the peer did nothing wrong."""
 
 
 def encode(message: msgspec.Struct) -> bytes:
-    """`message` as one frame."""
+    """Return `message` as one frame."""
     body = _encode(message)
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
 @lru_cache
 def decoder_of(message_type: Any) -> msgspec.msgpack.Decoder[Any]:
-    """The decoder of these messages; to make one takes half a millisecond, as long as a fork."""
+    """Return the decoder of a message type; creating one takes half a millisecond, as long as a fork."""
     return msgspec.msgpack.Decoder(message_type)
 
 
@@ -50,9 +50,9 @@ class Decoder(Generic[Message]):
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterable[Message]:
-        """Each message that is complete now, in order; raises `WireError` at the first frame that is not one."""
+        """Return each complete message, in order; raise `WireError` at the first invalid frame."""
         if not self._rest and len(data) == LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "big") <= MAX_FRAME_BYTES:
-            return (self._decode(data[LENGTH_BYTES:]),)  # as mostly: one frame and nothing else
+            return (self._decode(data[LENGTH_BYTES:]),)  # the usual case: exactly one frame
         return self._cut(data)
 
     def _cut(self, data: bytes) -> Iterator[Message]:

@@ -20,14 +20,14 @@ from supervisor.process.readable import wait_readable
 log = structlog.get_logger("cgroup")
 
 CGROUP_EMPTY_TIMEOUT = 2.0
-"""Seconds that a killed group may still hold a process; longer only does one that the kernel cannot end."""
+"""Seconds to wait until a killed group is empty; only an unkillable process takes longer."""
 
 
 class Cgroup:
     """A folder in the tree of control groups."""
 
     def __init__(self, folder: Path, *, counts_memory: bool) -> None:
-        """A group that is there; `counts_memory` says whether its memory controller is switched on."""
+        """Use an existing group; `counts_memory`: its memory controller is enabled."""
         self.folder = folder
         self._counts_memory = counts_memory
         self._limit: int | None = None
@@ -40,49 +40,49 @@ class Cgroup:
         return str(self.folder)
 
     def dies_as_one(self) -> None:
-        """When memory runs out all of it is killed: what is left of a job without one of its parts serves nobody."""
+        """Kill all processes of the group when memory runs out: a job cannot go on without one of them."""
         if self._counts_memory:
             self._write("memory.oom.group", "1")
 
     def set_process_limit(self, most: int) -> None:
-        """Let no more than `most` processes and threads be in it."""
+        """Limit the number of processes and threads to `most`."""
         self._write("pids.max", str(most))
 
     def set_memory_limit(self, limit: int) -> bool:
-        """Have the kernel kill it when it needs more than `limit` bytes, and no swap; False when it cannot."""
+        """Let the kernel kill the group above `limit` bytes, without swap; return False when it cannot."""
         if self._counts_memory:
             self._limit = limit
             self._set_memory(str(limit), swap="0")
         return self._counts_memory
 
     def clear_memory_limit(self) -> None:
-        """Let it use all there is."""
+        """Remove the memory limit."""
         if self._limit is not None:
             self._limit = None
             self._set_memory("max", swap="max")
 
     @property
     def memory(self) -> int:
-        """Bytes that it uses, what it has read of files included."""
+        """Bytes in use, including the page cache."""
         return self._number("memory.current") or 0
 
     def oom_kill(self) -> OomKill | None:
-        """How the kernel has killed it for want of memory; None when it has not."""
+        """Return the details of an OOM kill; None when there was none."""
         counts = self._counts("memory.events")
         if not counts.get("oom_kill"):
             return None
-        # `oom` counts how often it was at its own limit; when that of a group above or the host is the cause it is 0.
+        # `oom` counts hits of the group's own limit; it is 0 when an ancestor's limit or the host is the cause.
         limit = self._limit if counts.get("oom") else None
-        peak = self._number("memory.peak")  # Linux 5.19; that of the child's whole life, so perhaps of an earlier job
+        peak = self._number("memory.peak")  # Linux 5.19; covers the child's whole life, so possibly an earlier job
         return OomKill(limit, peak if limit is None else min(peak or limit, limit))
 
     def kill(self) -> None:
-        """SIGKILL to all that is in it, in one stroke; what forks meanwhile is killed as well."""
-        with contextlib.suppress(OSError):  # Linux 5.14; or it is removed already
+        """Send SIGKILL to all processes of the group at once, including those being forked."""
+        with contextlib.suppress(OSError):  # before Linux 5.14, or the group is removed already
             self._write("cgroup.kill", "1")
 
     async def remove(self) -> None:
-        """Remove it once what was killed in it has left."""
+        """Remove the group once its killed processes have exited."""
         try:
             async with asyncio.timeout(CGROUP_EMPTY_TIMEOUT):
                 await self._empty()
@@ -93,11 +93,11 @@ class Cgroup:
             log.warning("a control group cannot be removed", folder=str(self.folder), error=str(error) or "not empty")
 
     async def _empty(self) -> None:
-        """Wait until no process is in it."""
+        """Wait until the group is empty."""
         if not self._is_populated:
             return
         with (self.folder / "cgroup.events").open("rb") as events, select.epoll() as changes:
-            # A change is told as "exceptional" (POLLPRI), which no loop listens for; epoll does, and is readable then.
+            # The kernel signals a change as POLLPRI, which event loops lack; an epoll descriptor turns readable.
             changes.register(events, select.EPOLLPRI)
             while b"populated 1" in os.pread(events.fileno(), 1024, 0):
                 await wait_readable(changes.fileno())
@@ -108,7 +108,7 @@ class Cgroup:
         return self._counts("cgroup.events").get("populated") == 1
 
     def _counts(self, file: str) -> dict[str, int]:
-        """The figures by name in a file of lines such as `oom_kill 1`; none when there is no such file."""
+        """Return the counters of a file with lines such as `oom_kill 1`; empty when there is no such file."""
         try:
             lines = (self.folder / file).read_text().splitlines()
         except OSError:
@@ -131,7 +131,7 @@ class Cgroup:
 
 
 class NoCgroup:
-    """Stands where there is no group to be had: it bounds, counts and kills nothing."""
+    """Null object without a control group: limits, counts and kills nothing."""
 
     path = ""
     memory = 0
@@ -149,7 +149,7 @@ class NoCgroup:
 
 
 def _remove_recursively(folder: Path) -> None:
-    """Remove a group and those that a handler may have made in it."""
+    """Remove a group and the groups that a handler may have created in it."""
     for below in folder.iterdir():
         if below.is_dir():
             _remove_recursively(below)

@@ -1,4 +1,4 @@
-"""The part of the tree of control groups (cgroups(7), version 2) that the service manager has left to us.
+"""The part of the tree of control groups (cgroups(7), version 2) that the service manager has delegated.
 
 Runs in the parent.  Where there is one, each child has a group of its own in it:
 
@@ -23,20 +23,20 @@ log = structlog.get_logger("cgroup")
 
 CONTROLLERS = ("memory", "pids")
 DELEGATE_ATTRIBUTE = "user.delegate"
-"""The extended attribute by which systemd says that it leaves a group alone (systemd.resource-control(5))."""
+"""The extended attribute by which systemd marks a delegated group (systemd.resource-control(5))."""
 SUPERVISOR_GROUP = "supervisor"
 CHILD_GROUP_PREFIX = "child-"
 
 
 class NotDelegated(Exception):
-    """There is nothing that we may divide; the text says why.  Caught here."""
+    """No group is delegated; the message is the reason.  Caught in this module."""
 
 
 class Delegation:
-    """A group that is ours to divide, with this process in a group of its own below it."""
+    """A delegated group, with this process in a group of its own below it."""
 
     def __init__(self, folder: Path) -> None:
-        """Move this process into its group below `folder`, which holds no other one."""
+        """Move this process, the only one in `folder`, into its own group below `folder`."""
         self._folder = folder
         self._numbers = itertools.count(1)
         ours = folder / SUPERVISOR_GROUP
@@ -47,7 +47,7 @@ class Delegation:
 
     @classmethod
     def found(cls) -> Delegation | None:
-        """What this process's own group is, when it is ours to divide; one line in the log says it, or why not."""
+        """Return the delegation of this process's group, or None; log the result with its reason."""
         try:
             delegation = cls(_delegated(_own_folder()))
         except (NotDelegated, OSError) as error:
@@ -57,7 +57,7 @@ class Delegation:
         return delegation
 
     def new_cgroup(self) -> Cgroup | NoCgroup:
-        """An empty group for a child; none, with a warning, when the kernel has none to give."""
+        """Return an empty group for a child; `NoCgroup`, with a warning, when the kernel refuses to create one."""
         try:
             return self._prepared(self._new_folder())
         except OSError as error:
@@ -65,7 +65,7 @@ class Delegation:
             return NoCgroup()
 
     async def sweep(self) -> None:
-        """End and remove what a supervisor before us, that has died, has left in its children's groups."""
+        """Kill the processes and remove the groups that a previous, dead supervisor has left."""
         for folder in self._folder.glob(f"{CHILD_GROUP_PREFIX}*"):
             left = Cgroup(folder, counts_memory=False)
             left.kill()
@@ -74,7 +74,9 @@ class Delegation:
     def _new_folder(self) -> Path:
         while True:
             folder = self._folder / f"{CHILD_GROUP_PREFIX}{next(self._numbers)}"
-            with contextlib.suppress(FileExistsError):  # of a supervisor before us, with what nobody could kill in it
+            with contextlib.suppress(
+                FileExistsError
+            ):  # left by a previous supervisor, with an unkillable process in it
                 folder.mkdir()
                 return folder
 
@@ -90,7 +92,7 @@ class Delegation:
         return cgroup
 
     def _most_processes(self) -> int | None:
-        """Half of what the unit may have: a job that forks without end leaves others the rest."""
+        """Return half of the unit's task limit: a fork bomb in one job leaves the rest to other jobs."""
         if "pids" not in self.controllers:
             return None
         most = (self._folder / "pids.max").read_text().strip()
@@ -98,7 +100,7 @@ class Delegation:
 
 
 def own_path(membership: str) -> str:
-    """The path of a process's group in the tree of version 2, as /proc/PID/cgroup tells it."""
+    """Return the path of a process's version 2 group from the text of /proc/PID/cgroup."""
     for line in membership.splitlines():
         if line.startswith("0::"):
             return line.removeprefix("0::")
@@ -106,7 +108,7 @@ def own_path(membership: str) -> str:
 
 
 def mount_point(mounts: str) -> Path:
-    """Where that tree is mounted, as /proc/PID/mountinfo tells it (proc_pid_mountinfo(5))."""
+    """Return the mount point of that tree from the text of /proc/PID/mountinfo (proc_pid_mountinfo(5))."""
     for line in mounts.splitlines():
         mount, _, kind = line.partition(" - ")
         if kind.split()[0] == "cgroup2":
@@ -120,7 +122,7 @@ def _own_folder() -> Path:
 
 
 def _delegated(folder: Path) -> Path:
-    """The same folder, when it is ours to divide."""
+    """Return `folder` if it is delegated."""
     if not _is_marked(folder):
         raise NotDelegated("the unit does not delegate its control group (Delegate=memory pids)")
     if not os.access(folder, os.W_OK):

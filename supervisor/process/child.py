@@ -1,7 +1,7 @@
 """One child process, from fork to exit.  Runs in the parent.
 
-It owns the child's pid, pidfd, message pipe, output, exit status and usage.  It decides nothing about jobs: what is
-said of them is the `Dialogue`'s, and it kills.
+A `Child` owns the message pipe, the output, the stack file and the exit report.  Its `ExitWatch` owns the pid and
+reaps the child; its `JobChannel` handles the messages about jobs.
 
     STARTING ──Ready→ IDLE ──run→ BUSY ──Finished→ IDLE        any ──exit→ EXITED
 """
@@ -9,12 +9,9 @@ said of them is the `Dialogue`'s, and it kills.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
-import os
 import signal
 from collections.abc import Awaitable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -22,9 +19,10 @@ import structlog
 from supervisor.concurrency.helpers import shielded
 from supervisor.ipc.messages import ChildMessage, Finished, Forked, Ready, Run
 from supervisor.ipc.wire import SendTimeout, WireError
-from supervisor.linux.exit_status import UNKNOWN, ExitReport, ExitStatus
-from supervisor.linux.syscalls import cpu_seconds, kill_group
+from supervisor.linux.exit_status import ExitReport, ExitStatus
+from supervisor.linux.syscalls import kill_group
 from supervisor.process.child_channels import ChildChannels
+from supervisor.process.exit_watch import NEVER_STARTED, ChildDied, ChildUnkillable, ExitWatch
 from supervisor.process.job_channel import JobChannel, JobListener, JobReply, MessageHandlingError
 from supervisor.process.output import Output
 from supervisor.process.pipe import Pipe
@@ -34,17 +32,12 @@ from supervisor.process.zygote import StartFailed, Zygote
 
 log = structlog.get_logger("child")
 
-FORK_TIMEOUT = 1.0
-"""Seconds that a fork may take before a child that is not wanted any more is given up; it takes a millisecond."""
 PICK_UP_TIMEOUT = 10.0
-"""Seconds in which a child has taken up its job; it takes a millisecond."""
+"""Seconds in which a child must read the order for its job; it takes a millisecond."""
 EXIT_AFTER_CLOSE_TIMEOUT = 2.0
-"""Seconds that a child may live on after it closed its pipe."""
-REAP_RETRY_INTERVAL = 0.001
-"""Seconds until one looks again whether a dead child is ours by now, which nothing tells."""
+"""Seconds between the end of a child's pipe and SIGKILL."""
 STACK_TIMEOUT = 2.0
-"""Seconds that a child may take to write its stack; one that waits for a disk, or is stopped, does not."""
-NEVER_STARTED = ExitStatus(code=70, signal=0, peak_memory=0, cpu=0.0)
+"""Seconds to wait for a child's stack; a child that waits for a disk or is stopped does not write it."""
 
 
 class ChildState(enum.Enum):
@@ -54,66 +47,50 @@ class ChildState(enum.Enum):
     EXITED = "exited"
 
 
-class ChildUnkillable(Exception):
-    """The child cannot be killed: nobody knows what it still does.  Caught by the attempt, which leaves its job."""
-
-
-class ChildDied(Exception):
-    """The child ended before it said how its job went.  Caught by the attempt, which asks for its `ending`."""
-
-
 class Child:
     """A process that runs one job at a time."""
 
-    def __init__(self, zygote: Zygote, family: Reaper, cord: ChildChannels) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, zygote: Zygote, reaper: Reaper, channels: ChildChannels) -> None:
         self.zygote = zygote
         self.state = ChildState.STARTING
-        self.pid: int | None = None
-        self.jobs = 0
-        """How many jobs it was given."""
         self.exit_report: ExitReport | None = None
-        """What is left of it, once it has exited."""
-        self._loop = loop
-        self._reaper = family
-        self._pidfd = cord.reserved
-        """Becomes the child's pidfd once its pid is known; until then it keeps the place."""
-        self._cpu_before = 0.0  # before its job
-        self._cpu_after = 0.0  # when its last job had ended
+        """None until the child has exited."""
+        self._loop = asyncio.get_running_loop()
+        self._reaper = reaper
+        self._exit_watch = ExitWatch(
+            channels.reserved, on_exit=self._on_exit, on_reaped=self._record_exit, on_unkillable=self._on_unkillable
+        )
         self._fault = ""
-        self._is_set_up = False  # which it may say before somebody else has said its pid
-        self._ready: asyncio.Future[None] = loop.create_future()
-        self._pid_known = asyncio.Event()  # its pid is, or that there will be none
-        self._ended = asyncio.Event()
-        self._unkillable_timer: asyncio.TimerHandle | None = None
-        self._is_unkillable = False
-        self._looking: asyncio.Task[None] | None = None
+        """The child's violation for which it is killed, or the reason why it could not start."""
+        self._is_set_up = False  # the child's `Ready` may arrive before the intermediate process has sent the pid
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._scan: asyncio.Task[None] | None = None
         self._segments = JobSegments()
-        self._output = Output(cord.our_output, self._on_line)
-        self._stack = cord.our_stack
-        self._pipe: Pipe[ChildMessage] = Pipe(cord.our_pipe, ChildMessage, self._on_message, self._on_end)
-        self._job_channel = JobChannel(self._pipe, family.spare_descriptor, self._on_job_over)
-        self._cgroup = family.new_cgroup()
-        family.register(self)
-        with cord.their_pipe:
-            zygote.fork(cord.their_pipe, cord.their_output, cord.their_stack, self._cgroup.path)
+        self._output = Output(channels.our_output, self._on_line)
+        self._stack = channels.our_stack
+        self._pipe: Pipe[ChildMessage] = Pipe(channels.our_pipe, ChildMessage, self._on_message, self._on_end)
+        self._job_channel = JobChannel(self._pipe, reaper.spare_descriptor, self._on_job_over)
+        self._cgroup = reaper.new_cgroup()
+        reaper.register(self)
+        with channels.their_pipe:
+            zygote.fork(channels.their_pipe, channels.their_output, channels.their_stack, self._cgroup.path)
 
     @classmethod
-    async def start(cls, zygote: Zygote, family: Reaper, *, deadline: float = 10.0, is_spare: bool = False) -> Child:
-        """A child that waits for a job; raise `StartFailed` when it is not ready within `deadline` seconds.
+    async def start(cls, zygote: Zygote, reaper: Reaper, *, deadline: float = 10.0, is_spare: bool = False) -> Child:
+        """Start a child; raise `StartFailed` when it is not ready for a job within `deadline` seconds.
 
-        That ends the zygote, unless the child is a spare, which nobody needs.
+        A late child also ends the zygote, unless the child is a spare, for which no slot waits.
         """
         try:
-            child = cls(zygote, family, ChildChannels.open())
+            child = cls(zygote, reaper, ChildChannels.open())
         except OSError as error:
             raise StartFailed(f"no descriptors for a child: {error.strerror}") from error
         try:
             async with asyncio.timeout(deadline):
                 await child._ready
         except TimeoutError:
-            # Perhaps a hook of some library hangs in the fork, and the zygote with it.  Its end harms no job, and
-            # whoever keeps zygotes starts another one.
+            # A library's fork hook may hang, and the zygote with it.  Ending the zygote harms no job; the handler
+            # loader starts another one.
             if not is_spare:
                 zygote.terminate()
             await child.kill()
@@ -127,6 +104,14 @@ class Child:
         return f"<Child {self.state.value} pid {self.pid}>"
 
     @property
+    def pid(self) -> int | None:
+        return self._exit_watch.pid
+
+    @property
+    def jobs(self) -> int:
+        return self._exit_watch.jobs
+
+    @property
     def is_idle(self) -> bool:
         return self.state is ChildState.IDLE
 
@@ -135,43 +120,40 @@ class Child:
         return self.state is ChildState.BUSY
 
     def poll_pid(self) -> None:
-        """Read what a child that is just being born has said, so that its pid is known."""
+        """Read the messages of a starting child, one of which may carry its pid."""
         if self.pid is None:
             self._pipe.drain()
 
     @property
     def idle_memory(self) -> int:
-        """Bytes of memory that it has before its next job; 0 where the kernel does not count them."""
+        """Bytes of memory used between jobs; 0 where the kernel does not count them."""
         return self._cgroup.memory
 
     def set_memory_limit(self, limit: int) -> bool:
-        """Have the kernel kill the next job, all of it, when it uses more than `limit` bytes; False when it cannot."""
+        """Let the kernel kill all processes of the next job above `limit` bytes; return False when it cannot."""
         return self._cgroup.set_memory_limit(limit)
 
     def run(self, order: Run, listener: JobListener) -> Coroutine[Any, Any, JobReply]:
-        """Have a job run and wait for what the child says of it; raise `ChildDied` when it ends before.
+        """Run a job and return the child's reply; raise `ChildDied` when the child exits before it replies.
 
-        It takes over the parameters that are in a file.
-
-        When this is cancelled the child is left BUSY: it is of no use any more and must be killed.
+        The call takes ownership of a parameters file.  A cancelled call leaves the child BUSY: it must be killed.
         """
         assert self.state is ChildState.IDLE, self
         self.state = ChildState.BUSY
-        self.jobs += 1
-        self._cpu_before = self._cpu_after
+        self._exit_watch.start_job()
         self._segments.begin()
         self._output.start_job()
         self._stack.start_job()
-        # Niceness counts within a session: dozens of sessions that weigh as much as the parent's would delay its
-        # heartbeats.
+        # Niceness counts within a session only: dozens of sessions with the weight of the parent's session would delay
+        # the parent's heartbeats.
         self._weigh_session(order.nice)
         return self._job_channel.run(order, listener)
 
     async def ensure_picked_up(self) -> None:
-        """See that it takes up its job, and end it when it does not; awaited beside a job that is not over at once.
+        """Kill the child if it does not read its order in time; runs beside a job that does not end at once.
 
-        One that is stopped, or was left in a loop by a thread of the job before, never looks at its next order.  It
-        need not say that it does: the kernel knows whether the order was read.
+        A stopped child, or one that a thread of the previous job keeps in a loop, never reads its next order.  No
+        message confirms the order: the kernel knows whether it was read.
         """
         if self._is_waiting_to_begin:
             await asyncio.sleep(PICK_UP_TIMEOUT)
@@ -184,25 +166,25 @@ class Child:
         return self.state is ChildState.BUSY and not self._pipe.is_drained
 
     def pause(self) -> None:
-        """Read no more of what it says: its next `emit` waits."""
+        """Stop reading messages, so that the handler's next `emit` blocks."""
         self._pipe.pause()
 
     def resume(self) -> None:
-        """Read on."""
+        """Read messages again."""
         self._pipe.resume()
 
     def terminate(self) -> None:
-        """SIGTERM to the child: it writes its Python stack, and its handler is to clean up and stop."""
+        """Send SIGTERM: the child writes its Python stack and interrupts its handler."""
         self._stack.renew()
         self._restore_weight()
-        self._signal(signal.SIGTERM)
+        self._exit_watch.signal(signal.SIGTERM)
 
     def resend_sigterm(self) -> None:
-        """SIGTERM once more, which ends a wait of its handler and is no second interruption."""
-        self._signal(signal.SIGTERM)
+        """Send SIGTERM again, which ends a wait of the handler without a second interruption."""
+        self._exit_watch.signal(signal.SIGTERM)
 
     async def capture_stop_stack(self, within: float) -> None:
-        """Have the stack at which it was asked to stop, also when its handler has taken SIGTERM for itself."""
+        """Keep the stack at the time of the stop, even if the handler has replaced the SIGTERM handler."""
         if self._stack.is_begun:
             await self._stack.is_written(within)
         else:
@@ -210,7 +192,7 @@ class Child:
         self._stack.keep()
 
     def _restore_weight(self) -> None:
-        """Give it its full share of the CPU: also to end, a process must be scheduled."""
+        """Restore the full share of the CPU: a process must also be scheduled in order to exit."""
         if self.state is ChildState.BUSY:
             self._weigh_session(0)
 
@@ -219,105 +201,95 @@ class Child:
             self._reaper.session_weights.set(self.pid, niceness)
 
     async def write_stack(self, within: float) -> bool:
-        """Have the child write its Python stack, even from inside a C call, which takes it a millisecond.
+        """Make the child write its Python stack, even from inside a C call; it takes a millisecond.
 
-        False when it is not there within so many seconds.
+        Return False when the stack is incomplete after `within` seconds.
         """
         if self.state is not ChildState.BUSY:
-            return False  # earlier SIGUSR1 would kill it: `faulthandler` is not there yet
+            return False  # before its first job SIGUSR1 may kill the child: `faulthandler` is not registered yet
         self._stack.renew()
-        self._signal(signal.SIGUSR1)
+        self._exit_watch.signal(signal.SIGUSR1)
         return await self._stack.is_written(within)
 
     def kill_now(self) -> None:
-        """SIGKILL to the child and its process group, after a look at a job's shared memory; then await `wait`."""
-        if self._looking is not None:
-            return  # it is killed when the look is over
+        """Send SIGKILL to the child and its process group, after a scan of a job's shared memory; then await `wait`."""
+        if self._scan is not None:
+            return  # the child is killed when the scan is over
         if self.state is ChildState.BUSY and self.pid is not None and self._segments.may_exist():
-            self._looking = self._loop.create_task(self._look_then_kill(self.pid))
+            self._scan = self._loop.create_task(self._scan_then_kill(self.pid))
         else:
             self._kill_at_once()
 
-    async def _look_then_kill(self, pid: int) -> None:
+    async def _scan_then_kill(self, pid: int) -> None:
         try:
             await self._segments.look(pid)
-        finally:  # also at the end of the program, which cancels this
+        finally:  # also when the parent's exit cancels this task
             self._kill_at_once()
 
     def _kill_at_once(self) -> None:
         if self.state is not ChildState.EXITED and self.pid is not None:
             self._kill_tree(self.pid)
-            self._signal(signal.SIGKILL)  # the group is not there yet when the child has not called setsid
+            self._exit_watch.signal(signal.SIGKILL)  # the group does not exist before the child has called setsid
             self._restore_weight()
-            if self._unkillable_timer is None:
-                self._unkillable_timer = self._loop.call_later(self._reaper.kill_timeout, self._mark_unkillable)
+            self._exit_watch.expect_exit(self._reaper.kill_timeout)
 
     @property
     def last_line(self) -> str | None:
-        """What its job printed last."""
+        """The last line that the job printed."""
         return next(iter(self._output.last_lines(1)), None)
 
     @property
     def cpu_seconds(self) -> float | None:
-        """CPU time of its job so far, that of processes which the job started left out; None once it is gone."""
-        used = cpu_seconds(self.pid) if self.pid is not None else None
-        return None if used is None else used - self._cpu_before
+        return self._exit_watch.job_cpu_seconds
 
     async def stack(self) -> str:
-        """The Python stack as it is now; raise `TimeoutError` when it is not written within `STACK_DEADLINE`."""
+        """Return the current Python stack; raise `TimeoutError` when it is not written within `STACK_TIMEOUT`."""
         if not await self.write_stack(STACK_TIMEOUT):
             raise TimeoutError
         return self._stack.read()
 
     def wait(self) -> Awaitable[bool]:
-        """Wait until it has ended and was reaped, or was written off."""
-        return self._ended.wait()
+        """Wait until the child is reaped or counts as unkillable."""
+        return self._exit_watch.wait()
 
     async def kill(self) -> None:
-        """End it and all that it started; when this returns, every one of these processes is reaped, or written off.
+        """Kill the child and all its descendants; return when each is reaped or counts as unkillable.
 
-        Also when it is cancelled: nobody else would bury it.
+        A cancelled call finishes first: no other task would reap the child.
         """
         await shielded(self._kill())
 
     async def _kill(self) -> None:
-        await self._wait_for_pid()
+        self.poll_pid()
+        await self._exit_watch.wait_for_pid()
         if self.pid is None:
-            self._close()  # never born; should it come yet, it finds its pipe closed, or its group gone, and leaves
+            self._close()  # a child that starts later exits: it finds its pipe closed or its cgroup gone
             self._cgroup.kill()
         else:
             self.kill_now()
             await self.wait()
         if swept := await self._reaper.kill_orphans():
-            log.warning("killed what a child left behind", processes=swept, pid=self.pid)
-        if not self._is_unkillable:
+            log.warning("killed orphan processes of a child", processes=swept, pid=self.pid)
+        if not self._exit_watch.is_unkillable:
             if removed := await self._segments.remove():
                 log.warning("removed shared memory of a killed job", bytes=removed, pid=self.pid)
             await self._cgroup.remove()
 
-    def _mark_unkillable(self) -> None:
-        """It outlives SIGKILL: nobody waits for it any more.  It stays one of the family, and is reaped should it end.
+    def _on_unkillable(self) -> None:
+        """Stop waiting for a child that survives SIGKILL.  It stays registered and is reaped if it exits later.
 
-        Perhaps a disk does not answer it, or its control group is frozen, or it has become another user's program.
+        Causes: a disk that does not answer, a frozen control group, a program of another user.
         """
-        log.error("a child cannot be killed: its slot goes on without it", pid=self.pid)
-        self._is_unkillable = True
+        log.error("a child cannot be killed", pid=self.pid)
         self._close_channels()
         if not self._ready.done():
             self._ready.set_exception(StartFailed("a child cannot be killed"))
         self._job_channel.abort(ChildUnkillable("its process cannot be killed"))
 
     def _kill_tree(self, pid: int) -> None:
-        """SIGKILL to what the child `pid` has started, as far as it can be reached at once; the rest is swept."""
+        """Send SIGKILL to the process group and the cgroup of the child `pid`; `kill_orphans` finds the rest."""
         kill_group(pid)
         self._cgroup.kill()
-
-    async def _wait_for_pid(self) -> None:
-        """Wait until its pid is known: a child that is just being forked cannot be killed yet, but would come later."""
-        self.poll_pid()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FORK_TIMEOUT):
-                await self._pid_known.wait()
 
     def _on_message(self, message: ChildMessage) -> None:
         if self.state is ChildState.BUSY:
@@ -332,55 +304,45 @@ class Child:
             self._begin(self.pid)
 
     def _set_pid(self, pid: int) -> None:
-        self.pid = pid
-        self._pid_known.set()
-        reserved, self._pidfd = self._pidfd, -1
-        os.close(reserved)
         try:
-            self._pidfd = os.pidfd_open(pid)
+            self._exit_watch.watch(pid)
         except OSError as error:
-            # As if it had never been born: it finds its pipe closed and leaves, or is swept.
-            self.pid = None
+            # Treated as never started: the child finds its pipe closed and exits, or `kill_orphans` kills it.
             self._fault = f"cannot be watched: {error.strerror}"
             self._record_exit(NEVER_STARTED)
-            return
-        self._loop.add_reader(self._pidfd, self._on_exit)
 
     def _begin(self, pid: int) -> None:
-        self._cpu_after = cpu_seconds(pid) or 0.0
+        self._exit_watch.ready(pid)
         self.state = ChildState.IDLE
-        if not self._ready.done():  # whoever wanted it may have gone
+        if not self._ready.done():  # `start` may have been cancelled
             self._ready.set_result(None)
 
     def _on_job_over(self, message: Finished) -> None:
-        # What was printed before is there already: the child flushes before it says that it is done.
+        # The job's output has arrived already: the child flushes it before it sends `Finished`.
         if message.has_output:
             self._output.drain()
         else:
             self._output.end_line()
         self._cgroup.clear_memory_limit()
-        self._cpu_after = message.cpu
+        self._exit_watch.end_job(message.cpu)
         self.state = ChildState.IDLE
 
     def _on_line(self, line: str) -> None:
         if self._job_channel.listener is not None:
-            self._pass_line(self._job_channel.listener, line)
-        elif self.pid is not None:  # what is said of one that is not born is in the reason why
+            try:
+                self._job_channel.listener.on_line(line)
+            except Exception:  # a bug in the parent loses this line, but neither the job nor its outcome
+                log.exception("handling an output line failed", pid=self.pid)
+        elif self.pid is not None:  # the output of a child that fails to start is part of the reason
             log.info("printed", line=line, pid=self.pid)
 
-    def _pass_line(self, listener: JobListener, line: str) -> None:
-        try:
-            listener.on_line(line)
-        except Exception:  # a bug of ours: what is printed is lost, and not the job nor the news of its end
-            log.exception("what a child printed could not be taken in", pid=self.pid)
-
     def _on_end(self, error: WireError | None) -> None:
-        if isinstance(error, MessageHandlingError):  # what it said next, its outcome for one, would never be heard
-            log.error("what a child said could not be taken in", pid=self.pid, exc_info=error.__cause__)
+        if isinstance(error, MessageHandlingError):  # later messages, such as the outcome, would never be read
+            log.error("handling a message of a child failed", pid=self.pid, exc_info=error.__cause__)
             self._fault = self._fault or str(error)
         elif isinstance(error, SendTimeout):
             self._fault = self._fault or str(error)
-            self._job_channel.fail(f"the process {error}")  # not a death of this job, which has not killed it
+            self._job_channel.fail(f"the process {error}")  # not a crash: the job did not end its process
         elif error is not None:
             self._fault = self._fault or f"broke the protocol: it {error}"
         if self.pid is None:
@@ -389,7 +351,7 @@ class Child:
         elif error is not None:
             self.kill_now()
         elif self.state is not ChildState.EXITED:
-            # Usually its exit follows at once; but a handler may have closed all descriptors and go on.
+            # Usually the exit follows at once; but a handler may close all descriptors and continue.
             self._loop.call_later(EXIT_AFTER_CLOSE_TIMEOUT, self._end_lingering)
 
     def _end_lingering(self) -> None:
@@ -397,54 +359,18 @@ class Child:
             self._fault = self._fault or "closed its pipe to the supervisor and went on"
             self.kill_now()
 
-    def _on_exit(self) -> None:
-        # The pidfd tells of the exit, not the pipe: a grandchild may hold the pipe open for hours.
-        assert self.pid is not None
-        self._loop.remove_reader(self._pidfd)
-        self._kill_tree(self.pid)  # while it is not reaped, its group cannot be anybody else's
-        try:
-            self._pipe.drain()
-        finally:  # whatever goes wrong with what it said: it is dead, and somebody waits for that
-            self._reap(self.pid)
-
-    def _reap(self, pid: int) -> None:
-        own_cpu = self.cpu_seconds
-        try:
-            _, status, usage = os.wait4(pid, 0)
-        except ChildProcessError:
-            if self._is_reaped:  # by another part of this program, or by the kernel, where SIGCHLD is ignored
-                self._record_exit(UNKNOWN)
-            else:
-                # It was killed so young that the process between it and the zygote, its parent, has not left yet.
-                self._loop.call_later(REAP_RETRY_INTERVAL, self._reap, pid)
-        else:
-            how = ExitStatus.of(status, usage)
-            # Of later jobs only their own time is known: what it waited for may have been started by an earlier one.
-            self._record_exit(how if self.jobs <= 1 or own_cpu is None else replace(how, cpu=own_cpu))
-
-    @property
-    def _is_reaped(self) -> bool:
-        """True if not even a zombie is left of it."""
-        try:
-            signal.pidfd_send_signal(self._pidfd, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # a zombie of another user
-            pass
-        return False
+    def _on_exit(self, pid: int) -> None:
+        self._kill_tree(pid)  # the zombie keeps its process group id from being reused
+        self._pipe.drain()
 
     def _record_exit(self, how: ExitStatus) -> None:
-        if self._is_unkillable:
-            log.info("a child that could not be killed has ended", pid=self.pid, how=str(how))
+        if self._exit_watch.is_unkillable:
+            log.info("unkillable child has ended", pid=self.pid, how=str(how))
             self._unregister()
             return
         self._output.drain()
         self.exit_report = ExitReport(
-            how,
-            self._fault or str(how),
-            self._stack.read(),
-            self._output.last_lines(),
-            self._cgroup.oom_kill(),
+            how, self._fault or str(how), self._stack.read(), self._output.last_lines(), self._cgroup.oom_kill()
         )
         self._close()
         if not self._ready.done():
@@ -457,27 +383,15 @@ class Child:
         self._unregister()
 
     def _close_channels(self) -> None:
-        """Nothing more is heard of it, nor waited for."""
+        """Stop reading from the child and waiting for it."""
         self.state = ChildState.EXITED
-        if self._unkillable_timer is not None:
-            self._unkillable_timer.cancel()
         self._pipe.close()
         self._output.close()
         self._stack.close()
-        self._pid_known.set()
-        self._ended.set()
+        self._exit_watch.stop_waiting()
 
     def _unregister(self) -> None:
-        """It is reaped, or was never born."""
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        self._exit_watch.close()
         if self.pid is not None:
             self._reaper.session_weights.forget(self.pid)
         self._reaper.unregister(self)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.pid is not None and self._pidfd >= 0:
-            # Its handler has become another user's program; or it was reaped elsewhere.
-            with contextlib.suppress(PermissionError, ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)

@@ -1,6 +1,6 @@
-"""The descriptors between the parent and a child that is to be born: opened all together, or none of them.
+"""The descriptors between the parent and a new child: either all are opened or none.  Runs in the parent.
 
-Runs in the parent.  Our ends go to `Child`'s parts, theirs travel to the zygote.
+`Child` keeps the parent's ends; the child's ends are sent to the zygote.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from supervisor.process.stack_file import StackFile
 class ChildChannels:
     """Both ends of the message pipe and of the output pipe, and the stack file with a descriptor for the child.
 
-    `reserved` is to be closed when the child's pidfd is opened: so that there is a descriptor left for that.
+    `reserved` is closed just before the child's pidfd is opened, so that a descriptor is free for it.
     """
 
     our_pipe: socket.socket
@@ -31,7 +31,7 @@ class ChildChannels:
 
     @classmethod
     def open(cls) -> ChildChannels:
-        """Raises `OSError` when there are not enough descriptors; then nothing is left open."""
+        """Open all descriptors; raise `OSError` and leave none open when there are not enough."""
         with ExitStack() as opened:
             ours, theirs = socket_pair()
             opened.callback(ours.close)
@@ -41,8 +41,8 @@ class ChildChannels:
             opened.callback(os.close, writing)
             stack = StackFile()
             opened.callback(stack.close)
-            theirs_too = stack.descriptor()
-            opened.callback(os.close, theirs_too)
-            cord = cls(ours, theirs, reading, writing, stack, theirs_too, os.dup(reading))
+            their_stack = stack.descriptor()
+            opened.callback(os.close, their_stack)
+            channels = cls(ours, theirs, reading, writing, stack, their_stack, os.dup(reading))
             opened.pop_all()
-        return cord
+        return channels

@@ -1,7 +1,7 @@
-"""The talk with one child about its jobs: the order, what is said while it runs, and how it went.
+"""The messages of one child about its jobs: the order, events and logs, and the outcome.  Runs in the parent.
 
-Runs in the parent.  It knows nothing of processes: that the child is gone is for others to say.  What the child says
-is not trusted: what comes out of turn, or could not be said by ours, raises `WireError`, which ends the child.
+The channel does not watch the process: `Child` calls `abort` when the child is gone.  Messages are not trusted: a
+message out of turn, or one that no handler can cause, raises `WireError`, and `Child` then kills the process.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from supervisor.process.pipe import Pipe
 
 
 class MessageHandlingError(WireError):
-    """What the child said could not be taken in, for a bug of ours.  Caught by the child, which ends its process."""
+    """A bug in the parent prevented the handling of a message.  Caught by `Child`, which kills its process."""
 
 
 class JobReply(msgspec.Struct, frozen=True):
-    """What a child said of its job; it takes another one only when it is `reusable`."""
+    """The end of a job as reported by its child; `reusable`: the child can run another job."""
 
     outcome: Outcome
     reusable: bool
@@ -35,7 +35,7 @@ class JobReply(msgspec.Struct, frozen=True):
 
 
 class JobListener(Protocol):
-    """What an attempt hears of its child while its job runs.  Called in the loop; must not block or raise."""
+    """Receives a job's events, logs and output lines.  Called in the loop; must not block or raise."""
 
     def on_event(self, event: Event) -> None: ...
     def on_log(self, level: int, text: str, logger: str) -> None: ...
@@ -43,11 +43,11 @@ class JobListener(Protocol):
 
 
 class JobChannel:
-    """One job after the other; `on_end` is called when one is over, just before whoever waits for it learns of that."""
+    """Runs one job after the other; `on_end` is called at the end of a job, before `run` returns."""
 
     def __init__(self, pipe: Pipe[ChildMessage], reserve: SpareDescriptor, on_end: Callable[[Finished], None]) -> None:
         self.listener: JobListener | None = None
-        """Who wants to hear of the job that runs."""
+        """The listener of the running job."""
         self._pipe = pipe
         self._result_receiver = ResultReceiver(pipe, reserve)
         self._on_end = on_end
@@ -55,38 +55,38 @@ class JobChannel:
         self._reply: asyncio.Future[JobReply] | None = None
 
     async def run(self, order: Run, listener: JobListener) -> JobReply:
-        """Have a job run and wait for what is said of it, or raise what `break_off` says.
+        """Run a job and return its reply, or raise the exception given to `abort`.
 
-        It takes over the parameters that are in a file.
+        The call takes ownership of a parameters file.
         """
         self.listener = listener
         self._reply = self._loop.create_future()
         self._result_receiver.prepare()
-        self._pipe.resume()  # the last job may have been over while it was not read
+        self._pipe.resume()  # the previous job may have ended while reading was paused
         self._send(order)
         try:
             return await self._reply
         except asyncio.CancelledError:
-            _drop_answer(self._reply)
+            _drop_reply(self._reply)
             raise
         finally:
             self.listener = None
 
     def abort(self, why: Exception) -> None:
-        """Nothing more is said of the job that runs, if any: raise this where it is waited for."""
+        """Raise `why` in `run` if a job is running."""
         if self._reply is not None and not self._reply.done():
             self._reply.set_exception(why)
 
     def fail(self, why: str) -> None:
-        """The job that runs, if any, has failed through no fault of its own: the child is of no use any more."""
+        """Fail the running job, if any, with a `SupervisorError`; its child is not reusable."""
         if self._reply is not None and not self._reply.done():
-            # Nobody knows how far it came, nor whether it has made its folder.
+            # The job may have started, and may have created its folder.
             self._reply.set_result(JobReply(Failed("SupervisorError", why), reusable=False, has_workdir=True))
 
     def receive(self, message: ChildMessage) -> None:
-        """Take in what the child says while a job runs; raise `WireError` when it cannot be."""
+        """Handle a message of the running job; raise `WireError` when it is invalid or its handling fails."""
         if self.listener is None:
-            return  # `run` was cancelled: nobody wants to hear it, and the child is about to be killed
+            return  # `run` was cancelled, and the child is about to be killed
         try:
             self._dispatch(message, self.listener)
         except WireError:
@@ -113,11 +113,11 @@ class JobChannel:
 
     def _finish(self, message: Finished) -> None:
         assert self._reply is not None
-        if self._reply.done():  # what came along is closed with the pipe
+        if self._reply.done():  # an attached descriptor is closed with the pipe
             self._on_end(message)
             return
         outcome = message.failed or self._success(message)
-        if outcome is not None:  # otherwise it is told once more
+        if outcome is not None:  # otherwise the child sends `Finished` again
             self._on_end(message)
             self._reply.set_result(JobReply(outcome, message.reusable, message.has_workdir))
 
@@ -132,11 +132,11 @@ class JobChannel:
             self._pipe.send(order)
 
 
-def _drop_answer(told: asyncio.Future[JobReply]) -> None:
-    """Close the result that has come when nobody waits for it any more."""
-    if told.cancelled() or told.exception() is not None:
+def _drop_reply(reply: asyncio.Future[JobReply]) -> None:
+    """Close a result that arrived after `run` was cancelled."""
+    if reply.cancelled() or reply.exception() is not None:
         return
-    match told.result().outcome:
+    match reply.result().outcome:
         case Succeeded(Blob() as blob):
             blob.close()
 
@@ -144,7 +144,7 @@ def _drop_answer(told: asyncio.Future[JobReply]) -> None:
 log = structlog.get_logger("child")
 
 RESULT_RETRY_DELAYS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""Seconds until a result is asked for again, each time that there was no room for it."""
+"""Seconds before each new request for a result that the parent had no free descriptor for."""
 
 
 class ResultReceiver:
@@ -153,21 +153,21 @@ class ResultReceiver:
     def __init__(self, pipe: Pipe[ChildMessage], reserve: SpareDescriptor) -> None:
         self._pipe = pipe
         self._reserve = reserve
-        self._asked_again = 0
+        self._requests = 0
 
     def prepare(self) -> None:
-        """A job begins, which may have a result."""
-        self._asked_again = 0  # a child that was asked again may have failed to send it
+        """Prepare for the result of a new job."""
+        self._requests = 0  # the previous result may have been requested again and never sent
         self._pipe.spare_descriptor = None
         self._reserve.fill()
 
     def outcome(self) -> Succeeded | Failed | None:
-        """The result that was announced just now; None when it comes once more.  Raises `WireError`."""
+        """Return the announced result, or None when it was requested again; raise `WireError` if it is not sealed."""
         try:
             descriptor = self._pipe.take_descriptor()
         except OSError as error:
-            if self._asked_again < len(RESULT_RETRY_DELAYS):
-                self._ask_again_after(RESULT_RETRY_DELAYS[self._asked_again], error)
+            if self._requests < len(RESULT_RETRY_DELAYS):
+                self._request_again_after(RESULT_RETRY_DELAYS[self._requests], error)
                 return None
             self._end()
             why = f"the result could not be received: {error.strerror}"
@@ -178,17 +178,17 @@ class ResultReceiver:
             raise WireError("handed over a result that it could still change")
         return Succeeded(Blob(descriptor, os.fstat(descriptor).st_size))
 
-    def _ask_again_after(self, pause: float, error: OSError) -> None:
-        log.warning("no room for a result, which is asked for again", error=error.strerror, in_seconds=pause)
-        self._asked_again += 1
-        asyncio.get_running_loop().call_later(pause, self._ask_again)
+    def _request_again_after(self, pause: float, error: OSError) -> None:
+        log.warning("no free descriptor for a result", error=error.strerror, in_seconds=pause)
+        self._requests += 1
+        asyncio.get_running_loop().call_later(pause, self._request_again)
 
-    def _ask_again(self) -> None:
+    def _request_again(self) -> None:
         self._reserve.fill()
         self._pipe.spare_descriptor = self._reserve
         self._pipe.send(ResendResult())
 
     def _end(self) -> None:
-        self._asked_again = 0
+        self._requests = 0
         self._pipe.spare_descriptor = None
         self._pipe.send(ResultReceived())

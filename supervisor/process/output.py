@@ -16,15 +16,15 @@ from supervisor.linux.syscalls import bytes_waiting
 
 OUTPUT_READ_BYTES = 64 * 1024
 MAX_LINE_BYTES = 4096
-"""Bytes; a longer line is told in pieces of this size."""
+"""Bytes; a longer line is logged in pieces of this size."""
 OUTPUT_BURST_BYTES = 256 * 1024
 """Bytes that may be printed at once."""
 OUTPUT_BYTES_PER_SECOND = 64 * 1024
-"""Bytes a second that may be printed for ever; what is above is dropped and counted."""
+"""Bytes per second that may be printed continuously; excess output is dropped and counted."""
 OUTPUT_TAIL_BYTES = 8 * 1024
 """Bytes kept for `last_lines`."""
 PICTURE_INTERVAL = 5.0
-"""Seconds between two pictures of a progress bar that are told while its line goes on; the last one always is."""
+"""Seconds between two reported states of a progress bar; the last state is always reported."""
 
 
 class Output:
@@ -37,23 +37,23 @@ class Output:
         self._loop = asyncio.get_running_loop()
         self._partial = b""
         self._tail = b""
-        self._told_picture: bytes | None = None  # of the line that goes on
+        self._reported_picture: bytes | None = None  # of the line that goes on
         self._picture_due_at = self._loop.time() + PICTURE_INTERVAL
         self._dropped = 0
         self._allowance = TokenBucket(rate=OUTPUT_BYTES_PER_SECOND, burst=OUTPUT_BURST_BYTES, now=self._loop.time())
         self._loop.add_reader(descriptor, self._read)
 
     def last_lines(self, most: int = 20) -> list[str]:
-        """The last lines printed since `forget`, at most `most` of them and 8 KiB."""
+        """The last lines printed since `start_job`, at most `most` of them and 8 KiB."""
         lines = self._tail.removesuffix(b"\n").split(b"\n") if self._tail else []
         return [_text(_newest_picture(line)) for line in lines[-most:]]
 
     def start_job(self) -> None:
-        """A new job begins: what was printed before is not part of its story."""
+        """Forget the lines of the previous job."""
         self._tail = b""
 
     def drain(self) -> None:
-        """Take all that has been printed so far, the last line also without its newline.
+        """Read all that has been printed so far, including a last line without newline.
 
         No more than that: a thread, or what a dead child left behind, may print faster than we read.
         """
@@ -63,7 +63,7 @@ class Output:
         self.end_line()
 
     def end_line(self) -> None:
-        """Nothing more comes for now: tell the last line also without its newline."""
+        """Report the last line even without its newline: the job has ended."""
         self._log_dropped()
         if self._partial:
             self._emit_line(self._partial)
@@ -100,26 +100,26 @@ class Output:
             self._say_picture()
 
     def _emit_line(self, line: bytes) -> None:
-        """Tell a line that is whole: of a progress bar the last picture, unless that was told."""
+        """Report a complete line; of a progress bar the last state, unless it was reported already."""
         picture = _newest_picture(self._newest(line))
-        if picture != self._told_picture:
+        if picture != self._reported_picture:
             self._on_line(_text(picture))
-        self._told_picture = None
+        self._reported_picture = None
         self._picture_due_at = self._loop.time() + PICTURE_INTERVAL
 
     def _say_picture(self) -> None:
-        self._told_picture = _newest_picture(self._partial)
-        self._on_line(_text(self._told_picture))
+        self._reported_picture = _newest_picture(self._partial)
+        self._on_line(_text(self._reported_picture))
         self._picture_due_at = self._loop.time() + PICTURE_INTERVAL
 
     def _newest(self, line: bytes) -> bytes:
-        """What must be kept of a line: its newest picture, and what comes after that.  What is too long is told."""
+        """Return the part of a line to keep: the newest state and the rest after it.  Report what is too long."""
         *pictures, last = map(self._without_pieces, line.split(b"\r"))
         shown = next((picture for picture in reversed(pictures) if picture.strip()), b"")
         return shown + b"\r" + last if pictures else last
 
     def _without_pieces(self, picture: bytes) -> bytes:
-        """Tell all that is too long for one line but the last piece, and return that."""
+        """Report all full pieces of a line that is too long, and return the last piece."""
         while len(picture) > MAX_LINE_BYTES:
             self._on_line(_text(picture[:MAX_LINE_BYTES]))
             picture = picture[MAX_LINE_BYTES:]
@@ -132,7 +132,7 @@ class Output:
 
 
 def _newest_picture(line: bytes) -> bytes:
-    """What a terminal shows of a line: what stands behind its last carriage return, and is not blank."""
+    """Return the visible part of a line: the last text between carriage returns that is not blank."""
     pictures = line.split(b"\r")
     return next((picture for picture in reversed(pictures) if picture.strip()), pictures[-1])
 

@@ -54,7 +54,7 @@ class Pipe(Generic[Message]):
         *,
         gives_up: bool = False,
     ) -> None:
-        """With `gives_up`, a refused message that has descriptors is dropped: who has their other ends sees that."""
+        """With `gives_up`, a refused message that has descriptors is dropped; their other ends see an end of file."""
         end.setblocking(False)
         self._socket = end
         self._decoder: Decoder[Message] = Decoder(message_type)
@@ -63,9 +63,9 @@ class Pipe(Generic[Message]):
         self._gives_up = gives_up
         self._loop = asyncio.get_running_loop()
         self._unsent: deque[tuple[bytes | memoryview, Sequence[int]]] = deque()
-        """While there is anything in it, room for it is awaited, or the time to try again."""
+        """While it is not empty, the pipe waits for room or for the next retry."""
         self.spare_descriptor: SpareDescriptor | None = None
-        """What makes room for a descriptor that is to come, when there is no other room."""
+        """Released to receive a descriptor when no other descriptor is free."""
         self._descriptors: deque[int] = deque()
         self._has_lost_one = False
         self._ended = False
@@ -76,7 +76,7 @@ class Pipe(Generic[Message]):
         self.resume()
 
     def send(self, message: msgspec.Struct, *descriptors: int) -> None:
-        """Send `message`, now or as soon as there is room; `descriptors` are taken over and closed once sent.
+        """Send `message`, now or as soon as there is room; the pipe owns `descriptors` and closes them once sent.
 
         What the kernel refuses is sent again for some seconds; then the pipe is at its end.
         """
@@ -89,7 +89,7 @@ class Pipe(Generic[Message]):
 
     @property
     def is_drained(self) -> bool:
-        """Whether the peer has read all that it was sent, or our end is closed."""
+        """True if the peer has read everything sent, or this end is closed."""
         return self._ended or not (self._unsent or bytes_unread(self._socket.fileno()))
 
     def pause(self) -> None:
@@ -117,7 +117,7 @@ class Pipe(Generic[Message]):
         raise WireError("announced a descriptor and sent none")
 
     def drain(self) -> None:
-        """Deliver all that has arrived, at once: what a peer said before it died still counts.
+        """Deliver all that has arrived, at once: messages sent before the peer died still count.
 
         No more than that: what it left behind may go on talking faster than we read.
         """
@@ -126,7 +126,7 @@ class Pipe(Generic[Message]):
             left -= taken
 
     def close(self) -> None:
-        """Close our end; nothing is delivered any more."""
+        """Close this end; no more messages are delivered."""
         if self._socket.fileno() >= 0:
             self.pause()
             self._stop_writing()
@@ -168,7 +168,7 @@ class Pipe(Generic[Message]):
         return data
 
     def _write(self) -> None:
-        """Send what there is room for, and see that the rest is sent later."""
+        """Send as much as there is room for and schedule the rest."""
         try:
             while self._unsent:
                 frame, descriptors = self._unsent[0]
@@ -185,7 +185,7 @@ class Pipe(Generic[Message]):
         except BlockingIOError:
             self._await_room()
         except OSError as error:
-            if is_gone(error):  # its exit is told elsewhere, what we wanted to say has no reader
+            if is_gone(error):  # the peer's exit is reported elsewhere; these messages have no reader
                 self._stop_writing()
             else:
                 self._was_refused(error)

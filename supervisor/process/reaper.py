@@ -1,7 +1,7 @@
-"""The processes that are the supervisor's own children: the known ones, and what dead children left behind.
+"""Reaps the parent's child processes: registered ones (zygotes and children) and orphans.  Runs in the parent.
 
-Runs in the parent, which is a subreaper: when a child dies, all that its handler started and that still lives becomes
-a child of the parent.  Whatever is a child of the parent without being a member is such a leftover and is killed.
+The parent is a subreaper: when a child dies, the surviving processes that its handler started become children of the
+parent.  A child of the parent that is not registered is such an orphan and is killed.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ log = structlog.get_logger("family")
 
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 KILL_TIMEOUT = 5.0
-"""Seconds that a process may live on after its SIGKILL: to give back the memory of a big one takes a second or two."""
+"""Seconds between SIGKILL and giving up on a process: freeing the memory of a big one takes a second or two."""
 FOREIGN_KILL_TIMEOUT = 0.1
-"""Seconds for one that is not ours to kill: the kernel may be ending it, with its control group."""
+"""Seconds to wait for a process that the parent may not kill: the kernel may be ending its control group."""
 EXIT_POLL_INTERVAL = 0.02
-"""Seconds between two looks at a process that cannot be watched."""
+"""Seconds between two checks of a process for which there is no pidfd."""
 ORPHAN_SCAN_DELAYS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""Seconds until the next look for strays while there is no descriptor to look with."""
+"""Seconds until the next search for orphans while no descriptor is available for it."""
 
 
 class ManagedProcess(Protocol):
-    """A process that belongs here: a child or a zygote."""
+    """A child or a zygote."""
 
     @property
     def pid(self) -> int | None:
         """None until it is known."""
 
     def poll_pid(self) -> None:
-        """Read what the process has said so far, so that a newborn's pid is known."""
+        """Read the messages of a starting process, one of which may carry its pid."""
 
 
 class Reaper:
-    """Members join before they are forked and leave once they are reaped."""
+    """Register a process before forking it; unregister it after reaping it."""
 
     def __init__(self, delegation: Delegation | None = None) -> None:
         become_subreaper()
         self._delegation = delegation
         self.tag = new_tag()
-        """What every process of this family wears (see `process.mark`)."""
+        """The tag of every process that the parent or its children start (see `linux.process_tag`)."""
         self.spare_descriptor = SpareDescriptor()
-        """A descriptor for what a member has to hand over; kept while there is any member."""
+        """A descriptor for results that children send; kept while any process is registered."""
         self.session_weights = SessionWeights()
-        """How much CPU the sessions of children get beside the parent's."""
+        """The CPU weights of the children's sessions, relative to the parent's session."""
         self._members: set[ManagedProcess] = set()
-        # What was here before us (a shell that exec'ed into us may have had children) is none of our business.
+        # Children that are older than the parent's program are not orphans: a shell that exec'ed it may have had some.
         self._preexisting = frozenset(children_of(os.getpid()))
         self._unkillable = UnkillableProcesses()
         self._sweeps = 0
-        """How many sweeps are going on."""
+        """Number of running `kill_orphans` calls."""
         self.kill_timeout = KILL_TIMEOUT
-        """Seconds until a process that outlives its SIGKILL is not waited for any more."""
+        """Seconds to wait for a process after SIGKILL."""
 
     def register(self, member: ManagedProcess) -> None:
         self._members.add(member)
@@ -79,17 +79,17 @@ class Reaper:
             self.spare_descriptor.close()
 
     def belongs_to_job(self, pid: int) -> bool:
-        """Whether a process belongs to one of our jobs, whatever it does to hide."""
+        """Return True if a process belongs to a job of this parent, even if the process tries to hide."""
         return belongs_to_job(pid, self.tag, self._preexisting)
 
     def new_cgroup(self) -> Cgroup | NoCgroup:
-        """A control group for a new child, where we have any to give."""
+        """Return a control group for a new child, or `NoCgroup` without delegation."""
         return NoCgroup() if self._delegation is None else self._delegation.new_cgroup()
 
     async def kill_orphans(self) -> int:
-        """Kill and reap what dead children left behind, until nothing is left; return how many processes that were.
+        """Kill and reap orphans until none is left; return their number.
 
-        What cannot be ended is written off; several sweeps at once wait for the same strays, none for another sweep.
+        Orphans that survive SIGKILL count as unkillable.  Concurrent calls share the wait for each orphan.
         """
         self._sweeps += 1
         try:
@@ -102,7 +102,7 @@ class Reaper:
         if self._sweeps:
             return  # the sweep counts what it reaps
         present = children_of(os.getpid())
-        known = self._known_pids()  # in this order, as in `_strays`
+        known = self._known_pids()  # after `present`, as in `_orphans`
         inherited = {pid for pid in present if pid not in known and pid not in self._unkillable and has_ended(pid)}
         for pid in inherited:
             reap_at_once(pid)
@@ -110,62 +110,62 @@ class Reaper:
 
     async def _sweep(self) -> int:
         swept = 0
-        # A leftover's own children come to us only when it is dead: hence the loop.
-        while strays := await self._orphans_when_possible():
+        # The children of an orphan become orphans only when it is dead: hence the loop.
+        while orphans := await self._orphans_when_possible():
             began_at = asyncio.get_running_loop().time()
-            refused = {pid for pid in strays if not kill_child(pid)}
-            for pid in strays:
-                patience, why = (
-                    (FOREIGN_KILL_TIMEOUT, "it is another user's")
+            refused = {pid for pid in orphans if not kill_child(pid)}
+            for pid in orphans:
+                timeout, reason = (
+                    (FOREIGN_KILL_TIMEOUT, "process of another user")
                     if pid in refused
-                    else (self.kill_timeout, "SIGKILL fails")
+                    else (self.kill_timeout, "survived SIGKILL")
                 )
-                swept += await self._reap(pid, began_at + patience, why)
+                swept += await self._reap(pid, began_at + timeout, reason)
         return swept
 
-    async def _reap(self, pid: int, give_up_at: float, why: str) -> bool:
-        """Wait for the end of a stray and reap it; whether it was us who did.  After `give_up_at` it is lost."""
+    async def _reap(self, pid: int, give_up_at: float, reason: str) -> bool:
+        """Reap an orphan, unkillable after `give_up_at`; return True if this call has reaped it."""
         if pid in self._unkillable or pid in self._known_pids():
-            return False  # another sweep has written it off, or reaped it, and a newborn has its pid by now
+            return False  # another call gave up on it, or has reaped it and a new child has its pid
         try:
             async with asyncio.timeout_at(give_up_at):
                 return await reap(pid)
         except TimeoutError:
             if has_ended(pid):
                 return reap_at_once(pid)
-            self._unkillable.add(pid, why)
+            self._unkillable.add(pid, reason)
             return False
 
     async def _orphans_when_possible(self) -> list[int]:
-        """As `_strays`, once there are descriptors to look with; none when there are not for too long."""
+        """Return `_orphans`, retried while no descriptor is available; empty after the last retry."""
         for wait in ORPHAN_SCAN_DELAYS:
             try:
                 return self._orphans()
             except OSError as error:
                 if error.errno not in OUT_OF_DESCRIPTORS:
                     raise
-                log.warning("cannot look for what children left behind", error=error.strerror, again_in=wait)
+                log.warning("search for orphans failed", error=error.strerror, again_in=wait)
                 await asyncio.sleep(wait)
-        return []  # whoever sweeps next finds them
+        return []  # the next call finds them
 
     def _orphans(self) -> list[int]:
         present = children_of(os.getpid())
-        # A newborn's pid is written to its pipe before it becomes our child; so look at the children first,
-        # at the pipes then, and every child that is present is either known or a stray.
+        # The pid of a new child is written to its pipe before the child becomes a child of the parent.  So list the
+        # children first and read the pipes second: then each listed process is either known or an orphan.
         known = self._known_pids()
         return [
             pid for pid in present if pid not in known and pid not in self._preexisting and pid not in self._unkillable
         ]
 
     def _known_pids(self) -> set[int | None]:
-        """The pids of all members, of those that are just being born as well."""
+        """Return the pids of all registered processes, including starting ones."""
         for member in tuple(self._members):
             member.poll_pid()
         return {member.pid for member in self._members}
 
 
 async def reap(pid: int) -> bool:
-    """Wait for the end of our child `pid` without blocking the loop, and reap it; whether it was us who did."""
+    """Wait for the child process `pid` and reap it; return True if this call has reaped it."""
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         await ended(pid)
         return reap_at_once(pid)
@@ -173,7 +173,7 @@ async def reap(pid: int) -> bool:
 
 
 async def ended(pid: int) -> None:
-    """Wait until our child `pid` has ended, without reaping it."""
+    """Wait until the child process `pid` has ended, without reaping it."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError as error:
@@ -189,67 +189,67 @@ async def ended(pid: int) -> None:
 
 
 UNKILLABLE_POLL_INTERVAL = 1.0
-"""Seconds between two looks at whether one has ended; a descriptor for each would be held for as long as it lives."""
+"""Seconds between two checks; a pidfd for each process would be held as long as the process lives."""
 
 
 class UnkillableProcesses:
-    """Those of one family."""
+    """Orphans that survived SIGKILL; each is reaped if it ends later."""
 
     def __init__(self) -> None:
         self._pids: set[int] = set()
-        self._is_looking = False
+        self._is_scheduled = False
 
     def __contains__(self, pid: int) -> bool:
         return pid in self._pids
 
-    def add(self, pid: int, why: str) -> None:
-        """Wait for `pid` no longer."""
+    def add(self, pid: int, reason: str) -> None:
+        """Stop waiting for `pid`."""
         if pid not in self._pids:
-            log.error("a process that a job left behind cannot be ended, and is let be", pid=pid, reason=why)
+            log.error("an orphan process cannot be ended", pid=pid, reason=reason)
             self._pids.add(pid)
-            self._look_later()
+            self._schedule_check()
 
-    def _look_later(self) -> None:
-        if self._pids and not self._is_looking:
-            self._is_looking = True
-            asyncio.get_running_loop().call_later(UNKILLABLE_POLL_INTERVAL, self._look)
+    def _schedule_check(self) -> None:
+        if self._pids and not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_later(UNKILLABLE_POLL_INTERVAL, self._check)
 
-    def _look(self) -> None:
-        self._is_looking = False
+    def _check(self) -> None:
+        self._is_scheduled = False
         for pid in tuple(self._pids):
             if has_ended(pid):
                 reap_at_once(pid)
                 self._pids.discard(pid)
-                log.info("a process that could not be ended has ended", pid=pid)
-        self._look_later()
+                log.info("unkillable orphan process has ended", pid=pid)
+        self._schedule_check()
 
 
 def reap_at_once(pid: int) -> bool:
-    """Reap our child `pid` if it has ended; whether there was anything to reap."""
+    """Reap the child process `pid` if it has ended; return True if this call has reaped it."""
     with contextlib.suppress(ChildProcessError):
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     return False
 
 
-def belongs_to_job(pid: int, mark: int, elders: Container[int]) -> bool:
-    """Whether `pid` wears the mark or descends from a child of ours that is no elder.
+def belongs_to_job(pid: int, tag: int, preexisting: Container[int]) -> bool:
+    """Return True if `pid` has the tag or descends from a child of the parent that is not in `preexisting`.
 
-    Who is gone is counted among them: whoever has something to hide may be.  A `pid` of 0 is one that this namespace
-    does not know (unix(7), SO_PEERCRED): none of ours.
+    A process that is gone counts as a job's: it may have exited in order to hide.  A `pid` of 0 belongs to no job: it
+    is the pid of a process outside of this namespace (unix(7), SO_PEERCRED).
     """
     if pid == 0:
         return False
-    if has_tag(pid, mark):
+    if has_tag(pid, tag):
         return True
     parent = _parent_of(pid)
-    return parent is None or _descends(pid, parent, elders)
+    return parent is None or _descends(pid, parent, preexisting)
 
 
-def _descends(pid: int, parent: int, elders: Container[int]) -> bool:
-    ours = {child for child in children_of(os.getpid()) if child not in elders}
+def _descends(pid: int, parent: int, preexisting: Container[int]) -> bool:
+    ours = {child for child in children_of(os.getpid()) if child not in preexisting}
     while pid not in ours:
         if parent in (0, os.getpid()):
-            return False  # an elder, or there is nobody above
+            return False  # a preexisting process, or the top of the tree
         above = _parent_of(parent)
         if above is not None:
             pid, parent = parent, above
@@ -258,13 +258,13 @@ def _descends(pid: int, parent: int, elders: Container[int]) -> bool:
         if now is None:
             return True
         if now == parent:
-            return parent in ours  # it is not shown to us (proc(5), hidepid), as that of somebody who used sudo
+            return parent in ours  # the parent process is hidden (proc(5), hidepid), as is that of a sudo command
         parent = now
     return True
 
 
 def _parent_of(pid: int) -> int | None:
-    """The pid of a process' parent (proc_pid_stat(5)); None when it is gone, or hidden from us."""
+    """Return the pid of the parent process (proc_pid_stat(5)); None when `pid` is gone or hidden."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError, PermissionError):

@@ -80,26 +80,26 @@ class ZygoteConfig:
     open_files: int = 0
     """The soft limit of descriptors; 0 for that of this process."""
     working_directory: Path = Path()
-    """Where it runs, and its children between jobs; looked up at each start, as it may lead through a link."""
+    """Directory of the zygote, and of its children between jobs; resolved at each start because it may be a link."""
 
 
 class Zygote:
     """One process from its start to its exit."""
 
-    def __init__(self, nursery: ZygoteConfig, family: Reaper) -> None:
+    def __init__(self, config: ZygoteConfig, reaper: Reaper) -> None:
         self.actions: tuple[str, ...] = ()
-        """What it has handlers for."""
+        """Names of the actions that have a handler."""
         self.concurrency_limits: dict[str, int] = {}
-        """How many jobs of an action may run at once, where that is limited."""
+        """Maximum of concurrent jobs for each limited action."""
         self._handlers: dict[str, HandlerInfo] = {}
-        self._reaper = family
+        self._reaper = reaper
         self.is_gone = False
-        """Whether its pipe is at an end: it forks nothing any more, and soon ends."""
+        """True if the pipe has ended: the zygote forks no more children and soon exits."""
         self._hello: Hello | None = None
         self._importing: Importing | None = None
-        """The module with which it has begun last."""
-        self._heard = Imported((), tuple(nursery.refused.values()))
-        """What it has said so far of what it imported, and what it was not let import."""
+        """The module whose import began last."""
+        self._imports = Imported((), tuple(config.refused.values()))
+        """Imports reported so far, and the modules that the zygote was started without."""
         self._imported: asyncio.Future[Imported] = asyncio.get_running_loop().create_future()
         try:
             with contextlib.ExitStack() as opened, contextlib.ExitStack() as given:
@@ -109,32 +109,34 @@ class Zygote:
                 reading, writing = os.pipe2(os.O_CLOEXEC)
                 opened.callback(os.close, reading)
                 given.callback(os.close, writing)
-                self._process = _spawn(nursery, family.tag, theirs, writing)
+                self._process = _spawn(config, reaper.tag, theirs, writing)
                 opened.pop_all()
         except OSError as error:
-            program = f"{error.filename}: " if error.filename else ""  # where it is the program that is to blame
+            program = (
+                f"{error.filename}: " if error.filename else ""
+            )  # the kernel names the program if that cannot be executed
             raise StartFailed(
                 f"the process that imports the handlers could not be started: {program}{error.strerror}"
             ) from error
         self.pid = self._process.pid
         self._crash = FatalErrorParser()
         self._output = Output(reading, self._on_line)
-        # A fork that is refused is not worth waiting for, with others behind it: whoever wanted it tries again.
+        # Do not retry a fork that the kernel refuses, others are queued behind it: the child factory tries again.
         self._pipe: Pipe[ZygoteMessage] = Pipe(ours, ZygoteMessage, self._on_message, self._on_end, gives_up=True)
-        family.register(self)
+        reaper.register(self)
 
     @classmethod
-    async def start(cls, nursery: ZygoteConfig, family: Reaper) -> Zygote:
+    async def start(cls, config: ZygoteConfig, reaper: Reaper) -> Zygote:
         """Start a zygote and wait until it has imported the handlers; raise `StartFailed` when it does not."""
-        zygote = cls(nursery, family)
+        zygote = cls(config, reaper)
         try:
-            async with asyncio.timeout(nursery.import_timeout):
+            async with asyncio.timeout(config.import_timeout):
                 await zygote._imported
         except EOFError:
             raise await zygote._exit_description() from None
         except TimeoutError:
             await zygote.kill()
-            raise zygote._overdue(nursery.import_timeout) from None
+            raise zygote._overdue(config.import_timeout) from None
         except BaseException:
             await zygote.kill()
             raise
@@ -149,47 +151,47 @@ class Zygote:
         return self._imported.result()
 
     def handler_of(self, action: str) -> HandlerInfo | None:
-        """What is known of the handler of `action`; None when there is none."""
+        """Return the handler of `action`; None when there is none."""
         return self._handlers.get(action)
 
     def poll_pid(self) -> None:
-        """Nothing to catch up with: the pid is known from the start."""
+        """Do nothing: the pid is known from the start."""
 
     def fork(self, pipe_end: socket.socket, output_end: int, stack_file: int, cgroup: str = "") -> None:
-        """Have a child forked that holds these three descriptors; ours are closed once they are sent.
+        """Fork a child that gets these three descriptors; the parent's copies are closed once they are sent.
 
-        When the zygote is gone, or the kernel refuses to send them, they are closed as well: whoever holds the other
-        ends sees their end of file.
+        They are also closed when the zygote is gone or the kernel refuses to send them: then the other ends of pipe and
+        output reach their end of file.
         """
         self._pipe.send(Fork(cgroup), pipe_end.detach(), output_end, stack_file)
 
     async def exited(self) -> int:
-        """Wait for its end and reap it; return its exit code, negative when a signal ended it."""
+        """Wait for the zygote and reap it; return its exit code, negative for a signal."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):  # reaped elsewhere
                 await ended(self.pid)
-        # Always, and it can be done twice: `Popen.kill` may have reaped it on the way.
+        # Unconditional and idempotent: `Popen.kill` may have reaped the zygote meanwhile.
         self._record_exit()
         return self._process.wait()
 
     def terminate(self) -> None:
-        """It does not do what it is for: end it; `exited` tells when it has."""
+        """Send SIGKILL without waiting; await `exited` for the end."""
         if self._process.returncode is None:
             self._process.kill()
 
     async def retire(self) -> None:
-        """Let it leave by itself; its children go on."""
+        """Ask the zygote to exit and wait for it; its children keep running."""
         self._pipe.send(Retire())
         await self.exited()
 
     async def kill(self) -> None:
-        """End it at once; its children go on."""
+        """Kill the zygote and wait for it; its children keep running."""
         self._process.kill()
         try:
             async with asyncio.timeout(self._reaper.kill_timeout):
                 await self.exited()
         except TimeoutError:
-            log.error("the zygote cannot be killed, and is let be", pid=self.pid)
+            log.error("the zygote cannot be killed", pid=self.pid)
             self._close_channels()
 
     def _overdue(self, import_timeout: float) -> StartFailed:
@@ -200,7 +202,7 @@ class Zygote:
         return ImportEnded(message, self._importing.file, self._importing.problem(why), is_slow=True)
 
     async def _exit_description(self) -> StartFailed:
-        """How it ended without having said what it imported."""
+        """Describe the exit of a zygote that has not reported its imports."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EXIT_AFTER_CLOSE_TIMEOUT):
                 await self.exited()
@@ -213,7 +215,7 @@ class Zygote:
         if self._hello is None and (why := difference(None)) is not None:
             return StartFailed(why)
         crash = self._crash.sentence if code is not None and code < 0 else ""
-        last = crash or "; ".join(self._output.last_lines(3)) or "it said nothing"
+        last = crash or "; ".join(self._output.last_lines(3)) or "no output"
         message = f"the process that imports the handlers {how}{self._at_module(' while it imported')}: {last}"
         if self._importing is None or code is None or -code in _SIGNALS_OF_OTHERS:
             return StartFailed(message)
@@ -222,7 +224,7 @@ class Zygote:
         return ImportEnded(message, self._importing.file, problem)
 
     def _at_module(self, words: str) -> str:
-        """`words`, and the module that it was importing; nothing before the first one."""
+        """Return `words` and the module being imported; "" before the first one."""
         return "" if self._importing is None else f"{words} {self._importing}"
 
     def _record_exit(self) -> None:
@@ -232,7 +234,7 @@ class Zygote:
         self._close_channels()
 
     def _close_channels(self) -> None:
-        self.is_gone = True  # nobody else says so while what it had just forked holds the other end of the pipe
+        self.is_gone = True  # a process just forked may hold the other end of the pipe, so there is no end of file
         self._pipe.close()
         self._output.close()
         self._reaper.unregister(self)
@@ -246,7 +248,7 @@ class Zygote:
             _log_record(message, self.pid)
             return
         if self._imported.cancelled() or self._is_refused:
-            return  # nobody waits for it any more, which it cannot know
+            return  # `start` was cancelled or has failed; the zygote may still send
         if self._imported.done():
             raise WireError(f"said {type(message).__name__} out of turn, after what it imported")
         if self._hello is None:
@@ -254,19 +256,19 @@ class Zygote:
         elif isinstance(message, Importing):
             self._importing = message
         elif isinstance(message, Imported):
-            self._heard = self._heard.joined(message)
+            self._imports = self._imports.joined(message)
             if not message.partial:
-                self._on_imported(self._heard)
+                self._on_imported(self._imports)
         else:
             raise WireError("introduced itself twice")
 
     @property
     def _is_refused(self) -> bool:
-        """Whether it is another program: it is ended before it is asked for anything."""
+        """True if the zygote runs another version of the program and is about to be killed."""
         return self._imported.done() and self._imported.exception() is not None
 
     def _on_hello(self, message: ZygoteMessage) -> None:
-        """See that it speaks as its parent does, before anything depends on that."""
+        """Check that the zygote runs the same version of the program as the parent."""
         if not isinstance(message, Hello):
             raise WireError(f"said {type(message).__name__} before it introduced itself")
         self._hello = message
@@ -285,67 +287,67 @@ class Zygote:
         if error is not None:
             log.warning("the zygote is ended: it %s", error, pid=self.pid)
             self._process.kill()
-        # Usually its exit follows at once; but an import may have left a thread that closes descriptors.
+        # Usually the exit follows at once; but a thread of an imported module may have closed the descriptor.
         asyncio.get_running_loop().call_later(EXIT_AFTER_CLOSE_TIMEOUT, self.terminate)
         if not self._imported.done():
             self._imported.set_exception(EOFError())
 
 
-async def start_zygote(nursery: ZygoteConfig, family: Reaper) -> Zygote:
-    """Start a zygote, and once more without each module that ends the process when it is imported.
+async def start_zygote(config: ZygoteConfig, reaper: Reaper) -> Zygote:
+    """Start a zygote; start again without each module whose import ends the process.
 
-    A module that holds up the import is left out as well, but only one: each costs the whole timeout.
+    At most one module whose import times out is left out: each costs the whole timeout.
     """
     is_late = False
     while True:
         try:
-            return await Zygote.start(nursery, family)
+            return await Zygote.start(config, reaper)
         except ImportEnded as ended:
-            if ended.file in nursery.refused or (ended.is_slow and is_late):
+            if ended.file in config.refused or (ended.is_slow and is_late):
                 raise
             is_late = is_late or ended.is_slow
-            nursery = replace(nursery, refused={**nursery.refused, ended.file: ended.problem})
+            config = replace(config, refused={**config.refused, ended.file: ended.problem})
 
 
 def _log_record(record: Logged, pid: int) -> None:
-    """Log what a module logged when it was imported."""
+    """Log a record that a module logged during its import."""
     log.log(known_level(record.level), record.text, logger=record.logger, pid=pid)
 
 
 def import_once(folders: Sequence[Path], import_timeout: float, passed: Sequence[str]) -> Imported:
-    """Import the handlers as a zygote does and tell how that went; raise `StartFailed` when it does not come up.
+    """Import the handlers in a zygote and return the result; raise `StartFailed` when the zygote does not start.
 
-    Nothing is left of it, nor of what the modules have started.
+    Kills the processes that the modules have started.
     """
-    nursery = ZygoteConfig(folders, child_environment(os.environ, passed), import_timeout)
+    config = ZygoteConfig(folders, child_environment(os.environ, passed), import_timeout)
 
     async def start_and_retire() -> Imported:
-        family = Reaper()
+        reaper = Reaper()
         try:
-            zygote = await start_zygote(nursery, family)
+            zygote = await start_zygote(config, reaper)
             await zygote.retire()
             return zygote.imported
         finally:
-            await family.kill_orphans()
+            await reaper.kill_orphans()
 
     return asyncio.run(start_and_retire())
 
 
-def _spawn(nursery: ZygoteConfig, mark: int, theirs: socket.socket, output: int) -> subprocess.Popen[bytes]:
+def _spawn(config: ZygoteConfig, tag: int, theirs: socket.socket, output: int) -> subprocess.Popen[bytes]:
     # Not the event loop's subprocess: uvloop forks on the loop's thread and runs Python at-fork hooks there.
     # -P keeps the current directory off sys.path, where a file named like a module would be imported instead of it.
     program = [sys.executable, "-P", "-m", "supervisor.child.zygote_main"]
-    confinement = msgspec.json.encode(nursery.confinement).decode()
-    numbers = (theirs.fileno(), os.getpid(), mark, nursery.open_files)
-    folders = map(str, nursery.folders)
+    confinement = msgspec.json.encode(config.confinement).decode()
+    numbers = (theirs.fileno(), os.getpid(), tag, config.open_files)
+    folders = map(str, config.folders)
     return subprocess.Popen(
-        [*program, *map(str, numbers), confinement, *folders, "--", *nursery.refused],
-        cwd=nursery.working_directory,
+        [*program, *map(str, numbers), confinement, *folders, "--", *config.refused],
+        cwd=config.working_directory,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
         # One thread: with more of them, some library's lock could be held at the moment of a fork.
-        env={**dict.fromkeys(VARIABLES, "1"), **nursery.environment},
+        env={**dict.fromkeys(VARIABLES, "1"), **config.environment},
         pass_fds=[theirs.fileno()],
         start_new_session=True,
     )

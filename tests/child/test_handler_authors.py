@@ -345,7 +345,7 @@ def test_check_reports_each_problem_and_exits_with_3(tmp_path: Path) -> None:
 
     assert done.returncode == 3
     assert done.stdout.splitlines()[1].split()[:2] == ["good", "good"]
-    assert f"{tmp_path}/deadly.py:1: its import exited with code 3: it said nothing" in done.stderr.splitlines()
+    assert f"{tmp_path}/deadly.py:1: its import exited with code 3: no output" in done.stderr.splitlines()
     assert f"{tmp_path}/caf\\xe9\\n.py:1: 'caf\\xe9\\n' is not a module name: " in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -738,7 +738,7 @@ async def test_a_supervisor_without_descriptors_backs_off_and_goes_on_once_there
         (pid,) = (await event(server, run, "working"))["pids"]
         limit_descriptors(process, 3)
         await ended([pid])
-        await until(lambda: "cannot look for what children left behind" in logged(state))
+        await until(lambda: "search for orphans failed" in logged(state))
         limit_descriptors(process, 1024)
         dead = await finished_job(server, run)
         after = await finished_job(server, await start_job(server, "echo"))
@@ -759,7 +759,9 @@ async def test_a_big_result_passes_a_supervisor_that_has_no_descriptor_left(serv
     jobs = []
     async with program(server.url, state, workers="1") as process:
         await finished_job(server, await start_job(server, "sleeps", {"seconds": 0.5}))  # all connections are there
-        while "no room for a result" not in logged(state):  # there was, once what was open for a moment was closed
+        while "no free descriptor for a result" not in logged(
+            state
+        ):  # there was, once what was open for a moment was closed
             limit_descriptors(process, first_free_descriptor(process.pid))
             jobs.append(await finished_job(server, await start_job(server, "big-result", {"size": 3 * MEBI})))
 

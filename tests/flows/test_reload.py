@@ -171,7 +171,7 @@ async def test_code_that_cannot_be_imported_is_not_taken_over(server: DevServer,
     [
         ("def broken(:\n", "tells.py:1: SyntaxError"),
         ("raise ValueError('not today')\n", "tells.py:1: ValueError: not today"),
-        ("import os; os._exit(3)\n", "tells.py:1: its import exited with code 3: it said nothing"),
+        ("import os; os._exit(3)\n", "tells.py:1: its import exited with code 3: no output"),
     ],
 )
 async def test_a_refused_reload_is_one_line(

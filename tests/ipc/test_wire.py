@@ -46,7 +46,7 @@ def test_the_decoder_does_not_care_where_the_bytes_are_cut(sent: list[ChildMessa
 
 
 @given(st.binary(min_size=4))
-def test_garbage_is_refused_or_waited_for_but_never_breaks_the_decoder(garbage: bytes) -> None:
+def test_garbage_is_rejected_or_buffered_but_never_breaks_the_decoder(garbage: bytes) -> None:
     decoder: Decoder[ChildMessage] = Decoder(ChildMessage)
 
     try:
@@ -64,7 +64,7 @@ def test_a_frame_that_announces_more_than_the_limit_is_refused_at_its_length() -
         list(decoder.feed(b"GET / HTTP/1.1\r\n"))
 
 
-def test_what_came_before_the_garbage_is_still_delivered() -> None:
+def test_messages_before_garbage_are_still_delivered() -> None:
     decoder: Decoder[ChildMessage] = Decoder(ChildMessage)
 
     received = decoder.feed(encode(Ready()) + b"\xff\xff\xff\xff")

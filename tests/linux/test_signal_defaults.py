@@ -17,7 +17,7 @@ import pytest
 
 from supervisor.devserver.app import DevServer
 from supervisor.job import Succeeded
-from supervisor.process.child import ChildDied
+from supervisor.process.exit_watch import ChildDied
 from supervisor.process.job_channel import JobReply
 from tests.harness import GENEROUS, finished_job, logged, program, reports, result_of, start_job
 from tests.process_world import module, run, world

@@ -33,7 +33,7 @@ def _no_calm(monkeypatch: pytest.MonkeyPatch) -> None:
 async def keeping(here: World) -> AsyncIterator[tuple[ChildFactory, Stats]]:
     """Births that keep a spare child inside the block."""
     ledger = Stats()
-    births = ChildFactory(here.family, ledger)
+    births = ChildFactory(here.reaper, ledger)
     keeper = asyncio.create_task(births.maintain_spare())
     try:
         yield births, ledger
@@ -77,7 +77,7 @@ async def test_a_spare_with_old_code_is_replaced() -> None:
     async with world() as here, keeping(here) as (births, ledger):
         await births.acquire(here.zygote)
         old = await spare_of(births)
-        zygote = await Zygote.start(nursery(), here.family)
+        zygote = await Zygote.start(nursery(), here.reaper)
         try:
             child = await births.acquire(zygote)
             new = await spare_of(births, lambda spare: spare is not old)
@@ -148,7 +148,7 @@ async def test_a_reload_replaces_the_spare_though_nobody_takes_a_child() -> None
     async with world() as here, keeping(here) as (births, ledger):
         await births.acquire(here.zygote)
         old = await spare_of(births)
-        zygote = await Zygote.start(nursery(), here.family)
+        zygote = await Zygote.start(nursery(), here.reaper)
         try:
             births.use(zygote)
 
@@ -163,7 +163,7 @@ async def test_a_spare_that_is_not_born_in_time_leaves_the_zygote_alone() -> Non
         os.kill(here.zygote.pid, signal.SIGSTOP)
         try:
             with pytest.raises(StartFailed, match="was not ready"):
-                await Child.start(here.zygote, here.family, deadline=0.05, is_spare=True)
+                await Child.start(here.zygote, here.reaper, deadline=0.05, is_spare=True)
         finally:
             os.kill(here.zygote.pid, signal.SIGCONT)
 

@@ -82,7 +82,7 @@ def pool_of(here: World, server: JobServer, state: Path, lease_ttl: float | None
         server=server,
         reporter=Reporter(server, Spool(state), Destination("http://nowhere", "acme"), 60.0, ledger),
         ledger=ledger,
-        family=here.family,
+        family=here.reaper,
         zygote=here.zygote,
     )
 

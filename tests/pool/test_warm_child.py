@@ -51,7 +51,7 @@ class Grouped(Reaper):
 @asynccontextmanager
 async def berthed(family: Reaper | None = None) -> AsyncIterator[tuple[WarmChild, Source]]:
     async with world() as here:
-        source = Source(here.zygote, family or here.family)
+        source = Source(here.zygote, family or here.reaper)
         berth = WarmChild(source)
         try:
             yield berth, source

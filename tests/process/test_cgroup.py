@@ -26,7 +26,7 @@ def group() -> Iterator[Cgroup]:
 
 @pytest.mark.root("only root can make control groups")
 async def test_all_that_is_in_it_is_killed_in_one_stroke(group: Cgroup) -> None:
-    family = Reaper()
+    reaper = Reaper()
     process = start_in(group.folder, "sh", "-c", "setsid sleep 600 & exec sleep 600")
 
     group.kill()
@@ -34,7 +34,7 @@ async def test_all_that_is_in_it_is_killed_in_one_stroke(group: Cgroup) -> None:
     await group.remove()
 
     assert not group.folder.exists()
-    await family.kill_orphans()
+    await reaper.kill_orphans()
 
 
 @pytest.mark.root("only root can make control groups")

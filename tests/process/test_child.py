@@ -1,4 +1,4 @@
-"""A child runs one job after the other, and whatever it does, its end is told and complete."""
+"""A child runs one job after the other, and its exit is always reported completely."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from supervisor.ipc.wire import encode
 from supervisor.job import Blob, Event, Failed, Succeeded
 from supervisor.linux.exit_status import ExitReport
 from supervisor.linux.syscalls import bytes_waiting, children_of
-from supervisor.process import job_channel as receipt
-from supervisor.process import pipe
-from supervisor.process.child import Child, ChildDied, ChildState, ChildUnkillable
+from supervisor.process import job_channel, pipe
+from supervisor.process.child import Child, ChildState
 from supervisor.process.child_channels import ChildChannels
+from supervisor.process.exit_watch import ChildDied, ChildUnkillable
 from supervisor.process.job_channel import JobReply
 from supervisor.process.zygote import StartFailed
 from tests.freezer import frozen, needs_a_freezer
@@ -78,7 +78,7 @@ async def test_a_child_that_is_ready_is_idle_and_soon_our_own() -> None:
         assert repr(child) == f"<Child idle pid {child.pid}>"
 
 
-async def test_what_the_kernel_knows_of_a_child() -> None:
+async def test_kernel_attributes_of_a_child() -> None:
     async with world() as here:
         child = await here.child()
 
@@ -94,7 +94,7 @@ async def test_what_the_kernel_knows_of_a_child() -> None:
     }
 
 
-async def test_when_memory_runs_out_the_kernel_takes_a_child_and_not_the_supervisor() -> None:
+async def test_the_oom_killer_prefers_a_child_to_the_supervisor() -> None:
     async with world() as here:
         child = await here.child()
 
@@ -142,7 +142,7 @@ async def test_a_child_that_there_are_no_descriptors_for_is_a_failed_start_and_l
                 descriptors_left(spare),
                 pytest.raises(StartFailed, match="no descriptors for a child: Too many open files"),
             ):
-                await Child.start(here.zygote, here.family)
+                await Child.start(here.zygote, here.reaper)
 
         assert (await here.child()).is_idle
 
@@ -150,14 +150,14 @@ async def test_a_child_that_there_are_no_descriptors_for_is_a_failed_start_and_l
 async def test_a_start_that_is_cancelled_twice_leaves_no_child() -> None:
     async with world() as here:
         others = set(children_of(os.getpid()))  # the zygote, and what earlier tests have left to be reaped
-        start = asyncio.create_task(Child.start(here.zygote, here.family))
+        start = asyncio.create_task(Child.start(here.zygote, here.reaper))
         for _ in range(2):
             await asyncio.sleep(0)
             start.cancel()
         with pytest.raises(asyncio.CancelledError):
             await start
 
-        assert not [member for member in here.family._members if isinstance(member, Child)]
+        assert not [member for member in here.reaper._members if isinstance(member, Child)]
         assert set(children_of(os.getpid())) <= others
 
 
@@ -165,11 +165,11 @@ async def test_a_zygote_that_hangs_in_a_fork_is_given_up(tmp_path: Path) -> None
     module(tmp_path, "import os, time\nos.register_at_fork(after_in_child=lambda: time.sleep(3600))")
     async with world(tmp_path) as here:
         with pytest.raises(StartFailed, match="not ready within"):
-            await Child.start(here.zygote, here.family, deadline=0.3)
+            await Child.start(here.zygote, here.reaper, deadline=0.3)
 
         async with asyncio.timeout(GENEROUS):
             assert await here.zygote.exited() == -signal.SIGKILL
-        await here.family.kill_orphans()
+        await here.reaper.kill_orphans()
 
 
 async def test_programs_that_a_handler_starts_inherit_no_pipe() -> None:
@@ -198,7 +198,7 @@ async def test_a_child_may_be_ready_before_its_pid_is_told(tmp_path: Path) -> No
     """
     async with world(module(tmp_path, source)) as here:
         starting = asyncio.create_task(here.child())
-        await until(lambda: any(isinstance(member, Child) and member._is_set_up for member in here.family._members))
+        await until(lambda: any(isinstance(member, Child) and member._is_set_up for member in here.reaper._members))
         assert not starting.done()
 
         child = await starting
@@ -235,7 +235,7 @@ async def test_a_child_that_does_not_come_up_is_told_with_its_reason(
             await here.child(deadline=0.3 if "0.3 s" in reason else GENEROUS)
 
         assert reason in str(caught.value)
-        assert not any(isinstance(member, Child) for member in here.family._members)
+        assert not any(isinstance(member, Child) for member in here.reaper._members)
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.001, 0.003, 0.006])
@@ -249,7 +249,7 @@ async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(moment: fl
         assert start.done()
         if not start.cancelled():
             await start.result().kill()
-        assert not any(isinstance(member, Child) for member in here.family._members)
+        assert not any(isinstance(member, Child) for member in here.reaper._members)
 
 
 async def until(reached: Callable[[], bool]) -> None:
@@ -266,7 +266,7 @@ def waiting(child: Child) -> int:
 
 async def test_a_child_that_says_ready_to_nobody_can_be_killed() -> None:
     async with world() as here:
-        child = Child(here.zygote, here.family, ChildChannels.open())
+        child = Child(here.zygote, here.reaper, ChildChannels.open())
         child.pause()
         await until(lambda: waiting(child) >= len(encode(Forked(1))) + len(encode(Ready())))
 
@@ -286,7 +286,7 @@ async def test_a_child_that_is_killed_before_it_is_our_own_is_reaped(tmp_path: P
     os._exit = lambda status: (time.sleep(0.2), leave(status))
     """
     async with world(module(tmp_path, source)) as here:
-        child = Child(here.zygote, here.family, ChildChannels.open())
+        child = Child(here.zygote, here.reaper, ChildChannels.open())
         await until(lambda: child.pid is not None)
         assert child.pid not in children_of(os.getpid())
 
@@ -415,7 +415,7 @@ async def test_a_big_result_that_finds_no_room_comes_as_soon_as_there_is_some() 
 
 
 async def test_a_big_result_that_never_finds_room_is_a_failure_that_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receipt, "RESULT_RETRY_DELAYS", (0.0, 0.01))
+    monkeypatch.setattr(job_channel, "RESULT_RETRY_DELAYS", (0.0, 0.01))
     async with world() as here:
         child, other = await here.child(), await here.child()
         with descriptors_left(0):
@@ -1075,8 +1075,8 @@ async def test_a_child_that_cannot_be_watched_is_a_failed_start(monkeypatch: pyt
 
     async with world() as here:
         with monkeypatch.context() as broken:
-            broken.setattr("supervisor.process.child.os.pidfd_open", no_room)
-            child = Child(here.zygote, here.family, ChildChannels.open())
+            broken.setattr("supervisor.process.exit_watch.os.pidfd_open", no_room)
+            child = Child(here.zygote, here.reaper, ChildChannels.open())
             with pytest.raises(StartFailed, match="cannot be watched: Too many open files in system"):
                 await child._ready
         await child.kill()  # and `world` counts the descriptors that are left
@@ -1088,7 +1088,7 @@ async def test_a_child_that_cannot_be_watched_is_a_failed_start(monkeypatch: pyt
 @needs_a_freezer
 async def test_a_child_that_outlives_its_kill_is_written_off_and_reaped_when_it_ends_after_all() -> None:
     async with world() as here:
-        here.family.kill_timeout = 0.1
+        here.reaper.kill_timeout = 0.1
         child, heard = await here.child(), Heard()
         job = asyncio.create_task(run(child, "python-loop", heard))
         (pid,) = await heard.pids()
@@ -1100,9 +1100,9 @@ async def test_a_child_that_outlives_its_kill_is_written_off_and_reaped_when_it_
             with pytest.raises(ChildUnkillable):
                 await job
             assert is_alive(pid)
-            assert child in here.family._members  # and no stray
+            assert child in here.reaper._members  # and no stray
             assert (child.state, child.exit_report) == (ChildState.EXITED, None)
-        await until(lambda: child not in here.family._members)
+        await until(lambda: child not in here.reaper._members)
 
         assert pid not in children_of(os.getpid())
 

@@ -69,7 +69,7 @@ async def talking() -> AsyncIterator[Talk]:
     assert open_descriptors() == before
 
 
-async def test_an_order_is_handed_over_and_what_is_said_of_it_comes_back() -> None:
+async def test_an_order_is_sent_and_its_reply_returned() -> None:
     async with talking() as talk:
         running = talk.run()
         await asyncio.sleep(0)
@@ -86,7 +86,7 @@ async def test_an_order_is_handed_over_and_what_is_said_of_it_comes_back() -> No
         assert talk.over == [finished]
 
 
-async def test_a_result_in_a_file_is_taken_over_and_its_peer_told_so() -> None:
+async def test_a_result_in_a_file_is_received_and_acknowledged() -> None:
     async with talking() as talk:
         running = talk.run()
         await asyncio.sleep(0)
@@ -112,7 +112,7 @@ async def test_a_result_in_a_file_is_taken_over_and_its_peer_told_so() -> None:
     ],
     ids=("out of turn", "no event", "no descriptor"),
 )
-async def test_what_no_child_of_ours_would_say_ends_the_talk(said: ChildMessage, why: str) -> None:
+async def test_an_invalid_message_raises_wire_error(said: ChildMessage, why: str) -> None:
     async with talking() as talk:
         running = talk.run()
         await asyncio.sleep(0)
@@ -125,7 +125,7 @@ async def test_what_no_child_of_ours_would_say_ends_the_talk(said: ChildMessage,
         await asyncio.wait([running])
 
 
-async def test_a_bug_in_whoever_listens_ends_the_talk_and_is_told_with_its_cause() -> None:
+async def test_a_bug_in_the_listener_raises_message_handling_error_with_its_cause() -> None:
     async with talking() as talk:
         bug = KeyError("ours")
 
@@ -145,7 +145,7 @@ async def test_a_bug_in_whoever_listens_ends_the_talk_and_is_told_with_its_cause
         await asyncio.wait([running])
 
 
-async def test_whoever_waits_learns_that_the_talk_was_broken_off() -> None:
+async def test_abort_raises_in_run() -> None:
     async with talking() as talk:
         running = talk.run()
         await asyncio.sleep(0)
@@ -157,7 +157,7 @@ async def test_whoever_waits_learns_that_the_talk_was_broken_off() -> None:
             await running
 
 
-async def test_whoever_waits_learns_that_the_job_has_failed_through_no_fault_of_its_own() -> None:
+async def test_fail_returns_a_supervisor_error_from_run() -> None:
     async with talking() as talk:
         running = talk.run()
         await asyncio.sleep(0)
@@ -170,7 +170,7 @@ async def test_whoever_waits_learns_that_the_job_has_failed_through_no_fault_of_
         assert await running == JobReply(failed, reusable=False, has_workdir=True)
 
 
-async def test_nothing_more_is_heard_of_a_job_that_nobody_waits_for() -> None:
+async def test_messages_after_a_cancelled_run_are_ignored() -> None:
     async with talking() as talk:
         running = talk.run()
         await asyncio.sleep(0)

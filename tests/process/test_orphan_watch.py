@@ -45,24 +45,24 @@ async def test_an_orphan_is_reaped_when_it_ends_and_left_alone_before(monkeypatc
     reaping.cancel()
 
 
-async def test_what_was_there_before_is_reaped_and_then_its_pid_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_preexisting_child_is_reaped_and_its_pid_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphan_watch, "CHECK_INTERVAL", 0.01)
     Reaper()  # from here on this process is a subreaper
     elder = orphan(0.05)
-    family = Reaper()
-    assert elder in family._preexisting
-    reaping = asyncio.ensure_future(OrphanWatch(family).run())
+    reaper = Reaper()
+    assert elder in reaper._preexisting
+    reaping = asyncio.ensure_future(OrphanWatch(reaper).run())
 
     await gone(elder)
 
-    assert elder not in family._preexisting
+    assert elder not in reaper._preexisting
     reaping.cancel()
 
 
-async def test_a_member_is_left_to_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_registered_process_is_left_to_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphan_watch, "CHECK_INTERVAL", 0.0)
     async with world() as here:
-        reaping = asyncio.ensure_future(OrphanWatch(here.family).run())
+        reaping = asyncio.ensure_future(OrphanWatch(here.reaper).run())
         for _ in range(10):
             child = await here.child()
             assert child.pid is not None
@@ -74,7 +74,7 @@ async def test_a_member_is_left_to_its_owner(monkeypatch: pytest.MonkeyPatch) ->
         reaping.cancel()
 
 
-async def test_the_program_reaps_what_is_given_to_it_while_it_serves(server: DevServer, tmp_path: Path) -> None:
+async def test_the_program_reaps_inherited_processes_while_it_serves(server: DevServer, tmp_path: Path) -> None:
     becomes_it = ("sh", "-c", 'sleep 0.2 & exec "$@"', "sh")
 
     async with program(server.url, tmp_path / "state", becomes_it, workers="1") as supervisor:

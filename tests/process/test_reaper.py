@@ -50,18 +50,18 @@ def living(*pids: int) -> Iterator[None]:
             os.waitpid(pid, 0)
 
 
-async def test_strays_are_killed_and_reaped() -> None:
-    family = Reaper()
+async def test_orphans_are_killed_and_reaped() -> None:
+    reaper = Reaper()
     strays = [sleeper(), sleeper()]
 
-    assert await family.kill_orphans() == 2
+    assert await reaper.kill_orphans() == 2
 
     assert not set(strays) & set(children_of(os.getpid()))
 
 
-async def test_what_a_stray_has_started_is_swept_as_well() -> None:
+async def test_children_of_orphans_are_killed_too() -> None:
     elders = set(children_of(os.getpid()))  # what other tests have left to us, zombies for the most part
-    family = Reaper()
+    reaper = Reaper()
     elders = set(children_of(os.getpid()))
     reading, writing = os.pipe()
     script = "setsid sleep 3600 & (setsid sleep 3600 & setsid sleep 3600 & echo) & wait"
@@ -69,88 +69,88 @@ async def test_what_a_stray_has_started_is_swept_as_well() -> None:
     os.close(writing)
     assert os.read(reading, 1) == b"\n"
 
-    await family.kill_orphans()
+    await reaper.kill_orphans()
 
     assert set(children_of(os.getpid())) <= elders
     assert os.read(reading, 1) == b""  # each of them held the other end
     os.close(reading)
 
 
-async def test_strays_that_have_ended_are_reaped() -> None:
-    family = Reaper()
+async def test_orphans_that_have_ended_are_reaped() -> None:
+    reaper = Reaper()
     pid = os.posix_spawnp("true", ["true"], os.environ)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
-    await family.kill_orphans()
+    await reaper.kill_orphans()
 
     assert pid not in children_of(os.getpid())
 
 
-async def test_members_are_spared() -> None:
-    family = Reaper()
+async def test_registered_processes_are_spared() -> None:
+    reaper = Reaper()
     pid = sleeper()
-    family.register(Member(pid))
+    reaper.register(Member(pid))
     stray = sleeper()
 
     with living(pid):
-        assert await family.kill_orphans() == 1
+        assert await reaper.kill_orphans() == 1
 
     assert not is_alive(stray)
 
 
-async def test_a_newborn_member_whose_pid_is_still_on_its_way_is_spared() -> None:
-    family = Reaper()
+async def test_a_registered_process_is_spared_before_its_pid_is_known() -> None:
+    reaper = Reaper()
     pid = sleeper()
-    family.register(Member(None, will_be=pid))
+    reaper.register(Member(None, will_be=pid))
 
     with living(pid):
-        assert await family.kill_orphans() == 0
+        assert await reaper.kill_orphans() == 0
 
 
-async def test_a_member_that_has_left_is_a_stray() -> None:
-    family = Reaper()
+async def test_an_unregistered_process_is_an_orphan() -> None:
+    reaper = Reaper()
     member = Member(sleeper())
-    family.register(member)
+    reaper.register(member)
 
-    family.unregister(member)
-    family.unregister(member)
+    reaper.unregister(member)
+    reaper.unregister(member)
 
-    assert await family.kill_orphans() == 1
+    assert await reaper.kill_orphans() == 1
 
 
-async def test_who_was_here_before_us_is_spared() -> None:
+async def test_preexisting_children_are_spared() -> None:
     elder = sleeper()
-    family = Reaper()
+    reaper = Reaper()
 
     with living(elder):
-        assert await family.kill_orphans() == 0
+        assert await reaper.kill_orphans() == 0
 
 
-async def test_two_sweeps_at_once_do_not_disturb_each_other() -> None:
-    family = Reaper()
+async def test_concurrent_kill_orphans_calls_do_not_disturb_each_other() -> None:
+    reaper = Reaper()
     for _ in range(10):
         sleeper()
 
-    swept = await asyncio.gather(family.kill_orphans(), family.kill_orphans())
+    swept = await asyncio.gather(reaper.kill_orphans(), reaper.kill_orphans())
 
     assert sum(swept) == 10
 
 
 @pytest.mark.root("only root can freeze processes")
 @needs_a_freezer
-async def test_a_stray_that_cannot_be_killed_is_told_of_once_and_reaped_when_it_ends_after_all(
+async def test_an_unkillable_orphan_is_logged_once_and_reaped_when_it_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(family_module, "KILL_TIMEOUT", 0.1)
     monkeypatch.setattr(lost, "UNKILLABLE_POLL_INTERVAL", 0.01)
-    family = Reaper()
+    reaper = Reaper()
     stuck, other = sleeper(), sleeper()
 
     with capture_logs() as logged:
         with frozen(stuck):
             async with asyncio.timeout(GENEROUS):
-                assert await asyncio.gather(family.kill_orphans(), family.kill_orphans()) in ([1, 0], [0, 1])
-                assert await family.kill_orphans() == 0  # nobody waits for it any more
+                assert await asyncio.gather(reaper.kill_orphans(), reaper.kill_orphans()) in ([1, 0], [0, 1])
+                assert await reaper.kill_orphans() == 0  # nobody waits for it any more
             assert is_alive(stuck)
         async with asyncio.timeout(GENEROUS):
             while stuck in children_of(os.getpid()):
@@ -167,9 +167,9 @@ from supervisor.process.reaper import Reaper
 from supervisor.linux.syscalls import become_subreaper
 
 async def sweep():
-    family = Reaper()
-    family._preexisting = frozenset()
-    return [await family.kill_orphans(), await family.kill_orphans()]
+    reaper = Reaper()
+    reaper._preexisting = frozenset()
+    return [await reaper.kill_orphans(), await reaper.kill_orphans()]
 
 become_subreaper()
 as_nobody = ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", "echo; exec sleep 600 >/dev/null"]
@@ -184,7 +184,7 @@ print(theirs.pid, by_child, by_parent, sep=";", file=sys.stderr)
 
 
 @pytest.mark.root("only root can start a process of another user")
-def test_what_is_left_behind_by_another_user_stops_neither_a_child_nor_the_parent() -> None:
+def test_orphans_of_another_user_stop_neither_a_child_nor_the_parent() -> None:
     command = ["setpriv", "--bounding-set=-kill", sys.executable, "-W", "ignore", "-c", SWEEPS]
 
     ended = subprocess.run(command, capture_output=True, text=True, timeout=GENEROUS, check=False)
@@ -194,5 +194,5 @@ def test_what_is_left_behind_by_another_user_stops_neither_a_child_nor_the_paren
     assert (by_child, by_parent) == ("Ended(killed=1, survived=1)", "[1, 0]")
 
 
-async def test_reaping_somebody_elses_process_does_nothing() -> None:
+async def test_reaping_a_foreign_process_does_nothing() -> None:
     await asyncio.wait_for(reap(2**22 - 1), 5)

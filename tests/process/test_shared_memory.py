@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from supervisor.process import shared_memory
-from supervisor.process.child import ChildDied
+from supervisor.process.exit_watch import ChildDied
 from supervisor.process.shared_memory import Mapped, Segment, mapped_by, remove, segments_in
 from tests.harness import GENEROUS
 from tests.process_world import Heard, module, run, world

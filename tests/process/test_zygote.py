@@ -24,13 +24,13 @@ from tests.process_world import Heard, module, nursery, open_descriptors, run, w
 async def failure(failing: ZygoteConfig) -> str:
     """Why a zygote did not come up; nothing of it is left."""
     before = open_descriptors()
-    family = Reaper()
+    reaper = Reaper()
 
     with pytest.raises(StartFailed) as caught:
-        await Zygote.start(failing, family)
+        await Zygote.start(failing, reaper)
 
-    assert not family._members
-    assert await family.kill_orphans() == 0
+    assert not reaper._members
+    assert await reaper.kill_orphans() == 0
     assert not open_descriptors() - before
     return str(caught.value)
 
@@ -47,7 +47,7 @@ def under_test(folder: Path) -> str:
     return f"module 'under_test' ({folder / 'under_test.py'})"
 
 
-async def test_it_tells_the_handlers_it_has_imported() -> None:
+async def test_imported_handlers_are_reported() -> None:
     async with world() as here:
         told = {known.action: known for known in here.zygote.imported.handlers}
 
@@ -80,14 +80,14 @@ async def test_an_import_that_never_ends_is_cut_at_its_timeout_and_named(tmp_pat
 @pytest.mark.parametrize(
     ("source", "end", "last"),
     [
-        ("import os\nos._exit(3)", "exited with code 3", "it said nothing"),
+        ("import os\nos._exit(3)", "exited with code 3", "no output"),
         ("import os\nos.write(2, b'no licence')\nos._exit(3)", "exited with code 3", "no licence"),
         ("import os\nos.closerange(3, 64)", "exited with code 1", "it has closed descriptors that are not its own"),
-        ("import os\nos.closerange(0, 64)", "exited with code 1", "it said nothing"),
-        ("import os\nos.kill(os.getpid(), 9)", "was killed by SIGKILL", "it said nothing"),
+        ("import os\nos.closerange(0, 64)", "exited with code 1", "no output"),
+        ("import os\nos.kill(os.getpid(), 9)", "was killed by SIGKILL", "no output"),
     ],
 )
-async def test_an_import_that_ends_the_process_is_told_with_its_module_its_end_and_last_words(
+async def test_an_import_that_ends_the_process_is_reported_with_module_exit_and_last_output(
     tmp_path: Path, source: str, end: str, last: str
 ) -> None:
     why = await failure(nursery(among_others(tmp_path, source)))
@@ -96,7 +96,7 @@ async def test_an_import_that_ends_the_process_is_told_with_its_module_its_end_a
     assert re.fullmatch(re.escape(start) + last, why)
 
 
-async def test_a_crash_in_c_is_told_with_the_place_in_the_module(tmp_path: Path) -> None:
+async def test_a_crash_in_c_is_reported_with_its_line_in_the_module(tmp_path: Path) -> None:
     # So deep that the report is longer than what is kept of the output.
     source = """
     import ctypes
@@ -157,7 +157,7 @@ async def test_garbage_instead_of_handlers_is_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("late", ["Importing('again', 'again.py')", "Imported((), ())"])
-async def test_whatever_comes_after_what_it_imported_ends_it(tmp_path: Path, late: str) -> None:
+async def test_any_message_after_imported_ends_the_zygote(tmp_path: Path, late: str) -> None:
     source = f"""
     import os
     from supervisor.ipc.messages import Imported, Importing
@@ -176,7 +176,7 @@ async def test_whatever_comes_after_what_it_imported_ends_it(tmp_path: Path, lat
         assert await zygote.exited() == -signal.SIGKILL
 
 
-async def test_what_it_says_after_its_time_is_over_is_no_fault_of_it(tmp_path: Path) -> None:
+async def test_messages_after_the_import_timeout_are_ignored(tmp_path: Path) -> None:
     source = """
     import os
     from supervisor.ipc.messages import Importing
@@ -215,20 +215,20 @@ async def test_an_interpreter_that_may_not_be_executed_is_named(
 
 async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     before = open_descriptors()
-    family = Reaper()
-    start = asyncio.create_task(Zygote.start(nursery(module(tmp_path, "while True: pass")), family))
+    reaper = Reaper()
+    start = asyncio.create_task(Zygote.start(nursery(module(tmp_path, "while True: pass")), reaper))
     await asyncio.sleep(0)
 
     start.cancel()
     await asyncio.wait([start])
 
     assert start.cancelled()
-    assert not family._members
+    assert not reaper._members
     assert not open_descriptors() - before
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, -15)])
-async def test_its_death_is_told_to_everybody_who_waits(number: signal.Signals, code: int) -> None:
+async def test_every_waiter_learns_of_the_exit(number: signal.Signals, code: int) -> None:
     async with world() as here:
         waiting = [asyncio.create_task(here.zygote.exited()) for _ in range(2)]
         await asyncio.sleep(0)
@@ -286,7 +286,7 @@ async def test_a_zygote_that_is_gone_forks_nothing(buried: bool) -> None:
             os.waitid(os.P_PID, here.zygote.pid, os.WEXITED | os.WNOWAIT)
 
         with pytest.raises(StartFailed, match="zygote is gone"):
-            await Child.start(here.zygote, here.family)
+            await Child.start(here.zygote, here.reaper)
 
 
 async def test_a_fork_that_the_kernel_refuses_to_send_fails_at_once_and_the_zygote_lives() -> None:
@@ -294,7 +294,7 @@ async def test_a_fork_that_the_kernel_refuses_to_send_fails_at_once_and_the_zygo
         with hoard(), capture_logs() as logged:
             for _ in range(2):
                 with pytest.raises(StartFailed, match="could not be forked"):
-                    await Child.start(here.zygote, here.family)
+                    await Child.start(here.zygote, here.reaper)
 
         assert (await here.child()).is_idle
     assert [line["log_level"] for line in logged] == ["warning"] * 2
@@ -310,7 +310,7 @@ async def test_a_zygote_that_died_on_the_way_can_be_killed_and_retired() -> None
             await here.zygote.kill()
             await here.zygote.retire()
 
-        assert not here.family._members
+        assert not here.reaper._members
 
 
 async def test_the_credential_and_the_rest_of_the_environment_stay_out() -> None:
@@ -341,7 +341,7 @@ async def test_files_in_the_working_directory_are_not_imported(tmp_path: Path, m
         assert here.zygote.imported.handlers
 
 
-async def test_what_handlers_share_by_import_is_there_in_every_child(tmp_path: Path) -> None:
+async def test_modules_shared_by_handlers_are_loaded_in_every_child(tmp_path: Path) -> None:
     source = """
     import os
     from supervisor import handler
@@ -356,7 +356,7 @@ async def test_what_handlers_share_by_import_is_there_in_every_child(tmp_path: P
     assert told[0] == told[1]
 
 
-async def test_what_it_prints_is_no_job_of_anybody(tmp_path: Path) -> None:
+async def test_output_of_the_zygote_belongs_to_no_job(tmp_path: Path) -> None:
     async with world(
         module(tmp_path, "print('loading')\nfrom supervisor import handler\nhandler('a')(lambda: None)")
     ) as here:
@@ -366,7 +366,7 @@ async def test_what_it_prints_is_no_job_of_anybody(tmp_path: Path) -> None:
     assert heard.lines == []
 
 
-def test_importing_once_tells_the_same_and_leaves_no_process() -> None:
+def test_import_once_reports_the_same_and_leaves_no_process() -> None:
     imported = import_once([HANDLERS], GENEROUS, [])
 
     assert "echo" in {known.action for known in imported.handlers}
@@ -377,7 +377,7 @@ def test_importing_once_fails_as_a_zygote_does(tmp_path: Path) -> None:
         import_once([module(tmp_path, "import os; os.kill(os.getpid(), 9)")], GENEROUS, [])
 
 
-async def test_its_repr_tells_its_pid() -> None:
+async def test_repr_shows_the_pid() -> None:
     async with world() as here:
         assert repr(here.zygote) == f"<Zygote pid {here.zygote.pid}>"
         assert is_alive(here.zygote.pid)
@@ -388,11 +388,11 @@ async def test_a_module_that_ends_the_process_is_left_out_whatever_the_locale(tm
     folder.mkdir()
     (folder / "bad.py").write_text("import os; os._exit(3)")
     (folder / "good.py").write_text("from supervisor import handler\n@handler('good')\ndef f(): ...\n")
-    family = Reaper()
+    reaper = Reaper()
     ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
     async with asyncio.timeout(GENEROUS):
-        zygote = await start_zygote(ZygoteConfig((folder,), ascii_only), family)
+        zygote = await start_zygote(ZygoteConfig((folder,), ascii_only), reaper)
         await zygote.kill()
 
     [problem] = zygote.imported.problems
