@@ -71,7 +71,7 @@ class BlockingPipe(Generic[Message]):
             except OSError as error:
                 if is_gone(error):
                     raise
-                # Whatever is said next would be taken for the rest of this.
+                # The peer would read the next message as the rest of this one.
                 raise ConnectionAbortedError(errno.ECONNABORTED, f"half a message was sent: {reason(error)}") from error
 
     def receive(self) -> Message | None:
@@ -100,7 +100,7 @@ class BlockingPipe(Generic[Message]):
 
     @property
     def is_intact(self) -> bool:
-        """False when somebody closed or replaced our descriptor."""
+        """False if the handler closed or replaced the descriptor."""
         return self._look() == self._identity
 
     def _look(self) -> tuple[int, int] | None:

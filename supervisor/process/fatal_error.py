@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 MAX_FRAMES = 3
-"""Frames that are kept, the innermost first; whoever wants more finds all of them in the log."""
+"""Frames that are kept, innermost first; the log has all of them."""
 
 _TITLE = "Fatal Python error: "
 _FRAME = '  File "'
@@ -36,7 +36,7 @@ class FatalErrorParser:
         self._is_of_the_crash = False  # the thread whose frames come next
 
     def feed(self, line: str) -> None:
-        """Take in a line, whatever it is."""
+        """Parse a line of output; ignore lines that are not part of a report."""
         _, title, error = line.partition(_TITLE)  # it may stand behind something that was printed without a newline
         if title:
             self._title, self._frames, self._places, self._is_of_the_crash = title + error, [], [], False

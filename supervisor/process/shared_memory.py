@@ -142,7 +142,7 @@ def remove(mapped: Mapped, since: float) -> int:
     """Remove what was made after `since` (seconds since 1970) and is not held any more; return how many bytes."""
     removed = 0
     for segment in mapped.segments:
-        with contextlib.suppress(OSError):  # it is gone, or somebody else's, or in use
+        with contextlib.suppress(OSError):  # gone, another user's, or in use
             removed += _remove(segment, since)
     if mapped.system_v:
         removed += sum(_remove_system_v(mapped.system_v, since))

@@ -34,7 +34,7 @@ class Usage:
 
 
 def tree_usage(pid: int, *, exact_above: int) -> Usage:
-    """As `tree_memory`, with what whoever looks wants to know besides."""
+    """Return `tree_memory` and further usage figures for the status."""
     # Not with psutil, which goes through all processes of the host for each tree: here every child is looked at.
     others = descendants(pid)
     memory = sum(map(resident_size, [pid, *others]))
