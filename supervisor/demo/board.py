@@ -63,15 +63,15 @@ class Lines:
         self._stream = stream
         self._clock = clock
         self._began_at = clock()
-        self._told: dict[str, tuple[object, ...]] = {}
+        self._shown: dict[str, tuple[object, ...]] = {}
 
     def show(self, standings: Sequence[JobState]) -> None:
         for standing in standings:
-            news = (standing.status, standing.attempt, min(3, math.floor(4 * (standing.part or 0))))
-            if self._told.get(standing.job.title, ("waiting", 1, 0)) != news:
+            state = (standing.status, standing.attempt, min(3, math.floor(4 * (standing.part or 0))))
+            if self._shown.get(standing.job.title, ("waiting", 1, 0)) != state:
                 elapsed = self._clock() - self._began_at
                 self._stream.write(f"{elapsed:5.1f} s  {standing.job.title}: {_state(standing)}\n")
-            self._told[standing.job.title] = news
+            self._shown[standing.job.title] = state
         self._stream.flush()
 
 

@@ -155,10 +155,10 @@ def _status(run: Run, job: Job) -> str:
 def _part(server: DevServer, run: Run) -> float | None:
     if run.status == "completed":
         return 1.0
-    told = [event["data"] for event in server.events(run.id) if event["type"] == "progress"]
-    if not told or not told[-1].get("total"):
+    progress = [event["data"] for event in server.events(run.id) if event["type"] == "progress"]
+    if not progress or not progress[-1].get("total"):
         return None
-    return min(1.0, float(told[-1]["done"] / told[-1]["total"]))
+    return min(1.0, float(progress[-1]["done"] / progress[-1]["total"]))
 
 
 def _said(demo_job: DemoJob, status: str, run: Run, job: Job) -> str:

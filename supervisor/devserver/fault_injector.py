@@ -90,7 +90,7 @@ class FaultInjector:
             return response
         response = reworded(fault, response)
         is_sent = await send_badly(fault, request, response)
-        return _reaches_nobody(response) if is_sent else response
+        return _placeholder(response) if is_sent else response
 
     async def hand_over(self, request: web.Request, response: web.Response, job: Job) -> HandOver:
         """Send the answer to a claim here instead of in aiohttp, to detect a failed write.
@@ -106,7 +106,7 @@ class FaultInjector:
         response = reworded(late, reworded(early, response))
         for fault in (early, late):
             if await send_badly(fault, request, response):
-                return HandOver(_reaches_nobody(response), was_made=True)
+                return HandOver(_placeholder(response), was_made=True)
         await response.prepare(request)
         await response.write_eof()
         # The kernel may refuse the bytes without an error for the writer: then the transport is closing.
@@ -167,6 +167,6 @@ def is_connected(request: web.Request) -> bool:
     return request.transport is not None and not request.transport.is_closing()
 
 
-def _reaches_nobody(response: web.Response) -> web.Response:
+def _placeholder(response: web.Response) -> web.Response:
     """Return an answer only for aiohttp and the call log, after the real one was sent and the connection closed."""
     return web.Response(status=response.status)
