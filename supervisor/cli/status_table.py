@@ -96,7 +96,7 @@ def _outlook(status: Status) -> Iterator[str]:
         yield f"disk      outcomes wait in memory only, until their lease is over: {escaped(status.spool.trouble)}"
     yield f"claims    {_claims(status.claims)}"
     if code.outage is not None:
-        yield f"children  none can be born: {escaped(code.outage)}"
+        yield f"children  none can be started: {escaped(code.outage)}"
     if code.error is not None:
         yield f"reload    failed: {escaped(code.error)}"
     for problem in code.problems:

@@ -26,7 +26,7 @@ def unreadiness(status: Status) -> str | None:
     if status.state != "serving":
         return status.state
     if status.code.outage is not None:
-        return f"no child can be born: {status.code.outage}"
+        return f"no child can be started: {status.code.outage}"
     if status.shortage is not None:
         return f"slots cannot have a child: {status.shortage}"
     if all(slot.state in ("none", "starting") for slot in status.slots):
