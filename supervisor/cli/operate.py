@@ -51,7 +51,7 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
             except msgspec.DecodeError as error:
                 raise ControlError(
                     f"the supervisor at {path} is of another version than this command ({__version__}), which cannot "
-                    f"read its status ({error}); use --json"
+                    f"read its status ({error}); --json shows it as it is"
                 ) from error
 
         if watch:
