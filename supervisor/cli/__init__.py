@@ -1,1 +1,1 @@
-"""The command line: options, `serve`, and the commands that ask or order a running supervisor."""
+"""The command line: one module for each command or group of commands, and the main group in `main`."""

@@ -1,6 +1,6 @@
-"""The `check` command: shows what the handler folders offer, and what is wrong with them.
+"""The `check` command: lists the handlers in the handler folders and their problems.
 
-The handlers are imported as for `run`, in a zygote, never in this process; what they start then is killed at the end.
+Handlers are imported in a zygote, as for `run`, never in this process.  What they start is killed afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEADINGS = ("ACTION", "MODULE", "TIMEOUT", "GRACE", "MEMORY", "CONCURRENT", "OT
 
 
 def check_handlers(folders: Sequence[Path], import_timeout: float, pass_env: Sequence[str]) -> ExitCode:
-    """Import the handlers in `folders` and print them as a table, and what is wrong on standard error."""
+    """Import the handlers in `folders`; print them as a table and their problems on standard error."""
     try:
         imported = import_once(folders, import_timeout, pass_env)
     except StartFailed as error:
@@ -39,17 +39,17 @@ def check_handlers(folders: Sequence[Path], import_timeout: float, pass_env: Seq
 
 
 def verdict(imported: Imported) -> ExitCode:
-    """Every module must load, and there must be something to run."""
+    """Return success if there is a handler and every module could be imported."""
     return ExitCode.DRAINED if imported.handlers and not imported.problems else ExitCode.NO_HANDLER
 
 
 def table(handlers: Sequence[HandlerInfo]) -> str:
-    """One line per handler, sorted by action, in aligned columns."""
+    """Return a table with one line per handler, sorted by action."""
     return aligned([_HEADINGS, *map(_row, sorted(handlers, key=lambda each: each.action))])
 
 
 def complaints(imported: Imported) -> list[str]:
-    """What is not served, and warnings."""
+    """Return the problems, whose handlers are not served, and the warnings."""
     problems = [problem.located_message for problem in imported.problems]
     return [escaped(line) for line in [*problems, *(f"warning: {warning}" for warning in imported.warnings)]]
 

@@ -1,6 +1,6 @@
-"""The `dev` command: a local server and a supervisor in one process, which reloads when a handler's file changes.
+"""The `dev` command: a local server and a supervisor in one process, with a reload after each change of a handler file.
 
-Without the package that watches files it serves as well, and says what is missing.
+Without the package watchfiles it serves without reloads and logs a warning.
 """
 
 from __future__ import annotations
@@ -27,15 +27,13 @@ from supervisor.settings.resolution import CommandLineValues, ConfigError, HostI
 PROJECT = "demo"
 KEY = "mbx_local"
 HEARTBEAT_INTERVAL = 2.0
-"""Seconds: whoever tries a cancellation does not want to wait for it."""
+"""Seconds.  Short, because a developer who tries a cancellation should see its effect soon."""
 
-UNWATCHED = f"handlers are not reloaded when they change, for the package watchfiles is not there: {TO_WATCH}"
-
-_OF_OTHERS = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
+_NOT_INHERITED = ("PROJECT", "WORKER_ID", "CREDENTIALS_DIRECTORY")
 
 
 def main(given: CommandLineValues, machine: HostInfo, *, host: str, port: int, database: Path | None) -> ExitCode:
-    """Serve until Ctrl-C; raise `ConfigError` when that cannot be done."""
+    """Serve until Ctrl-C; raise `ConfigError` if the server cannot start."""
     server = DevServerSettings(host=host, port=port, database=database, heartbeat_interval=HEARTBEAT_INTERVAL)
     with tempfile.TemporaryDirectory(prefix="mobius-dev-") as state, service.loop_runner() as runner:
         return runner.run(develop(server, given, machine, Path(state)))
@@ -53,18 +51,18 @@ async def develop(server: DevServerSettings, given: CommandLineValues, machine: 
         log.configure(settings.log_level, settings.log_format, mask=mask)
         announce(greeting(url))
         if not settings.watch:
-            structlog.get_logger("dev").warning(UNWATCHED)
+            structlog.get_logger("dev").warning("handlers are not reloaded when they change", reason=TO_WATCH)
         return await service.serve(settings, configuration.source, environment, mask, configuration.read)
 
 
 def own_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what is meant for the user's real supervisor."""
+    """Return the environment without the variables of the user's real supervisor."""
     kept = {name: value for name, value in environment.items() if not name.startswith("MOBIUS_")}
-    return {name: value for name, value in kept.items() if name not in _OF_OTHERS} | {"MOBIUS_API_KEY": KEY}
+    return {name: value for name, value in kept.items() if name not in _NOT_INHERITED} | {"MOBIUS_API_KEY": KEY}
 
 
 def greeting(url: str) -> str:
-    """What to do next, in another terminal."""
+    """Return the text with the commands for another terminal."""
     return (
         f"development server on {url}; Ctrl-C finishes the running jobs and ends it, a second one stops the jobs\n\n"
         f"    export MOBIUS_BASE_URL={url} PROJECT={PROJECT} MOBIUS_API_KEY={KEY}\n"
@@ -73,16 +71,16 @@ def greeting(url: str) -> str:
 
 
 def _socket(environment: Mapping[str, str], machine: HostInfo, state: Path) -> Path:
-    """Where the commands look for it: not below the passing state, if there is another place."""
+    """Return a socket path that the commands search, so preferably not below the temporary `state`."""
     try:
-        lasting = default_state_dir(environment, machine.home)
+        searched = default_state_dir(environment, machine.home)
     except ConfigError:
-        lasting = state
-    return runtime_dir(environment, lasting) / f"dev-{machine.pid}{ENDING}"
+        searched = state
+    return runtime_dir(environment, searched) / f"dev-{machine.pid}{ENDING}"
 
 
 def _local(url: str, state: Path, socket: Path) -> dict[str, tuple[str]]:
-    """What is no choice here."""
+    """Return the settings that the user cannot choose."""
     return {
         "base_url": (url,),
         "project": (PROJECT,),

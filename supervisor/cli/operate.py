@@ -1,4 +1,4 @@
-"""The commands that look at the running program and steer it.  They load neither its client nor any handler."""
+"""The commands that inspect and control the running program.  They import neither the server's client nor handlers."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _places = asked(*_PLACE_OPTIONS)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
-@click.option("--watch", is_flag=True, help="Show it anew every second; needs the package rich.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole status as JSON.")
+@click.option("--watch", is_flag=True, help="Refresh every second; needs the package rich.")
 @_places
 def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
-    """Show what the running supervisor is doing."""
+    """Show the status of the running supervisor."""
     from supervisor.control.client import call
 
     if as_json and watch:
         raise ConfigError("--json and --watch exclude each other; GET /events streams JSON")
-    with _one_sentence():
+    with _errors_reported():
         path = _socket(answers)
         if as_json:
-            click.echo(escaped(call(path, "GET", "/status.json").decode()))  # it is JSON still
+            click.echo(escaped(call(path, "GET", "/status.json").decode()))  # escaped JSON is still JSON
             return
 
         def look(room: os.terminal_size | None = None) -> str:
@@ -50,8 +50,8 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
                 return table_of(msgspec.json.decode(call(path, "GET", "/status.json"), type=Status), room)
             except msgspec.DecodeError as error:
                 raise ControlError(
-                    f"the supervisor at {path} is of another version than this command, {__version__}: what it says is "
-                    f"not understood ({error}); --json shows it as it is"
+                    f"the supervisor at {path} is of another version than this command ({__version__}), which cannot "
+                    f"read its status ({error}); --json shows it as it is"
                 ) from error
 
         if watch:
@@ -64,23 +64,23 @@ def status(*, as_json: bool, watch: bool, **answers: Any) -> None:
 @click.argument("job_id", metavar="JOB", callback=reads(kinds.NAME))
 @_places
 def stack(job_id: str, **answers: Any) -> None:
-    """Show the Python stack of a running job.
+    """Show the Python stack of a running job, also inside a C call.
 
-    Also from inside a C call.  JOB is its id, JOB#ATTEMPT, or at least 8 characters with which only its id begins.
+    JOB is a job id, JOB#ATTEMPT, or a unique prefix of an id with at least 8 characters.
     """
     import json
 
-    told = json.loads(_ask(answers, "GET", f"/jobs/{quote(job_id, safe='')}/stack"))
-    click.echo("\n".join(map(escaped, told["stack"].splitlines())))
+    reply = json.loads(_ask(answers, "GET", f"/jobs/{quote(job_id, safe='')}/stack"))
+    click.echo("\n".join(map(escaped, reply["stack"].splitlines())))
 
 
 @click.command()
 @click.argument("job_id", metavar="JOB", callback=reads(kinds.NAME))
 @_places
 def cancel(job_id: str, **answers: Any) -> None:
-    """Stop a running job; it is reported as `Cancelled`.
+    """Stop a running job and report it as `Cancelled`.
 
-    JOB is its id, JOB#ATTEMPT, or at least 8 characters with which only its id begins.
+    JOB is a job id, JOB#ATTEMPT, or a unique prefix of an id with at least 8 characters.
     """
     _ask(answers, "POST", f"/jobs/{quote(job_id, safe='')}/cancel")
     click.echo(f"{job_id} is asked to stop")
@@ -89,9 +89,9 @@ def cancel(job_id: str, **answers: Any) -> None:
 @click.command()
 @_places
 def pause(**answers: Any) -> None:
-    """Claim nothing new until `resume`; what runs goes on.
+    """Stop claiming jobs until `resume`; running jobs continue.
 
-    A claim that is open already may still bring a job: it is run.
+    A claim that is already open may still return a job, which is run.
     """
     _ask(answers, "POST", "/pause")
     click.echo("paused: nothing new is claimed; a claim that is open already may still bring a job")
@@ -100,7 +100,7 @@ def pause(**answers: Any) -> None:
 @click.command()
 @_places
 def resume(**answers: Any) -> None:
-    """Claim again."""
+    """Claim jobs again."""
     _ask(answers, "POST", "/resume")
     click.echo("resumed: jobs are claimed again")
 
@@ -108,7 +108,7 @@ def resume(**answers: Any) -> None:
 @click.command()
 @_places
 def drain(**answers: Any) -> None:
-    """Claim nothing new, finish what runs, end the program: as SIGTERM."""
+    """Stop claiming jobs, finish the running ones, then exit: as SIGTERM."""
     _ask(answers, "POST", "/drain")
     click.echo("draining: it ends when its jobs have")
 
@@ -120,13 +120,13 @@ def drain(**answers: Any) -> None:
     callback=reads(kinds.POSITIVE_DURATION),
     default="5m",
     show_default=True,
-    help="How long to wait for the outcome.",
+    help="How long to wait for the reload.",
 )
 @_places
 def reload(timeout: float, **answers: Any) -> None:
-    """Load handlers and settings anew; no job is dropped.
+    """Load handlers and settings again; running jobs continue.
 
-    When they cannot be loaded the old ones stay: the reason is printed, and the exit code is 1.
+    If loading fails, the old ones stay in use, the reason is printed, and the exit code is 1.
     """
     _ask(answers, "POST", "/reload", timeout=timeout, meanwhile="; the reload goes on")
     click.echo("reloaded")
@@ -138,16 +138,16 @@ COMMANDS = (status, stack, cancel, pause, resume, drain, reload)
 def _ask(answers: dict[str, Any], method: str, target: str, **options: Any) -> bytes:
     from supervisor.control.client import call
 
-    with _one_sentence():
+    with _errors_reported():
         return call(_socket(answers), method, target, **options)
     raise AssertionError("the block above returns or ends the program")
 
 
 def _socket(answers: dict[str, Any]) -> Path:
-    """The socket that is named, or that of the one program that runs here."""
+    """Return the given socket, or the socket of the only running program."""
     from supervisor.control.socket_path import find_socket
 
-    given = config.read_values(_PLACE_OPTIONS, given_by(answers), os.environ, _written())
+    given = config.read_values(_PLACE_OPTIONS, given_by(answers), os.environ, _file_values())
     if given["socket"] is not None:
         path: Path = given["socket"]
         return path
@@ -155,8 +155,8 @@ def _socket(answers: dict[str, Any]) -> Path:
     return find_socket(os.environ, state_dir, given["worker_id"])
 
 
-def _written() -> config.FileValues:
-    """What the settings file of the running program says of its place; nothing if the file cannot be read."""
+def _file_values() -> config.FileValues:
+    """Return the values of the settings file of the running program; none if the file cannot be read."""
     from supervisor.settings.toml_file import read_settings_file
 
     path: Path | None = values_of(["config"], {})["config"]
@@ -164,13 +164,13 @@ def _written() -> config.FileValues:
         return config.NO_FILE_VALUES
     try:
         return read_settings_file(path)
-    except ConfigError:  # the program that runs has another one; it is for a reload to say what is wrong
+    except ConfigError:  # the running program uses an older version of the file; a reload reports the error
         return config.NO_FILE_VALUES
 
 
 @contextmanager
-def _one_sentence() -> Iterator[None]:
-    """What goes wrong is one sentence and an exit code; `ConfigError` is for the group of all commands to say."""
+def _errors_reported() -> Iterator[None]:
+    """Report errors as one sentence and an exit code.  The main group reports `ConfigError`."""
     from supervisor.control.client import ControlError
     from supervisor.control.socket_path import NotRunning
 

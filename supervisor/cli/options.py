@@ -1,4 +1,4 @@
-"""How commands ask for settings: options made from `settings.OPTIONS`, and the values that were given for them."""
+"""Command-line options built from `settings.OPTIONS`, their values, and the output helpers of all commands."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from supervisor.text.printable import escaped
 
 
 def fail(message: str, code: ExitCode) -> NoReturn:
-    """End the command with one sentence."""
-    with suppress(OSError):  # the exit code counts, also if standard error takes nothing
+    """Print one sentence and exit with `code`."""
+    with suppress(OSError):  # exit with the code even if standard error cannot be written
         click.echo(f"Error: {escaped(message)}", err=True)
     sys.exit(code)
 
 
 def announce(message: str) -> None:
-    """Print what a server has to say; it goes on serving if the reader of its output has left."""
+    """Print a message of a server, which continues to serve if the reader of its output has exited."""
     with suppress(BrokenPipeError):
         click.echo(message)
 
 
 def give_up(stream: TextIO) -> None:
-    """Write nothing more: at the end of the program what still waits would be tried again, with a traceback."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    """Redirect a stream to /dev/null.  Python would write its buffer again at exit, and fail with a traceback."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def settle_streams() -> None:
-    """Give up the standard streams that take nothing any more, so that they do not change the exit code."""
+    """Flush the standard streams and redirect those that fail, so that they do not change the exit code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
-        except OSError:  # the reader of a pipe is gone, the disk is full
+        except OSError:  # a pipe without a reader or a full disk
             give_up(stream)
-        except ValueError:  # it is closed
+        except ValueError:  # the stream is closed
             continue
 
 
 def home() -> Path | None:
-    """Where this user is at home; None when neither the environment nor the list of users says."""
+    """Return the home of this user; None if neither the environment nor the user database has one."""
     try:
         return Path("~").expanduser()
     except RuntimeError:
@@ -60,7 +60,7 @@ def home() -> Path | None:
 
 
 def reads(kind: ValueType) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """Return what reads an option that belongs to one command only and has no environment name."""
+    """Return a click callback that parses an option of one command, which has no environment variable."""
 
     def callback(ctx: click.Context, parameter: click.Parameter, text: str | None) -> Any:
         try:
@@ -74,7 +74,7 @@ def reads(kind: ValueType) -> Callable[[click.Context, click.Parameter, str | No
 def asked(
     *names: str, own: config.CommandLineValues | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of the settings `names`.
+    """Return a decorator that adds the options of the settings `names` to a command.
 
     `own` are the defaults of a command that reads no setting from the environment; None for all others.
     """
@@ -89,7 +89,7 @@ def asked(
 
 
 def _click_option(option: Option, words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    # click passes on what was typed and no more: `config` reads the environment, to say which of them was wrong.
+    # click passes on only the command line; `config` reads the environment, so that its errors name the right source.
     if option.kind.is_switch:
         return click.option(option.flag, option.key, is_flag=True, default=None, help=words)
     return click.option(
@@ -112,11 +112,11 @@ def _default(option: Option) -> str:
 
 
 def values_of(names: Iterable[str], answers: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given for the settings `names`, on the command line or in the environment; raise `ConfigError`."""
+    """Return the values of the settings `names` from the command line or the environment; raise `ConfigError`."""
     return config.read_values(names, given_by(answers), os.environ)
 
 
 def given_by(answers: Mapping[str, Any]) -> config.CommandLineValues:
-    """Put click's answers into one form: a switch is "1", a single text a tuple of one, None and () are left out."""
+    """Normalize click's values: a switch becomes "1", a single text a tuple of one; None is omitted."""
     texts = {key: "1" if answer is True else answer for key, answer in answers.items()}
     return {key: (text,) if isinstance(text, str) else text for key, text in texts.items() if text is not None}

@@ -1,4 +1,4 @@
-"""The `server` command: the local development server alone, until SIGINT or SIGTERM.  No part of a worker."""
+"""The `server` command: runs only the local development server, until SIGINT or SIGTERM.  Not part of a worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from supervisor.cli.options import announce
-from supervisor.devserver import fault_injector as saboteur
+from supervisor.devserver import fault_injector
 from supervisor.devserver.app import DevServer, DevServerSettings
 from supervisor.devserver.faults import FaultScript, FaultScriptError, parse_text
 from supervisor.settings.resolution import ConfigError
@@ -23,9 +23,9 @@ from supervisor.text.printable import authority
 
 
 async def serve(settings: DevServerSettings, key_hint: str) -> None:
-    """Serve until told to stop; `key_hint` is the assignment that gives a worker the key.
+    """Serve until a signal; `key_hint` is the assignment that gives a worker the key.
 
-    Raises `ConfigError` when the address or the database cannot be had.
+    Raise `ConfigError` if the address or the database cannot be opened.
     """
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -34,19 +34,19 @@ async def serve(settings: DevServerSettings, key_hint: str) -> None:
         server = await opened(settings, stack)
         announce(greeting(server.url, key_hint))
         if settings.faults is not None:
-            _show(saboteur.log)
+            _log_to_terminal(fault_injector.log)
         await stop.wait()
         if settings.faults is not None:
             announce(tally(server.faults_injected))
 
 
 async def opened(settings: DevServerSettings, stack: AsyncExitStack) -> DevServer:
-    """The server, open until `stack` is closed; raises `ConfigError` when the address or the database cannot be had."""
+    """Return the server, open until `stack` closes; raise `ConfigError` if the address or database cannot be opened."""
     try:
         return await stack.enter_async_context(DevServer(settings))
     except OSError as error:
         where = authority(settings.host, settings.port)
-        # asyncio's own sentence names the address again; the numbers of getaddrinfo(3) are none of errno(3).
+        # asyncio's own message repeats the address; the error numbers of getaddrinfo(3) are not those of errno(3).
         number = None if isinstance(error, socket.gaierror) else error.errno
         why = os.strerror(number) if number else error.strerror or str(error)
         advice = "; give another --port, or --port 0 for a free one" if number == errno.EADDRINUSE else ""
@@ -56,7 +56,7 @@ async def opened(settings: DevServerSettings, stack: AsyncExitStack) -> DevServe
 
 
 def read_faults(path: Path) -> FaultScript:
-    """The fault script in a file; raises `ConfigError`."""
+    """Return the fault script in a file; raise `ConfigError` if it is not valid."""
     try:
         return parse_text(decode_text(path.read_bytes()), is_json=path.suffix == ".json")
     except OSError as error:
@@ -66,12 +66,12 @@ def read_faults(path: Path) -> FaultScript:
 
 
 def tally(injected: Mapping[str, int]) -> str:
-    """The line that says how often what went wrong."""
+    """Return the line with the number of injected faults of each kind."""
     return f"faults injected: {', '.join(f'{count} {kind}' for kind, count in sorted(injected.items())) or 'none'}"
 
 
-def _show(log: logging.Logger) -> None:
-    """Let who runs the server see what happens."""
+def _log_to_terminal(log: logging.Logger) -> None:
+    """Print the lines of a logger on standard error."""
     shown = logging.StreamHandler()
     shown.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     log.addHandler(shown)
@@ -79,5 +79,5 @@ def _show(log: logging.Logger) -> None:
 
 
 def greeting(url: str, key_hint: str) -> str:
-    """The line with the address, and what points a worker at it."""
+    """Return the text with the address and the variables of a worker for it."""
     return f"development server on {url}\n\n    export MOBIUS_BASE_URL={url} PROJECT=demo {key_hint}\n"

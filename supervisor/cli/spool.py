@@ -1,7 +1,7 @@
-"""The `spool` commands: show people what lies in the spool, drop it; also while the service runs.
+"""The `spool` commands that list, show and drop outcomes, also while the service runs.
 
-What the service has in hands at the moment is shown and left alone.  What sends it is `resending`, so that nobody waits
-for a client to be loaded who only looks.
+An outcome that the service is sending can be shown but not dropped.  `spool_replay` sends outcomes; it is a separate
+module because importing the HTTP client takes time.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from supervisor.text.printable import escaped, shown_name
 from supervisor.text.size import format_size
 
 LIB = Path("/var/lib")
-"""Where `StateDirectory=` of the units makes folders; an operator's shell does not know `$STATE_DIRECTORY`."""
+"""Folder of systemd's `StateDirectory=`.  An operator's shell has no `$STATE_DIRECTORY`."""
 IN_HOME = Path(".local/state/mobius-supervisor")
-"""Where a user's supervisor keeps its state, below the home, unless its environment says otherwise."""
-MAX_HEAD_CHARS = 1200
-"""Bytes of a result that are shown."""
+"""The default state directory of a user's supervisor, below the home."""
+MAX_HEAD_BYTES = 1200
+"""Bytes of a result that `show` prints."""
 
 _HEADINGS = ("JOB", "ATTEMPT", "ACTION", "STATUS", "SIZE", "AGE", "STATE", "FILE")
 
 
 def list_all(spool: Spool, others: Sequence[tuple[Path, int]] = ()) -> None:
-    """Print everything as a table; of an empty spool, how many outcomes `others` hold."""
+    """Print all outcomes as a table; if there are none, print how many outcomes the `others` contain."""
     found = spool.find(*SpoolFolder)
     if found:
         click.echo(aligned([_HEADINGS, *(_row(spool, each) for each in found)]))
@@ -50,7 +50,7 @@ def list_all(spool: Spool, others: Sequence[tuple[Path, int]] = ()) -> None:
 
 
 def show(spool: Spool, name: str) -> None:
-    """Print whose outcome it is, and how it begins; raise `ConfigError`."""
+    """Print the job of an outcome and the beginning of its result; raise `ConfigError` if it cannot be read."""
     found = _chosen(spool, name)
     entry = _seen(spool, found)
     try:
@@ -61,7 +61,7 @@ def show(spool: Spool, name: str) -> None:
 
 
 def drop(spool: Spool, name: str, *, is_sure: bool) -> None:
-    """Delete an outcome for ever; raise `ConfigError`."""
+    """Delete an outcome permanently; raise `ConfigError` if that is not possible."""
     found = _chosen(spool, name)
     if not is_sure:
         raise ConfigError(f"dropping {found.path.name} cannot be undone: add --yes")
@@ -73,9 +73,9 @@ def drop(spool: Spool, name: str, *, is_sure: bool) -> None:
 
 
 def state_dir_of(environment: Mapping[str, str], home: Path | None) -> Path:
-    """The state directory of the supervisor of this host, where nobody says which; raise `ConfigError`.
+    """Return the state directory to use without `--state-dir`; raise `ConfigError` if there are several candidates.
 
-    It is this user's own, or that of the service or one of its instances, if we may look into it.
+    Candidates are this user's own directory and those of the service and its instances that this user may read.
     """
     own = config.default_state_dir(environment, home)
     if environment.get("STATE_DIRECTORY"):
@@ -93,9 +93,9 @@ def state_dir_of(environment: Mapping[str, str], home: Path | None) -> Path:
 
 
 def other_spools(state_dir: Path, accounts: Iterable[Path]) -> list[tuple[Path, int]]:
-    """State directories of this host, other than `state_dir`, that keep outcomes, and how many each keeps.
+    """Return the other state directories of this host that contain outcomes, and the number of outcomes in each.
 
-    They are those of the services and of users, whose homes are `accounts`.
+    Searches those of the services and those in the homes `accounts`.
     """
     homes = (home / IN_HOME for home in dict.fromkeys(accounts))
     found: dict[Path, int] = {}
@@ -108,9 +108,9 @@ def other_spools(state_dir: Path, accounts: Iterable[Path]) -> list[tuple[Path, 
 
 
 def spool_in(state_dir: Path, environment: MutableMapping[str, str]) -> Spool:
-    """The spool of a state directory; raise `ConfigError` when that is not there, or cannot be looked into.
+    """Return the spool of a state directory; raise `ConfigError` if the directory is missing or not readable.
 
-    A slip in its name must not read as if all outcomes were with the server.  Root becomes the directory's owner.
+    A mistyped name must not look like an empty spool.  Root becomes the directory's owner.
     """
     try:
         state = Directory.open(state_dir)
@@ -136,7 +136,7 @@ def spool_in(state_dir: Path, environment: MutableMapping[str, str]) -> Spool:
 
 
 def _count(state_dir: Path) -> int:
-    """How many outcomes a state directory keeps; 0 when it cannot be read."""
+    """Return the number of outcomes in a state directory; 0 if it cannot be read."""
     try:
         with Directory.open(state_dir) as state, Identity.owner(state).borrowed():
             return len(Spool(state_dir, state=state).find(*SpoolFolder))
@@ -149,19 +149,19 @@ def _listed(paths: Iterable[Path]) -> str:
 
 
 def _row(spool: Spool, found: SpoolFile) -> tuple[str, ...]:
-    note = found.record
-    told = ("-", "-", "-", "-") if note is None else _told(note)
-    since = found.changed_at if note is None else note.written_at
+    record = found.record
+    cells = ("-", "-", "-", "-") if record is None else _job_cells(record)
+    since = found.changed_at if record is None else record.written_at
     age = format_duration(max(0, round(time.time() - since)))
-    return (*told, format_size(found.size), age, _state(spool, found), found.path.name)
+    return (*cells, format_size(found.size), age, _state(spool, found), found.path.name)
 
 
-def _told(note: SpoolRecord) -> tuple[str, ...]:
-    return (shown_name(note.fence.job_id), str(note.fence.attempt), shown_name(note.action), _status(note))
+def _job_cells(record: SpoolRecord) -> tuple[str, ...]:
+    return (shown_name(record.fence.job_id), str(record.fence.attempt), shown_name(record.action), _status(record))
 
 
-def _status(note: SpoolRecord) -> str:
-    return "completed" if note.failed is None else f"failed {escaped(note.failed.error_type)}"
+def _status(record: SpoolRecord) -> str:
+    return "completed" if record.failed is None else f"failed {escaped(record.failed.error_type)}"
 
 
 def _state(spool: Spool, found: SpoolFile) -> str:
@@ -171,7 +171,7 @@ def _state(spool: Spool, found: SpoolFile) -> str:
 
 
 def _chosen(spool: Spool, name: str) -> SpoolFile:
-    """The one outcome with this name: that of its file, its job, or `job#attempt`."""
+    """Return the only outcome with this file name, job id or `JOB#ATTEMPT`."""
     matches = [found for found in spool.find(*SpoolFolder) if name in _names(found)]
     if not matches:
         raise ConfigError(f"there is no outcome {name!r} in {spool.folder}")
@@ -186,7 +186,7 @@ def _names(found: SpoolFile) -> tuple[str, ...]:
 
 
 def _seen(spool: Spool, found: SpoolFile) -> SpoolEntry:
-    """An outcome to be read, also while it is in other hands."""
+    """Return an outcome for reading, also while another process has locked it."""
     try:
         return spool.read(found.path)
     except FileNotFoundError:
@@ -198,7 +198,7 @@ def _seen(spool: Spool, found: SpoolFile) -> SpoolEntry:
 
 
 def _taken(spool: Spool, found: SpoolFile) -> SpoolEntry:
-    """An outcome for us alone."""
+    """Lock an outcome and return it."""
     if found.record is None:
         raise _damaged(found)
     entry = spool.acquire(found.path)
@@ -217,18 +217,18 @@ def _gone(found: SpoolFile) -> ConfigError:
     return ConfigError(f"{found.path.name} is there no more: it may have been sent meanwhile")
 
 
-def _about(note: SpoolRecord, state: str) -> list[str]:
-    written = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(note.written_at))
+def _about(record: SpoolRecord, state: str) -> list[str]:
+    written = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(record.written_at))
     return [
-        f"server   {note.destination.base_url}",
-        f"project  {note.destination.project}",
-        f"job      {note.fence.job_id}",
-        f"attempt  {note.fence.attempt}",
-        f"worker   {note.fence.worker_id}",
-        f"action   {note.action}",
+        f"server   {record.destination.base_url}",
+        f"project  {record.destination.project}",
+        f"job      {record.fence.job_id}",
+        f"attempt  {record.fence.attempt}",
+        f"worker   {record.fence.worker_id}",
+        f"action   {record.action}",
         f"written  {written}",
         f"state    {state}",
-        f"status   {_status(note)}",
+        f"status   {_status(record)}",
     ]
 
 
@@ -243,6 +243,6 @@ def _head(entry: SpoolEntry) -> list[str]:
 
 
 def _beginning(blob: Blob) -> list[str]:
-    encoded = os.pread(blob.descriptor, min(MAX_HEAD_CHARS // 3 * 4, blob.size), 0)  # the file goes on, with the note
+    encoded = os.pread(blob.descriptor, min(MAX_HEAD_BYTES // 3 * 4, blob.size), 0)  # the record follows
     text = base64.b64decode(encoded + b"=" * (-len(encoded) % 4)).decode("utf-8", "replace")
     return [*text.split("\n"), *(["[...]"] if len(encoded) < blob.size else [])]

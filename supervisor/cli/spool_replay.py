@@ -1,8 +1,8 @@
-"""`spool replay`: sends the outcomes that wait in the spool to their server."""
+"""The `spool replay` command: sends the waiting outcomes to their server."""
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401 - for the server's name; root's folders are out of reach once the spool is open
+import encodings.idna  # noqa: F401 - for the server's name; not importable from root's folders once the spool is open
 from pathlib import Path
 
 import click
@@ -22,9 +22,9 @@ from supervisor.text.printable import escaped
 
 
 async def replay(spool: Spool, destination: Destination, token: str, proxy: Proxy | None = None) -> ExitCode:
-    """Send once all that waits for a server and project, and print what became of each.
+    """Send each waiting outcome of a server and project once, and print the result of each.
 
-    The exit code says whether anything is left that the server should have.
+    The exit code shows whether an outcome remains to be sent.
     """
     account = Account(destination.base_url, destination.project, worker_id="", queues=(), proxy=proxy)
     code = ExitCode.DRAINED
@@ -36,34 +36,34 @@ async def replay(spool: Spool, destination: Destination, token: str, proxy: Prox
             click.echo(_nothing(spool, destination), err=True)
         for path in waiting:
             try:
-                said, is_left = await _sent(again, spool, path)
+                result, is_left = await _send(again, spool, path)
             except AuthRevoked as revoked:
                 click.echo(f"the server refuses the API key: {escaped(str(revoked))}", err=True)
                 return ExitCode.CREDENTIAL_REFUSED
-            click.echo(f"{path.name}: {escaped(said)}")
+            click.echo(f"{path.name}: {escaped(result)}")
             if is_left:
                 code = ExitCode.INTERNAL_ERROR
     return code
 
 
 def _nothing(spool: Spool, destination: Destination) -> str:
-    """That there is nothing to be sent; and of what is not, for it may be what was looked for."""
-    told = f"nothing waits for the project {destination.project!r} of {destination.base_url}"
+    """Return the message for an empty replay; it lists the outcomes for other servers, in case the user meant those."""
+    message = f"nothing waits for the project {destination.project!r} of {destination.base_url}"
     waiting = [each.record.destination for each in spool.find(SpoolFolder.WAITING) if each.record is not None]
     others = {f"{other.project!r} of {other.base_url}" for other in waiting}
-    return f"{told}; outcomes wait for {escaped(', '.join(sorted(others)))}" if others else told
+    return f"{message}; outcomes wait for {escaped(', '.join(sorted(others)))}" if others else message
 
 
-async def _sent(again: Replay, spool: Spool, path: Path) -> tuple[str, bool]:
-    """What became of an outcome, and whether it is left; raise `AuthRevoked`."""
+async def _send(again: Replay, spool: Spool, path: Path) -> tuple[str, bool]:
+    """Send an outcome; return the result for the user and whether the outcome remains.  Raise `AuthRevoked`."""
     try:
         answer = await again.send(path)
-    except OSError as error:  # a link, somebody else's file, a disk that is broken
+    except OSError as error:  # a link, a file of another user, or a broken disk
         return f"not sent: it cannot be read: {error.strerror or error}", True
-    return _unsent(spool, path) if answer is None else _said(answer)
+    return _unsent(spool, path) if answer is None else _describe(answer)
 
 
-def _said(answer: Answer | TooOld) -> tuple[str, bool]:
+def _describe(answer: Answer | TooOld) -> tuple[str, bool]:
     match answer:
         case Accepted():
             return "delivered", False
@@ -80,11 +80,11 @@ def _said(answer: Answer | TooOld) -> tuple[str, bool]:
 
 
 def _unsent(spool: Spool, path: Path) -> tuple[str, bool]:
-    """Why there was nothing to be sent, as far as it can be seen afterwards."""
+    """Return why an outcome was not sent, judged from the state of its file afterwards."""
     if spool.is_locked(path):
         return "not sent: another process has it in hands, such as the service, which sends it itself", True
     if spool.is_damaged(path):
         return f"not sent: it is damaged, and was set aside in spool/{SpoolFolder.DAMAGED.value}", True
-    if spool.is_there(path):  # damaged, where nothing can be moved, or let go by those other hands in this instant
+    if spool.is_there(path):  # damaged in a folder that is not writable, or unlocked by the other process just now
         return "not sent: it is still there, and can be tried again", True
     return "not sent: it is there no more, and may have been sent meanwhile", False

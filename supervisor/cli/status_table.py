@@ -1,4 +1,4 @@
-"""The status as text for a terminal.  Pure."""
+"""The status as a text table for a terminal.  Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from supervisor.text.printable import escaped, shortened, shown_name
 from supervisor.text.size import format_size
 
 MAX_CELL_CHARS = 60
-"""Characters of a text that others wrote."""
+"""Characters of a text from a job or the server."""
 MAX_RECENT_ROWS = 10
-"""Jobs that have ended."""
+"""Ended jobs that are shown."""
 MAX_MESSAGE_LINES = 3
-"""Lines of what is wrong, each, where there is not all the room."""
+"""Lines of each problem when the table must fit into a terminal."""
 
 _SLOTS = ("SLOT", "PID", "STATE", "JOBS", "JOB", "HANDLER", "TIME", "PROGRESS", "CPU", "MEMORY", "LEASE", "LAST LINE")
 _RECENT = ("ENDED", "JOB", "HANDLER", "OUTCOME", "TOOK", "MESSAGE")
 
-# What is missed least goes first; what a job is and how long it takes stays.
+# The least important columns shrink first; the handler and the time of a job stay.
 _NARROWER_SLOTS: Narrowing = (
     *(("LAST LINE", 24), ("JOBS", 0), ("PID", 0), ("CPU", 0), ("PROGRESS", 24), ("MEMORY", 0), ("LAST LINE", 0)),
     *(("PROGRESS", 12), ("HANDLER", 16), ("STATE", 0), ("JOB", 0), ("SLOT", 0), ("HANDLER", 10), ("PROGRESS", 9)),
@@ -38,7 +38,7 @@ _INDENT = " " * 10
 
 
 def table_of(status: Status, room: terminal_size | None = None) -> str:
-    """All of it, ending with a newline; or what is most important of it, where there is only so much `room`."""
+    """Return the whole status, ending with a newline; with a `room`, only the most important lines that fit."""
     lines = _all(status) if room is None else _in(room, status)
     return "".join(f"{line}\n" for line in lines)
 
@@ -56,7 +56,7 @@ def _all(status: Status) -> Iterator[str]:
 
 
 def _in(room: terminal_size, status: Status) -> list[str]:
-    """What is wrong comes first, and whole if that can be: whoever looks on must not miss it."""
+    """Return the lines that fit into a terminal.  Problems come first, because operators must not miss them."""
     lines = [shortened(line, room.columns) for line in _head(status)]
     lines += [part for line in _outlook(status) for part in _folded(line, room.columns)]
     lines += [shortened(_handlers(status), room.columns)]
@@ -68,7 +68,7 @@ def _in(room: terminal_size, status: Status) -> list[str]:
 
 
 def _slots_in(status: Status, width: int, height: int) -> list[str]:
-    """The slots, those with a job first if there is no room for all."""
+    """Return the rows of the slots; if not all fit, slots with a job come first."""
     slots = list(status.slots)
     hidden = max(0, len(slots) + 1 - height)
     if hidden:
@@ -78,7 +78,7 @@ def _slots_in(status: Status, width: int, height: int) -> list[str]:
 
 
 def _folded(line: str, width: int) -> list[str]:
-    width = max(width, 2 * len(_INDENT))  # in less nothing can be read anyhow
+    width = max(width, 2 * len(_INDENT))  # a narrower text is not readable
     return textwrap.wrap(line, width, subsequent_indent=_INDENT, max_lines=MAX_MESSAGE_LINES, placeholder="…")
 
 
@@ -88,7 +88,7 @@ def _head(status: Status) -> Iterator[str]:
 
 
 def _outlook(status: Status) -> Iterator[str]:
-    """Whether jobs are asked for, and what is wrong."""
+    """Yield the state of the claims and all problems."""
     code = status.code
     if status.standstill is not None:
         yield f"stuck     {escaped(status.standstill)}"
@@ -96,7 +96,7 @@ def _outlook(status: Status) -> Iterator[str]:
         yield f"disk      outcomes wait in memory only, until their lease is over: {escaped(status.spool.trouble)}"
     yield f"claims    {_claims(status.claims)}"
     if code.outage is not None:
-        yield f"children  none can be born: {escaped(code.outage)}"
+        yield f"children  none can be started: {escaped(code.outage)}"
     if code.error is not None:
         yield f"reload    failed: {escaped(code.error)}"
     for problem in code.problems:
@@ -150,15 +150,15 @@ def _recent(status: Status, ended: Recent) -> Sequence[str]:
 
 
 def _progress(job: JobStatus) -> str:
-    """`3/8 (38 %) message`, from what `context.progress` tells; anything else as it is."""
+    """Return the payload of `context.progress` as `3/8 (38%) message`, and any other payload unchanged."""
     if job.progress is None:
         return "-"
-    told = msgspec.json.decode(job.progress) if isinstance(job.progress, msgspec.Raw) else job.progress
-    if not isinstance(told, dict):
-        return _cut(str(told))
-    done, total, message = told.get("done"), told.get("total"), told.get("message")
+    payload = msgspec.json.decode(job.progress) if isinstance(job.progress, msgspec.Raw) else job.progress
+    if not isinstance(payload, dict):
+        return _cut(str(payload))
+    done, total, message = payload.get("done"), payload.get("total"), payload.get("message")
     if not isinstance(done, int | float):
-        return _cut(msgspec.json.encode(told).decode())
+        return _cut(msgspec.json.encode(payload).decode())
     part = f"{done:g}"
     if isinstance(total, int | float) and total > 0:
         part += f"/{total:g} ({done / total:.0%})"

@@ -1,4 +1,4 @@
-"""`status --watch`: what `status` shows, again and again in the same place.  Needs the package rich."""
+"""`status --watch`: refreshes the output of `status` in place.  Needs the package rich."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rich.live import Live
 from rich.text import Text
 
 INTERVAL = 1.0
-"""Seconds between two looks."""
+"""Seconds between two refreshes."""
 
 
 def watch(look: Callable[[terminal_size | None], str]) -> None:
-    """Show what `look` returns for the room that there is, until Ctrl-C; what it raises ends this too."""
+    """Show what `look` returns for the terminal's size until Ctrl-C.  Exceptions of `look` propagate."""
     console = Console()
     with suppress(KeyboardInterrupt):
         if not console.is_terminal:
             _print_on(look)
-        shown = _shown(look(terminal_size(console.size)))  # before the screen is cleared: it may fail
+        shown = _shown(look(terminal_size(console.size)))  # may fail, so before the screen is cleared
         with Live(shown, console=console, auto_refresh=False, screen=True) as live:
             while True:
                 time.sleep(INTERVAL)
@@ -31,7 +31,7 @@ def watch(look: Callable[[terminal_size | None], str]) -> None:
 
 
 def _print_on(look: Callable[[terminal_size | None], str]) -> NoReturn:
-    """Print one look after the other, whole, until the reader leaves: on a pipe nothing is shown in the same place."""
+    """Print the whole status repeatedly until the reader exits: a pipe cannot be refreshed in place."""
     while True:
         click.echo(look(None))
         time.sleep(INTERVAL)

@@ -1,4 +1,4 @@
-"""The `submit` command: start a run of one step and follow it.  A client of the server's public API; runs no jobs."""
+"""The `submit` command: starts a run of one step and follows it.  A client of the server's public API; runs no jobs."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ from supervisor.text.size import format_size
 from supervisor.version import __version__
 
 _TERMINAL = ("completed", "failed")
-# A keepalive comes about every 15 s; three missing ones mean that the connection is dead.
+# The server sends a keepalive about every 15 s; three missing ones mean that the connection is dead.
 _MAX_SILENCE = 45.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_MAX_SILENCE)
 _RECONNECT_AFTER = 0.5
-# What a stream says first is how the run stands now, and only then its history: a run that is over is no end yet.
-_SILENCE = 0.3
+# A stream starts with the current state of the run and then sends its history.  So the stream of an ended run is
+# complete only after this many seconds without an event.
+_END_TIMEOUT = 0.3
 
 
 class SubmitError(Exception):
@@ -48,7 +49,7 @@ class SubmitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where runs are started, and the key for it."""
+    """The server and project for a run, and the key."""
 
     base_url: str
     project: str
@@ -61,7 +62,7 @@ class Target:
 
 
 def read_parameters(text: str) -> dict[str, Any]:
-    """Return the JSON object that `text` is.  Raises `ConfigError`."""
+    """Return `text` decoded as a JSON object; raise `ConfigError` if it is not one."""
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError as error:
@@ -69,9 +70,9 @@ def read_parameters(text: str) -> dict[str, Any]:
 
 
 async def submit(target: Target, action: str, parameters: dict[str, Any], *, queue: str | None, follow: bool) -> int:
-    """Start one job of `action`, print the run's id or, to `follow`, what happens to it.  Return the exit code.
+    """Start one job of `action`, print the run's id or, with `follow`, its events.  Return the exit code.
 
-    The id, or the result of a run that is followed, goes to standard output, the rest to standard error.
+    The id, or the result of a followed run, goes to standard output; everything else goes to standard error.
     """
     async with RunClient(target) as client:
         run_id = await client.start(action, parameters, queue)
@@ -125,7 +126,7 @@ class RunClient:
                     async for event in events:
                         yield event
                         is_over = is_over or _is_end(event)
-                        # How the run stands may carry the newest number although its history is still to come.
+                        # The current state may carry the newest number although the history has not arrived yet.
                         since = since if event.type == "run_updated" else max(since, event.seq)
             except (aiohttp.ClientError, Unavailable) as error:
                 _print(f"connection lost, trying again: {self._why(error, self._target.runs_url)}")
@@ -143,7 +144,7 @@ class RunClient:
             while piece := await _read(answer.content, patience):
                 for event in decoder.feed(piece):
                     yield event
-                    patience = _SILENCE if _is_end(event) else patience
+                    patience = _END_TIMEOUT if _is_end(event) else patience
 
     async def _call(self, method: str, url: str, body: object = None) -> dict[str, Any]:
         try:
@@ -170,8 +171,8 @@ class RunClient:
         if 300 <= answer.status < 400 and "Location" in answer.headers:
             raise SubmitError(redirected(answer.status, answer.headers["Location"]), ExitCode.INTERNAL_ERROR)
         if answer.status >= 300:
-            said = escaped((await answer.text(errors="replace"))[:500])
-            raise SubmitError(f"the server refuses the run ({answer.status}): {said}", ExitCode.INTERNAL_ERROR)
+            text = escaped((await answer.text(errors="replace"))[:500])
+            raise SubmitError(f"the server refuses the run ({answer.status}): {text}", ExitCode.INTERNAL_ERROR)
 
     async def _refuse_key(self, answer: aiohttp.ClientResponse) -> NoReturn:
         if not schema.is_own_error(answer.headers.get("Content-Type", ""), await answer.read()):
@@ -196,7 +197,7 @@ async def _read(content: aiohttp.StreamReader, patience: float | None) -> bytes:
     try:
         async with asyncio.timeout(patience):
             return await content.readany()
-    except TimeoutError:  # nothing more to come, or a dead connection: either way the caller decides what next
+    except TimeoutError:  # the stream is complete or the connection is dead: the caller decides how to continue
         return b""
 
 
@@ -208,14 +209,14 @@ async def _print_events(client: RunClient, run_id: str) -> None:
     latest = ""
     async for event in client.follow(run_id):
         line = describe(event)
-        # A job is also updated by each heartbeat, which changes nothing that we show.
+        # Each heartbeat also updates a job, without a change in the printed line.
         if line and not (event.type == "job_updated" and line == latest):
             _print(line)
         latest = line if event.type == "job_updated" else latest
 
 
 def describe(event: RunEvent) -> str:
-    """Return the text that tells of an event; empty for one that says nothing new to a reader."""
+    """Return the line for an event; empty for an event that is not shown."""
     data = event.data
     if event.type == "custom":
         return f"  {data.get('type')} {json.dumps(data.get('data'), ensure_ascii=False)}"
@@ -225,12 +226,12 @@ def describe(event: RunEvent) -> str:
 
 
 def _error_of(data: dict[str, Any]) -> str:
-    said = [str(data[key]) for key in ("error_type", "error_message", "last_error") if data.get(key)]
-    return f": {': '.join(said)}" if said else ""
+    texts = [str(data[key]) for key in ("error_type", "error_message", "last_error") if data.get(key)]
+    return f": {': '.join(texts)}" if texts else ""
 
 
 def _show_end(run: dict[str, Any]) -> int:
-    # The first line is enough: its job has told the rest.
+    # The first line is enough: the line of the job contains the rest.
     _print(f"run {run.get('id')} {run.get('status')}{_error_of(run)}".partition("\n")[0])
     if run.get("status") != "completed":
         return ExitCode.INTERNAL_ERROR
@@ -249,7 +250,7 @@ def _decoded_result(encoded: object) -> bytes:
 
 
 def _write_result(result: bytes) -> None:
-    """Write the bytes themselves, for a file or another program; a terminal is shown what they are."""
+    """Write the raw bytes to a file or pipe; print a readable form on a terminal."""
     if sys.stdout and sys.stdout.isatty():  # Python has no stream where the descriptor was closed
         click.echo(show_result(result))
     else:
@@ -257,7 +258,7 @@ def _write_result(result: bytes) -> None:
 
 
 def show_result(result: bytes) -> str:
-    """Return what a terminal shows of a result: JSON indented, anything else by its size and kind."""
+    """Return the form of a result for a terminal: indented JSON, or the size and kind of any other result."""
     try:
         text = json.dumps(json.loads(result), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
@@ -274,7 +275,7 @@ def _kind_of(result: bytes) -> str:
 
 
 def _print(text: str) -> None:
-    """Show a text; its further lines, such as a traceback's, stand below the first, indented."""
+    """Print a text on standard error; indent all lines but the first, such as those of a traceback."""
     first, *more = text.split("\n")
     click.echo("\n    ".join([escaped(first), *(escaped(line) for line in more if line)]), err=True)
 
@@ -288,7 +289,7 @@ class RunEvent(msgspec.Struct, frozen=True):
 
 
 class EventDecoder:
-    """Puts events together again, wherever the bytes were cut; skips what is no event."""
+    """Decodes server-sent events from chunks of any size; skips invalid events."""
 
     def __init__(self) -> None:
         self._rest = b""

@@ -1,6 +1,6 @@
-"""The units for systemd, with the paths of an installation.  Pure; `cli` prints them.
+"""The systemd units for an installation.  Pure; the `unit` command prints them.
 
-The files in `systemd/` are what it prints for an installation in /opt/mobius-supervisor.
+The files in `systemd/` are the output for an installation in /opt/mobius-supervisor.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from supervisor.settings.resolution import ConfigError
 
 NAME = "mobius-supervisor"
 
-# What systemd does not read in a way of its own, between quotes.  It drops a blank at the end of a line.
+# Characters that have no special meaning to systemd between quotes.  It drops a blank at the end of a line.
 _PLAIN_PATH = re.compile(r"/([\w ./+@:~,-]*[\w./+@:~,-])?")
-# What the unit hides from the service: ProtectHome=, PrivateTmp=.
+# Folders that the unit hides from the service: ProtectHome=, PrivateTmp=.
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is written there
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """The program, and the folder in which it runs, which holds `handlers/`."""
+    """The program and its working directory, which contains `handlers/`."""
 
     program: Path
     folder: Path
@@ -33,7 +33,7 @@ class Installation:
 
     @property
     def hidden_paths(self) -> list[Path]:
-        """Those of its paths that the service would not see."""
+        """The paths of the installation that the service could not see."""
         return [path for path in (self.program, self.folder) if any(map(path.is_relative_to, _HIDDEN))]
 
 
@@ -44,8 +44,8 @@ def service(installation: Installation) -> str:
 
 def template(installation: Installation) -> str:
     """Return `mobius-supervisor@.service`: each instance has its own key, settings, user and state."""
-    # Not below the state of the plain service, which would take it for its own.
-    # And a user of its own, which systemd does not give it by itself: one could read another's key.
+    # The state is not below that of the plain service, which would treat it as its own.  Each instance has its own
+    # user, because otherwise one instance could read the key of another.
     return _fill(installation, instance=" (%i)", user="mobius-%i", own=f"{NAME}-%i", settings=f"/etc/{NAME}/%i")
 
 

@@ -1,1 +1,1 @@
-"""The control socket and the local HTTP endpoints, for operators and monitoring."""
+"""Access to the running program for operators: the control socket, the HTTP address of `--listen`, and their client."""

@@ -1,7 +1,8 @@
-"""Who may come in, and what for.  Pure, but for the names of users.
+"""Access rules of the control endpoints: which peer may read and which may write.
 
-Over the unix socket: this user and root, for everything; this user's jobs, to look.  Over TCP: everybody, to look;
-whoever has the token, for everything.  By neither way for a browser that a page from elsewhere has sent (see `origin`).
+Unix socket: the supervisor's user and root may read and write; jobs of that user may only read.  TCP: every peer may
+read; a peer with the token may write.  Both reject requests that a browser sends for a page of another origin.  The
+only I/O is reading user names and the token file.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from supervisor.text.decoding import NotText, decode_text
 
 
 class AccessDenied(Exception):
-    """The request is refused with this status; the text is one sentence.  Caught by the site."""
+    """A rejected request: its HTTP status and a one-sentence message.  Caught by `ControlRoutes`."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -34,42 +35,42 @@ class AccessDenied(Exception):
 
 
 class AccessPolicy(Protocol):
-    """One way in."""
+    """The access rules of one endpoint."""
 
     @property
     def access(self) -> Access: ...
 
     @property
     def name(self) -> str:
-        """The name of this way in, for the log."""
+        """The name of the endpoint in log lines."""
 
     def identify(self, connection: ConnectedSocket) -> Peer:
-        """Return who has connected; called when the connection is accepted."""
+        """Return the peer of a connection.  Called when the connection is accepted."""
 
     def caller(self, peer: Peer) -> Caller:
-        """Return whose connection this counts as, before a request has come."""
+        """Return the caller to which the connection limit charges this connection, before a request arrives."""
 
     def check_read(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:
-        """Let a visitor look; raise `NotAdmitted`."""
+        """Raise `AccessDenied` if the peer may not read."""
 
     def check_write(self, peer: Peer, headers: Mapping[str, str]) -> str:
-        """Let a visitor change things; return who it is, for the log and for reports.  Raise `NotAdmitted`."""
+        """Return the peer's name for the log and for reports; raise `AccessDenied` if the peer may not write."""
 
 
 class UnixSocketPolicy:
-    """For processes of this host, whose user and pid the kernel tells.
+    """Rules of the control socket, where the kernel reports each peer's user and pid.
 
-    Jobs run as our own user: `is_of_a_job` tells their processes, which may look and no more.
+    Jobs run as the supervisor's own user.  `belongs_to_job` recognizes their processes, which may only read.
     """
 
     access = Access.STEER
     name = "the control socket"
 
-    def __init__(self, is_of_a_job: Callable[[int], bool]) -> None:
-        self._is_of_a_job = is_of_a_job
+    def __init__(self, belongs_to_job: Callable[[int], bool]) -> None:
+        self._belongs_to_job = belongs_to_job
 
     def identify(self, connection: ConnectedSocket) -> Peer:
-        return identify(connection, self._is_of_a_job)
+        return identify(connection, self._belongs_to_job)
 
     def caller(self, peer: Peer) -> Caller:
         is_operator = peer.standing is Standing.OPERATOR and peer.uid in (0, os.geteuid())
@@ -80,7 +81,7 @@ class UnixSocketPolicy:
         if peer.uid not in (0, os.geteuid()):
             raise AccessDenied(403, f"{_named(peer.uid)} is neither the user of this supervisor nor root")
 
-    def check_write(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see Door
+    def check_write(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see AccessPolicy
         if peer.standing is Standing.GONE:
             raise AccessDenied(403, "the process that connected has ended, and could have been a job's")
         if peer.standing is Standing.JOB:
@@ -90,9 +91,9 @@ class UnixSocketPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TcpPolicy:
-    """For everybody who reaches the address; `token` is None when nobody is to change anything.
+    """Rules of the `--listen` address.  Without a `token` (None) every write is rejected.
 
-    `names` are those of `--listen-name`, in lower case.
+    `names` are the values of `--listen-name` in lower case.
     """
 
     host: str
@@ -113,10 +114,10 @@ class TcpPolicy:
     def caller(self, peer: Peer) -> Caller:
         return Caller(peer.identity)
 
-    def check_read(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:  # noqa: ARG002 - see Door
+    def check_read(self, peer: Peer, headers: Mapping[str, str], *, is_probe: bool) -> None:  # noqa: ARG002 - see AccessPolicy
         _check_origin(headers, {self.host.lower(), *self.names}, is_probe=is_probe)
 
-    def check_write(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see Door
+    def check_write(self, peer: Peer, headers: Mapping[str, str]) -> str:  # noqa: ARG002 - see AccessPolicy
         if self.token is None:
             raise AccessDenied(403, "commands are taken over the control socket, or here with --listen-token-file")
         expected = f"Bearer {self.token}".encode()
@@ -133,20 +134,20 @@ def _named(uid: int) -> str:
 
 
 def _check_origin(headers: Mapping[str, str], our_names: Collection[str], *, is_probe: bool) -> None:
-    said = host_error(headers, our_names, is_probe=is_probe)
-    if said is not None:
-        raise AccessDenied(421, said)
+    problem = host_error(headers, our_names, is_probe=is_probe)
+    if problem is not None:
+        raise AccessDenied(421, problem)
 
 
 ANY_NAME = "*"
-"""Among the names that are ours: probes may come by any name."""
+"""An entry of `our_names` that lets probes use any `Host`."""
 
 
 def host_error(headers: Mapping[str, str], our_names: Collection[str], *, is_probe: bool = False) -> str | None:
-    """Why a request is not one of our own page's, nor of a program; None when it may be.
+    """Return why a request could come from a web page of another origin; None if it cannot.
 
-    A probe changes nothing and shows no secret: it may lack a `Host`, as every browser sends one, and with `ANY_NAME`
-    it may have any.
+    Probes read no secret and change nothing.  A probe may omit `Host`, because every browser sends one, and may use any
+    `Host` if `our_names` contains `ANY_NAME`.
     """
     host = headers.get("Host", "")
     is_plain = is_probe and ("Host" not in headers or ANY_NAME in our_names)
@@ -161,17 +162,17 @@ def host_error(headers: Mapping[str, str], our_names: Collection[str], *, is_pro
 
 
 def _is_a_link(headers: Mapping[str, str]) -> bool:
-    """Whether a link to us was followed: a page cannot read what its viewer sees then, and a form names its origin."""
+    """True if the browser follows a link.  The linking page cannot read the result, and a form sends its `Origin`."""
     return (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) == ("navigate", "document")
 
 
 def _is_ours(header: str, our_names: Collection[str]) -> bool:
-    """Whether a `Host` names us: by an address, which no name server can turn elsewhere, or by a name that is ours."""
+    """True if a `Host` is an IP address, which DNS cannot rebind, or one of `our_names`."""
     try:
         name = urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return False
-    name = name.rstrip(".")  # a name may be written with the root of all domains
+    name = name.rstrip(".")  # a fully qualified name may end with the dot of the DNS root
     if name in ("localhost", socket.gethostname().lower()) or name in our_names:
         return True
     try:
@@ -182,13 +183,13 @@ def _is_ours(header: str, our_names: Collection[str]) -> bool:
 
 
 MIN_TOKEN_CHARS = 16
-"""Characters; what is shorter can be guessed."""
-MAX_TOKEN_CHARS = 1024
-"""Bytes of the file; what is longer is no token, and fits into no header."""
+"""Shorter tokens can be guessed."""
+MAX_TOKEN_BYTES = 1024
+"""Limit of the token file.  A longer token would not fit into a header."""
 
 
 def read_token(path: Path) -> str:
-    """The token in a file, without the white space around it; raise `ConfigError`."""
+    """Return the token in a file without surrounding white space; raise `ConfigError` if it is not usable."""
     try:
         token = decode_text(_content(path)).strip()
     except OSError as error:
@@ -203,13 +204,13 @@ def read_token(path: Path) -> str:
 
 
 def _content(path: Path) -> bytes:
-    content = read_regular(path, MAX_TOKEN_CHARS + 1)
+    content = read_regular(path, MAX_TOKEN_BYTES + 1)
     if content is None:
         raise _refused(path, "must be a regular file")
-    if len(content) > MAX_TOKEN_CHARS:
-        raise _refused(path, f"is longer than {MAX_TOKEN_CHARS} bytes: is it the right file?")
+    if len(content) > MAX_TOKEN_BYTES:
+        raise _refused(path, f"is longer than {MAX_TOKEN_BYTES} bytes: is it the right file?")
     return content
 
 
-def _refused(path: Path, why: str) -> ConfigError:
-    return ConfigError(f"--listen-token-file: {path} {why}")
+def _refused(path: Path, reason: str) -> ConfigError:
+    return ConfigError(f"--listen-token-file: {path} {reason}")

@@ -1,6 +1,4 @@
-"""Requests to the running program over its control socket.  Runs in a command, which is to answer at once: nothing but
-the standard library is used.
-"""
+"""The commands' client of the control socket.  Uses only the standard library, because commands must start fast."""
 
 from __future__ import annotations
 
@@ -13,17 +11,17 @@ from supervisor.control.socket_path import NotRunning, connect, too_long
 from supervisor.settings.resolution import ConfigError
 
 CALL_TIMEOUT = 10.0
-"""Seconds until an answer."""
+"""Seconds to wait for a response."""
 
 
 class ControlError(Exception):
-    """The running program does not do it; the text is its sentence.  Caught by the commands."""
+    """A rejected or failed request; the message is one sentence.  Caught by the commands."""
 
 
 def call(path: Path, method: str, target: str, *, timeout: float = CALL_TIMEOUT, meanwhile: str = "") -> bytes:
-    """The body of the answer; raise `NotRunning`, `Denied` or `ConfigError`.
+    """Return the body of the response; raise `NotRunning`, `ControlError` or `ConfigError`.
 
-    `meanwhile` is what happens although there is no answer in time, for the sentence.
+    `meanwhile` is appended to the message of a timeout: the consequence of the request that continues anyway.
     """
     if problem := too_long(path):
         raise ConfigError(problem)
@@ -49,10 +47,10 @@ def call(path: Path, method: str, target: str, *, timeout: float = CALL_TIMEOUT,
 
 def _reason(body: bytes) -> str | None:
     try:
-        told = json.loads(body)
+        reply = json.loads(body)
     except ValueError:
         return None
-    return str(told["error"]) if isinstance(told, dict) and "error" in told else None
+    return str(reply["error"]) if isinstance(reply, dict) and "error" in reply else None
 
 
 class _Connection(http.client.HTTPConnection):

@@ -1,7 +1,7 @@
-"""Which connections are open at one door, and which one makes room when there are too many.  No I/O and no clock.
+"""The open connections of one endpoint, and the choice of the connection to drop at the limit.  No I/O, no clock.
 
-A slow client costs itself: the peer with the most unfinished requests loses its oldest one to the newcomer.  Peers with
-privilege have a few places that others cannot take, and are never dropped for others.
+A slow client costs only itself: the caller with the most unfinished requests loses its oldest connection to the new
+one.  Privileged callers have reserved connections and are never dropped for unprivileged ones.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 MAX_CONNECTIONS = 32
-"""Connections at once, of peers with and without privilege."""
+"""Concurrent connections, of privileged and unprivileged callers together."""
 RESERVED_CONNECTIONS = 8
-"""Connections beyond `MAX_CONNECTIONS`, for peers with privilege only."""
+"""Connections beyond `MAX_CONNECTIONS`, for privileged callers only."""
 MIN_ANSWER_TIME = 1.0
-"""Seconds that a peer always has to read its answer."""
+"""Seconds that every caller gets to read its response."""
 
 
 class Phase(enum.Enum):
-    """How far the one request of a connection has come."""
+    """The progress of the one request of a connection."""
 
     READING = enum.auto()
-    """The head of the request has not arrived."""
+    """The request head has not arrived completely."""
     ANSWERING = enum.auto()
     LASTING = enum.auto()
-    """The answer is meant to last: a stream of events, a reload."""
+    """The response takes long by design: an event stream or a reload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The other end of a connection, as far as the kernel knows it: an address, or a pid and its user."""
+    """The client of a connection, identified by its address or its pid."""
 
     identity: Hashable
     is_privileged: bool = False
@@ -46,7 +46,7 @@ class Connection:
     phase: Phase = Phase.READING
 
     def can_make_room(self, newcomer: Caller, now: float) -> bool:
-        """True if `newcomer` may take this place."""
+        """True if this connection may be dropped for `newcomer`."""
         if self.caller.is_privileged and not newcomer.is_privileged:
             return False
         if self.phase is Phase.ANSWERING:
@@ -55,16 +55,16 @@ class Connection:
 
 
 class ConnectionLimit:
-    """Owns the connections that are open, the oldest first."""
+    """Owns the open connections, oldest first."""
 
     def __init__(self) -> None:
         self._open: dict[Connection, None] = {}
 
     def admit(self, caller: Caller, now: float) -> tuple[Connection | None, Connection | None]:
-        """Return the new connection, or None if there is no room, and the connection to drop for it, if any."""
-        most = MAX_CONNECTIONS + (RESERVED_CONNECTIONS if caller.is_privileged else 0)
+        """Return the new connection (None at the limit) and the connection to drop for it (None if not needed)."""
+        limit = MAX_CONNECTIONS + (RESERVED_CONNECTIONS if caller.is_privileged else 0)
         dropped = None
-        if len(self._open) >= most:
+        if len(self._open) >= limit:
             dropped = choose_dropped(self._open, caller, now)
             if dropped is None:
                 return None, None
@@ -74,12 +74,12 @@ class ConnectionLimit:
         return connection, dropped
 
     def remove(self, connection: Connection) -> None:
-        """The connection is closed, or will be; it may have been removed before."""
+        """Forget a connection that is closed or about to be closed.  Calling twice is harmless."""
         self._open.pop(connection, None)
 
 
 def choose_dropped(connections: Iterable[Connection], newcomer: Caller, now: float) -> Connection | None:
-    """Return the connection that makes room for `newcomer`; unfinished requests go before unread answers."""
+    """Return the connection to drop for `newcomer`; unfinished requests are dropped before unread responses."""
     candidates = [each for each in connections if each.can_make_room(newcomer, now)]
     unfinished = [each for each in candidates if each.phase is Phase.READING] or candidates
     if not unfinished:

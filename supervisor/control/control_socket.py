@@ -1,6 +1,6 @@
-"""The control socket while the program serves: listened on, and made again when a cleaner has removed its file.
+"""Keeps the control socket open while the program runs, and creates it again when its file is removed.
 
-Cleaners of old files (tmpreaper, systemd-tmpfiles) take sockets and folders that have not changed for days.
+Cleaners of old files (tmpreaper, systemd-tmpfiles) remove sockets and folders that have not changed for days.
 """
 
 from __future__ import annotations
@@ -18,63 +18,62 @@ from supervisor.settings.resolution import ConfigError
 log = structlog.get_logger("control")
 
 CHECK_INTERVAL = 2.0
-"""Seconds between two looks at the file; a look takes microseconds, in a thread."""
+"""Seconds between two checks of the file.  A check takes microseconds, in a thread."""
 
 
 class ControlSocket:
-    """Owns the server behind the file."""
+    """Owns the listener behind the socket file."""
 
-    def __init__(self, file: SocketFile, reception: ControlServer) -> None:
+    def __init__(self, file: SocketFile, server: ControlServer) -> None:
         self._file = file
-        self._reception = reception
-        self._server: asyncio.Server | None = None
+        self._server = server
+        self._listener: asyncio.Server | None = None
         self._problem: str | None = None
-        """Why it cannot be made just now."""
+        """Why the socket cannot be created at present."""
 
     async def open(self) -> None:
-        """Listen; raise `ConfigError`."""
+        """Start listening; raise `ConfigError` if that fails."""
         try:
-            self._server = await self._reception.listen(self._file.bind())
+            self._listener = await self._server.listen(self._file.bind())
         except ConfigError as error:
             self._problem = str(error)
             raise
 
     async def keep(self) -> None:
-        """Make the socket again whenever its file is gone, until cancelled."""
+        """Create the socket again whenever its file is gone, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL)
             if not await asyncio.to_thread(self._file.is_in_place):
                 await self._reopen()
 
     async def close(self) -> None:
-        """Listen no more, and end all connections."""
-        if self._server is not None:
-            self._server.close()
-        await self._reception.close()
+        """Stop listening and close all connections."""
+        if self._listener is not None:
+            self._listener.close()
+        await self._server.close()
         self._file.remove()
 
     async def _reopen(self) -> None:
         try:
-            end = await to_thread_uncancelled(
-                self._file.bind_again, discard=socket.close
-            )  # `close` removes the file then
+            # If this task is cancelled, the new socket is closed here and `close` removes its file.
+            listening = await to_thread_uncancelled(self._file.bind_again, discard=socket.close)
         except ConfigError as error:
-            self._note_problem(str(error))
+            self._log_problem(str(error))
             return
         try:
-            server = await self._reception.listen(end)
+            listener = await self._server.listen(listening)
         except OSError as error:  # no descriptor or memory is left: the next check tries again
-            end.close()
+            listening.close()
             self._file.remove()
-            self._note_problem(error.strerror or str(error))
+            self._log_problem(error.strerror or str(error))
             return
-        old, self._server = self._server, server
+        old, self._listener = self._listener, listener
         if old is not None:
-            old.close()  # no path leads to it any more; its connections stay
+            old.close()  # clients can no longer reach it by the path; its open connections stay
         self._problem = None
         log.warning("control socket restored", path=str(self._file.path))
 
-    def _note_problem(self, reason: str) -> None:
+    def _log_problem(self, reason: str) -> None:
         if reason != self._problem:
             log.warning("control socket unavailable", reason=reason)
         self._problem = reason

@@ -31,49 +31,49 @@ log = structlog.get_logger("control")
 async def serve_control(
     settings: Settings,
     environment: Mapping[str, str],
-    steering: OperatorApi,
-    ledger: Stats,
-    is_of_a_job: Callable[[int], bool],
+    operator: OperatorApi,
+    stats: Stats,
+    belongs_to_job: Callable[[int], bool],
 ) -> AsyncIterator[None]:
-    """Answer at the control socket, and at `--listen`, inside the block; raise `ConfigError`.
+    """Serve the control socket and the `--listen` address inside the block; raise `ConfigError` if that fails.
 
-    `is_of_a_job` tells of a pid whether it is that of a job.
+    `belongs_to_job` returns True for the pid of a job's process.
     """
-    feed = StatusFeed(steering)
+    feed = StatusFeed(operator)
 
-    def site(door: AccessPolicy) -> ControlRoutes:
-        return ControlRoutes(steering, ledger, door, feed)
+    def routes(policy: AccessPolicy) -> ControlRoutes:
+        return ControlRoutes(operator, stats, policy, feed)
 
     async with AsyncExitStack() as stack:
         path = settings.socket or socket_path(runtime_dir(environment, settings.state_dir), settings.worker_id)
-        control = ControlSocket(SocketFile(path), ControlServer(site(UnixSocketPolicy(is_of_a_job))))
+        control = ControlSocket(SocketFile(path), ControlServer(routes(UnixSocketPolicy(belongs_to_job))))
         stack.push_async_callback(control.close)
         try:
             await control.open()
         except ConfigError as error:
             if settings.socket is not None:
                 raise
-            # Nobody has asked for it: jobs are worth more than a look at them.
+            # The operator did not ask for a socket: running jobs matters more than showing them.
             log.warning("control socket unavailable", reason=str(error))
         if settings.listen is None:
-            _warn_of_idle_settings(settings)
+            _warn_of_unused_settings(settings)
         else:
             host, port = settings.listen
             listening = tcp_socket(host, port)
             file = settings.listen_token_file
-            door = TcpPolicy(host, None if file is None else await _token_in(file), frozenset(settings.listen_names))
-            await stack.enter_async_context(receiving(listening, site(door)))
+            policy = TcpPolicy(host, None if file is None else await _token_in(file), frozenset(settings.listen_names))
+            await stack.enter_async_context(receiving(listening, routes(policy)))
             log.info("listening", page=f"http://{authority(*listening.getsockname()[:2])}/")
-        beside = await stack.enter_async_context(HelperTasks())
-        beside.start(control.keep)
+        helpers = await stack.enter_async_context(HelperTasks())
+        helpers.start(control.keep)
         yield
 
 
-def _warn_of_idle_settings(settings: Settings) -> None:
+def _warn_of_unused_settings(settings: Settings) -> None:
     if settings.listen_token_file is not None:
-        log.warning("--listen-token-file does nothing without --listen")
+        log.warning("--listen-token-file has no effect without --listen")
     if settings.listen_names:
-        log.warning("--listen-name does nothing without --listen")
+        log.warning("--listen-name has no effect without --listen")
 
 
 async def _token_in(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""What there is to watch: one look and one rendering for all watchers, however many and by whichever door."""
+"""The status as server-sent events.  All subscribers of all endpoints share one status read and one rendering."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from supervisor.control.operator import CommandRejected, OperatorApi
 from supervisor.page.document import render_body
 from supervisor.status import SlotStatus, Status
 
-MIN_LOOK_INTERVAL = 0.25
-"""Seconds between two looks.  To look costs less than to have every job tell of each of its steps."""
-MAX_LOOK_INTERVAL = 2.0
-"""Seconds between two editions."""
+MIN_READ_INTERVAL = 0.25
+"""Seconds between two reads of the status.  Polling costs less than a notification for each step of each job."""
+MAX_SNAPSHOT_AGE = 2.0
+"""Seconds after which a snapshot is replaced although nothing has changed."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The status at one time, as it is sent."""
+    """The status at one time and its renderings."""
 
     status: Status
     made_at: float
 
     @cached_property
-    def gist(self) -> Status:
+    def comparable(self) -> Status:
         return without_volatile(self.status)
 
     @cached_property
@@ -47,43 +47,43 @@ class Snapshot:
 
 
 class StatusFeed:
-    """Owns the latest edition; it looks only when a watcher asks."""
+    """Owns the latest snapshot.  Reads the status only when a subscriber asks."""
 
-    def __init__(self, steering: OperatorApi) -> None:
-        self._steering = steering
-        self._looking = asyncio.Lock()
-        self._looked_at = 0.0
-        self._edition: Snapshot | None = None
+    def __init__(self, operator: OperatorApi) -> None:
+        self._operator = operator
+        self._lock = asyncio.Lock()
+        self._read_at = 0.0
+        self._latest: Snapshot | None = None
 
     async def latest(self) -> Snapshot:
-        """Return the same one until something has changed, or it is `LONGEST` old."""
-        async with self._looking:
+        """Return the latest snapshot: the same object until the status changes or `MAX_SNAPSHOT_AGE` has passed."""
+        async with self._lock:
             now = asyncio.get_running_loop().time()
-            if self._edition is None or now - self._looked_at >= MIN_LOOK_INTERVAL:
-                self._looked_at = now
-                self._edition = _next(self._edition, Snapshot(await self._steering.status(), now))
-            return self._edition
+            if self._latest is None or now - self._read_at >= MIN_READ_INTERVAL:
+                self._read_at = now
+                self._latest = _next(self._latest, Snapshot(await self._operator.status(), now))
+            return self._latest
 
 
 def _next(old: Snapshot | None, new: Snapshot) -> Snapshot:
-    if old is None or new.gist != old.gist or new.made_at - old.made_at >= MAX_LOOK_INTERVAL:
+    if old is None or new.comparable != old.comparable or new.made_at - old.made_at >= MAX_SNAPSHOT_AGE:
         return new
     return old
 
 
 def without_volatile(status: Status) -> Status:
-    """The status without what changes by itself as time goes by."""
+    """Return the status without the values that change merely because time passes."""
     return replace(
         status,
         now=0.0,
         loop_lag=0.0,
         claims=replace(status.claims, last_answer_age=None, last_job_age=None),
         spool=replace(status.spool, oldest_age=None),
-        slots=tuple(map(_gist, status.slots)),
+        slots=tuple(map(_slot_without_volatile, status.slots)),
     )
 
 
-def _gist(slot: SlotStatus) -> SlotStatus:
+def _slot_without_volatile(slot: SlotStatus) -> SlotStatus:
     if slot.job is None:
         return replace(slot, memory=None)
     job = replace(slot.job, elapsed=0.0, cpu_seconds=None, memory=None, lease_left=None)
@@ -91,25 +91,25 @@ def _gist(slot: SlotStatus) -> SlotStatus:
 
 
 MAX_SUBSCRIBERS = 8
-"""Watchers at once."""
+"""Concurrent subscribers of one endpoint."""
 RECONNECT_DELAY_FIELD = b"retry: 1000\n\n"
-"""When a watcher that has lost us comes again, in milliseconds."""
+"""The delay, in milliseconds, before a subscriber reconnects."""
 SEND_TIMEOUT = 5.0
-"""Seconds that a watcher may take to read an event."""
+"""Seconds that a subscriber may take to read an event."""
 
 
 class EventStream:
-    """All that watch through one door."""
+    """The subscribers of one endpoint."""
 
     def __init__(self, feed: StatusFeed) -> None:
         self._feed = feed
-        self._watchers = 0
+        self._subscribers = 0
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Send events until the watcher leaves, or does not read them; with `?as=html` as the page shows them."""
-        if self._watchers >= MAX_SUBSCRIBERS:
+        """Send events until the subscriber disconnects or stops reading; with `?as=html` send the page body."""
+        if self._subscribers >= MAX_SUBSCRIBERS:
             raise CommandRejected("there are too many watchers already")
-        self._watchers += 1
+        self._subscribers += 1
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         try:
             await response.prepare(request)
@@ -117,17 +117,17 @@ class EventStream:
                 await response.write(RECONNECT_DELAY_FIELD)
                 await self._send(response, attrgetter("html" if request.query.get("as") == "html" else "json"))
         finally:
-            self._watchers -= 1
+            self._subscribers -= 1
         if request.transport is not None:
-            request.transport.abort()  # what it has not read is of no use to anybody
+            request.transport.abort()  # unread events are outdated and need not be delivered
         return response
 
     async def _send(self, response: web.StreamResponse, event_of: Callable[[Snapshot], bytes]) -> None:
-        shown = None
+        sent = None
         while True:
             latest = await self._feed.latest()
-            if latest is not shown:
-                shown = latest
+            if latest is not sent:
+                sent = latest
                 async with asyncio.timeout(SEND_TIMEOUT):
                     await response.write(event_of(latest))
-            await asyncio.sleep(MIN_LOOK_INTERVAL)
+            await asyncio.sleep(MIN_READ_INTERVAL)

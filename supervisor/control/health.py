@@ -1,6 +1,6 @@
-"""Whether the program is well, and whether it takes jobs, judged by what it says of itself.  Pure.
+"""Liveness and readiness, decided from the status.  Pure.
 
-Each question is answered with the reason why not, or None.
+Each function returns the reason for a failure, or None.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from supervisor.status import Status
 from supervisor.text.duration import format_duration
 
 MAX_LOOP_LAG = 2.0
-"""Seconds that the loop may be late."""
+"""Seconds of event-loop lag beyond which the program counts as ill."""
 MAX_SERVER_SILENCE = 60.0
-"""Seconds within which one of the claims is answered: the longest poll and the longest backoff."""
+"""Seconds within which the server answers some claim: the longest poll plus the longest backoff."""
 
 
 def illness(status: Status) -> str | None:
-    """Why the program should be restarted."""
+    """Return why the program should be restarted."""
     if status.loop_lag > MAX_LOOP_LAG:
         return f"the event loop was {status.loop_lag:.1f} s late"
-    return status.standstill  # for which systemd's watchdog is not fed, either
+    return status.standstill  # systemd's watchdog is not notified in this case, either
 
 
 def unreadiness(status: Status) -> str | None:
-    """Why no job can be expected to be taken."""
+    """Return why the program is not expected to claim jobs."""
     if status.state != "serving":
         return status.state
     if status.code.outage is not None:
-        return f"no child can be born: {status.code.outage}"
+        return f"no child can be started: {status.code.outage}"
     if status.shortage is not None:
         return f"slots cannot have a child: {status.shortage}"
     if all(slot.state in ("none", "starting") for slot in status.slots):
@@ -40,11 +40,11 @@ def unreadiness(status: Status) -> str | None:
 
 def _silence(status: Status) -> str | None:
     age = status.claims.last_answer_age
-    if not _wants_jobs(status) or (age is not None and age <= MAX_SERVER_SILENCE):
+    if not _should_claim(status) or (age is not None and age <= MAX_SERVER_SILENCE):
         return None
     since = "yet" if age is None else f"for {format_duration(round(age))}"
     return f"no claim was answered {since}: {status.claims.reason or 'no reason is known'}"
 
 
-def _wants_jobs(status: Status) -> bool:
+def _should_claim(status: Status) -> bool:
     return not status.claims.is_full and any(slot.state == "idle" and slot.job is None for slot in status.slots)

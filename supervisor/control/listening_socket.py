@@ -24,36 +24,36 @@ BACKLOG = 64
 
 
 class SocketFile:
-    """Owns the file at which the control socket is found."""
+    """Owns the file of the control socket."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ours: os.stat_result | None = None
-        # Open as long as the socket is: the socket's own name leads through this descriptor.  Since Python 3.13 event
-        # loops look at that name, and fail when the number belongs to something else.
+        # Open as long as the socket: the socket's address (`/proc/self/fd/N/...`) contains this descriptor.  Since
+        # Python 3.13 event loops look at the file behind the address, and fail if another file uses the number.
         self._folder: Directory | None = None
 
     def bind(self) -> socket.socket:
-        """Listen at the path, for this user alone; raise `ConfigError`.  The caller closes the socket."""
+        """Return a listening socket that only this user may connect to; raise `ConfigError`.  The caller closes it."""
         if problem := too_long(self.path):
             raise ConfigError(problem)
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with ExitStack() as stack:
                 folder = stack.enter_context(Directory.open(self.path.parent))
-                self._refuse_what_is_no_leftover()
+                self._require_absent_or_stale()
                 end = _bound(folder, self.path.name)
                 stack.pop_all()
         except OSError as error:
             raise _refused(self.path, error.strerror or str(error)) from error
-        self._leave_folder()
+        self._close_folder()
         self._folder = folder
-        with contextlib.suppress(OSError):  # it may be gone again, which the next check finds
+        with contextlib.suppress(OSError):  # the file may be gone again: the next check notices
             self._ours = folder.status(self.path.name)
         return end
 
     def bind_again(self) -> socket.socket:
-        """Listen anew once the file is gone; raise `ConfigError`, also if another user's file took its place."""
+        """As `bind`, after the file has been removed.  Raise `ConfigError` also if another user's file is there."""
         with contextlib.suppress(OSError):
             owner = self.path.lstat().st_uid
             if owner != os.geteuid():
@@ -61,7 +61,7 @@ class SocketFile:
         return self.bind()
 
     def is_in_place(self) -> bool:
-        """True if the path leads to the socket that listens; its inode is not given away while it does."""
+        """True if the path leads to the listening socket.  The kernel does not reuse its inode while it listens."""
         try:
             with Directory.open(self.path.parent) as folder:
                 return self._is_ours(folder)
@@ -69,13 +69,13 @@ class SocketFile:
             return False
 
     def remove(self) -> None:
-        """Remove the file, unless another one took its place."""
+        """Remove the file, unless another file has replaced it."""
         with contextlib.suppress(OSError), Directory.open(self.path.parent) as folder:
             if self._is_ours(folder):
                 folder.unlink(self.path.name)
-        self._leave_folder()
+        self._close_folder()
 
-    def _leave_folder(self) -> None:
+    def _close_folder(self) -> None:
         if self._folder is not None:
             self._folder.close()
             self._folder = None
@@ -83,7 +83,7 @@ class SocketFile:
     def _is_ours(self, folder: Directory) -> bool:
         return self._ours is not None and os.path.samestat(folder.status(self.path.name), self._ours)
 
-    def _refuse_what_is_no_leftover(self) -> None:
+    def _require_absent_or_stale(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(self.path.lstat().st_mode):
                 raise _refused(self.path, "something else is there")
@@ -92,7 +92,7 @@ class SocketFile:
 
 
 def tcp_socket(host: str, port: int) -> socket.socket:
-    """Listen on an address; raise `ConfigError`."""
+    """Return a socket that listens on an address; raise `ConfigError`."""
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[4][:2], family=address[0], backlog=BACKLOG)
@@ -101,16 +101,16 @@ def tcp_socket(host: str, port: int) -> socket.socket:
         raise ConfigError(f"--listen: {where} cannot be listened on: {error.strerror or error}") from error
 
 
-def _refused(path: Path, why: str) -> ConfigError:
-    return ConfigError(f"the control socket {path} cannot be made: {why}")
+def _refused(path: Path, reason: str) -> ConfigError:
+    return ConfigError(f"the control socket {path} cannot be made: {reason}")
 
 
 def _bound(folder: Directory, name: str) -> socket.socket:
-    # Made under another name and renamed: a client that finds it under its own can connect.
+    # Created under a temporary name, then renamed: a client that finds the final name can connect at once.
     unfinished = f".{secrets.token_hex(8)}"
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # The file gets the mode of the socket (unix(7)); chmod(2) by name could be led elsewhere by a link.
+        # The file gets the mode of the socket (unix(7)); chmod(2) by name could follow a link to another file.
         os.fchmod(end.fileno(), 0o600)
         end.bind(f"/proc/self/fd/{folder.descriptor}/{unfinished}")
         end.listen(BACKLOG)

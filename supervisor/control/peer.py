@@ -1,7 +1,7 @@
-"""Who has connected to the control socket: judged once, when the connection is accepted, and kept with it.
+"""Identification of the peer of a connection, once, when the connection is accepted.
 
-A request comes later, perhaps by another process that was handed the socket.  The pid of a process that has ended may
-by then be that of another one; so the process is held by a pidfd while it is judged.
+The request arrives later, perhaps from another process that inherited the socket.  By then the pid of an ended process
+may belong to another process.  So a pidfd holds the process while it is identified.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _CREDENTIALS = "iII"
 
 
 class Standing(enum.Enum):
-    """What a process was when its connection was accepted."""
+    """The kind of a peer when its connection was accepted."""
 
     OPERATOR = enum.auto()
     JOB = enum.auto()
-    GONE = enum.auto()  # it has ended, or cannot be looked at: it may have been a job
-    UNKNOWN = enum.auto()  # it came by TCP
+    GONE = enum.auto()  # the process has ended or cannot be inspected: it may have been a job
+    UNKNOWN = enum.auto()  # the peer connected over TCP
 
 
 class ConnectedSocket(Protocol):
@@ -39,9 +39,9 @@ class ConnectedSocket(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process at the other end of a connection; `uid` is that of the time of its `connect`.
+    """The client of a connection; `uid` is its user at the time of `connect`.
 
-    `identity` is equal for connections of one process, or of one address.
+    `identity` is equal for all connections of one process or of one address.
     """
 
     standing: Standing
@@ -50,36 +50,36 @@ class Peer:
 
 
 def identify_address(connection: ConnectedSocket) -> Peer:
-    """Return who has connected by TCP; never raise."""
+    """Return the peer of a TCP connection; never raise."""
     try:
         return Peer(Standing.UNKNOWN, identity=connection.getpeername()[0])
     except OSError:  # the peer has left already
         return Peer(Standing.UNKNOWN)
 
 
-def identify(connection: ConnectedSocket, is_of_a_job: Callable[[int], bool]) -> Peer:
-    """Return who has connected by a unix socket (unix(7), SO_PEERCRED); never raise."""
+def identify(connection: ConnectedSocket, belongs_to_job: Callable[[int], bool]) -> Peer:
+    """Return the peer of a unix socket connection (unix(7), SO_PEERCRED); never raise."""
     try:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_CREDENTIALS))
         pid, uid, _ = struct.unpack(_CREDENTIALS, credentials)
     except OSError:  # the connection is gone
         return Peer(Standing.GONE)
     try:
-        return Peer(_standing(connection, pid, uid, is_of_a_job), uid, pid)
-    except OSError:  # no descriptor is left to look with
+        return Peer(_standing(connection, pid, uid, belongs_to_job), uid, pid)
+    except OSError:  # no descriptor is left for the inspection
         return Peer(Standing.GONE, uid, pid)
 
 
-def _standing(connection: ConnectedSocket, pid: int, uid: int, is_of_a_job: Callable[[int], bool]) -> Standing:
+def _standing(connection: ConnectedSocket, pid: int, uid: int, belongs_to_job: Callable[[int], bool]) -> Standing:
     try:
         pidfd = _pidfd(connection)
     except OSError as error:
         if error.errno not in (errno.ENOPROTOOPT, errno.EINVAL):  # ESRCH, or no descriptor is left
             return Standing.GONE
-        return _judge(pid, uid, is_of_a_job)  # Linux before 6.5: a pid is all there is
+        return _classify(pid, uid, belongs_to_job)  # Linux before 6.5 offers only the pid
     try:
-        standing = _judge(pid, uid, is_of_a_job)
-        # It lives still, so all that was seen of this pid was seen of the process that connected.
+        standing = _classify(pid, uid, belongs_to_job)
+        # If the process is still alive, the pid belonged to it during the whole inspection.
         return Standing.GONE if _has_ended(pidfd) else standing
     finally:
         os.close(pidfd)
@@ -90,9 +90,9 @@ def _pidfd(connection: ConnectedSocket) -> int:
     return int(pidfd)
 
 
-def _judge(pid: int, uid: int, is_of_a_job: Callable[[int], bool]) -> Standing:
-    # Another user's process, root's, may be hidden from us, and is no job's: none of them can change its user.
-    return Standing.JOB if uid == os.geteuid() and is_of_a_job(pid) else Standing.OPERATOR
+def _classify(pid: int, uid: int, belongs_to_job: Callable[[int], bool]) -> Standing:
+    # A process of another user, such as root, may be hidden from us.  It is not a job: jobs cannot change their user.
+    return Standing.JOB if uid == os.geteuid() and belongs_to_job(pid) else Standing.OPERATOR
 
 
 def _has_ended(pidfd: int) -> bool:

@@ -1,4 +1,4 @@
-"""What is answered at which address.  Runs in the parent's loop; it knows nothing of jobs but what `Steering` says."""
+"""The HTTP routes of a control endpoint.  Runs in the parent's loop and reaches jobs only through `OperatorApi`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from supervisor.page.document import CONTENT_SECURITY_POLICY, render
 from supervisor.stats import Stats
 
 MAX_BODY_BYTES = 64 * 1024
-"""Bytes; no body is read, and what claims to be longer is no command."""
+"""Largest accepted `Content-Length`.  No body is ever read."""
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -34,7 +34,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class AuthorizedRequest:
-    """A request that was let in: who it is if that was asked, and the job that its address names."""
+    """An accepted request: the name of the operator (empty for reads) and the job id in the URL."""
 
     request: web.BaseRequest
     by: str = ""
@@ -43,30 +43,31 @@ class AuthorizedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An address, its one method, and who answers.
+    """A URL pattern, its method and its handler.
 
-    `steers`: for operators only; `lasts`: no haste; `is_probe`: for probes and scrapers, which ask by many a name.
+    `needs_write`: for operators only.  `is_long`: without a response timeout.  `is_probe`: for probes and scrapers,
+    which may use any `Host`.
     """
 
     method: str
     pattern: str
     answer: Callable[[AuthorizedRequest], Awaitable[web.StreamResponse]]
-    steers: bool = False
-    lasts: bool = False
+    needs_write: bool = False
+    is_long: bool = False
     is_probe: bool = False
 
-    def takes(self, method: str) -> bool:
-        """True if the route answers this method; HEAD is as GET, and aiohttp leaves the body out."""
-        return method == self.method or (method == "HEAD" and self.method == "GET" and not self.lasts)
+    def accepts(self, method: str) -> bool:
+        """True if the route serves this method.  HEAD is served as GET; aiohttp omits the body."""
+        return method == self.method or (method == "HEAD" and self.method == "GET" and not self.is_long)
 
 
 class ControlRoutes:
-    """Answers the requests that come in by one door."""
+    """Answers the requests of one endpoint."""
 
-    def __init__(self, steering: OperatorApi, ledger: Stats, door: AccessPolicy, feed: StatusFeed) -> None:
-        self._operator = steering
-        self._stats = ledger
-        self._policy = door
+    def __init__(self, operator: OperatorApi, stats: Stats, policy: AccessPolicy, feed: StatusFeed) -> None:
+        self._operator = operator
+        self._stats = stats
+        self._policy = policy
         self._stream = EventStream(feed)
         self._routes = (
             Route("GET", "/", self._show_page),
@@ -74,57 +75,57 @@ class ControlRoutes:
             Route("GET", "/readyz", self._show_readiness, is_probe=True),
             Route("GET", "/metrics", self._show_metrics, is_probe=True),
             Route("GET", "/status.json", self._show_status),
-            Route("GET", "/events", self._show_events, lasts=True),
-            Route("GET", "/jobs/([^/]+)/stack", self._show_stack, steers=True),
-            Route("POST", "/jobs/([^/]+)/cancel", self._cancel, steers=True),
-            Route("POST", "/pause", self._pause, steers=True),
-            Route("POST", "/resume", self._resume, steers=True),
-            Route("POST", "/drain", self._drain, steers=True),
-            Route("POST", "/reload", self._reload, steers=True, lasts=True),
+            Route("GET", "/events", self._show_events, is_long=True),
+            Route("GET", "/jobs/([^/]+)/stack", self._show_stack, needs_write=True),
+            Route("POST", "/jobs/([^/]+)/cancel", self._cancel, needs_write=True),
+            Route("POST", "/pause", self._pause, needs_write=True),
+            Route("POST", "/resume", self._resume, needs_write=True),
+            Route("POST", "/drain", self._drain, needs_write=True),
+            Route("POST", "/reload", self._reload, needs_write=True, is_long=True),
         )
 
     @property
     def name(self) -> str:
-        """The name of the door, for the log."""
+        """The name of the endpoint in log lines."""
         return self._policy.name
 
     def identify(self, connection: ConnectedSocket) -> Peer:
-        """Return who has connected; called when the connection is accepted."""
+        """Return the peer of a connection.  Called when the connection is accepted."""
         return self._policy.identify(connection)
 
     def caller(self, peer: Peer) -> Caller:
-        """Return whose connection this counts as."""
+        """Return the caller to which the connection limit charges this connection."""
         return self._policy.caller(peer)
 
     async def answer(self, request: web.BaseRequest, peer: Peer, give_time: Callable[[], None]) -> web.StreamResponse:
-        """Answer a request of `peer`; `give_time` is called for one that may last."""
+        """Answer a request of `peer`.  Call `give_time` if the response may take long."""
         try:
             response = await self._answer(request, peer, give_time)
-        except AccessDenied as refused:
-            response = _told({"error": str(refused)}, refused.status)
-        except CommandRejected as refused:
-            response = _told({"error": str(refused)}, 409)
+        except AccessDenied as denied:
+            response = _json({"error": str(denied)}, denied.status)
+        except CommandRejected as rejected:
+            response = _json({"error": str(rejected)}, 409)
         if not response.prepared:
             response.headers.update(_HEADERS)
         response.force_close()
         return response
 
     async def _answer(self, request: web.BaseRequest, peer: Peer, give_time: Callable[[], None]) -> web.StreamResponse:
-        route, job_id = self._found(request.rel_url.raw_path)
+        route, job_id = self._find_route(request.rel_url.raw_path)
         self._policy.check_read(peer, request.headers, is_probe=route is not None and route.is_probe)
         if (request.content_length or 0) > MAX_BODY_BYTES:
             raise AccessDenied(413, "no command has a body that long")
         if route is None:
             raise AccessDenied(404, "there is nothing at this address")
-        if not route.takes(request.method):
+        if not route.accepts(request.method):
             raise AccessDenied(405, f"this address takes {route.method} only")
-        by = self._policy.check_write(peer, request.headers) if route.steers else ""
-        if route.lasts:
+        by = self._policy.check_write(peer, request.headers) if route.needs_write else ""
+        if route.is_long:
             give_time()
         return await route.answer(AuthorizedRequest(request, by, job_id))
 
-    def _found(self, path: str) -> tuple[Route | None, str]:
-        """Who answers at an address, and the job that is meant."""
+    def _find_route(self, path: str) -> tuple[Route | None, str]:
+        """Return the route of a path and the job id in the path."""
         for route in self._routes:
             if found := re.fullmatch(route.pattern, path):
                 return route, unquote("".join(found.groups()))
@@ -141,8 +142,8 @@ class ControlRoutes:
 
     async def _show_readiness(self, _: AuthorizedRequest) -> web.Response:
         status = self._operator.glance()
-        left_out = status.quarantined_actions
-        return _verdict(health.unreadiness(status), {"quarantined": left_out} if left_out else None)
+        quarantined = status.quarantined_actions
+        return _verdict(health.unreadiness(status), {"quarantined": quarantined} if quarantined else None)
 
     async def _show_metrics(self, _: AuthorizedRequest) -> web.Response:
         text = metrics.exposition(await self._operator.status(), self._stats)
@@ -152,41 +153,41 @@ class ControlRoutes:
         body = msgspec.json.encode(await self._operator.status())
         return web.Response(body=body, content_type="application/json")
 
-    async def _show_events(self, visit: AuthorizedRequest) -> web.StreamResponse:
-        return await self._stream.answer(visit.request)
+    async def _show_events(self, authorized: AuthorizedRequest) -> web.StreamResponse:
+        return await self._stream.answer(authorized.request)
 
-    async def _show_stack(self, visit: AuthorizedRequest) -> web.Response:
-        return _told({"stack": await self._operator.stack(visit.job_id)})
+    async def _show_stack(self, authorized: AuthorizedRequest) -> web.Response:
+        return _json({"stack": await self._operator.stack(authorized.job_id)})
 
-    async def _cancel(self, visit: AuthorizedRequest) -> web.Response:
-        self._operator.cancel(visit.job_id, visit.by)
-        return _done(visit)
+    async def _cancel(self, authorized: AuthorizedRequest) -> web.Response:
+        self._operator.cancel(authorized.job_id, authorized.by)
+        return _done(authorized)
 
-    async def _pause(self, visit: AuthorizedRequest) -> web.Response:
-        self._operator.pause(visit.by)
-        return _done(visit)
+    async def _pause(self, authorized: AuthorizedRequest) -> web.Response:
+        self._operator.pause(authorized.by)
+        return _done(authorized)
 
-    async def _resume(self, visit: AuthorizedRequest) -> web.Response:
-        self._operator.resume(visit.by)
-        return _done(visit)
+    async def _resume(self, authorized: AuthorizedRequest) -> web.Response:
+        self._operator.resume(authorized.by)
+        return _done(authorized)
 
-    async def _drain(self, visit: AuthorizedRequest) -> web.Response:
-        self._operator.drain(visit.by)
-        return _done(visit)
+    async def _drain(self, authorized: AuthorizedRequest) -> web.Response:
+        self._operator.drain(authorized.by)
+        return _done(authorized)
 
-    async def _reload(self, visit: AuthorizedRequest) -> web.Response:
-        await self._operator.reload(visit.by)
-        return _done(visit)
+    async def _reload(self, authorized: AuthorizedRequest) -> web.Response:
+        await self._operator.reload(authorized.by)
+        return _done(authorized)
 
 
-def _done(visit: AuthorizedRequest) -> web.Response:
-    return _told({"ok": True, "by": visit.by})
+def _done(authorized: AuthorizedRequest) -> web.Response:
+    return _json({"ok": True, "by": authorized.by})
 
 
 def _verdict(reason: str | None, details: dict[str, Any] | None = None) -> web.Response:
     more = details or {}
-    return _told({"ok": True, **more}) if reason is None else _told({"ok": False, "reason": reason, **more}, 503)
+    return _json({"ok": True, **more}) if reason is None else _json({"ok": False, "reason": reason, **more}, 503)
 
 
-def _told(what: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(what) + b"\n", status=status, content_type="application/json")
+def _json(members: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(members) + b"\n", status=status, content_type="application/json")

@@ -1,4 +1,4 @@
-"""The ways in that the settings ask for, opened while the program serves."""
+"""The HTTP server of one control endpoint, with its connection limit and timeouts."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ log = structlog.get_logger("control")
 
 
 HEAD_TIMEOUT = 5.0
-"""Seconds from the connection to the end of the request's head; no body is ever read."""
+"""Seconds from the connection to the end of the request head.  No body is ever read."""
 ANSWER_TIMEOUT = 10.0
-"""Seconds from the head to the end of the answer, for what is not meant to last."""
+"""Seconds from the request head to the end of the response, except for responses that take long by design."""
 CLOSE_TIMEOUT = 0.5
-"""Seconds that answers get at the end of the program."""
+"""Seconds that open responses get at shutdown."""
 
 
 @dataclass(slots=True, eq=False)
-class _Open:
-    """A connection that was let in, and what ends it."""
+class _OpenConnection:
+    """An admitted connection and its deadline."""
 
     connection: Connection
     peer: Peer
@@ -39,12 +39,12 @@ class _Open:
 
 
 class ControlServer(web.Server):
-    """Takes connections in."""
+    """Accepts connections and passes their requests to the routes."""
 
-    def __init__(self, site: ControlRoutes) -> None:
-        self._refusals = RefusalLog(site.name)
+    def __init__(self, routes: ControlRoutes) -> None:
+        self._refusals = RefusalLog(routes.name)
         super().__init__(
-            self._receive,
+            self._handle,
             access_log=None,
             logger=self._refusals,
             keepalive_timeout=0,
@@ -52,25 +52,26 @@ class ControlServer(web.Server):
             max_line_size=4096,
             max_field_size=8190,
         )
-        self._site = site
+        self._routes = routes
         self._limit = ConnectionLimit()
-        self._open: dict[Any, _Open] = {}
+        self._open: dict[Any, _OpenConnection] = {}
         self._answering: set[asyncio.Task[Any]] = set()
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         loop = asyncio.get_running_loop()
-        peer = self._site.identify(transport.get_extra_info("socket"))
-        connection, dropped = self._limit.admit(self._site.caller(peer), loop.time())
+        peer = self._routes.identify(transport.get_extra_info("socket"))
+        connection, dropped = self._limit.admit(self._routes.caller(peer), loop.time())
         if dropped is not None:
             self._refusals.count("dropped for newer ones")
             self._drop(dropped)
         if connection is None:
             self._refusals.count("no room")
-            # Not at once: aiohttp's task would find that its connection was never made, and fail with a traceback.
+            # Not immediately: aiohttp's task would find no transport and fail with a traceback.
             loop.call_soon(transport.abort)
             return
-        self._open[handler] = _Open(connection, peer, transport, loop.call_later(HEAD_TIMEOUT, transport.abort))
+        deadline = loop.call_later(HEAD_TIMEOUT, transport.abort)
+        self._open[handler] = _OpenConnection(connection, peer, transport, deadline)
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
@@ -83,7 +84,7 @@ class ControlServer(web.Server):
             if each.connection is connection:
                 each.transport.abort()
 
-    async def _receive(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()
         assert task is not None
         self._answering.add(task)
@@ -93,41 +94,41 @@ class ControlServer(web.Server):
             self._answering.discard(task)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        here = self._open.get(request.protocol)
-        if here is None or request.transport is None:
-            raise ConnectionResetError  # it was dropped since its head arrived; aiohttp expects this of it
-        here.connection.phase = Phase.ANSWERING
-        here.deadline.cancel()
-        here.deadline = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, here.transport.abort)
+        opened = self._open.get(request.protocol)
+        if opened is None or request.transport is None:
+            raise ConnectionResetError  # dropped after its head arrived; aiohttp expects this exception
+        opened.connection.phase = Phase.ANSWERING
+        opened.deadline.cancel()
+        opened.deadline = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, opened.transport.abort)
 
         def give_time() -> None:
-            here.connection.phase = Phase.LASTING
-            here.deadline.cancel()
+            opened.connection.phase = Phase.LASTING
+            opened.deadline.cancel()
 
-        return await self._site.answer(request, here.peer, give_time)
+        return await self._routes.answer(request, opened.peer, give_time)
 
     async def close(self) -> None:
-        """End all connections, and what is still at work for one that is gone."""
+        """Close all connections and cancel the requests whose connection is already gone."""
         await self.shutdown(CLOSE_TIMEOUT)
         for task in self._answering:
             task.cancel()
         await asyncio.gather(*self._answering, return_exceptions=True)
         self._refusals.close()
 
-    async def listen(self, end: socket.socket) -> asyncio.Server:
-        """Answer what comes in through a listening socket, which this takes over."""
+    async def listen(self, listening: socket.socket) -> asyncio.Server:
+        """Accept connections from a listening socket.  The returned listener owns the socket."""
         loop = asyncio.get_running_loop()
-        create = loop.create_unix_server if end.family == socket.AF_UNIX else loop.create_server
-        return await create(self, sock=end)
+        create = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
+        return await create(self, sock=listening)
 
 
 @asynccontextmanager
-async def receiving(end: socket.socket, site: ControlRoutes) -> AsyncIterator[None]:
-    """Answer what comes in through a listening socket, which this takes over, inside the block."""
-    reception = ControlServer(site)
-    server = await reception.listen(end)
+async def receiving(listening: socket.socket, routes: ControlRoutes) -> AsyncIterator[None]:
+    """Answer requests from a listening socket, which the server takes over, inside the block."""
+    server = ControlServer(routes)
+    listener = await server.listen(listening)
     try:
         yield
     finally:
-        server.close()
-        await reception.close()
+        listener.close()
+        await server.close()

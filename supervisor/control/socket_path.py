@@ -1,6 +1,6 @@
-"""Where the control socket is: the rule that the running program and the commands share.  No I/O but looking.
+"""The path of the control socket, by rules that the running program and the commands share.  Only looks at files.
 
-The commands are to answer at once, so nothing heavy is imported here.
+Commands must start fast, so this module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from pathlib import Path
 from supervisor.settings.resolution import ConfigError
 
 MAX_SOCKET_PATH_BYTES = 107
-"""Bytes of a socket's path (unix(7): `sun_path`, with its last zero)."""
+"""Limit of a socket path (unix(7): `sun_path` without its terminating zero)."""
 RUN = Path("/run")
-"""Where `RuntimeDirectory=` of the units makes folders; an operator's shell does not know `$RUNTIME_DIRECTORY`."""
+"""Folder of systemd's `RuntimeDirectory=`.  An operator's shell has no `$RUNTIME_DIRECTORY`."""
 NAME = "mobius-supervisor"
 ENDING = ".sock"
 
 
 class NotRunning(Exception):
-    """There is nobody to talk to; the text is one sentence.  Caught by the commands."""
+    """No supervisor listens; the message is one sentence.  Caught by the commands."""
 
 
 def runtime_dir(environment: Mapping[str, str], state_dir: Path) -> Path:
-    """Where a program with this environment and state directory has its socket."""
+    """Return the folder in which a program with this environment and state directory creates its socket."""
     return _folders(environment, state_dir)[0]
 
 
 def socket_path(folder: Path, worker_id: str) -> Path:
-    """The socket of one worker; ids that are long, or no names of files, are cut and told apart by a digest."""
+    """Return the socket path of a worker.  A long id, or one that is no file name, is shortened and gets a digest."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", worker_id)[:40].lstrip(".")
     if name != worker_id:
         name += "-" + hashlib.sha256(worker_id.encode()).hexdigest()[:8]
@@ -42,7 +42,7 @@ def socket_path(folder: Path, worker_id: str) -> Path:
 
 
 def too_long(path: Path) -> str | None:
-    """What is wrong with a path that no socket can have; None when nothing is."""
+    """Return the error message for a path that is too long for a socket; None for any other path."""
     length = len(os.fsencode(path))
     if length <= MAX_SOCKET_PATH_BYTES:
         return None
@@ -51,30 +51,31 @@ def too_long(path: Path) -> str | None:
 
 
 def find_socket(environment: Mapping[str, str], state_dir: Path, worker_id: str | None) -> Path:
-    """The socket of the one program that runs here, or of the one with this id; raise `ConfigError`.
+    """Return the socket of the only running supervisor, or of the one with this id.
 
-    Inside a service, as in `ExecReload=`, it is the service's own: others of the same user do not count.
+    Inside a service, as in `ExecReload=`, prefer the socket of the service: other supervisors of the user do not count.
+    Raise `NotRunning` if there is none and `ConfigError` if there are several.
     """
     folders = [*_folders(environment, state_dir), *of_services(RUN)]
     if environment.get("RUNTIME_DIRECTORY") and worker_id is None and len(own := _all_in(folders[:1])) == 1:
         return own[0]
     found = _all_in(folders) if worker_id is None else _answered(socket_path(each, worker_id) for each in folders)
     if not found:
-        raise NotRunning(_nobody(folders, worker_id))
+        raise NotRunning(_not_running_message(folders, worker_id))
     if len(found) > 1:
         raise ConfigError(f"several supervisors run here, name one by --worker-id or --socket: {_listed(found)}")
     return found[0]
 
 
 def of_services(base: Path) -> list[Path]:
-    """Where systemd makes a folder in `base` for the service, and has made some for instances of the template."""
+    """Return the folders in `base` that systemd creates for the service and has created for template instances."""
     return [base / NAME, *sorted(base.glob(f"{NAME}-*"))]
 
 
 def connect(end: socket.socket, path: Path) -> None:
-    """Connect to the socket at `path`; raise `OSError`, also when a link is there.
+    """Connect to the socket at `path`; raise `OSError`, also if the path is a link.
 
-    A job can write to the folder of its supervisor's socket.  A link there could lead root to any other socket.
+    A job can write to the folder of its supervisor's socket.  A link there could redirect root to any other socket.
     """
     found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -86,7 +87,7 @@ def connect(end: socket.socket, path: Path) -> None:
 
 
 def is_answered(path: Path) -> bool:
-    """Whether somebody listens, perhaps not to us; what a dead process left behind is a file like any other."""
+    """True if a process listens at the path, even if this user may not connect.  False for a dead process's file."""
     try:
         return _listens_to_us(path)
     except PermissionError:
@@ -94,7 +95,7 @@ def is_answered(path: Path) -> bool:
 
 
 def is_inaccessible(path: Path) -> bool:
-    """Whether something is there, or may be, that is not ours to read."""
+    """True if the path exists, or may exist, and this user may not read it."""
     try:
         path.stat()
     except OSError as error:
@@ -103,14 +104,14 @@ def is_inaccessible(path: Path) -> bool:
 
 
 def _answered(paths: Iterable[Path]) -> list[Path]:
-    """Those at which somebody listens to us; if nobody does, those that are not ours, for the caller to be told so."""
+    """Return the sockets that accept a connection; if there are none, the inaccessible ones, for the message."""
     ours, others = [], []
     for path in dict.fromkeys(paths):
         try:
             if _listens_to_us(path):
                 ours.append(path)
         except PermissionError:
-            if os.access(path, os.F_OK):  # in a folder that is not ours, either, there may be nothing
+            if os.access(path, os.F_OK):  # in an inaccessible folder the socket may not exist at all
                 others.append(path)
     return ours or others
 
@@ -119,8 +120,8 @@ def _all_in(folders: Iterable[Path]) -> list[Path]:
     return _answered(path for each in folders for path in _sockets_in(each))
 
 
-def _nobody(folders: Sequence[Path], worker_id: str | None) -> str:
-    """That nobody listens; to whom asks for one worker, which others do."""
+def _not_running_message(folders: Sequence[Path], worker_id: str | None) -> str:
+    """Return the message of `NotRunning`; for a given worker id it lists the other supervisors."""
     if worker_id is None:
         return f"no supervisor runs here: nobody listens in {_listed(folders)}"
     who = f"no supervisor with the worker id {worker_id!r} runs here"
@@ -130,7 +131,7 @@ def _nobody(folders: Sequence[Path], worker_id: str | None) -> str:
 
 
 def _listens_to_us(path: Path) -> bool:
-    """Raise `PermissionError` when that cannot be known."""
+    """True if a process accepts a connection at the path; raise `PermissionError` if this user may not connect."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
         try:
             connect(end, path)
@@ -152,7 +153,7 @@ def _folders(environment: Mapping[str, str], state_dir: Path) -> list[Path]:
 
 
 def _listed(paths: Iterable[Path]) -> str:
-    """The paths, and which of them are not ours to look into."""
+    """Join the paths for a message, and mark those that this user may not read."""
     return ", ".join(
         f"{path} (which you may not read)" if is_inaccessible(path) else str(path) for path in dict.fromkeys(paths)
     )

@@ -1,9 +1,9 @@
-"""Where the program's log lines go and what they look like.  Runs in the parent.
+"""Set-up and format of the parent's log.
 
-Lines go to standard error: for people on a terminal, with priorities under systemd, as JSON otherwise.  Logging never
-raises, whatever the values and whatever became of the stream (a format string that does not fit its arguments does,
-so that tests find it), and never shows an API key.  Loggers come from
-`structlog.get_logger(__name__)`, with ids (`get_logger(name, job_id=…)`), and cost little until they are used.
+Lines go to standard error: colored on a terminal, with priorities under systemd, as JSON otherwise.  Logging never
+raises for any value or broken stream, and never shows an API key.  A format string that does not fit its arguments does
+raise, so that tests find it.  Loggers come from `structlog.get_logger(__name__)`, with ids
+(`get_logger(name, job_id=…)`), and cost little until they are used.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ from structlog.typing import EventDict, Processor
 from supervisor.job import Job
 from supervisor.logs.outlet import LogWriter
 from supervisor.logs.redaction import Mask, redact
-from supervisor.text.log_level import known_level
 from supervisor.text.printable import MAX_NAME_CHARS, escaped, shortened
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _NAMES = frozenset({"job_id", "run_id", "action"})
-"""What a server says at any length it likes."""
+"""Fields from the server, which may have any length."""
 _FIRST = ("ts", "level", "event", "logger")
 _PLAIN_VALUE = re.compile(r"[^\s\"'=\\]+")
 
 
 class Line:
-    """One logger's end of the outlet: what finished lines are handed to."""
+    """The innermost logger, which passes finished lines to the writer."""
 
     def __init__(self, name: str, outlet: LogWriter) -> None:
         self.name = name
@@ -47,7 +46,7 @@ class Line:
 class JobLog(msgspec.Struct, eq=False):
     """The logger of a job in a slot, with the pid of its child.
 
-    It is made with each use: a job that goes well mostly has nothing to say.
+    The structlog logger is created at each use, because most jobs log nothing.
     """
 
     slot: int
@@ -69,7 +68,7 @@ class JobLog(msgspec.Struct, eq=False):
 
 
 class _FromLogging(logging.Handler):
-    """Hands what libraries log with `logging` on to structlog."""
+    """Passes the records of libraries that use `logging` to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -79,10 +78,15 @@ class _FromLogging(logging.Handler):
         structlog.get_logger(record.name).log(known_level(record.levelno), text, exc_info=record.exc_info)
 
 
-def configure(level: str, line_format: str, *, mask: Mask | None = None, stream: TextIO | None = None) -> None:
-    """Set up logging for the whole process; calling again replaces what was set up.
+def known_level(number: int) -> int:
+    """Return the highest level of structlog that is not above `number`: `logging` allows any number, such as 25."""
+    return max(10, min(50, number // 10 * 10))
 
-    `level` and `line_format` are `Settings.log_level` and `Settings.log_format`; what `mask` knows never shows.
+
+def configure(level: str, line_format: str, *, mask: Mask | None = None, stream: TextIO | None = None) -> None:
+    """Set up logging for the whole process; a second call replaces the first.
+
+    `level` and `line_format` are `Settings.log_level` and `Settings.log_format`; `mask` hides its secrets.
     """
     least = _LEVELS[choose_level(level, os.environ)]
     target: TextIO | None = stream or sys.stderr
@@ -105,17 +109,17 @@ def _outlet_of(stream: TextIO | None) -> LogWriter:
 
 
 def is_enabled(level: str) -> bool:
-    """Whether lines of this level are written: for where even to make one would cost too much."""
+    """True if lines of this level are written.  For callers to whom even building a line costs too much."""
     return logging.root.level <= _LEVELS[level]
 
 
 def choose_level(level: str, environment: Mapping[str, str]) -> str:
-    """`level`, or `debug` when the service manager starts us to be debugged (systemd.exec(5), DEBUG_INVOCATION)."""
+    """Return `level`, or `debug` if systemd starts the service for debugging (systemd.exec(5), DEBUG_INVOCATION)."""
     return "debug" if environment.get("DEBUG_INVOCATION") == "1" else level
 
 
 def choose_format(line_format: str, stream: TextIO | None, environment: Mapping[str, str]) -> str:
-    """Return `console`, `json` or `journal`: what `auto` means for this stream."""
+    """Return `console`, `json` or `journal`; choose by the stream if `line_format` is `auto`."""
     if line_format != "auto":
         return line_format
     if _is_terminal(stream):
@@ -131,7 +135,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def _identity(stream: TextIO | None) -> str:
-    """What systemd.exec(5) says of `$JOURNAL_STREAM`: device and inode; empty without a descriptor."""
+    """Return device and inode in the form of `$JOURNAL_STREAM` (systemd.exec(5)); empty without a descriptor."""
     try:
         status = os.fstat(stream.fileno()) if stream else None
     except (OSError, ValueError):
@@ -152,13 +156,13 @@ def _processors(line_format: str, mask: Mask, *, is_colored: bool) -> list[Proce
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,
         redact(mask),
-        _shorten_names,  # not before: of a key that is cut not all is masked
+        _shorten_names,  # after `redact`, which does not recognize a cut key
         *renderers[line_format],
     ]
 
 
 def _add_logger(logger: Any, _method: str, event: EventDict) -> EventDict:
-    event.setdefault("logger", logger.name)  # what a handler says goes through the log of its slot
+    event.setdefault("logger", logger.name)  # lines of a handler use the logger of its slot, with their own name
     return event
 
 
@@ -178,13 +182,13 @@ def _console(*, is_colored: bool) -> Processor:
 
 
 def render_json(_logger: Any, _method: str, event: EventDict) -> str:
-    """One line of JSON; `ts level event logger` first."""
+    """Return one line of JSON that begins with `ts level event logger`."""
     ordered = {key: event[key] for key in _FIRST if key in event} | dict(event)
     return escaped(json.dumps(ordered, ensure_ascii=False, separators=(",", ":")))
 
 
 def render_journal(_logger: Any, _method: str, event: EventDict) -> str:
-    """`<priority>event key=value …`; each line of a traceback is a line of its own with the same priority."""
+    """Return `<priority>event key=value …`; each line of a traceback gets the same priority."""
     priority = f"<{_PRIORITIES[event.pop('level')]}>"
     event.pop("ts", None)  # the journal keeps the time itself
     traceback = event.pop("exception", "")

@@ -1,7 +1,7 @@
-"""Where log lines leave the program.  Runs in the parent; whoever says a line never waits for it to be read.
+"""Writes log lines without blocking the parent's event loop.
 
-A terminal that was halted (Ctrl-S), or a log driver that stands still, would hold up the loop, and with it all
-heartbeats.  So what may block is written by a thread; the lines wait for it, as many as is sane.
+A stopped terminal (Ctrl-S) or a stalled log driver would block the loop, and with it all heartbeats.  So a thread
+writes to streams that may block, from a queue of limited size.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from contextlib import suppress
 from typing import TextIO
 
 MAX_QUEUED_BYTES = 4 * 1024 * 1024
-"""Characters; lines beyond them are dropped and counted."""
+"""Limit of the queue, in characters.  Lines beyond it are dropped and counted."""
 FLUSH_TIMEOUT = 2.0
-"""Seconds at the end of the program for lines that wait."""
+"""Seconds to write the queued lines at exit."""
 
 
 class LogWriter:
-    """One stream.  Never raises, whatever became of it: the jobs matter more than a line."""
+    """Writes lines to one stream.  Never raises, because jobs matter more than a log line."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        """None: the program was started with descriptor 2 closed."""
+        """Prepare writing; `stream` is None if the program was started with descriptor 2 closed."""
         self._stream = stream
         self._writer = _WriterThread(stream) if stream is not None and _may_block(stream) else None
 
     def write(self, line: str) -> None:
-        """Write a line, or have it written soon."""
+        """Write a line, or queue it for the thread."""
         if self._writer is not None:
             self._writer.put(line + "\n")
         elif self._stream is not None:
@@ -39,7 +39,7 @@ class LogWriter:
 
 
 class _WriterThread:
-    """A thread, once there is anything to write, and the lines that wait for it."""
+    """A queue of lines and the thread that writes them, which starts with the first line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -61,7 +61,7 @@ class _WriterThread:
             self._changed.notify_all()
 
     def _start(self) -> None:
-        # A daemon, or one that is held up would hold up the end of the program as well.
+        # A daemon thread, because a blocked one would otherwise prevent the exit of the program.
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         try:
             self._thread.start()
@@ -79,13 +79,13 @@ class _WriterThread:
             for line in lines:
                 _write(self._stream, line)
             if dropped:
-                _write(self._stream, f"[{dropped} log lines dropped: nobody read them]\n")
+                _write(self._stream, f"[{dropped} log lines dropped: the reader was too slow]\n")
             with self._changed:
                 self._waiting -= sum(map(len, lines))
                 self._changed.notify_all()
 
     def _flush(self) -> None:
-        """Let what waits be written, in bounded time."""
+        """Wait until the queued lines are written, at most `FLUSH_TIMEOUT`."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, timeout=FLUSH_TIMEOUT)
 

@@ -24,7 +24,7 @@ _DEEPEST = 6
 
 
 class Mask:
-    """Hides secrets, and whatever looks like a key, in text."""
+    """Hides secrets and all text that looks like a key."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets: set[str] = set()

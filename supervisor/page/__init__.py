@@ -1,1 +1,1 @@
-"""The operators' page: `index.html` holds the frame, style and script; the modules render the changing parts.  Pure."""
+"""The status page.  `index.html` contains its frame, style and script; the modules render the content.  Pure."""

@@ -1,6 +1,6 @@
-"""The page as it is sent: `index.html` with what changes filled in.  Reads that file once, when it is imported.
+"""The complete page: `index.html` with its placeholders filled in.  Reads the file once, at import.
 
-The browser gets the whole page once and then, by server-sent events, what `render_body` says: it builds no row itself.
+The browser loads the whole page once and then receives the output of `render_body` as server-sent events.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ _EDITION = hashlib.sha256(_FILE.encode()).hexdigest()[:12]
 
 
 class Access(Enum):
-    """What this viewer may do beside looking; the server decides again when something is asked for."""
+    """What a viewer may do besides reading.  The server checks each command again."""
 
     LOOK = "look"
     UNLOCK = "unlock"
-    """The page asks for a token and sends it along."""
+    """The page asks for a token and sends it with each command."""
     STEER = "steer"
 
 
 def render(status: Status, access: Access) -> str:
-    """The whole page, readable without JavaScript."""
-    # In one pass: what a job says must not be taken for another placeholder.
+    """Return the whole page, which is readable without JavaScript."""
+    # One pass: text from a job must not be treated as another placeholder.
     parts = {"access": access.value, "title": joined(title(status)), "body": render_body(status)}
     return re.sub(r"{{(\w+)}}", lambda found: parts[found[1]], _FILE)
 
 
 def render_body(status: Status) -> str:
-    """What stands in `<main>`, the same for every viewer; the page puts it in place of what it shows.
+    """Return the content of `<main>`, the same for every viewer.  The script updates the page with it.
 
-    A page of another edition than `data-edition` loads itself anew.
+    A page whose edition differs from `data-edition` reloads itself.
     """
     return element(
         "div",
@@ -71,4 +71,4 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""The header that is sent with the page: this style, this script, and calls to where it came from; nothing else."""
+"""The policy header of the page: only its own style, its own script, and requests to its own origin."""

@@ -1,4 +1,4 @@
-"""Numbers as the page shows them: short, and of a width that does not jump from second to second.  Pure."""
+"""Numbers, bars and escaped HTML elements of the page.  Numbers are short and of steady width.  Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNITS = (("d", 86400, sys.maxsize), ("h", 3600, 24), ("min", 60, 60), ("s", 1, 
 
 
 def clock(seconds: float) -> str:
-    """A running time: `0:07`, `12:34`, `1:02:03`, `2 d 1:02:03`."""
+    """Return a running time: `0:07`, `12:34`, `1:02:03`, `2 d 1:02:03`."""
     days, rest = divmod(max(0, int(seconds)), 86400)
     hours, rest = divmod(rest, 3600)
     minutes, rest = divmod(rest, 60)
@@ -25,7 +25,7 @@ def clock(seconds: float) -> str:
 
 
 def length(seconds: float) -> str:
-    """A length or an age in its one or two largest units: `0.2 s`, `42 s`, `3 min`, `1 h 5 min`, `3 d 4 h`."""
+    """Return a duration in its one or two largest units: `0.2 s`, `42 s`, `3 min`, `1 h 5 min`, `3 d 4 h`."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
     counts = [(int(seconds) // size % below, unit) for unit, size, below in _UNITS]
@@ -34,7 +34,7 @@ def length(seconds: float) -> str:
 
 
 def moment(seconds: float) -> Markup:
-    """A time of day, with the date for whoever asks."""
+    """Return a time of day, with the date in its tooltip."""
     at = datetime.fromtimestamp(seconds, UTC)
     whole = f"{at:%Y-%m-%d %H:%M:%S} UTC"
     return element("time", f"{at:%H:%M:%S}", datetime=f"{at:%Y-%m-%dT%H:%M:%SZ}", title=whole)
@@ -46,23 +46,23 @@ def counted(count: int, noun: str) -> str:
 
 
 def share_of(part: float, whole: float | None) -> float | None:
-    """`part` of `whole` from 0 to 1; None where there is no whole."""
+    """Return `part` / `whole`, limited to 0..1; None if there is no usable whole."""
     if whole is None or not math.isfinite(whole) or whole <= 0 or not math.isfinite(part):
         return None
     return min(1.0, max(0.0, part / whole))
 
 
 def mood_of(share: float | None) -> Mood:
-    """How near a limit is."""
+    """Return the color class for a share of a limit."""
     if share is None or share < 0.8:
         return ""
     return "warn" if share < 0.95 else "bad"
 
 
 def bar(share: float | None, mood: Mood = "") -> Markup:
-    """A bar, for the eye alone: the figure beside it says the same.  Empty when there is nothing to measure against.
+    """Return a bar for a share, hidden from screen readers, which read the figure beside it.  Empty without a share.
 
-    It is drawn by attributes of SVG, as the page's policy allows no style in an element.
+    Drawn with SVG attributes, because the page's policy forbids inline styles.
     """
     if share is None:
         return Markup()
@@ -71,7 +71,7 @@ def bar(share: float | None, mood: Mood = "") -> Markup:
 
 
 class Markup(str):
-    """HTML as it is sent.  Only this module turns text into it; any other `str` is text, and is escaped."""
+    """Escaped HTML.  Only this module creates it; every other `str` is text and gets escaped."""
 
     __slots__ = ()
 
@@ -87,12 +87,12 @@ def element(name: str, /, *content: str, **attributes: str | None) -> Markup:
 
 
 def joined(*content: str) -> Markup:
-    """One piece after the other."""
+    """Concatenate pieces; escape those that are text."""
     return Markup("".join(piece if isinstance(piece, Markup) else _safe(piece) for piece in content))
 
 
 def lines(text: str) -> Markup:
-    """`text` for a `<pre>`: its lines stay lines, other control characters are written out."""
+    """Return `text` for a `<pre>`: keep line breaks, escape other control characters."""
     return Markup("\n".join(map(_safe, text.splitlines())))
 
 

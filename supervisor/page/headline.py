@@ -1,4 +1,4 @@
-"""The top of the page: who this is, how it stands, and what an operator should look at.  Pure."""
+"""The top of the page: the worker, its state, and alerts for the operator.  Pure."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _MOODS: dict[ServiceState, Mood] = {
 _STEERED = {"serving": ("pause", "Pause"), "paused": ("resume", "Resume")}
 _LONGEST_NAME = 200
 _LONGEST_TEXT = 4000
-# Below these a hiccup is nobody's business.
+# Seconds; shorter delays are normal and not highlighted.
 _LONG_LAG = 0.25
 _OLD_OUTCOME = 60.0
 
 
 def title(status: Status) -> str:
-    """What the browser's tab says."""
+    """Return the title of the browser tab."""
     return f"{_busy(status)} · {_name(status.worker_id)}"
 
 
 def headline(status: Status) -> Markup:
-    """The worker, its state, and its figures."""
+    """Return the header with the worker, its state and its figures."""
     state = element("span", status.state, class_=f"state {_MOODS[status.state]}".strip())
     name = element("div", element("h1", _name(status.worker_id)), state, _steering(status.state), class_="name")
     where = f"{_name(status.project)} at {_name(status.base_url)}"
@@ -40,28 +40,28 @@ def headline(status: Status) -> Markup:
 
 
 def alerts(status: Status) -> Markup:
-    """What is wrong, each with what is known of it."""
+    """Return an alert for each problem, with its details."""
     code = status.code
-    told = []
+    shown = []
     if status.standstill is not None:
-        told.append(_alert("standstill", "bad", "Something does not move that should.", status.standstill))
+        shown.append(_alert("standstill", "bad", "The supervisor makes no progress.", status.standstill))
     if code.outage is not None:
-        told.append(_alert("outage", "bad", "No child can be born.", code.outage))
+        shown.append(_alert("outage", "bad", "No child can be started.", code.outage))
     if status.spool.trouble is not None:
-        wait = "The spool cannot be used: outcomes wait in memory only, until their lease is over."
-        told.append(_alert("disk", "bad", wait, status.spool.trouble))
+        wait = "The spool cannot be used: outcomes wait in memory only, until their lease ends."
+        shown.append(_alert("disk", "bad", wait, status.spool.trouble))
     if code.error is not None:
         stays = f"The last reload was not taken over; generation {code.generation} of the handlers stays in use."
-        told.append(_alert("reload", "bad", stays, code.error))
+        shown.append(_alert("reload", "bad", stays, code.error))
     if code.problems:
-        told.append(
+        shown.append(
             _alert("problems", "warn", counted(len(code.problems), "problem") + " in the handlers", *code.problems)
         )
     if status.quarantined:
         number = counted(len(status.quarantined), "quarantine")
         what = f"{number} for crashes: handlers are left out of claims, jobs are not run"
-        told.append(_alert("quarantine", "warn", what, *status.quarantined))
-    return element("section", *told, class_="alerts") if told else Markup()
+        shown.append(_alert("quarantine", "warn", what, *status.quarantined))
+    return element("section", *shown, class_="alerts") if shown else Markup()
 
 
 def _facts(status: Status) -> Iterator[Markup]:

@@ -1,4 +1,4 @@
-"""The table of slots: a row each, with its child and its job.  Pure."""
+"""The tables of slots and of recent outcomes, and the reading of a job's progress payload.  Pure."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from supervisor.text.duration import format_duration
 from supervisor.text.printable import shortened
 from supervisor.text.size import format_size
 
-# A heading for each cell of a busy row; on a narrow screen each cell bears its own.
+# A heading for each cell of a busy row; on a narrow screen each cell shows its own.
 _HEADINGS = ("Slot", "Job", "Elapsed", "Progress", "CPU", "Memory", "Lease left", "Last output", "Actions")
 _LONGEST_NAME = 80
 _LONGEST_LINE = 300
 
 
 def slots_table(slots: Sequence[SlotStatus]) -> Markup:
-    """All slots, in order."""
+    """Return the table of all slots, in order."""
     headings = (element("th", heading, scope="col", class_=_class_of(heading)) for heading in _HEADINGS)
     return element(
         "table",
@@ -49,7 +49,7 @@ def _row(slot: SlotStatus) -> Markup:
     identity = f"slot-{slot.slot}"
     if slot.job is None:
         number = element("th", str(slot.slot), scope="row", class_="slot")
-        # Up to the actions, which are not there for whoever may only look: a column more would stand empty.
+        # Spans all columns but the actions, which are hidden from viewers who may only read.
         standing = element("td", _without_job(slot), colspan=str(len(_HEADINGS) - 2), class_="standing")
         return element("tr", number, standing, element("td", class_="actions"), id=identity, class_="free")
     is_reported = slot.state == "reporting"
@@ -122,7 +122,7 @@ def _progress(payload: msgspec.Raw | None) -> Markup:
 def _cpu(job: JobStatus) -> Markup:
     if job.cpu_seconds is None:
         return _nothing()
-    # Of one core; a job of several threads or processes has more.
+    # Percent of one core; more than 100 % with several threads or processes.
     load = f"{job.cpu_seconds / job.elapsed:.0%}" if job.elapsed >= 1 else ""
     used = clock(job.cpu_seconds) if job.cpu_seconds < 86400 else length(job.cpu_seconds)
     return joined(used, " ", element("small", load))
@@ -152,14 +152,14 @@ def _last_line(line: str | None) -> Markup:
 
 
 def _actions(job: JobStatus) -> Markup:
-    # The ids keep the keyboard's focus on the button while this job runs, and only then.
+    # The ids keep the keyboard focus on the button exactly while this job runs.
     stack = _button("stack", job, "Stack")
     return stack if job.stopping else joined(stack, " ", _button("cancel", job, "Cancel"))
 
 
 def _button(deed: str, job: JobStatus, text: str) -> Markup:
     what = f"{text}: {shortened(job.action, _LONGEST_NAME)}"
-    identity = f"{deed}-of-{job.job_id}"  # no job's id makes it the id of something else
+    identity = f"{deed}-of-{job.job_id}"  # cannot equal another id for any job id
     return element(
         "button",
         text,
@@ -187,7 +187,7 @@ _MOODS: dict[str, Mood] = {"completed": "good", "cancelled": "warn", "shutdown":
 
 
 def outcomes_table(recent: Sequence[Recent]) -> Markup:
-    """A row for each; what is longer than a line unfolds."""
+    """Return the table of recent outcomes; messages longer than a line can be unfolded."""
     heading = element("h2", "Recent outcomes")
     if not recent:
         return element("section", heading, element("p", "No job has ended here yet.", class_="nothing"))
@@ -225,14 +225,14 @@ def _message(message: str | None) -> Markup:
     return element("details", element("summary", summary), whole)
 
 
-# No page shows more, and an object of this size is decoded in no time.
+# Larger payloads are shown undecoded and cut.
 _LONGEST = 16 * 1024
 _KNOWN = {"done", "total", "percent", "message"}
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`share` is the part that is done, from 0 to 1, and `count` how much that is, where the event says so."""
+    """The progress of a job: the finished `share` (0 to 1), the `count` and further text, as far as known."""
 
     share: float | None
     count: str
@@ -240,7 +240,7 @@ class Progress:
 
 
 def read_progress(payload: msgspec.Raw) -> Progress:
-    """Take `done` of `total` (what `Context.progress` sends), `percent` and `message`; the rest is shown as it is."""
+    """Read `done`, `total`, `percent` and `message` of a payload; return all other members as text."""
     said = _members(payload)
     if said is None:
         return Progress(None, "", bytes(payload)[:_LONGEST].decode("utf-8", "replace"))

@@ -1,1 +1,1 @@
-"""Values formatted for people, and parsed from text that people wrote.  Pure."""
+"""Formatting and parsing of values for people.  Pure."""

@@ -1,4 +1,4 @@
-"""Text from elsewhere made fit for a terminal or a log line.  Pure."""
+"""Makes untrusted text safe for a terminal or a log line.  Pure."""
 
 from __future__ import annotations
 

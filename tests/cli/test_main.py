@@ -442,7 +442,7 @@ def test_a_status_of_another_version_is_one_sentence(monkeypatch: pytest.MonkeyP
     result = invoke("status", "--socket", "/run/a.sock")
 
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("Error: the supervisor at /run/a.sock is of another version than this command, ")
+    assert result.stderr.startswith("Error: the supervisor at /run/a.sock is of another version than this command (")
     assert result.stderr.endswith("; --json shows it as it is\n")
 
 

@@ -40,7 +40,7 @@ def test_what_stands_still_is_an_illness(changes: dict[str, Any], reason: str) -
             {"shortage": "3 without a child: no descriptors"},
             "slots cannot have a child: 3 without a child: no descriptors",
         ),
-        ({"code": replace(status().code, outage="no module")}, "no child can be born: no module"),
+        ({"code": replace(status().code, outage="no module")}, "no child can be started: no module"),
         (
             {"claims": replace(CLAIMS, last_answer_age=75.0, reason="no answer within 30 s")},
             "no claim was answered for 1m15s: no answer within 30 s",

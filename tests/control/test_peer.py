@@ -58,10 +58,12 @@ async def pause(connection: socket.socket) -> bytes:
     return (await loop.sock_recv(connection, 4096)).partition(b"\r\n")[0]
 
 
-async def answer(path: Path, is_of_a_job: Callable[[int], bool], connect: Callable[[Path], socket.socket]) -> bytes:
+async def answer(path: Path, belongs_to_job: Callable[[int], bool], connect: Callable[[Path], socket.socket]) -> bytes:
     steered = Steered()
     with listening_at(path) as end:
-        async with receiving(end, ControlRoutes(steered, Stats(), UnixSocketPolicy(is_of_a_job), StatusFeed(steered))):
+        async with receiving(
+            end, ControlRoutes(steered, Stats(), UnixSocketPolicy(belongs_to_job), StatusFeed(steered))
+        ):
             with connect(path) as connection:
                 return await pause(connection)
 

@@ -226,7 +226,7 @@ async def test_browsers_are_told_to_be_careful(steered: Steered) -> None:
 async def test_a_watcher_is_told_at_once_what_changes_and_now_and_then_anyway(
     path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "MAX_LOOK_INTERVAL", 0.6)
+    monkeypatch.setattr(feed, "MAX_SNAPSHOT_AGE", 0.6)
     async with unix(path, steered) as client, client.get("/events") as answer:
         assert answer.content_type == "text/event-stream"
         assert await answer.content.readuntil(b"\n\n") == b"retry: 1000\n\n"
@@ -262,7 +262,7 @@ async def test_however_many_watch_what_they_see_is_rendered_once(
     path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rendered: list[Status] = []
-    monkeypatch.setattr(feed, "MAX_LOOK_INTERVAL", 60.0)
+    monkeypatch.setattr(feed, "MAX_SNAPSHOT_AGE", 60.0)
     monkeypatch.setattr(feed, "render_body", lambda status: rendered.append(status) or "")
     async with unix(path, steered) as client:
         watchers = [await client.get("/events?as=html") for _ in range(stream.MAX_SUBSCRIBERS)]
@@ -276,7 +276,7 @@ async def test_however_many_watch_what_they_see_is_rendered_once(
     assert [status.state for status in rendered] == ["serving", "draining"]
 
 
-async def test_too_many_watchers_leave_room_for_others(path: Path, steered: Steered) -> None:
+async def test_too_many_subscribers_leave_room_for_others(path: Path, steered: Steered) -> None:
     async with unix(path, steered) as client:
         watchers = [await client.get("/events") for _ in range(stream.MAX_SUBSCRIBERS)]
 
@@ -421,9 +421,9 @@ async def test_a_watcher_that_does_not_read_is_let_go(
     path: Path, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "SEND_TIMEOUT", 0.2)
-    monkeypatch.setattr(stream, "MIN_LOOK_INTERVAL", 0.01)
-    monkeypatch.setattr(feed, "MIN_LOOK_INTERVAL", 0.0)
-    monkeypatch.setattr(feed, "MAX_LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr(stream, "MIN_READ_INTERVAL", 0.01)
+    monkeypatch.setattr(feed, "MIN_READ_INTERVAL", 0.0)
+    monkeypatch.setattr(feed, "MAX_SNAPSHOT_AGE", 0.0)
     steered.shown = replace(STATUS, quarantined=("x" * 100_000,))
     async with unix(path, steered):
         with socket.socket(socket.AF_UNIX) as idle:

@@ -85,6 +85,6 @@ async def test_the_old_code_serves_on_until_a_zygote_is_needed_and_then_readines
 
     assert [job.status for job in (*after_reload, after_death)] == ["completed", "failed", "completed", "completed"]
     assert (ready, unready[0], code) == (200, 503, 0)
-    assert re.search(f"^no child can be born: {SENTENCE}$", unready[1])
+    assert re.search(f"^no child can be started: {SENTENCE}$", unready[1])
     lines = [json.loads(line) for line in (state / "log").read_text().splitlines()]
     assert all(re.search(SENTENCE, line["error"]) for line in lines if "zygote" in line["event"] and "error" in line)
