@@ -24,6 +24,7 @@ from structlog.typing import EventDict, Processor
 from supervisor.job import Job
 from supervisor.logs.outlet import LogWriter
 from supervisor.logs.redaction import Mask, redact
+from supervisor.text.log_level import known_level
 from supervisor.text.printable import MAX_NAME_CHARS, escaped, shortened
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -76,11 +77,6 @@ class _FromLogging(logging.Handler):
         except Exception:  # noqa: BLE001 - a library's wrong format string must not end the caller
             text = str(record.msg)
         structlog.get_logger(record.name).log(known_level(record.levelno), text, exc_info=record.exc_info)
-
-
-def known_level(number: int) -> int:
-    """Return the highest level of structlog that is not above `number`: `logging` allows any number, such as 25."""
-    return max(10, min(50, number // 10 * 10))
 
 
 def configure(level: str, line_format: str, *, mask: Mask | None = None, stream: TextIO | None = None) -> None:

@@ -41,7 +41,7 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
 class Pipe(Generic[Message]):
     """Calls `on_message` once per message, in order, and `on_end` once, at the end of file or at a broken frame.
 
-    `on_end` receives None at an end of file and the `WireError` otherwise, an `Unsent` when the kernel goes on refusing
+    `on_end` receives None at an end of file and the `WireError` otherwise, a `SendTimeout` when the kernel goes on refusing
     what we send; after it nothing is read any more.
     """
 

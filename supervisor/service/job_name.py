@@ -14,7 +14,7 @@ MIN_BEGINNING = 8
 def job_named(name: str, jobs: Sequence[Job]) -> Job:
     """Return the one of `jobs` with this id, JOB#ATTEMPT as `status` shows it, or beginning of an id.
 
-    Raises `Refused` when there is none, or more than one.
+    Raises `CommandRejected` if there is none, or more than one.
     """
     for job in jobs:
         if name in (job.job_id, f"{job.job_id}#{job.attempt}"):

@@ -618,7 +618,7 @@ async def test_an_async_def_that_its_decorator_hides_is_told_as_such_and_nothing
 
     assert isinstance(told.outcome, Failed)
     assert told.outcome.error_type == "InvalidResult"
-    assert told.outcome.message.endswith("if it is one, another decorator hides that")
+    assert told.outcome.message.endswith("if it is one already, another decorator hides that")
     assert sorted(heard.lines) == ["raw on descriptor 1", "raw on descriptor 2", "the end"]
 
 
