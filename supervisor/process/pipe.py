@@ -41,8 +41,8 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
 class Pipe(Generic[Message]):
     """Calls `on_message` once per message, in order, and `on_end` once, at the end of file or at a broken frame.
 
-    `on_end` receives None at an end of file and the `WireError` otherwise, a `SendTimeout` when the kernel goes on refusing
-    what we send; after it nothing is read any more.
+    `on_end` receives None at an end of file, a `SendTimeout` when the kernel keeps refusing what is sent, and otherwise
+    the `WireError`.  Nothing is read after it.
     """
 
     def __init__(
