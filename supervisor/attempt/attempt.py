@@ -290,7 +290,7 @@ class Attempt:
             self._output = JobOutput(
                 self._new_event_sender,
                 rules=self._config,
-                ledger=self._resources.reporter.stats,
+                stats=self._resources.reporter.stats,
                 stopping=self._stop_request,
                 beside=self._helpers,
                 log=self._log,
@@ -303,7 +303,7 @@ class Attempt:
             self._fence,
             lease=self._lease,
             server=self._resources.reporter.server,
-            ledger=self._resources.reporter.stats,
+            stats=self._resources.reporter.stats,
             tap=self._child,
             beside=self._helpers,
             log=self._log,
@@ -371,7 +371,7 @@ class Attempt:
             self._fence,
             lease=self._lease,
             server=self._resources.reporter.server,
-            ledger=self._resources.reporter.stats,
+            stats=self._resources.reporter.stats,
             beside=self._helpers,
             on_cancel=lambda: self.stop(CANCELLED),
             on_lost=lambda: self._child.kill_now(),  # which it may not have yet
@@ -425,11 +425,11 @@ class Attempt:
 
     def _record_stop(self, since: float, told: Outcome | None) -> None:
         """It was stopped, and the child is gone: how long that took, and what did it."""
-        ledger = self._resources.reporter.stats
-        ledger.cancel_latency.observe(self._now() - since)
+        stats = self._resources.reporter.stats
+        stats.cancel_latency.observe(self._now() - since)
         ending = self._child.exit_report
         was_killed = ending is not None and ending.exit.signal == signal.SIGKILL
-        ledger.kill_stages["cooperative" if told is not None else "kill" if was_killed else "term"] += 1
+        stats.kill_stages["cooperative" if told is not None else "kill" if was_killed else "term"] += 1
 
     async def _deliver(self, told: Outcome | None) -> None:
         """Deliver the events, then the outcome; whatever happens meanwhile, the outcome is not lost."""

@@ -39,7 +39,7 @@ class EventSender:
         *,
         lease: Lease,
         server: JobServer,
-        ledger: Stats,
+        stats: Stats,
         tap: EventSource,
         beside: HelperTasks,
         log: Any,
@@ -48,7 +48,7 @@ class EventSender:
         self._fence = fence
         self._lease = lease
         self._server = server
-        self._stats = ledger
+        self._stats = stats
         self._source = tap
         self._helpers = beside
         self._log = log

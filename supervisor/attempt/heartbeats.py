@@ -28,7 +28,7 @@ class HeartbeatLoop:
         *,
         lease: Lease,
         server: JobServer,
-        ledger: Stats,
+        stats: Stats,
         beside: HelperTasks,
         on_cancel: Callable[[], None],
         on_lost: Callable[[], None],
@@ -39,7 +39,7 @@ class HeartbeatLoop:
         self._fence = fence
         self._lease = lease
         self._server = server
-        self._stats = ledger
+        self._stats = stats
         self._helpers = beside
         self._on_cancel = on_cancel
         self._on_lost = on_lost

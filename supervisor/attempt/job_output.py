@@ -28,7 +28,7 @@ class JobOutput:
         courier: Callable[[], EventSender],
         *,
         rules: JobConfig,
-        ledger: Stats,
+        stats: Stats,
         stopping: StopRequest,
         beside: HelperTasks,
         log: Any,
@@ -41,7 +41,7 @@ class JobOutput:
         """Who has the events; None before the first one."""
         self._new_event_sender = courier
         self._mask = rules.mask
-        self._stats = ledger
+        self._stats = stats
         self._stop_request = stopping
         self._helpers = beside
         self._log = log

@@ -1,7 +1,6 @@
-"""Where slots get their children from, and how those end; with one kept ready for whichever slot needs one next.
+"""Starts and ends the children of all slots, and keeps one spare child ready.  Runs in the parent.
 
-Runs in the parent.  A birth takes some milliseconds, in which a slot can run nothing; so a child that was killed, or
-has had enough, is replaced at once.
+A start takes some milliseconds.  The spare replaces a child that was killed, or has reached its limits, at once.
 """
 
 from __future__ import annotations
@@ -19,67 +18,67 @@ from supervisor.stats import ExitReason, Stats
 log = structlog.get_logger("child")
 
 SPARE_DELAY = 0.05
-"""Seconds from when a child was needed until the next spare is born: what it was needed for comes first."""
+"""Seconds from the use of a spare to the start of the next one: the job that needed it comes first."""
 
 
 class ChildFactory:
-    """Those of one program."""
+    """Owns the spare child and the failures to start children."""
 
-    def __init__(self, family: Reaper, ledger: Stats) -> None:
-        self._family = family
-        self._ledger = ledger
+    def __init__(self, reaper: Reaper, stats: Stats) -> None:
+        self._reaper = reaper
+        self._stats = stats
         self._has_started_any = False
         self._spare: Child | None = None
-        self._zygote: Zygote | None = None  # of which the next child will be wanted; None before the first one
-        self._spare_wanted = asyncio.Event()  # that the spare is looked at
-        self._spare_failed = False  # and it was said
+        self._zygote: Zygote | None = None  # of the next child; None before the first one
+        self._spare_wanted = asyncio.Event()  # set when the spare has to be checked
+        self._spare_failed = False  # and the failure was logged
         self._failures: dict[object, str] = {}
-        """Why no child came up, by the berth that wants one; until it has one, or wants none any more."""
+        """Reasons why no child started, by the `WarmChild` that needs one."""
 
     @property
     def has_started_any(self) -> bool:
-        """Whether any child ever came up; false means that something is wrong with all of them."""
+        """True if any child ever started; otherwise the fault concerns all of them."""
         return self._has_started_any
 
     @property
     def shortage(self) -> str | None:
-        """Why slots have no child and cannot get one now; None if none is in want."""
+        """The number of slots without a child, with the reason; None if there are none."""
         reason = next(iter(self._failures.values()), None)
         return reason and f"{len(self._failures)} without a child: {reason}"
 
-    def failed(self, berth: object, reason: str, retry_in: float) -> None:
-        """No child came up for `berth`; log the reason once for all that fail for it."""
+    def failed(self, requester: object, reason: str, retry_in: float) -> None:
+        """Note that no child started for `requester`; log each reason once."""
         if reason not in self._failures.values():
             log.error("no child for a slot", error=reason, retry_in=round(retry_in, 1))
-        self._failures[berth] = reason
+        self._failures[requester] = reason
 
-    def settled(self, berth: object) -> None:
-        """Forget the failures of `berth`: it has a child, or wants none."""
-        if self._failures.pop(berth, None) is not None and not self._failures:
+    def settled(self, requester: object) -> None:
+        """Forget the failure of `requester`, which has a child now, or needs none."""
+        if self._failures.pop(requester, None) is not None and not self._failures:
             log.info("no slot is without a child any more")
 
     async def acquire(self, zygote: Zygote) -> Child:
-        """A child of `zygote` that waits for its first job, the caller's from now on; raise `StartFailed`."""
+        """Return an unused child of `zygote`, which the caller owns from now on; raise `StartFailed`."""
         child = self._take_spare(zygote) or await self._start(zygote)
         self._zygote = zygote
         self._spare_wanted.set()
         return child
 
     def use(self, zygote: Zygote) -> None:
-        """Children will be wanted of this one: the spare is not to be of another."""
+        """Fork later children from `zygote`, and replace a spare of another one."""
         if self._zygote is not None:
             self._zygote = zygote
             self._spare_wanted.set()
 
     async def end(self, child: Child, why: ExitReason) -> None:
-        """End a child, if it has not, and all that it started; write down why."""
-        # Only a control group tells of that; without one it looks as if somebody had killed it.
+        """Kill a child and its descendants, if they still run; count the exit under `why`."""
+        # Only a control group reports an OOM kill; without one it looks like any SIGKILL.
         is_starved = child.exit_report is not None and child.exit_report.oom_kill is not None
-        self._ledger.child_exits["oom" if is_starved else why] += 1
+        self._stats.child_exits["oom" if is_starved else why] += 1
         await child.kill()
 
     async def maintain_spare(self) -> None:
-        """Have a spare from the first child on; when this is cancelled it is ended."""
+        """Keep a spare from the first child on, until cancelled; then end it."""
         try:
             while True:
                 await self._spare_wanted.wait()
@@ -98,14 +97,14 @@ class ChildFactory:
         return child
 
     async def _try_to_replace_spare(self, zygote: Zygote) -> None:
-        """It is tried again when the next child is wanted; a slot that needs one tries for itself."""
+        """Start a new spare.  After a failure the next `acquire` tries again; slots start children by themselves."""
         try:
             await self._replace_spare(zygote)
         except StartFailed as failed:
             if not self._spare_failed:
                 log.warning("no spare child", error=str(failed))
             self._spare_failed = True
-        except Exception:  # a bug in what is not needed must not end the jobs
+        except Exception:  # a bug here must not end the jobs: no job needs the spare
             log.exception("no spare child")
         else:
             self._spare_failed = False
@@ -120,8 +119,8 @@ class ChildFactory:
 
     async def _start(self, zygote: Zygote, *, is_spare: bool = False) -> Child:
         began_at = boottime()
-        child = await Child.start(zygote, self._family, is_spare=is_spare)
-        self._ledger.child_start_seconds.observe(boottime() - began_at)
+        child = await Child.start(zygote, self._reaper, is_spare=is_spare)
+        self._stats.child_start_seconds.observe(boottime() - began_at)
         self._has_started_any = True
         return child
 

@@ -1,7 +1,7 @@
-"""How many claims may be open at once.  Pure rules and a gate for the slots.
+"""Limit of concurrent long polls.  Runs in the parent.
 
-One open poll is enough to learn that a cold queue has got a job; while claims come back with jobs, every free slot may
-ask.  So 64 idle slots cost the server one connection, and 1,000 new jobs reach them in six round trips.
+One open poll is enough to notice the first job in an empty queue; while claims return jobs, every free slot may poll.
+So 64 idle slots cost the server one connection, and 1,000 new jobs reach them in six round trips.
 """
 
 from __future__ import annotations
@@ -15,52 +15,55 @@ from supervisor.pool.claim_gate import BlockReason, ClaimGate
 
 
 class PollWindow:
-    """The number of polls that may be open, learned from how the last ones ended."""
+    """The number of polls that may be open, adapted to the results of the last polls."""
 
     def __init__(self) -> None:
         self.allowed = 1
 
     def found(self, most: int) -> None:
-        """A claim brought a job: ask twice as much, up to `most`."""
+        """Double the number after a claim that returned a job, up to `most`."""
         self.allowed = min(most, 2 * self.allowed)
 
     def found_nothing(self) -> None:
-        """A claim came back empty, or failed: one poll less."""
+        """Reduce the number by one after a claim that returned no job, or failed."""
         self.allowed = max(1, self.allowed - 1)
 
 
 class PollLimiter:
-    """Lets slots in, one for each poll that may be open: wait for `room`, and then, with nothing in between, `with`."""
+    """Limits the number of concurrent long polls.
+
+    Await `wait_available()`, then enter the limiter with `with` before the next await.
+    """
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        """How many may want to poll; never more polls than that are open."""
+        """The number of slots, and so of polls at most."""
         self.gate = ClaimGate(self._admit)
-        """Whether any poll may be opened."""
+        """Blocks all polls for a reason."""
         self._window = PollWindow()
         self._open = 0
         self._paused_until = 0.0
-        self._trial: asyncio.TimerHandle | None = None  # of a poll though the server refuses the key
+        self._trial: asyncio.TimerHandle | None = None  # opens one poll while the server refuses the key
         self._trial_delay = 0.0
         self._is_trial_due = False
-        self._backoff = Backoff(0.2, 15.0)  # after polls that brought what is of no use
+        self._backoff = Backoff(0.2, 15.0)  # after polls that returned jobs which cannot run here
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._admitted: set[asyncio.Future[None]] = set()  # whose turn it is, and who have not come yet
+        self._admitted: set[asyncio.Future[None]] = set()  # woken for a poll that they have not opened yet
 
     @property
     def open(self) -> int:
-        """How many polls are open now."""
+        """The number of open polls."""
         return self._open
 
     @property
     def is_stuck(self) -> bool:
-        """Whether somebody waits though a poll may be opened."""
+        """True if a slot waits although a poll may be opened: a bug that the watchdog reports."""
         waits = any(not waiter.done() for waiter in self._waiting)
         return waits and self.gate.is_open and self._open + len(self._admitted) < self._window.allowed
 
     @property
     def is_available(self) -> bool:
-        """Whether one more poll may be opened."""
+        """True if one more poll may be opened."""
         return self._open < self._window.allowed if self.gate.is_open else self._may_try
 
     async def wait_available(self) -> None:
@@ -69,7 +72,7 @@ class PollLimiter:
             await self._change()
 
     def __enter__(self) -> None:
-        """A poll is open inside the block."""
+        """Count the caller's poll as open inside the block."""
         self._open += 1
         if not self.gate.is_open:
             self._is_trial_due = False
@@ -84,13 +87,13 @@ class PollLimiter:
             self._admit()
 
     def refuse(self, why: str, retry_in: float) -> None:
-        """Open no poll while the server refuses the key, but one in `retry_in` seconds, which asks again."""
+        """Block polls while the server refuses the key, except one trial poll in `retry_in` seconds."""
         self._trial_delay = retry_in
         self.gate.block(BlockReason.CREDENTIAL, why)
         self._plan_trial()
 
     def accept(self) -> None:
-        """The server accepts the key again."""
+        """Unblock polls, because the server accepts the key again."""
         if self._trial is not None:
             self._trial.cancel()
         self._trial, self._is_trial_due = None, False
@@ -101,7 +104,7 @@ class PollLimiter:
         return self._is_trial_due and self.gate.allows_trial
 
     def _plan_trial(self) -> None:
-        """Also after a trial that ended without an answer: the next one is due after the same delay."""
+        """Schedule the next trial poll.  A trial without an answer is followed by another one after the same delay."""
         if self._trial is None and not self._is_trial_due:
             self._trial = asyncio.get_running_loop().call_later(self._trial_delay, self._offer_trial)
 
@@ -110,14 +113,14 @@ class PollLimiter:
         self._admit()
 
     def pause(self, seconds: float, why: str) -> None:
-        """Open no further poll for so long."""
+        """Block new polls for `seconds`."""
         loop = asyncio.get_running_loop()
         self._paused_until = max(self._paused_until, loop.time() + seconds)
         self.gate.block(BlockReason.SERVER, why)
         loop.call_at(self._paused_until, self._end_pause, self._paused_until)
 
     def found(self) -> None:
-        """The caller's poll brought a job."""
+        """Note that the caller's poll returned a job."""
         if self._backoff.failures:
             self._backoff.reset()
         if self._window.allowed != self.slots:
@@ -125,28 +128,28 @@ class PollLimiter:
             self._admit()
 
     def found_nothing(self) -> None:
-        """The caller's poll came back empty, or failed."""
+        """Note that the caller's poll returned no job, or failed."""
         self._window.found_nothing()
 
     def found_unrunnable(self, why: str) -> None:
-        """The caller's poll brought a job that we cannot run: the next one is opened later each time, by whomever."""
+        """Pause all polls, longer each time, because the caller's poll returned a job that cannot run here."""
         self.found_nothing()
         self.pause(self._backoff.next(), why)
 
     def _end_pause(self, until: float) -> None:
-        # Not by comparing times again: a loop may call a little early.
+        # The deadline is compared, not the clock: a loop may call a little early.
         if until == self._paused_until:
             self._paused_until = 0.0
             self.gate.unblock(BlockReason.SERVER)
 
     async def _change(self) -> None:
-        """Wait until there may be room for the caller's poll."""
+        """Wait until the caller's poll may be opened, perhaps."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
-            self._admit()  # the turn that was ours may be another's
+            self._admit()  # another waiter may take the turn of the cancelled one
             raise
         finally:
             self._admitted.discard(waiter)

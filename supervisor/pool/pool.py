@@ -1,6 +1,6 @@
-"""All slots, in one task group.  Runs in the parent.
+"""All slots, in one task group, and the current zygote.  Runs in the parent.
 
-It owns the slots and knows which zygote is current; what a slot does is the slot's own business.
+Tested by tests/pool/test_slot.py and by the flows.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from supervisor.stats import Stats
 from supervisor.status import ClaimStatus, SlotStatus
 
 PARTIAL_CLAIM_WAIT = 1.0
-"""Seconds that a claim waits when it leaves out actions that are full."""
+"""Seconds that a claim waits if it leaves out actions that run as many jobs as they may."""
 MAX_TRIAL_DELAY = 1.0
-"""Seconds that a trial which is due may be late before that counts as a standstill."""
+"""Seconds by which a due trial may be late before the pool counts as stalled."""
 ALL_QUARANTINED = "every handler is quarantined for crashes: nothing is claimed but one trial job at a time"
 ALL_HANDLERS_FULL = "every handler runs as many jobs as its max_concurrent allows"
 
 
 class Pool:
-    """`workers` slots that run until they are drained."""
+    """Owns `workers` slots, which run until they are drained."""
 
     def __init__(
         self,
@@ -49,24 +49,24 @@ class Pool:
         rules: JobConfig,
         server: JobServer,
         reporter: Reporter,
-        ledger: Stats,
-        family: Reaper,
+        stats: Stats,
+        reaper: Reaper,
         zygote: Zygote,
     ) -> None:
-        self.stats = ledger
+        self.stats = stats
         self.zygote = zygote
-        """Where slots get their next child from."""
+        """The source of the next children."""
         self.config = rules
-        """The settings that slots go by."""
+        """The current settings of slots and attempts."""
         self._zygote_changed = asyncio.Event()
         self._poll_limit = PollLimiter(workers)
         self._serving = asyncio.Event()
-        self._capacity: asyncio.Event | None = None  # while somebody waits for it
+        self._capacity: asyncio.Event | None = None  # while a slot waits for it
         self._reserved: set[tuple[str, int]] = set()
-        self.child_factory = ChildFactory(family, ledger)
+        self.child_factory = ChildFactory(reaper, stats)
         self.loop_monitor = LoopMonitor()
         self.quarantine = Quarantine()
-        """Which jobs and handlers are not to be run, for what they did to their children."""
+        """Jobs and handlers that are not run, because they kill their children."""
         self._new_slot = partial(Slot, server=server, reporter=reporter, poll_limit=self._poll_limit, host=self)
         self._slots = [self._new_slot(number) for number in range(1, workers + 1)]
         self._group = asyncio.TaskGroup()
@@ -81,12 +81,12 @@ class Pool:
 
     @property
     def gate(self) -> ClaimGate:
-        """Whether anything is claimed, and why not."""
+        """Blocks claims for a reason."""
         return self._poll_limit.gate
 
     @property
     def size(self) -> int:
-        """How many slots there are, without those that only finish their job."""
+        """The number of slots, without those that leave after their job."""
         return len(self._staying)
 
     @property
@@ -95,33 +95,33 @@ class Pool:
 
     @property
     def busy(self) -> int:
-        """How many slots have a job."""
+        """The number of slots with a job."""
         return sum(slot.attempt is not None for slot in self._slots)
 
     @property
     def running(self) -> int:
-        """How many jobs run, and are not only reported."""
+        """The number of jobs whose handler runs."""
         return sum(not attempt.is_reporting for attempt in self.attempts)
 
     @property
     def only_spooled_outcomes(self) -> bool:
-        """Whether there is nothing but outcomes on disk, of jobs whose events the server has."""
+        """True if all jobs have ended, their outcomes are on disk, and the server has their events."""
         attempts = self.attempts
         return bool(attempts) and all(attempt.is_safe_to_abandon for attempt in attempts)
 
     @property
     def has_unsaved_outcomes(self) -> bool:
-        """Whether a job runs, or has an outcome that is not on disk: an end now would be the end of that."""
+        """True if ending the program now would lose a running job, or an outcome that is not on disk."""
         return not all(attempt.is_spooled for attempt in self.attempts)
 
     def hurry(self, patience: float) -> None:
-        """The program ends: what is reported is to be on disk, and events wait for the server no longer than that."""
+        """Store the outcomes that are being reported, and wait `patience` seconds at most for their events."""
         for attempt in self.attempts:
             attempt.hurry(patience)
 
     @property
     def undelivered_events(self) -> int:
-        """How many events of jobs here the server does not have."""
+        """The number of events that the server has not accepted."""
         return sum(attempt.undelivered_events for attempt in self.attempts)
 
     @property
@@ -130,57 +130,57 @@ class Pool:
 
     @property
     def jobs_interrupted(self) -> int:
-        """How many jobs were reported as ended by a shutdown."""
+        """The number of jobs that a shutdown has ended."""
         return self._past_interruptions + sum(slot.jobs_interrupted for slot in self._slots)
 
     @property
     def longest_grace(self) -> float:
-        """Seconds that the running jobs may take to stop."""
+        """The longest cancel grace of a running job, in seconds."""
         return max((slot.attempt.grace for slot in self._slots if slot.attempt), default=0.0)
 
     def status(self, usages: Mapping[int, Usage]) -> tuple[SlotStatus, ...]:
-        """What is in each slot; `usages` are by pid, of the children at which somebody has looked."""
+        """Return the status of each slot; `usages` are by pid."""
         return tuple(slot.status(usages) for slot in self._slots)
 
     def claims(self, now: float, reason: str | None) -> ClaimStatus:
-        """Whether jobs are asked for; `reason` is why they never will be again."""
-        ledger = self.stats
+        """Return whether jobs are claimed; `reason` states why the program never claims again."""
+        stats = self.stats
         is_full = self._poll_limit.open == 0 and not self.claimable_actions()
         return ClaimStatus(
             open_polls=self._poll_limit.open,
-            reason=reason or self.gate.reason or self._idle_reason(is_full=is_full) or ledger.claim_error,
+            reason=reason or self.gate.reason or self._idle_reason(is_full=is_full) or stats.claim_error,
             is_full=is_full,
             is_quarantined=self._is_quarantined,
-            last_answer_age=_age(ledger.answered_at, now),
-            last_job_age=_age(ledger.got_job_at, now),
-            blocked_by=tuple(bar.value for bar in self.gate.block_reasons),
+            last_answer_age=_age(stats.answered_at, now),
+            last_job_age=_age(stats.got_job_at, now),
+            blocked_by=tuple(reason.value for reason in self.gate.block_reasons),
         )
 
     @property
     def _is_quarantined(self) -> bool:
-        """Whether every handler is quarantined."""
+        """True if every handler is quarantined."""
         return bool(self.zygote.actions) and set(self.zygote.actions) <= set(self.quarantine.actions())
 
     def _idle_reason(self, *, is_full: bool) -> str | None:
-        """Why the actions that are served are not claimed."""
+        """Return why none of the served actions is claimed."""
         if self._is_quarantined:
             return ALL_QUARANTINED
         return ALL_HANDLERS_FULL if is_full else None
 
     @property
     def attempts(self) -> list[Attempt]:
-        """What runs now."""
+        """The attempts in all slots."""
         return [slot.attempt for slot in self._slots if slot.attempt is not None]
 
     def stall_reason(self, now: float) -> str | None:
-        """What does not move that should, at a time of the loop's clock; None when claims and heartbeats go on."""
+        """Return what has stalled at `now` of the loop's clock; None while claims and heartbeats go on."""
         has_missed_room = self._capacity is not None and self.gate.is_open and self.claimable_actions(MAX_TRIAL_DELAY)
         if self._poll_limit.is_stuck or has_missed_room:
             return "nobody claims though somebody may"
         return next((said for slot in self._slots if (said := slot.stall_reason(now)) is not None), None)
 
     def claimable_actions(self, trial_delay: float = 0.0) -> tuple[str, ...]:
-        """The actions of which one more job may run: not those at their `max_concurrent`, nor quarantined ones.
+        """Return the actions of which one more job may run: below their `max_concurrent`, and not quarantined.
 
         A trial counts from `trial_delay` seconds after it was due.
         """
@@ -229,7 +229,7 @@ class Pool:
                     await self._capacity.wait()
 
     async def run(self) -> None:
-        """Run until every slot is drained; an error that concerns all of them ends all of them."""
+        """Run until every slot is drained; an error that concerns all slots ends all of them."""
         async with HelperTasks() as beside:
             beside.start(self.child_factory.maintain_spare)
             beside.start(self.loop_monitor.run)
@@ -246,9 +246,9 @@ class Pool:
         self._slots.remove(slot)
 
     def use(self, zygote: Zygote, rules: JobConfig | None = None) -> None:
-        """Take new children from `zygote`; each slot swaps its child when it is next without a job.
+        """Take new children from `zygote`; each slot replaces its child when it has no job.
 
-        `rules` come with new code, not with a zygote that takes the place of a dead one.
+        `rules` come with new handlers, not with a zygote that replaces a dead one.
         """
         self.zygote = zygote
         self.child_factory.use(zygote)
@@ -256,12 +256,12 @@ class Pool:
         self._zygote_changed = asyncio.Event()
         if rules is not None:
             self.config = rules
-            self.quarantine = Quarantine()  # new code deserves a new trial
+            self.quarantine = Quarantine()  # new handlers start without a record of crashes
         self.notify_capacity()
         self._wake_slots()
 
     def resize(self, workers: int) -> None:
-        """Have so many slots, at least one; one too many leaves when it is without a job.  Not after `drain`."""
+        """Change the number of slots, to one at least; a surplus slot leaves after its job.  Not after `drain`."""
         workers = max(1, workers)
         self._poll_limit.slots = workers
         surplus = sorted(self._staying, key=lambda slot: (slot.attempt is not None, -slot.number))
@@ -273,40 +273,40 @@ class Pool:
             self._slots.append(slot)
             self._start(slot)
 
-    def block(self, bar: BlockReason, reason: str) -> None:
-        """Claim nothing for this cause; polls that are open end soon, and a job that they still bring is run."""
+    def block(self, reason: BlockReason, text: str) -> None:
+        """Block claims; open polls end soon, and a job that they still return is run."""
         was_open = self.gate.is_open
-        self.gate.block(bar, reason)
+        self.gate.block(reason, text)
         self._serving.set()
         if was_open:
             self._wake_slots()
 
-    def unblock(self, bar: BlockReason) -> None:
-        """This cause is over."""
-        self.gate.unblock(bar)
+    def unblock(self, reason: BlockReason) -> None:
+        """Remove a reason that blocks claims."""
+        self.gate.unblock(reason)
 
     def block_for_key(self, reason: str, retry_in: float) -> None:
-        """Claim nothing while the server refuses the key, but for one claim in `retry_in` seconds that asks again."""
+        """Block claims while the server refuses the key, except one trial claim in `retry_in` seconds."""
         self._poll_limit.refuse(reason, retry_in)
 
     def unblock_for_key(self) -> None:
-        """The server accepts the key again."""
+        """Unblock claims, because the server accepts the key again."""
         self._poll_limit.accept()
 
     def drain(self) -> None:
-        """Claim nothing new; `run` returns when the running jobs are done."""
+        """Block claims for good; `run` returns when the running jobs are done."""
         for slot in self._slots:
             slot.drain()
 
     def recheck_leases(self) -> None:
-        """The machine was suspended: what is over is to end before anything else is done."""
+        """End jobs whose lease ran out during a suspend, before anything else is done."""
         self.notify_capacity()  # a trial may be due, and timers stood still
         for slot in self._slots:
             if slot.attempt is not None:
                 slot.attempt.recheck_lease()
 
     def stop(self, why: StopReason) -> None:
-        """Drain at once: have every running job stopped and reported."""
+        """Drain at once: stop and report every running job."""
         for slot in self._slots:
             slot.stop(why)
 
@@ -318,7 +318,7 @@ class Pool:
         return self._serving.is_set()
 
     async def wait_serving(self) -> None:
-        """Wait until the server has answered a claim, or there is a cause to claim nothing: from here on we serve."""
+        """Wait until the server has answered a claim, or claims are blocked: the program serves from then on."""
         await self._serving.wait()
 
     def _wake_slots(self) -> None:

@@ -1,4 +1,4 @@
-"""What a slot goes by and what it asks of its pool: settings, code, and what concerns the other slots as well."""
+"""The pool as a slot sees it: settings, handlers, and what slots share.  Implemented by `Pool`; tested with it."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from supervisor.stats import Stats
 
 
 class SlotHost(ChildProvider, Protocol):
-    """What a slot asks of its pool."""
+    """The pool as a slot sees it."""
 
     @property
     def config(self) -> JobConfig:
-        """The settings of now; an attempt goes by those of its beginning."""
+        """The current settings; an attempt keeps those from its start."""
 
     @property
     def loop_monitor(self) -> LoopMonitor:
-        """Since when the program is awake."""
+        """Detects that the program was stopped or suspended."""
 
     def mark_serving(self) -> None:
-        """A claim was answered: the server knows us."""
+        """Note that the server has answered a claim."""
 
     def claimable_actions(self) -> tuple[str, ...]:
         """The actions that may be claimed now."""
 
     def partial_wait(self, asked: tuple[str, ...]) -> float:
-        """Seconds that a claim may wait which leaves out actions: they are to be asked for soon after."""
+        """Return how many seconds a claim that leaves out actions may wait, so that these are claimed soon."""
 
     def leave_out(self, action: str) -> None:
-        """The handler of `action` is quarantined: open claims that ask for it end soon."""
+        """Let open claims for `action` end soon, because its handler is quarantined."""
 
     def reserve(self, job: Job) -> bool:
-        """Have this very attempt for oneself until `leave`; false when a slot has it already."""
+        """Reserve this attempt for one slot until `release`; False if another slot has it already."""
 
     def release(self, job: Job) -> None:
-        """The attempt has ended here."""
+        """Release the attempt at its end."""
 
     def notify_capacity(self) -> None:
-        """Of some action one more job may run, perhaps: a job has ended, or a claim has."""
+        """Wake slots in `wait_for_capacity`, because a job or a claim has ended."""
 
     async def wait_for_capacity(self) -> None:
-        """Wait until there are `open_actions`."""
+        """Wait until there may be `claimable_actions`."""
 
     @property
     def quarantine(self) -> Quarantine:
-        """Which jobs are not to be run."""
+        """Handlers and jobs that are not run, because they kill their children."""
 
     @property
     def stats(self) -> Stats:
-        """Where what happens is written down."""
+        """The counters for metrics."""

@@ -1,7 +1,7 @@
-"""The place of a slot's child: it holds one that can run a job, and replaces it when it is dead, spent or outdated.
+"""Keeps one ready child process for a slot.  Runs in the parent.
 
-Runs in the parent.  A replacement is ready before the old child is ended, so that a slot never waits for a start
-that could have been made before.
+The child is replaced when it dies, reaches its job or memory limit, or runs outdated code.  The new child is ready
+before the old one is ended, so that a slot does not wait for its start.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from supervisor.process.zygote import StartFailed, Zygote
 from supervisor.stats import ExitReason
 
 MAX_START_FAILURES = 3
-"""Failures in a row after which a slot gives up, as long as no child at all has ever come up."""
+"""Consecutive failures after which a slot gives up, unless some child of the program has ever started."""
 
 
 class ChildProvider(Protocol):
-    """Where children come from."""
+    """The current zygote and the factory of its children."""
 
     @property
     def zygote(self) -> Zygote:
-        """The current one."""
+        """The current zygote."""
 
     async def successor_of(self, zygote: Zygote) -> None:
-        """Wait until another one has taken the place of `zygote`."""
+        """Wait until another zygote has replaced `zygote`."""
 
     @property
     def child_factory(self) -> ChildFactory:
-        """How they begin and end."""
+        """Starts and ends children."""
 
 
 class WarmChild:
-    """One child after the other."""
+    """The current child of one slot."""
 
     def __init__(self, source: ChildProvider) -> None:
         self._source = source
@@ -48,21 +48,21 @@ class WarmChild:
 
     @property
     def child(self) -> Child | None:
-        """The one that is here now, in whatever state."""
+        """The current child in any state; None if there is none."""
         return self._child
 
     @property
     def is_starting(self) -> bool:
-        """Whether a child is being forked just now."""
+        """True while a child is being forked."""
         return self._is_starting
 
     @property
     def is_ready(self) -> bool:
-        """Whether `warm` need not wait."""
+        """True if `get` returns without waiting."""
         return self._child is not None and self._is_usable(self._child)
 
     async def get(self) -> Child:
-        """A child of the current zygote that waits for a job; raise `StartFailed` when none ever came up."""
+        """Return an idle child of the current zygote; raise `StartFailed` if no child of the program ever started."""
         if self.is_ready:
             assert self._child is not None
             return self._child
@@ -78,11 +78,11 @@ class WarmChild:
                 await self._replace(zygote)
             except StartFailed as failed:
                 if zygote is not self._source.zygote:
-                    continue  # there is another one by now, which may do better
+                    continue  # the new zygote may succeed
                 if not self._source.child_factory.has_started_any and self._backoff.failures >= MAX_START_FAILURES:
                     raise
                 wait = self._backoff.next()
-                if zygote.is_gone:  # which is told in one line for all slots
+                if zygote.is_gone:  # logged once for all slots
                     await self._source.successor_of(zygote)
                 else:
                     self._source.child_factory.failed(self, str(failed), wait)
@@ -90,17 +90,17 @@ class WarmChild:
         return self._child
 
     def ready_for(self, limits: Limits) -> Child | None:
-        """The one that is here, if a job under `limits` can begin in it at once."""
+        """Return the child if a job with `limits` can start in it at once, otherwise None."""
         child = self._child
         return child if child is not None and self._is_usable(child) and not _is_used_up(child, limits) else None
 
     async def get_for(self, limits: Limits) -> Child:
-        """As `warm`, and a job under `limits` can begin in it."""
+        """Return a child in which a job with `limits` can start; raise as `get`."""
         self._is_spent = _is_used_up(await self.get(), limits)
         return await self.get()
 
     def is_reusable(self, limits: Limits) -> bool:
-        """Whether there is nothing to `settle`, without a look at what the child keeps."""
+        """True if `recycle` has nothing to do, judged without measuring the child's memory."""
         child = self._child
         return (
             child is not None
@@ -110,7 +110,7 @@ class WarmChild:
         )
 
     async def recycle(self, limits: Limits, why_dead: ExitReason) -> None:
-        """After a job under `limits`: a child that is dead or has had enough is not kept."""
+        """Drop the child after a job with `limits` if it is dead or has reached its job or memory limit."""
         child = self._child
         if child is None:
             return
@@ -123,13 +123,13 @@ class WarmChild:
             self._is_spent = kept > limits.max_memory_per_child
 
     async def end(self, why: ExitReason) -> None:
-        """End the child and all that it started."""
+        """End the child and its descendants."""
         if self._child is not None:
             child, self._child = self._child, None
             await self._source.child_factory.end(child, why)
 
     def _why_replaced(self, child: Child) -> ExitReason:
-        if child.state is ChildState.EXITED:  # while it had nothing to do
+        if child.state is ChildState.EXITED:  # while idle
             return "crash"
         return "recycle" if child.zygote is self._source.zygote else "reload"
 
@@ -150,6 +150,6 @@ class WarmChild:
 
 
 def _is_used_up(child: Child, limits: Limits) -> bool:
-    """Whether it has run jobs and must not have, or what they have left would count against one under `limits`."""
+    """True if earlier jobs make the child unusable: `limits` ask for a fresh one, or their memory would count."""
     keeps_too_much = limits.memory is not None and child.idle_memory > limits.memory
     return child.jobs > 0 and (keeps_too_much or limits.isolation == "fresh")

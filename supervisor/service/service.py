@@ -246,8 +246,8 @@ class Service:
             rules=job_config(self._settings, self._sources.scratch, self._sources.mask),
             server=reporter.server,
             reporter=reporter,
-            ledger=self._stats,
-            family=self._reaper,
+            stats=self._stats,
+            reaper=self._reaper,
             zygote=self._handler_loader.zygote,
         )
         authorization.blocker = pool

@@ -51,7 +51,7 @@ def courier_of(server: Any, tap: Tap, beside: HelperTasks, ledger: Stats | None 
         Fence("worker", "job", 1),
         lease=Lease(LeaseTerms.of(30.0, time_to_live=None, longest_interval=None), claimed_at=0.0),
         server=server,
-        ledger=ledger or Stats(),
+        stats=ledger or Stats(),
         tap=tap,
         beside=beside,
         log=structlog.get_logger(),

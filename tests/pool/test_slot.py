@@ -81,8 +81,8 @@ def pool_of(here: World, server: JobServer, state: Path, lease_ttl: float | None
         rules=JobConfig("worker 1", 30.0, Limits(), lease_ttl, None, state),
         server=server,
         reporter=Reporter(server, Spool(state), Destination("http://nowhere", "acme"), 60.0, ledger),
-        ledger=ledger,
-        family=here.reaper,
+        stats=ledger,
+        reaper=here.reaper,
         zygote=here.zygote,
     )
 
