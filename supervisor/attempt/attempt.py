@@ -1,7 +1,7 @@
-"""One attempt at one job: keep its lease, watch its child, send its events, report its outcome.
+"""One attempt at one job: keeps its lease, watches its child, sends its events, reports its outcome.
 
-Runs in the parent.  The lease is kept until the report is settled, not only until the handler ends.  Whoever awaits
-`run` learns of nothing but the exceptions that end an attempt: `LeaseLost` and `AuthRevoked`.
+Runs in the parent.  The lease is kept until the report is settled, not only until the handler ends.  `run` raises only
+what ends an attempt: `LeaseLost` and `AuthRevoked`.  Tested by tests/test_model.py and tests/pool/test_slot.py.
 """
 
 from __future__ import annotations
@@ -44,35 +44,35 @@ from supervisor.stats import ExitReason
 from supervisor.status import JobStatus, Recent
 
 CANCEL_FLUSH_TIMEOUT = 1.0
-"""Seconds that events may hold up the report of a cancelled job; any other job's are all delivered first."""
+"""Seconds by which events may delay the report of a cancelled job; events of other jobs are all delivered first."""
 
 QUICK_JOB_TIME = 1.0
-"""Seconds; a job that is over sooner costs no line in the log, and nobody has looked at its lease."""
+"""Seconds; a shorter job costs no line in the log, no check of its lease and no heartbeat."""
 MEMORY_CHECK_INTERVAL = 0.25
-"""Seconds between two looks at what a job with a memory limit uses."""
+"""Seconds between two measurements of a job with a memory limit."""
 
 AcquireChild = Callable[[], Coroutine[Any, Any, Child]]
-"""Waits for a child that can be given the job."""
+"""Returns a child that can run the job, when there is one."""
 
 
 class Attempt:
-    """From a claimed job to its settled report."""
+    """Runs a claimed job, from the claim to the settled report."""
 
-    # What most attempts never have, or only in the end.
+    # State that most attempts never have, or only at their end: as class attributes it costs a short job nothing.
     has_succeeded = False
-    """Whether the server has a result of it."""
+    """True if the server has accepted a result."""
     has_workdir = True
-    """Whether its folder may be there: its child may say otherwise."""
-    _seconds: float | None = None  # that its handler took, once that is over
-    _output: JobOutput | None = None  # of its handler, once it has said something
+    """False if the child reported that the job made no folder."""
+    _seconds: float | None = None  # from the claim to the end of the handler
+    _output: JobOutput | None = None  # from the handler's first event, log record or line
     _ran = False
     _child_is_spent = False
     _child_died = False
     _is_quick = True  # so far
-    _child_wait: asyncio.Task[Child] | None = None  # for a child
+    _child_wait: asyncio.Task[Child] | None = None  # while the attempt waits for a child
     _handler_outcome: Outcome | None = None
-    _is_delivering = False  # its last events
-    _is_hurried = False  # by the end of the program
+    _is_delivering = False  # while the last events are sent
+    _is_hurried = False  # because the program ends
     _report: Report | None = None
     _reported: Outcome | None = None
 
@@ -88,7 +88,7 @@ class Attempt:
         claimed_at: float,
         now: Callable[[], float] = boottime,
     ) -> None:
-        """`claimed_at` is a time of the clock `now`; `child` is None when there is none yet."""
+        """`claimed_at` is a time of the clock `now`; `child` is None if `run` has to wait for one."""
         self.job = job
         self._fence = Fence(rules.worker_id, job.job_id, job.attempt)
         self._lease = lease
@@ -107,12 +107,12 @@ class Attempt:
 
     @property
     def log(self) -> Any:
-        """Its lines say which job it is, and where."""
+        """A logger whose lines name the job and the slot."""
         return self._log
 
     @property
     def was_interrupted(self) -> bool:
-        """Whether our own shutdown has ended it before it was done."""
+        """True if the supervisor's shutdown ended the job before it succeeded."""
         return self._stop_request.reason is SHUTDOWN and not self.has_succeeded
 
     @property
@@ -122,54 +122,54 @@ class Attempt:
 
     @property
     def has_run(self) -> bool:
-        """Whether its child was given the job and came through, or was stopped by us, while it was ours."""
+        """True if a child began the job, and the lease was not lost."""
         return self._ran and not self._lease.is_lost
 
     @property
     def why_child_ended(self) -> ExitReason:
-        """Why its child is of no use any more, if it is."""
+        """The reason for the end of the child, if it has ended."""
         if self.has_crashed_child:
             return "crash"
         return "killed" if self._stop_request.is_under_way or self._lease.is_lost else "recycle"
 
     @property
     def has_crashed_child(self) -> bool:
-        """Whether its child died, and not because we wanted it to, or had told the kernel when to kill it."""
+        """True if the child died although nothing stopped the job, and no limit of the kernel was reached."""
         if not self._child_died or self._stop_request.is_under_way or self._lease.is_lost:
             return False
         return self._child.exit_report is None or not self._child.exit_report.is_at_limit
 
     @property
     def needs_failure_report(self) -> bool:
-        """Whether it ended without one, though the job is ours: not that of an outcome that waits in the spool."""
+        """True if the attempt still owns the job, and no outcome of it is on disk or settled."""
         return not (self.is_spooled or self._lease.is_lost or self._lease.is_released)
 
     @property
     def is_spooled(self) -> bool:
-        """Whether its outcome is on disk, from where the next program sends it as well."""
+        """True if the outcome is on disk, from where the next program can send it."""
         return self._report is not None and self._report.is_spooled
 
     @property
     def renewed_at(self) -> float:
-        """Since when its lease was not renewed."""
+        """Time of the last renewal of the lease."""
         return self._lease.renewed_at
 
     @property
     def has_outcome(self) -> bool:
-        """Whether it came so far that there was something to report."""
+        """True if the attempt has an outcome to report."""
         return self._report is not None
 
     @property
     def is_safe_to_abandon(self) -> bool:
-        """Whether nothing is lost when it ends now: the server has its events, and its outcome is on disk."""
+        """True if ending the attempt now loses nothing: the server has its events, and its outcome is on disk."""
         return self.is_spooled and (self._event_sender is None or self._event_sender.is_idle)
 
     def is_beating(self, now: float) -> bool:
-        """Whether its heartbeats are sent when they are due, answered or not, as long as any are to be sent."""
+        """True if heartbeats are sent when they are due, or none are due any more."""
         return self._helpers.is_over or self._lease.is_lost or not self._lease.is_overdue(now)
 
     def status(self, usage: Usage | None) -> JobStatus:
-        """How it goes; `usage` is what its child's process tree uses, if somebody has looked."""
+        """Return the status; `usage` is that of the child's process tree, if it was measured."""
         now = self._now()
         return job_status(
             self.job,
@@ -186,7 +186,7 @@ class Attempt:
         )
 
     def recent_entry(self, at: float) -> Recent:
-        """How it went, once it is over: `at` is the time of day."""
+        """Return the entry for the list of recent outcomes; `at` is the wall-clock time."""
         return Recent(
             job_id=self.job.job_id,
             action=self.job.action,
@@ -198,7 +198,7 @@ class Attempt:
         )
 
     def _duration(self, now: float) -> float:
-        """Seconds from the claim to the end of its handler, or until `now`."""
+        """Return the seconds from the claim to the end of the handler, or to `now`."""
         return now - self._began_at if self._seconds is None else self._seconds
 
     @property
@@ -211,19 +211,20 @@ class Attempt:
         return label_for(self._reported, stop=stop, ending=ending, has_crashed=self.has_crashed_child)
 
     async def stack(self) -> str:
-        """The Python stack of its child as it is now; raise `TimeoutError` when the child cannot write it."""
+        """Return the current Python stack of the child; raise `TimeoutError` if the child does not write it."""
         return self._config.mask(await self._child.stack())
 
     async def run(self, refusal: Failed | None = None, child_for_it: AcquireChild | None = None) -> None:
-        """Run the job and report it; or report `refusal` instead of running it.  `child_for_it` is waited for.
+        """Run the job and report it, or report `refusal` instead of running it.
 
-        In the end the child is idle, or it is dead and everything that it started as well.
+        `child_for_it` supplies a child if there is none yet.  In the end the child is idle, or it and its descendants
+        are dead.
         """
         async with self._helpers:
-            # Not only when the first beat is due: a suspend before it would be noticed that late.
+            # Earlier than the first heartbeat: a suspend before it would be noticed too late.
             quick = min(QUICK_JOB_TIME, self._resources.reporter.spool_after or QUICK_JOB_TIME)
             first_look_after = min(quick, self._lease.next_beat_at - self._began_at)
-            if first_look_after <= 0:  # it was granted long before we saw it
+            if first_look_after <= 0:  # the answer with the job waited during a suspend
                 self._check_lease()
             self._helpers.start_after(first_look_after, self._start_monitoring)
             if child_for_it is not None and refusal is None:
@@ -232,7 +233,7 @@ class Attempt:
             await self._deliver(told)
 
     def stop(self, why: StopReason) -> None:
-        """Have the handler stopped, first politely; what it still says may count (see `outcome.decide`)."""
+        """Stop the handler, at first with SIGTERM; its result may still count (see `outcome.decide`)."""
         if not self._stop_request.accept(why, has_ended=self.is_reporting):
             return
         if self._child_wait is not None:
@@ -246,11 +247,11 @@ class Attempt:
             self._helpers.start(lambda: terminate_then_kill(self._child, self.grace, self._log))
 
     def recheck_lease(self) -> None:
-        """It may be over: the machine was suspended."""
+        """Check the lease, which may have run out during a suspend."""
         self._helpers.start(lambda: recheck_lease(self._lease, self._now))
 
     def hurry(self, patience: float) -> None:
-        """The program ends: have the outcome on disk, then drop events if the server takes none for `patience` s."""
+        """Store the outcome, because the program ends; then drop events if the server takes none for `patience` s."""
         report, courier = self._report, self._event_sender
         if report is None:
             return
@@ -262,17 +263,17 @@ class Attempt:
 
     @property
     def undelivered_events(self) -> int:
-        """How many of its events the server does not have."""
+        """The number of events that the server has not accepted."""
         return 0 if self._event_sender is None else self._event_sender.undelivered
 
     @property
     def is_stopping(self) -> bool:
-        """Whether its handler was asked to stop."""
+        """True if the handler was asked to stop."""
         return self._stop_request.is_under_way
 
     @property
     def is_reporting(self) -> bool:
-        """Whether its handler is done, or will not be run: what is left is to tell the server how it ended."""
+        """True if the handler has ended, or does not run at all, and only the report is left."""
         return self._report is not None or (self._ran and not self._child.is_busy)
 
     def on_event(self, event: Event) -> None:
@@ -312,7 +313,7 @@ class Attempt:
 
     @property
     def _event_sender(self) -> EventSender | None:
-        """Who has its events; None before the first one."""
+        """Sends the events; None before the first event."""
         return None if self._output is None else self._output.event_sender
 
     @property
@@ -321,10 +322,9 @@ class Attempt:
         return Run(self.job, self._fence.worker_id, self._resources.workdir, nice=nice, threads=threads)
 
     async def _wait_for_child(self, child_for_it: AcquireChild) -> None:
-        """Until there is a child for it, or it is stopped; the lease is kept meanwhile."""
-        while (
-            not self._child.is_idle and self._stop_request.reason is None
-        ):  # one may die on its way from there to here
+        """Wait until there is a child for the job, or the job is stopped; heartbeats go on meanwhile."""
+        # In a loop: a child may die between its start and its first job.
+        while not self._child.is_idle and self._stop_request.reason is None:
             self._child_wait = self._helpers.create_task(child_for_it())
             await asyncio.wait([self._child_wait])
             if not self._child_wait.cancelled():
@@ -334,11 +334,11 @@ class Attempt:
             self._check_lease()
 
     async def _run_handler(self) -> Outcome | None:
-        """What the child told; None when it died before."""
+        """Return the outcome that the child reported; None if it died before."""
         if self._stop_request.reason is not None:
             return NOT_BEGUN
         self._ran = True
-        if not self._is_quick:  # it was looked at before it had a child
+        if not self._is_quick:  # `_start_monitoring` ran before there was a child
             self._helpers.start(self._child.ensure_picked_up)
         if self._limits.timeout is not None:
             self._helpers.start_after(self._limits.timeout, self._time_out)
@@ -347,20 +347,18 @@ class Attempt:
         try:
             told = await self._child.run(self._order, self)
         except ChildDied:
-            await self._child.kill()  # it is dead, but what it started may not be
+            await self._child.kill()  # its descendants may still run
             self._child_died = True
             return None
-        except (
-            ChildUnkillable
-        ) as lost:  # perhaps it still runs: the server is told nothing, and gives the job away later
+        except ChildUnkillable as lost:  # it may still run: the server gets no report, and grants the job again later
             raise LeaseLost(f"{lost}: the job is left to its lease") from lost
-        # A child that was interrupted in the middle of somebody's code is never used again.
+        # A child whose handler was interrupted at an arbitrary point is never used again.
         self._child_is_spent = self._stop_request.is_under_way or not told.reusable
         self.has_workdir = told.has_workdir
         return told.outcome
 
     async def _start_monitoring(self) -> None:
-        """From the first look on: it is not one of those that are over in a moment."""
+        """Log and keep the lease of a job that is not over within `QUICK_JOB_TIME`."""
         self._is_quick = False
         self._log.info("being reported" if self.is_reporting else "running", seconds=self._elapsed)
         if self._report is not None:
@@ -374,7 +372,7 @@ class Attempt:
             stats=self._resources.reporter.stats,
             beside=self._helpers,
             on_cancel=lambda: self.stop(CANCELLED),
-            on_lost=lambda: self._child.kill_now(),  # which it may not have yet
+            on_lost=lambda: self._child.kill_now(),  # there may be none yet
             log=self._log,
             now=self._now,
         )
@@ -389,7 +387,7 @@ class Attempt:
         self.stop(timed_out(self._limits.timeout))
 
     async def _watch_memory(self) -> None:
-        """Stop the job once it uses more than its limit."""
+        """Stop the job when it uses more memory than its limit, where no control group enforces the limit."""
         limit = self._limits.memory
         assert limit is not None
         while self._child.is_busy and self._child.pid is not None:
@@ -400,7 +398,7 @@ class Attempt:
             await asyncio.sleep(MEMORY_CHECK_INTERVAL)
 
     async def _deliver_events(self) -> None:
-        """Wait until the server has all events, which it refuses after the report."""
+        """Wait until the server has all events: it rejects events after the report."""
         if (courier := self._event_sender) is not None and not courier.is_idle:
             self._is_delivering = True
             if self._stop_request.is_by_cancel:
@@ -409,7 +407,7 @@ class Attempt:
             self._is_delivering = False
 
     async def _apply_late_cancel(self) -> None:
-        """A cancel that is seen before the report begins, be it while the events are delivered, still counts."""
+        """Replace the outcome after a cancel that arrives before the report begins, then drop events that are late."""
         assert self._report is not None
         assert self._event_sender is not None
         await self._report.replace(self._decide(self._handler_outcome))
@@ -418,13 +416,13 @@ class Attempt:
 
     def _decide(self, told: Outcome | None) -> Outcome:
         outcome = decide(told, stop=self._stop_request.reason, ending=self._child.exit_report)
-        # A message may quote what was printed.
+        # A message may quote secrets that the handler printed.
         return (
             Failed(outcome.error_type, self._config.mask(outcome.message)) if isinstance(outcome, Failed) else outcome
         )
 
     def _record_stop(self, since: float, told: Outcome | None) -> None:
-        """It was stopped, and the child is gone: how long that took, and what did it."""
+        """Count how long a stop took, and which step ended the child."""
         stats = self._resources.reporter.stats
         stats.cancel_latency.observe(self._now() - since)
         ending = self._child.exit_report
@@ -432,7 +430,7 @@ class Attempt:
         stats.kill_stages["cooperative" if told is not None else "kill" if was_killed else "term"] += 1
 
     async def _deliver(self, told: Outcome | None) -> None:
-        """Deliver the events, then the outcome; whatever happens meanwhile, the outcome is not lost."""
+        """Deliver the events, then the outcome.  No error on the way loses the outcome."""
         if self._output is not None:
             self._output.flush()
         self._seconds = self._now() - self._began_at
@@ -445,14 +443,14 @@ class Attempt:
                 self._lease.begin_report()
             else:
                 await self._prepare_report(report, told)
-            # It is checked before each send: after a suspend the replay may ask the server whether it still counts.
+            # Checked before each send: after a suspend the replay asks the server whether the outcome still counts.
             answer = await report.deliver(self._check_lease)
         finally:
             try:
                 await report.end(is_ours=not self._lease.is_refused)
             finally:
                 _close(told)
-        # Nothing is awaited from here on: a lease that is over takes no heartbeat's answer.
+        # No await from here on: a heartbeat's answer must not reach a lease that has ended.
         if isinstance(answer, Rejected):
             raise self._lease.report_refused(answer.why)
         self._lease.report_accepted()
@@ -465,13 +463,13 @@ class Attempt:
 
     @property
     def _is_plain(self) -> bool:
-        """Whether nothing is left to be done or waited for before the report begins, as with most jobs."""
+        """True if the report can begin at once, as with most jobs."""
         if self._output is not None or self._child_is_spent or self._stop_request.is_under_way:
             return False
-        return self._is_quick and self._resources.reporter.spool_after > 0  # else the first look has it kept
+        return self._is_quick and self._resources.reporter.spool_after > 0  # otherwise the outcome is stored first
 
     async def _prepare_report(self, report: Report, told: Outcome | None) -> None:
-        """Do what is to be done before the report begins; a cancel that comes meanwhile still counts."""
+        """Store the outcome, end the child and deliver events; a cancel that arrives meanwhile still counts."""
         if not self._is_quick or self._resources.reporter.spool_after == 0:
             await self._spool_when_due()
         if self._child_is_spent:
@@ -480,11 +478,11 @@ class Attempt:
             self._record_stop(self._stop_request.started_at, told)
         await self._deliver_events()
         outcome = self._decide(told)
-        self._lease.begin_report()  # a cancel that comes from here on comes too late
+        self._lease.begin_report()  # a later cancel has no effect
         await report.replace(outcome)
 
     async def _spool_when_due(self) -> None:
-        """Have the outcome on disk from when it is worth that, however long events and report take."""
+        """Store the outcome once the job has lasted `spool_after` seconds, however long events and report take."""
         assert self._report is not None
         wait = self._resources.reporter.spool_after - (self._now() - self._began_at)
         if wait <= 0:
