@@ -24,14 +24,14 @@ EVENT_BURST = 10_000.0
 
 
 class EventSource(Protocol):
-    """Where events come from: a child, which can be left unread for a while."""
+    """The child from which events come; the parent can stop reading it for a while."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
 
 
 class EventSender:
-    """Made with an attempt's first event; its sender is one of the attempt's helpers and ends with them."""
+    """Created with an attempt's first event; its task ends with the attempt."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class EventSender:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the server has every event that it will get."""
+        """True if no event waits or is being sent."""
         return self._sender is None or self._sender.done()
 
     @property
     def is_full(self) -> bool:
-        """Whether more waits to be sent than is good."""
+        """True if the outbox is full."""
         return self._outbox.is_full
 
     def add(self, event: Event, *, hold_back: bool) -> None:
@@ -87,22 +87,22 @@ class EventSender:
             self._apply_backpressure()
 
     async def flush(self) -> None:
-        """Wait until it is idle, or was told to give up."""
+        """Wait until the sender is idle or aborted."""
         if self._sender is not None:
             await asyncio.wait([self._sender])
 
     @property
     def undelivered(self) -> int:
-        """How many events the server does not have."""
+        """The number of events that the server has not accepted."""
         return 0 if self.is_idle else len(self._outbox)
 
     def has_stalled(self, patience: float) -> bool:
-        """Whether events wait, and the server has taken none for `patience` seconds."""
+        """True if events wait, and the server has accepted none for `patience` seconds."""
         return not self.is_idle and self._now() - self._moved_at >= patience
 
     def abort(self, why: str) -> None:
-        """Send nothing more."""
-        self._source.resume()  # the child may be another job's soon
+        """Drop all events, and send nothing more."""
+        self._source.resume()  # the child may soon run another job
         if lost := self.undelivered:
             self._stats.events_dropped += lost
             self._log.warning("events dropped: the server has not taken them", count=lost, reason=why)
@@ -116,7 +116,7 @@ class EventSender:
         self._stats.events_dropped += 1
 
     def _apply_backpressure(self) -> None:
-        """Read the child no further while the outbox is full, or while it says more than the loop has time for."""
+        """Stop reading the child while the outbox is full, or events come faster than the loop can take them."""
         if self._outbox.is_full:
             self._source.pause()
         elif (debt := self._bucket.overdraw(1, self._loop.time())) > 0 and self._read_on_timer is None:
@@ -129,10 +129,10 @@ class EventSender:
             self._source.resume()
 
     async def _send(self) -> None:
-        """Send what is in the outbox until it is empty."""
+        """Send batches until the outbox is empty."""
         backoff = Backoff(0.2, 5.0)
         while batch := self._outbox.batch():
-            self._lease.check(self._now())  # after a suspend, before a word is said to the server
+            self._lease.check(self._now())  # after a suspend, before any call to the server
             try:
                 await self._server.send_events(self._fence, batch)
             except RateLimited as limited:

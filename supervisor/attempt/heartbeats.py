@@ -16,11 +16,11 @@ from supervisor.job_server import JobServer, KeyRefused, RateLimited, RequestRej
 from supervisor.stats import Stats
 
 MAX_SLEEP = 1.0
-"""Seconds between two looks at the lease."""
+"""Seconds between two checks of the lease."""
 
 
 class HeartbeatLoop:
-    """Beats as often as the lease wants it, and notices when the lease is over."""
+    """Sends heartbeats when they are due, and ends the attempt when the lease is lost."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class HeartbeatLoop:
         log: Any,
         now: Callable[[], float],
     ) -> None:
-        """`on_cancel` is called when the answer to a beat asks to stop the job, `on_lost` when the lease is lost."""
+        """`on_cancel` is called if the answer to a heartbeat asks to stop the job, `on_lost` if the lease is lost."""
         self._fence = fence
         self._lease = lease
         self._server = server
@@ -48,11 +48,11 @@ class HeartbeatLoop:
         self._asked_length = False
 
     async def run(self) -> None:
-        """Beat until cancelled; raise `LeaseLost` when the lease is lost."""
+        """Send heartbeats until cancelled; raise `LeaseLost` when the lease is lost."""
         try:
             await self._send_when_due()
         except LeaseLost:
-            self._on_lost()  # until whoever catches this gets to know of it, the loop turns several times
+            self._on_lost()  # at once: the exception reaches its handler only some turns of the loop later
             raise
 
     async def _send_when_due(self) -> None:
@@ -79,7 +79,7 @@ class HeartbeatLoop:
             self._lease.renewal_failed(self._now(), wait=limited.retry_after)
         except (Unavailable, KeyRefused, RequestRejected) as error:
             self._record("failed", now)
-            # A refusal of the request (400) or of the key (401) says as little about the lease as no answer.
+            # A rejected request (400) or key (401) states as little about the lease as no answer.
             self._log.warning("heartbeat failed", error=str(error))
             self._lease.renewal_failed(self._now())
         else:
@@ -92,7 +92,7 @@ class HeartbeatLoop:
                 self._helpers.start(self._learn_lease_length)  # not here: its answer may take longer than a lease lives
 
     def _record(self, result: str, sent_at: float) -> None:
-        """Before the lease is told, for `slack` is what was left of it when the beat was sent."""
+        """Count the heartbeat's answer.  Call it before the lease is renewed: `slack` is the time that was left."""
         self._stats.record_heartbeat(result, seconds=self._now() - sent_at, slack=self._lease.expires_at - sent_at)
 
     async def _learn_lease_length(self) -> None:

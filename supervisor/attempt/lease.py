@@ -16,7 +16,7 @@ from supervisor.concurrency.backoff import Backoff
 from supervisor.job import Directive
 
 BEAT_OVERDUE_TIME = 1.0
-"""Seconds that a heartbeat may be late for reasons of the machine."""
+"""Seconds by which a busy machine may delay a heartbeat."""
 
 
 class LeaseLost(Exception):
@@ -32,7 +32,7 @@ class LeaseState(enum.StrEnum):
 
 
 class LeaseEvent(enum.StrEnum):
-    """What can befall a lease."""
+    """An event that may change the state of a lease."""
 
     RENEWED = "beat accepted"
     CANCELLED = "cancel asked"
@@ -50,14 +50,14 @@ _LIVE = {
     LeaseEvent.REPORT_BEGINS: LeaseState.REPORTING,
     LeaseEvent.SILENT: LeaseState.LOST,
 }
-# What is not in here cannot happen, and raises; a lease that is lost answers everything with `LeaseLost`.
+# An event that is missing here cannot happen, and raises; a lost lease answers each event with `LeaseLost`.
 _NEXT: dict[LeaseState, dict[LeaseEvent, LeaseState | None]] = {
     LeaseState.HELD: _LIVE,
     LeaseState.CANCELLING: _LIVE,
     LeaseState.REPORTING: {
         LeaseEvent.RENEWED: None,
-        LeaseEvent.CANCELLED: None,  # too late: the outcome is on its way
-        LeaseEvent.REFUSED: None,  # decides nothing: the job may just have been completed by us
+        LeaseEvent.CANCELLED: None,  # too late: the outcome is being sent
+        LeaseEvent.REFUSED: None,  # not decisive: this attempt may just have completed the job
         LeaseEvent.REPORT_BEGINS: None,
         LeaseEvent.REPORT_ACCEPTED: LeaseState.RELEASED,
         LeaseEvent.REPORT_REFUSED: LeaseState.LOST,
@@ -68,17 +68,17 @@ _NEXT: dict[LeaseState, dict[LeaseEvent, LeaseState | None]] = {
 
 
 class LeaseTerms(msgspec.Struct, frozen=True):
-    """How often a lease wants to be renewed, and how long a renewal is presumed to last at the server; in seconds."""
+    """The interval of heartbeats, and the time for which a renewal lasts; both in seconds."""
 
     interval: float
     time_to_live: float
     is_guessed: bool = False
-    """Whether nobody has told the time-to-live: the server may, when the job is looked up."""
+    """True if the server has not sent the time-to-live; a look-up of the job may return it."""
     survives_silence: bool = False
-    """Whether the lease counts as ours until the server says otherwise: its handler may run twice at once."""
+    """True for idempotent handlers: silence never ends the lease, so that the handler may run twice at once."""
 
     @staticmethod
-    @lru_cache(maxsize=256)  # mostly the same ones again
+    @lru_cache(maxsize=256)  # most jobs have the same terms
     def of(
         server_interval: float,
         *,
@@ -95,13 +95,13 @@ class LeaseTerms(msgspec.Struct, frozen=True):
         return LeaseTerms(interval, lives, is_guessed=time_to_live is None, survives_silence=endures_silence)
 
     def with_length(self, time_to_live: float | None) -> LeaseTerms:
-        """These, once the server has told how long a lease lives, or that it does not tell."""
+        """Return these terms with the time-to-live that the server returned, or None if it returned none."""
         lives = self.time_to_live if time_to_live is None else time_to_live
         return LeaseTerms(min(self.interval, lives / 3), lives, survives_silence=self.survives_silence)
 
     @property
     def max_silence(self) -> float:
-        """The seconds without an accepted heartbeat after which the lease is lost."""
+        """Seconds without an accepted heartbeat after which the lease is lost."""
         return math.inf if self.survives_silence else self.time_to_live
 
 
@@ -111,34 +111,34 @@ class Lease:
     def __init__(
         self, terms: LeaseTerms, *, claimed_at: float, head_start: float = 0.0, backoff: Backoff | None = None
     ) -> None:
-        """The first beat is due earlier by `head_start` intervals: what was claimed together need not beat together."""
+        """`head_start` intervals are taken off the first heartbeat: jobs claimed together do not beat together."""
         self.state = LeaseState.HELD
         self._lost_by: LeaseEvent | None = None
         self._terms = terms
         self._renewed_at = claimed_at
         self._next_beat_at = claimed_at + terms.interval * (1 - head_start)
-        self._retry = backoff  # made when a beat is unanswered
+        self._retry = backoff  # created after a heartbeat without an answer
 
     def __repr__(self) -> str:
         return f"<Lease {self.state.value} until {self.expires_at:.3f}>"
 
     @property
     def expires_at(self) -> float:
-        """When it is lost by silence: never, when it endures that."""
+        """Time at which silence ends the lease; infinite if it survives silence."""
         return self._renewed_at + self._terms.max_silence
 
     @property
     def renewed_at(self) -> float:
-        """When what has renewed it last was sent."""
+        """Time at which the last accepted heartbeat, or the claim, was sent."""
         return self._renewed_at
 
     @property
     def length(self) -> float:
-        """The seconds that a renewal gives."""
+        """Seconds for which a renewal lasts."""
         return self._terms.max_silence
 
     def is_overdue(self, now: float) -> bool:
-        """Whether a heartbeat should have been sent long ago; one that is under way is given up within an interval."""
+        """True if a due heartbeat was not sent; a heartbeat without an answer ends within an interval."""
         return now > self._next_beat_at + 2 * self._terms.interval + BEAT_OVERDUE_TIME
 
     @property
@@ -147,12 +147,12 @@ class Lease:
 
     @property
     def next_beat_at(self) -> float:
-        """When the next heartbeat is due."""
+        """Time at which the next heartbeat is due."""
         return self._next_beat_at
 
     @property
     def is_refused(self) -> bool:
-        """Whether the server has said that the attempt is not ours; a lease lost by silence may still be, for it."""
+        """True if the server refused the fence; for the server, a lease lost by silence may still be valid."""
         return self._lost_by in (LeaseEvent.REFUSED, LeaseEvent.REPORT_REFUSED)
 
     @property
@@ -168,24 +168,24 @@ class Lease:
         return self.state is LeaseState.CANCELLING
 
     def set_length(self, time_to_live: float | None) -> None:
-        """The server has told how long a lease lives, or that it does not tell."""
+        """Adopt the time-to-live that the server returned, or None if it returned none."""
         self._terms = self._terms.with_length(time_to_live)
         self._next_beat_at = min(self._next_beat_at, self._renewed_at + self._terms.interval)
 
     def beat_timeout(self, now: float) -> float:
-        """How long a heartbeat sent `now` may wait for its answer: less than the interval, and within the lease."""
+        """Return the timeout of a heartbeat sent `now`: less than the interval, and within the lease."""
         return max(0.0, min(0.9 * self._terms.interval, self.expires_at - now))
 
     def check(self, now: float) -> None:
-        """Raise `LeaseLost` when silence has lasted for the time-to-live, or the lease was lost already."""
-        if self.state is LeaseState.LOST:  # another helper of the attempt has noticed it in the same turn of the loop
+        """Raise `LeaseLost` if silence has lasted for the time-to-live, or the lease is lost already."""
+        if self.state is LeaseState.LOST:  # another task of the attempt noticed it in the same turn of the loop
             raise LeaseLost("the lease was lost before")
         if now >= self.expires_at and self.state is not LeaseState.RELEASED:
             self._turn(LeaseEvent.SILENT)
             raise LeaseLost(f"no heartbeat was accepted for {self._terms.time_to_live:g} s")
 
     def renewed(self, directive: Directive, *, sent_at: float) -> None:
-        """A heartbeat sent at `sent_at` was accepted."""
+        """Renew the lease after a heartbeat, sent at `sent_at`, that the server accepted."""
         self._turn(LeaseEvent.RENEWED)
         if directive is Directive.CANCEL:
             self._turn(LeaseEvent.CANCELLED)
@@ -195,8 +195,8 @@ class Lease:
             self._retry.reset()
 
     def renewal_failed(self, now: float, *, wait: float | None = None) -> None:
-        """A heartbeat failed, which tells nothing of the lease; `wait` is the server's own wish (429)."""
-        if self._retry is None:  # it is repeated soon, while the lease still lives
+        """Schedule the next heartbeat after one that failed; `wait` is the pause that the server requests (429)."""
+        if self._retry is None:  # the next one follows soon, within the lease
             self._retry = Backoff(self._terms.interval / 8, self._terms.interval / 4)
         pause = self._retry.next() if wait is None else min(wait, self._longest_wait(now))
         self._next_beat_at = now + max(pause, 0.01)
@@ -211,7 +211,7 @@ class Lease:
         return left / 2 if left > 0 or not self._terms.survives_silence else self._terms.interval
 
     def renewal_refused(self, why: str) -> None:
-        """The server says that the fence is stale; raise `LeaseLost` unless a report is under way."""
+        """Lose the lease, because the server calls the fence stale; raise `LeaseLost` unless a report is under way."""
         self._turn(LeaseEvent.REFUSED)
         if self.state is LeaseState.LOST:
             raise LeaseLost(why)
@@ -223,15 +223,15 @@ class Lease:
         self._turn(LeaseEvent.REPORT_ACCEPTED)
 
     def report_refused(self, why: str) -> LeaseLost:
-        """The server refused the report: the lease is lost; returns what is to be raised."""
+        """Lose the lease, because the server refused the report; return the exception to raise."""
         self._turn(LeaseEvent.REPORT_REFUSED)
         return LeaseLost(why)
 
     def _turn(self, told: LeaseEvent) -> None:
         if self.state is LeaseState.LOST:
             if told is LeaseEvent.REFUSED:
-                self._lost_by = told  # it was lost by silence in the same turn of the loop, but the server has spoken
-            # Heartbeats, events and the report are told of it at the same time; the first one's reason is in the log.
+                self._lost_by = told  # silence ended it in the same turn of the loop, but the server's answer counts
+            # Heartbeats, events and the report notice it at the same time; the log has the reason of the first one.
             raise LeaseLost(f"the lease was lost already, and was then told: {told.value}")
         try:
             self.state = _NEXT[self.state][told] or self.state

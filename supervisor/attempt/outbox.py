@@ -11,11 +11,11 @@ import itertools
 from supervisor.job import Event
 
 MAX_BATCH_EVENTS = 100
-"""Events in one call, by the protocol."""
+"""Events in one call: a limit of the protocol."""
 MAX_BATCH_BYTES = 512 * 1024
 """Payload bytes in one call: 100 events of 16 KiB would be more than some proxies let pass."""
 MAX_OUTBOX_BYTES = 1024 * 1024
-"""Bytes that may wait before the outbox counts as full."""
+"""Bytes from which on the outbox counts as full."""
 OVERFULL_FACTOR = 4
 """Times the limit that may wait when the handler, which is being stopped, is not to be held up."""
 EVENT_OVERHEAD_BYTES = 64
@@ -23,7 +23,7 @@ EVENT_OVERHEAD_BYTES = 64
 
 
 class Outbox:
-    """Takes events one by one, hands them out in batches."""
+    """Keeps events in order, and returns them in batches."""
 
     def __init__(self, limit: int = MAX_OUTBOX_BYTES) -> None:
         self._limit = limit
@@ -34,7 +34,7 @@ class Outbox:
         self._size = 0
 
     def __len__(self) -> int:
-        """How many events are not settled."""
+        """The number of events that are not settled."""
         return len(self._waiting) + len(self._batch)
 
     @property
@@ -43,11 +43,11 @@ class Outbox:
 
     @property
     def is_overfull(self) -> bool:
-        """Whether so much waits that nothing more should be added."""
+        """True if no further events should be added."""
         return self._size >= OVERFULL_FACTOR * self._limit
 
     def add(self, event: Event) -> None:
-        """Put one event at the end."""
+        """Add an event at the end."""
         number = next(self._numbers)
         if event.type == "progress":
             if self._progress in self._waiting:

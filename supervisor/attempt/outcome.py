@@ -1,4 +1,4 @@
-"""What is reported of an attempt: one decision, made once.  Pure.
+"""The outcome to report for an attempt: one decision, made once.  Pure.
 
 The child tells what happened to it, if it still can; the attempt knows why it was stopped, if it was.
 """
@@ -14,11 +14,11 @@ from supervisor.text.duration import format_duration
 from supervisor.text.size import format_size
 
 MAX_MESSAGE_BYTES = 8 * 1024
-"""Bytes of an error message."""
+"""Limit for an error message, in bytes."""
 
 
 class OutcomeLabel(enum.StrEnum):
-    """How a job ended, in a word: for metrics and `status`."""
+    """The end of a job in one word, for metrics and `status`."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -32,7 +32,7 @@ class OutcomeLabel(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StopReason:
-    """Why a job is stopped, as it is reported."""
+    """The reason to stop a job, with the error to report."""
 
     error_type: str
     message: str
@@ -40,29 +40,29 @@ class StopReason:
 
     @property
     def is_cancel(self) -> bool:
-        """Whether somebody wants it stopped, whatever it may still achieve."""
+        """True if the server or an operator cancelled the job: a later result does not count."""
         return self.label is OutcomeLabel.CANCELLED
 
 
 CANCELLED = StopReason("Cancelled", "the server asked to stop the job", OutcomeLabel.CANCELLED)
 SHUTDOWN = StopReason("WorkerShutdown", "the worker was shut down before the job was done", OutcomeLabel.SHUTDOWN)
 NOT_BEGUN = Failed("Cancelled", "it was stopped before it had begun")
-"""What a job has told that was stopped before a child was given it."""
+"""The outcome of a job that was stopped before a child got it."""
 
 
 def cancelled_by(whom: str) -> StopReason:
-    """An operator asked to stop the job."""
+    """Return the reason for an operator's cancel."""
     return StopReason("Cancelled", f"cancelled by {whom}", OutcomeLabel.CANCELLED)
 
 
 def timed_out(limit: float) -> StopReason:
-    """The handler ran for longer than `limit` seconds."""
+    """Return the reason for a handler that ran longer than `limit` seconds."""
     message = f"the handler ran longer than its timeout of {format_duration(limit)}"
     return StopReason("Timeout", message, OutcomeLabel.TIMEOUT)
 
 
 def over_memory(used: int, limit: int) -> StopReason:
-    """The job and all that it started use more than `limit` bytes."""
+    """Return the reason for a job that, with its descendants, uses more than `limit` bytes."""
     message = f"the job used {format_size(used)} of memory, its limit is {format_size(limit)}"
     return StopReason("MemoryLimit", message, OutcomeLabel.MEMORY)
 
@@ -70,7 +70,7 @@ def over_memory(used: int, limit: int) -> StopReason:
 def label_for(
     reported: Outcome, *, stop: StopReason | None, ending: ExitReport | None, has_crashed: bool
 ) -> OutcomeLabel:
-    """The word for what was reported of a job that was stopped, or whose child has died, or neither."""
+    """Return the label for a reported outcome."""
     if isinstance(reported, Succeeded):
         return OutcomeLabel.COMPLETED
     if stop is not None and reported.error_type == stop.error_type:
@@ -117,7 +117,7 @@ def _stopped(stop: StopReason, told: Outcome | None, ending: ExitReport | None) 
 
 
 def clipped(message: str) -> str:
-    """`message`, cut in the middle to fit the limit."""
+    """Return `message`, cut in the middle to fit the limit."""
     encoded = message.encode("utf-8", "backslashreplace")
     if len(encoded) <= MAX_MESSAGE_BYTES:
         return encoded.decode()

@@ -1,4 +1,4 @@
-"""Why a handler is stopped, and how: SIGTERM, its grace, SIGKILL.  Runs in the parent."""
+"""Stop of a handler: the reason, SIGTERM, the grace, SIGKILL.  Runs in the parent."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ SIGTERM_RESEND_DELAYS = (0.02, 0.1)
 in a system call it would be noticed only when the call is over.
 """
 STACK_TIMEOUT = 0.01
-"""Seconds that a child gets to write its stack; it takes one millisecond."""
+"""Seconds within which a child must write its stack; it takes one millisecond."""
 
 
 class StopRequest(msgspec.Struct, eq=False):
-    """Why one job is stopped, and since when its handler is."""
+    """The reason to stop one job, and the time at which its handler was asked to stop."""
 
     reason: StopReason | None = None
     started_at: float | None = None
-    """When its handler was asked to stop; None while it was not."""
+    """Time at which the handler was asked to stop; None before."""
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the handler was asked to stop."""
+        """True if the handler was asked to stop."""
         return self.started_at is not None
 
     @property
