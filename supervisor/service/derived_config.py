@@ -1,4 +1,4 @@
-"""What follows from the settings for the slots and for the zygote.  Pure."""
+"""Configuration of slots and of the zygote, derived from the settings.  Pure.  Tested by the flows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from supervisor.settings.settings import Settings
 
 
 def job_config(settings: Settings, scratch: Path, mask: Mask) -> JobConfig:
-    """What the slots go by; jobs get their folders in `scratch`, and what `mask` knows is not shown."""
+    """Return the configuration of slots; jobs get folders in `scratch`, and `mask` hides secrets in their output."""
     return JobConfig(
         worker_id=settings.worker_id,
         wait=settings.wait_seconds,
@@ -36,7 +36,7 @@ def zygote_config(
     *,
     open_files: int,
 ) -> ZygoteConfig:
-    """What a zygote is started with."""
+    """Return the configuration of a zygote."""
     return ZygoteConfig(
         settings.handlers,
         child_environment(environment, settings.pass_env),
@@ -48,7 +48,7 @@ def zygote_config(
 
 
 def _default_limits(settings: Settings) -> Limits:
-    """What holds for a handler that says nothing of it."""
+    """Return the limits of handlers that do not set their own."""
     return Limits(
         timeout=settings.job_timeout,
         cancel_grace=settings.cancel_grace,

@@ -1,4 +1,4 @@
-"""The handlers as they are loaded: which zygote is current, how it is kept alive, how another one takes its place.
+"""The loaded handlers: the current zygote, its restart after a crash, and its replacement by a reload.
 
 Runs in the parent.  Its death harms no job, and neither does its end: children are the parent's own.
 """
@@ -21,24 +21,24 @@ from supervisor.status import CodeStatus
 log = structlog.get_logger("code")
 
 RETIRE_TIMEOUT = 2.0
-"""Seconds that a zygote may take to leave by itself: what handlers do at the end of their process is their business."""
+"""Seconds that a zygote may take to exit by itself: exit handlers of modules may take long."""
 STABLE_TIME = 60.0
-"""Seconds after which the death of a zygote has nothing to do with that of the one before."""
+"""Seconds of life after which the death of a zygote does not count as a repeated one."""
 
 Use = Callable[[Zygote], None]
 
 
 class HandlerLoader:
-    """One zygote after the other; `use` is called with each that takes the place of another."""
+    """Owns the current zygote; `use` is called with each zygote that replaces another."""
 
     def __init__(self, nursery: ZygoteConfig, family: Reaper) -> None:
         self.generation = 0
-        """How often handlers were loaded."""
+        """The number of times that handlers were loaded."""
         self.loaded_at = 0.0
         self.error: str | None = None
-        """Why the last reload was not taken over."""
+        """The reason for which the last reload failed."""
         self.start_error: str | None = None
-        """Why no child can be born just now."""
+        """The reason for which no child can be started now."""
         self._config = nursery
         self._reaper = family
         self._zygote: Zygote | None = None
@@ -49,7 +49,7 @@ class HandlerLoader:
 
     @property
     def zygote(self) -> Zygote:
-        """The current one."""
+        """The current zygote."""
         assert self._zygote is not None, "nothing is loaded"
         return self._zygote
 
@@ -66,11 +66,11 @@ class HandlerLoader:
         )
 
     async def load(self) -> None:
-        """Load the handlers for the first time; raise `StartFailed` when there is none."""
+        """Load the handlers for the first time; raise `StartFailed` if there is none."""
         self._take_over(await self._start(self._config), self._config)
 
     async def reload(self, nursery: ZygoteConfig, use: Use) -> None:
-        """Load them anew; raise `StartFailed`, and keep what there is, when that is worse than what there is."""
+        """Load the handlers again; raise `StartFailed`, and keep the current ones, if the new ones are broken."""
         async with self._change_lock:
             zygote = await self._start(nursery)
             try:
@@ -92,12 +92,12 @@ class HandlerLoader:
             since = asyncio.get_running_loop().time()
             code = await dead.exited()
             if dead is not self._zygote:
-                continue  # a reload has ended it
+                continue  # a reload ended it
             if asyncio.get_running_loop().time() - since > STABLE_TIME:
                 backoff.reset()
-            if self.start_error is None:  # not for each of those that do not come up
+            if self.start_error is None:  # once for a series of failed starts
                 log.warning("the zygote died, a new one is started", code=code)
-            # Not over the reason why the last one did not come up.
+            # Keep the reason for which the last start failed.
             self.start_error = self.start_error or f"the process that imports the handlers has ended with code {code}"
             await asyncio.sleep(backoff.next())
             async with self._change_lock:
@@ -127,12 +127,12 @@ class HandlerLoader:
         return zygote
 
     async def _start_trial_child(self, zygote: Zygote) -> None:
-        """See that children of it come up, while all slots still have others."""
+        """Check that children of the zygote start, while all slots still have their old children."""
         child = await Child.start(zygote, self._reaper)
         await child.kill()
 
     def _take_over(self, zygote: Zygote, nursery: ZygoteConfig) -> None:
-        _log_problems(zygote.imported)  # not before: what is refused is told in one line, with all that is wrong
+        _log_problems(zygote.imported)  # only now: a refusal is one line with all problems
         self._zygote, self._config = zygote, nursery
         self.start_error = None
         self.generation += 1
@@ -140,7 +140,7 @@ class HandlerLoader:
 
 
 async def _retire(zygote: Zygote) -> None:
-    """Have it leave; nothing asks it for a child any more."""
+    """Let the zygote exit; nothing requests a child from it any more."""
     try:
         async with asyncio.timeout(RETIRE_TIMEOUT):
             await zygote.retire()

@@ -1,4 +1,4 @@
-"""Tells when a Python file in the handlers' folders changes, or when a link leads to another folder.
+"""Watch of the handlers' folders: detects changed Python files, and links that lead to another folder.
 
 Runs in the parent; needs the package watchfiles.
 """
@@ -17,34 +17,36 @@ import structlog
 log = structlog.get_logger("watch")
 
 DEBOUNCE_MS = 400
-"""Milliseconds within which changes count as one: editors and version control write many files at once."""
+"""Milliseconds within which changes count as one: editors and version control write many files together."""
 LINK_INTERVAL = 1000
-"""Milliseconds between two looks at where the folders are: inotify follows a link once, at the start (inotify(7))."""
+"""Milliseconds between two checks of the folders' links: inotify follows a link only at its start (inotify(7))."""
 RETRY_INTERVAL = 2.0
-"""Seconds until the next try, while nothing can be watched."""
+"""Seconds until the next try after a failure to watch."""
 
 Place = tuple[int, int] | None
 """Device and inode of a folder; None if there is none."""
 
 
 class HandlerWatch:
-    """Owns which folders are watched."""
+    """Owns the set of watched folders."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
         self._moved = asyncio.Event()
         self._is_blind = False
-        """Nothing can be watched just now: changes may be missed."""
+        """True while watching fails, so that changes may be missed."""
 
     def use(self, folders: Sequence[Path]) -> None:
-        """Watch these from now on."""
+        """Watch these folders from now on."""
         if folders != self._folders:
             self._folders = folders
             self._moved.set()
 
     async def run(self, changed: Callable[[str], object]) -> None:
-        """Call `changed` with what happened after each change, until cancelled."""
-        logging.getLogger("watchfiles").setLevel(logging.INFO)  # below, it says every few seconds that nothing changed
+        """Call `changed` with a description after each change, until cancelled."""
+        logging.getLogger("watchfiles").setLevel(
+            logging.INFO
+        )  # on debug it logs every few seconds that nothing changed
         while True:
             self._moved.clear()
             folders = self._folders
@@ -55,7 +57,7 @@ class HandlerWatch:
     async def _watch_once(
         self, folders: Sequence[Path], places: Sequence[Place], changed: Callable[[str], object]
     ) -> Sequence[Place]:
-        """Watch what is at these places until something else is there; return the new places."""
+        """Watch these folders until their links lead elsewhere; return the new folders."""
         try:
             return await self._watch(folders, places, changed)
         except (OSError, RuntimeError) as error:  # what watchfiles raises, also for a folder that is gone
@@ -108,7 +110,7 @@ def _place_of(folder: Path) -> Place:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why nothing can be watched, and what to change."""
+    """Return why watching fails, and what to change."""
     # watchfiles keeps the number in the text only.  EMFILE: the limit of inotify_init(2) is per user.
     if f"(os error {errno.EMFILE})" in str(error):
         return "this user has no inotify instance left: raise the sysctl fs.inotify.max_user_instances"

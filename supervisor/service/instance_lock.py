@@ -1,4 +1,4 @@
-"""The place of one worker id in the state directory: a lock, and scratch folders for its jobs.
+"""The folder of one worker id in the state directory: its lock, and the scratch folders of its jobs.
 
 Runs in the parent.  The lock keeps a second process of this host from using the same worker id: both would hold the
 same fences, and the server could not tell them apart.
@@ -29,7 +29,7 @@ def hold_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
 
     What dead instances left behind is removed first.  The path that is yielded has no links in it.
     """
-    # Dots too: an id such as ".." is no way out of here.
+    # Dots are quoted too: an id such as ".." must not lead out of the folder.
     name = quote(worker_id, safe="").replace(".", "%2E")
     with ExitStack() as stack:
         try:
@@ -57,8 +57,8 @@ def hold_instance(state_dir: Path, worker_id: str) -> Iterator[Path]:
 
 @contextmanager
 def _alone(instances: Directory) -> Iterator[None]:
-    """Come and go one process at a time: a folder that is not locked yet would be taken for a dead one's."""
-    with instances.folder(".") as opened:  # a lock belongs to one opening of the folder (flock(2))
+    """Let one process at a time make or remove its folder: one without a lock yet would count as left over."""
+    with instances.folder(".") as opened:  # a lock belongs to one open file description (flock(2))
         fcntl.flock(opened.descriptor, fcntl.LOCK_EX)
         yield
 
@@ -80,7 +80,7 @@ def _free_place(path: Path) -> Path:
 
 
 def _is_removed(path: Path) -> bool:
-    """Remove it, if that can be: what a job has left is no reason not to start, or not to leave."""
+    """Remove the folder if possible: files that a job left must not keep the program from starting or ending."""
     try:
         remove_tree(path)
     except OSError as error:
@@ -90,7 +90,10 @@ def _is_removed(path: Path) -> bool:
 
 
 def _locked(folder: Directory) -> int | None:
-    """A descriptor that holds the folder's lock; None when another process does (flock(2): it ends with its holder)."""
+    """Return a descriptor that holds the folder's lock; None if another process holds it.
+
+    The lock ends with its holder (flock(2)).
+    """
     descriptor = folder.open_file("lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Which of the jobs that run here an operator names.  Pure."""
+"""Look-up of a running job by the name that an operator typed.  Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from supervisor.control.operator import CommandRejected
 from supervisor.job import Job
 
 MIN_BEGINNING = 8
-"""Characters of an id that name a job: the ids of a server may all begin with the same word, as `job_`."""
+"""Characters of an id that name a job at least: all ids of a server may begin with the same word, as `job_`."""
 
 
 def job_named(name: str, jobs: Sequence[Job]) -> Job:

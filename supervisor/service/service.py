@@ -1,4 +1,4 @@
-"""One run of the program: open everything in order, serve, say so, end in order.
+"""One run of the program: opens its parts in order, serves, ends in order.
 
 Runs in the parent.  It knows nothing of single jobs.
 """
@@ -59,23 +59,23 @@ if TYPE_CHECKING:
 log = structlog.get_logger("service")
 
 MAX_THREADS = 8
-"""For what may take seconds: the disk, and looking at what jobs use."""
+"""Threads for work that may take seconds: the disk, and measuring jobs."""
 MEMORY_CHECK_INTERVAL = 1.0
-"""Seconds between two looks at the memory that is left."""
+"""Seconds between two checks of the free memory."""
 FINAL_REPORT_TIMEOUT = 3.0
-"""Seconds beyond the grace that stopped jobs get to be reported; then the program ends whatever the server does."""
+"""Seconds beyond the grace for the reports of stopped jobs; then the program ends, with or without answers."""
 SPOOLED_OUTCOME_TIMEOUT = 5.0
-"""Seconds that a server which does not take outcomes gets for them at the end, when all of them are on disk."""
+"""Seconds that the program waits, at its end, for a server that accepts no outcomes, if all of them are on disk."""
 LAST_EVENTS = 5.0
-"""Seconds at the end in which the server must take some of a job's events; else they are dropped."""
+"""Seconds, at the end, within which the server must accept some events of a job; otherwise they are dropped."""
 SPOOLED_CHECK_INTERVAL = 0.25
-"""Seconds between two looks at what is left."""
+"""Seconds between two checks of the outcomes that are left."""
 KEY_REREAD_TIMEOUT = 1.0
-"""Seconds in which a key file that is empty, or not there, is looked at again."""
+"""Seconds for which an empty or missing key file is read again."""
 GC_THRESHOLD_OBJECTS = 5_000
-"""How many more objects there are when the garbage collector looks for cycles among them; Python's default is 700."""
+"""New objects after which the garbage collector looks for cycles; Python's default is 700."""
 CLOSE_TIMEOUT = 5.0
-"""Seconds in which all that is open is closed."""
+"""Seconds for closing all parts."""
 
 
 def main(
@@ -85,7 +85,7 @@ def main(
     reread: Callable[[], Settings],
     settings_file: Path | None,
 ) -> ExitCode:
-    """Serve until told to stop; return the exit code.  What goes wrong is one line in the log.
+    """Serve until a signal or an operator ends the program; return the exit code.  An error is one line in the log.
 
     `mask` learns each key that is read; `reread` returns the settings as they are at a reload, or raises `ConfigError`.
     """
@@ -95,12 +95,12 @@ def main(
 
 @contextmanager
 def loop_runner() -> Iterator[asyncio.Runner]:
-    """What runs the program's loop."""
+    """Yield the runner of the event loop."""
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
         yield runner
     finally:
-        # It waits for the loop's threads in one more thread, for which there may be no room; so does Python at its end.
+        # `close` joins the loop's threads in one more thread, whose start may fail; Python joins them at its end, too.
         with suppress(RuntimeError):
             runner.close()
 
@@ -115,7 +115,7 @@ async def serve(
     *,
     is_alone: bool = False,
 ) -> ExitCode:
-    """As `main`, in the running loop; `is_alone`: the process does nothing else, and its collector may be tuned."""
+    """As `main`, in the running loop; `is_alone` if the process does nothing else: its collector may be tuned."""
     asyncio.get_running_loop().set_default_executor(prestarted_executor(MAX_THREADS))
     try:
         with (
@@ -152,10 +152,10 @@ async def serve(
 
 
 class Service:
-    """Everything that is open while the program serves."""
+    """Owns all parts of the program while it serves."""
 
     def __init__(self, settings: Settings, sources: ReloadSources, imported: Callable[[], None]) -> None:
-        """`imported` is called when all that is needed is imported."""
+        """`imported` is called after the last import."""
         self._settings = settings
         self._imported = imported
         self._sources = sources
@@ -168,10 +168,10 @@ class Service:
         self._handler_loader = HandlerLoader(sources.zygote_config(settings), self._reaper)
         self._operator: Operator | None = None
         self._key_error: str | None = None
-        self._has_killed = False  # jobs that did not end when they were told to, or outcomes
+        self._has_killed = False  # jobs that did not end in time, or outcomes that are not on disk
 
     async def run(self) -> ExitCode:
-        """Serve until told to stop."""
+        """Serve until the shutdown is done; return the exit code."""
         self._sources.warn_of_misspelt(self._settings)
         with self._shutdown.signals(), operator_signals(lambda: self._operator, self._shutdown.hang_up):
             if self._delegation is not None:
@@ -185,7 +185,7 @@ class Service:
         return code
 
     async def _load(self) -> bool:
-        """Load the handlers; False when we are told to end before that is done."""
+        """Load the handlers; return False if a shutdown begins before they are loaded."""
         self._notifier.status("importing the handlers")
         async with HelperTasks() as beside:
             loading = beside.create_task(self._handler_loader.load(), name="loading")
@@ -204,7 +204,7 @@ class Service:
         loading.cancel()
 
     def _code_of_an_end(self) -> ExitCode:
-        """The exit code where no job was cut."""
+        """Return the exit code of a run in which no job was cut."""
         return ExitCode.THIRD_INTERRUPT if self._shutdown.stage is Stage.KILL else ExitCode.DRAINED
 
     async def _run_loaded(self) -> ExitCode:
@@ -272,7 +272,7 @@ class Service:
         return Reporter(server, Spool(settings.state_dir), destination, settings.spool_after, self._stats)
 
     async def _reread(self) -> str | None:
-        """The key as it is now, after the server has refused it; None when there is none to be read.
+        """Return the current key, after the server refused it; None if it cannot be read.
 
         Not at the first look: whoever replaces it may be in the middle of that.
         """
@@ -288,7 +288,7 @@ class Service:
             await asyncio.sleep(KEY_REREAD_TIMEOUT / 10)
 
     def _log_key_error(self, error: str) -> None:
-        """Log once why the key cannot be read: while it is refused, each call looks for another one."""
+        """Log once why the key cannot be read: while the server refuses it, each call reads it again."""
         if error != self._key_error:
             log.error("the API key cannot be read again", error=error)
         self._key_error = error
@@ -317,7 +317,7 @@ class Service:
         await self._shutdown.reached(Stage.DRAIN)
         self._notifier.stopping()
         timeout = reloader.settings.drain_timeout
-        # The unit's own patience (TimeoutStopSec) is for the default; whoever sets a longer drain need not change it.
+        # TimeoutStopSec of the unit fits the default drain timeout; a longer one is announced here.
         self._notifier.extend_timeout(timeout + pool.longest_grace + FINAL_REPORT_TIMEOUT + CLOSE_TIMEOUT)
         if self._shutdown.stage is Stage.DRAIN:
             log.info("draining", jobs=pool.busy, timeout=timeout)
@@ -333,7 +333,7 @@ class Service:
         self._end(pool, serving)
 
     async def _leave_what_is_on_disk(self, pool: Pool, serving: asyncio.Task[None]) -> None:
-        """Once told to end: do not wait for long until the server takes what the next program can send it as well."""
+        """End a drain early if only spooled outcomes are left, which the next program can send as well."""
         await self._shutdown.reached(Stage.DRAIN)
         loop = asyncio.get_running_loop()
         since: float | None = None
@@ -345,7 +345,7 @@ class Service:
         self._end(pool, serving)
 
     def _end(self, pool: Pool, serving: asyncio.Task[None]) -> None:
-        """End the pool at once, whatever it waits for."""
+        """End the pool at once."""
         self._has_killed = pool.has_unsaved_outcomes
         serving.cancel()
 
@@ -365,17 +365,17 @@ def _require_descriptors(workers: int) -> None:
 
 
 def _spare_the_collector() -> None:
-    """What is imported stays: to look through it takes milliseconds, in which no heartbeat is sent."""
+    """Exempt imported objects from garbage collection: a scan takes milliseconds, in which no heartbeat is sent."""
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD_OBJECTS, 10, 10)  # with trivial jobs 2 % less CPU time
 
 
 def _leave_it() -> None:
-    """The collector is somebody else's."""
+    """Leave the garbage collector to the embedding program."""
 
 
 async def _watch_memory(pool: Pool, reloader: Reloader) -> None:
-    """Claim nothing while the machine is short of memory."""
+    """Block claims while the machine is short of memory."""
     admission = MemoryGuard()
     while True:
         reason = admission.judge(memory.read_headroom(), reloader.settings.min_free_memory)
@@ -391,7 +391,7 @@ async def _watch_memory(pool: Pool, reloader: Reloader) -> None:
 
 
 def _first(group: BaseException) -> str:
-    """The sentence of the first error in a group."""
+    """Return the sentence of the first error in a group."""
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
     return str(group)

@@ -1,4 +1,4 @@
-"""How far a shutdown has gone, and the signals that take it further.  Runs in the parent.
+"""The stage of a shutdown, and the signals that advance it.  Runs in the parent.
 
 SIGTERM         drain; again: stop
 SIGINT          drain; again: stop; a third time: kill
@@ -21,20 +21,20 @@ log = structlog.get_logger("shutdown")
 
 class Stage(enum.IntEnum):
     SERVE = 0
-    DRAIN = 1  # claim nothing new, finish what runs
-    STOP = 2  # stop what runs, with grace, and report it
+    DRAIN = 1  # block claims, finish the running jobs
+    STOP = 2  # stop the running jobs, with grace, and report them
     KILL = 3  # end at once
 
 
 class Shutdown:
-    """Goes one way only."""
+    """Owns the stage, which never goes back."""
 
     def __init__(self) -> None:
         self.stage = Stage.SERVE
         self._changed: list[asyncio.Future[None]] = []
 
     def signals(self) -> AbstractContextManager[None]:
-        """React to signals inside the block."""
+        """Advance the stage at signals inside the block."""
         return signal_handlers(
             {
                 signal.SIGTERM: self.terminate,
@@ -48,11 +48,11 @@ class Shutdown:
         self.advance(Stage(min(self.stage + 1, Stage.STOP)))
 
     def hang_up(self) -> None:
-        """SIGHUP, because the terminal is gone; the shell and the kernel both tell of it, and mean the same."""
+        """SIGHUP of a closed terminal: drain.  Shell and kernel both send it, so that a second one changes nothing."""
         self.advance(Stage.DRAIN)
 
     def interrupt(self) -> None:
-        """SIGINT: the next stage, and what one more would do."""
+        """SIGINT: the next stage, with a hint what another SIGINT does."""
         self.advance(Stage(min(self.stage + 1, Stage.KILL)))
         hints = {
             Stage.DRAIN: "finishing the jobs that run; once more: stop them",
@@ -62,7 +62,7 @@ class Shutdown:
             log.warning(hints[self.stage])
 
     def advance(self, stage: Stage) -> None:
-        """Go to `stage`, unless we are further already."""
+        """Advance to `stage`, unless a later one is reached."""
         self.stage = max(self.stage, stage)
         for waiter in self._changed:
             if not waiter.done():

@@ -1,4 +1,7 @@
-"""What the program is doing, for SIGUSR1: its tasks, and the Python stacks of the jobs.  Runs in the parent."""
+"""State dump in the log, for SIGUSR1: the tasks of the parent, and the Python stacks of the jobs.
+
+Runs in the parent.  Tested by tests/flows/test_control.py.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _HERE = Path(__file__).parents[1]
 
 
 async def dump(attempts: Iterable[Attempt]) -> None:
-    """One line in the log per task and per job."""
+    """Log one line for each task and each job."""
     _dump_tasks()
     async with asyncio.TaskGroup() as group:
         for attempt in attempts:
@@ -37,7 +40,7 @@ def _dump_tasks() -> None:
 
 
 def _where(task: asyncio.Task[object]) -> str:
-    """The coroutines that wait for each other, the innermost last."""
+    """Return the coroutines that await each other, the innermost last."""
     return " > ".join(islice(map(_describe_frame, coroutine_frames(task.get_coro())), MAX_FRAMES)) or "done"
 
 

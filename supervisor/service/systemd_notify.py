@@ -1,4 +1,4 @@
-"""What the service tells systemd, one datagram at a time (man sd_notify).  Runs in the parent; silent outside systemd.
+"""Messages to systemd, one datagram each (sd_notify(3)).  Runs in the parent; does nothing outside systemd.
 
 It never changes the environment and never raises: a manager that went away is no reason to stop jobs.
 """
@@ -11,41 +11,41 @@ import socket
 import time
 from collections.abc import Mapping
 
-# The manager reads at once; only a full queue makes us wait, and then not for long, for the event loop waits too.
+# systemd reads at once.  A send waits for a full queue only, and not for long, because the event loop waits too.
 _SEND_TIMEOUT = 0.5
 
 
 class Notifier:
-    """Speaks to `$NOTIFY_SOCKET`, a path or (with a leading '@') an abstract name."""
+    """Sends to `$NOTIFY_SOCKET`: a path, or an abstract name with a leading '@'."""
 
     def __init__(self, environment: Mapping[str, str], *, pid: int | None = None) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.watchdog_interval = _watchdog_interval(environment, os.getpid() if pid is None else pid)
-        """Seconds between two `watchdog` calls, half of what systemd allows; None when it does not watch us."""
+        """Seconds between two `watchdog` calls, half of what systemd allows; None without a watchdog."""
 
     def ready(self) -> None:
-        """Started, or reloaded."""
+        """Report the end of the start, or of a reload."""
         self._send("READY=1")
 
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
     def reloading(self) -> None:
-        """A reload begins; `ready` ends it."""
+        """Report the begin of a reload; `ready` ends it."""
         # systemd 253 and later fail the reload without the time.
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def status(self, text: str) -> None:
-        """Set the one line that `systemctl status` shows."""
+        """Set the status line of `systemctl status`."""
         self._send(f"STATUS={' '.join(text.split())}")
 
     def watchdog(self) -> None:
-        """Still alive."""
+        """Feed the watchdog."""
         self._send("WATCHDOG=1")
 
     def extend_timeout(self, seconds: float) -> None:
-        """Ask for `seconds` from now before systemd gives up on a start, a reload or a stop."""
+        """Extend the time limit of a start, reload or stop to `seconds` from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
 
     def _send(self, *assignments: str) -> None:
@@ -58,7 +58,7 @@ class Notifier:
 
 
 def _watchdog_interval(environment: Mapping[str, str], pid: int) -> float | None:
-    # The variables are inherited: they are meant for us only when they name us.
+    # The variables may be inherited: they count only if they name this process.
     if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     allowed = environment.get("WATCHDOG_USEC", "")

@@ -1,4 +1,7 @@
-"""What systemd is told while the program serves: that it does, how it goes, that it is alive.  Runs in the parent."""
+"""Reports to systemd while the program serves: readiness, status line, watchdog.  Runs in the parent.
+
+Tested by tests/flows/test_start.py and tests/flows/test_watchdog.py.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ from supervisor.service.systemd_notify import Notifier
 log = structlog.get_logger("service")
 
 STATUS_INTERVAL = 5.0
-"""Seconds between two looks at what `systemctl status` shows."""
+"""Seconds between two updates of the line in `systemctl status`."""
 START_EXTENSION = 30.0
-"""Seconds that systemd is asked for, again and again, while we do not serve yet."""
+"""Seconds by which the start is extended, repeatedly, until the program serves."""
 WATCHDOG_RETRY_INTERVAL = 1.0
-"""Seconds between two looks at what stands still."""
+"""Seconds between two checks while the pool has stalled."""
 MAX_ERROR_CHARS = 300
-"""Characters of what went wrong, in a line that is to be read at a glance."""
+"""Characters of an error in the status line."""
 
 
 async def extend_start_timeout(notifier: Notifier) -> None:
-    """Keep systemd from giving up a start that takes long, for as long as the loop turns; until cancelled.
+    """Extend a long start until cancelled, as long as the event loop runs.
 
     Handlers may take longer than its patience to import, and the server may be away when the machine boots: to be
     started again would help neither.
@@ -39,7 +42,7 @@ async def extend_start_timeout(notifier: Notifier) -> None:
 
 
 class SystemdReporter:
-    """Speaks for the pool and the code."""
+    """Reports for the pool and the handler loader."""
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class SystemdReporter:
         self._mask = mask
 
     async def run(self) -> None:
-        """Say that we serve, once we do, and how it goes."""
+        """Report readiness once the program serves, and then the status line."""
         async with HelperTasks() as beside:
             beside.start(lambda: extend_start_timeout(self._notifier))
             beside.start(self._report_regularly)
@@ -73,17 +76,17 @@ class SystemdReporter:
             await asyncio.sleep(STATUS_INTERVAL)
 
     def ready(self) -> None:
-        """It serves, or is done with a reload; who is about to stop does not say so any more."""
+        """Report readiness after the start or a reload, but not during a shutdown."""
         if self._shutdown.stage is Stage.SERVE:
             self._notifier.ready()
 
     async def send_status(self) -> None:
-        """Set the line that `systemctl status` shows."""
+        """Update the line of `systemctl status`."""
         spooled = len(await self._replay.waiting())
         self._notifier.status(status_line(self._pool, self._code, spooled, boottime(), self._mask))
 
     async def run_watchdog(self) -> None:
-        """Say that we are alive, from the loop that also beats and claims, and only while those move."""
+        """Feed the watchdog from the loop that sends heartbeats and claims, and only while these go on."""
         loop = asyncio.get_running_loop()
         told: str | None = None
         while (interval := self._notifier.watchdog_interval) is not None:
@@ -93,7 +96,7 @@ class SystemdReporter:
             elif standstill != told:
                 log.error("the watchdog is not fed", reason=standstill)
             told = standstill
-            # What goes on again is to be fed at once: half of systemd's patience is over.
+            # Feed at once when the pool goes on again: half of the watchdog's time is over.
             await asyncio.sleep(interval if standstill is None else min(interval, WATCHDOG_RETRY_INTERVAL))
 
 

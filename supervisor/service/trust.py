@@ -1,4 +1,7 @@
-"""What the program relies on and who else may touch it: looked at once, at the start.  Runs in the parent."""
+"""Check, at the start, which files of the program other users may change.  Runs in the parent.
+
+Tested by tests/flows/test_secrets.py.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ log = structlog.get_logger("service")
 
 
 def warn(settings: Settings, source: CredentialSource, settings_file: Path | None) -> None:
-    """Log what other users may change, and that handlers run as root."""
+    """Warn of files that other users may change, and of handlers that run as root."""
     if os.geteuid() == 0:
         log.warning("handlers run as root", advice="run the service as a user of its own, as `unit` prints it")
     named = (settings_file, settings.listen_token_file, source.file, settings.state_dir)
@@ -29,7 +32,7 @@ def warn(settings: Settings, source: CredentialSource, settings_file: Path | Non
 
 
 def confinement_of(settings: Settings, source: CredentialSource, settings_file: Path | None) -> Confinement:
-    """Return what handlers are kept from; log what they cannot be kept from."""
+    """Return the confinement of handlers; warn of secrets that it cannot hide."""
     ancestors = ancestors_with(source.read().token)
     for ancestor in ancestors:
         log.warning(
