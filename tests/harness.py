@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import re
@@ -223,12 +224,19 @@ def _mark_of(pid: int) -> int:
 
 def zygote_of(supervisor: int) -> int:
     """The process that forks children: older than those of them that are not ready to dump their stacks yet."""
-    ours = [pid for pid in children_of(supervisor) if "zygote_main" in Path(f"/proc/{pid}/cmdline").read_text()]
-    return min(pid for pid in ours if not _catches(pid, signal.SIGUSR1))
+    return min(pid for pid in children_of(supervisor) if _is_zygote(pid))
 
 
-def _catches(pid: int, number: signal.Signals) -> bool:
-    (mask,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+def _is_zygote(pid: int) -> bool:
+    """True unless the process is a child that runs jobs, another program, or has ended by now."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        command, status = Path(f"/proc/{pid}/cmdline").read_text(), Path(f"/proc/{pid}/status").read_text()
+        return "zygote_main" in command and not _catches(status, signal.SIGUSR1)
+    return False
+
+
+def _catches(status: str, number: signal.Signals) -> bool:
+    (mask,) = re.findall(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
     return bool(int(mask, 16) >> (number - 1) & 1)
 
 
