@@ -25,29 +25,8 @@ from supervisor.reporting.report import SUBSTITUTES
 from supervisor.settings.option import Option
 from supervisor.settings.settings import OPTIONS
 from supervisor.stats import Stats
+from tests.sources import OURS, ROOT, parsed
 from tests.status_world import STATUS
-
-ROOT = Path(__file__).parents[1]
-
-EXIT_CODES: Mapping[ExitCode, str] = {
-    ExitCode.DRAINED: "Drained: every job ended by itself. Outcomes that the server has not accepted are in the spool.",
-    ExitCode.INTERNAL_ERROR: (
-        "Internal error. `submit`: the run failed, or the server cannot be reached. `status`, `cancel` and the other "
-        "operator commands: no supervisor runs here, or it rejected the command. `spool replay`: outcomes are left "
-        "that it should have sent."
-    ),
-    ExitCode.USAGE: (
-        "Wrong usage or configuration. Operator commands: several supervisors run here, and neither `--worker-id` nor "
-        "`--socket` names one."
-    ),
-    ExitCode.NO_HANDLER: "No handler could be loaded. `check`: at least one module could not be loaded.",
-    ExitCode.CREDENTIAL_REFUSED: (
-        "The server rejected the API key (401, 403). For a key that it had accepted before: during all of "
-        "`--auth-timeout`."
-    ),
-    ExitCode.JOBS_CUT: "The drain timeout, or a second signal, interrupted running jobs.",
-    ExitCode.THIRD_INTERRUPT: "A third Ctrl-C killed the running jobs.",
-}
 
 ERROR_TYPES: Mapping[str, str] = {
     "fatal_error": "The handler raised `PermanentError`. Catch-all retry policies do not retry it.",
@@ -108,9 +87,9 @@ def environment_of_children() -> str:
 
 
 def exit_codes() -> str:
-    """The table of the exit codes; the text beside the member in the code wins, where there is one."""
-    written = attribute_texts(exit_code.__file__, "ExitCode")
-    return table(("code", "meaning"), [[str(int(code)), written.get(code.name, EXIT_CODES[code])] for code in ExitCode])
+    """The table of the exit codes."""
+    meanings = attribute_texts(exit_code.__file__, "ExitCode")
+    return table(("code", "meaning"), [[str(int(code)), " ".join(meanings[code.name].split())] for code in ExitCode])
 
 
 def error_types() -> str:
@@ -120,8 +99,8 @@ def error_types() -> str:
 
 def reported_error_types() -> set[str]:
     """The error types that occur in the code."""
-    sources = "".join(file.read_text() for file in (ROOT / "supervisor").rglob("*.py"))
-    return {*re.findall(r'(?:Failed|StopReason|StopRequest)\(\s*"(\w+)"', sources), *SUBSTITUTES}
+    sources = "".join(file.read_text() for file in OURS.rglob("*.py"))
+    return {*re.findall(r'(?:Failed|StopReason)\(\s*"(\w+)"', sources), *SUBSTITUTES}
 
 
 def handler_options() -> str:
@@ -134,7 +113,7 @@ def handler_options() -> str:
 
 def attribute_texts(file: str, name: str) -> dict[str, str]:
     """Return the docstrings of the attributes of a class, by attribute."""
-    tree = ast.parse(Path(file).read_text())
+    tree = parsed(Path(file))
     (body,) = [node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == name]
     return dict(_attribute_texts(body))
 
@@ -164,7 +143,7 @@ def metrics() -> str:
 
 def module_map() -> str:
     """Each package with its modules and the first line of each docstring."""
-    return "\n\n".join(_room(folder) for folder in sorted(_packages(ROOT / "supervisor")))
+    return "\n\n".join(_room(folder) for folder in sorted(_packages(OURS)))
 
 
 def _packages(folder: Path) -> Iterator[Path]:
@@ -179,7 +158,7 @@ def _room(folder: Path) -> str:
 
 
 def _sentence(file: Path) -> str:
-    text = ast.get_docstring(ast.parse(file.read_text())) or ""
+    text = ast.get_docstring(parsed(file)) or ""
     first = " ".join(text.partition("\n\n")[0].split())
     return re.split(r"(?<=[.!?]) {2}", first)[0]
 

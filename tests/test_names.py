@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import gc
 import io
 import re
 import tokenize
@@ -13,24 +12,17 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "supervisor").rglob("*.py"))
+from tests.sources import OURS, ROOT, parsed
+
+FILES = sorted(OURS.rglob("*.py"))
 FOREIGN = {"Fraction", "KB", "SystemRandom", "EMPTY_PAYLOAD", "SCM_RIGHTS", "SIGSEGV"}
 """Names of the kernel and of libraries that no code of ours mentions."""
 NAME = re.compile(r"`([A-Z][A-Za-z]+|[A-Z][A-Z_]*_[A-Z_]+)`")
 """A class or a constant; words of one kind of letter (`SIGTERM`) are the kernel's."""
 
 
-def tree(file: Path) -> ast.AST:
-    gc.disable()  # objects of other tests must not be finalized meanwhile: python/cpython#106905, in 3.11
-    try:
-        return ast.parse(file.read_text())
-    finally:
-        gc.enable()
-
-
 def names_in(file: Path) -> Iterator[str]:
-    for node in ast.walk(tree(file)):
+    for node in ast.walk(parsed(file)):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 yield name

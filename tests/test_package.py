@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import gc
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-OURS = ROOT / "supervisor"
+from tests.sources import OURS, ROOT, parsed
+
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
 LEVELS = [
@@ -98,14 +97,6 @@ def level(room: str) -> int:
 
 def room_of(file: Path) -> str:
     return file.relative_to(OURS).with_suffix("").parts[0]
-
-
-def parsed(file: Path) -> ast.AST:
-    gc.disable()  # what other tests left must not be finalized meanwhile: python/cpython#106905, in 3.11
-    try:
-        return ast.parse(file.read_text())
-    finally:
-        gc.enable()
 
 
 def imported_by(file: Path) -> Iterator[str]:
