@@ -1,6 +1,6 @@
 """Operator: everything that signals, the control socket and the page may order.  Runs in the parent.
 
-The class owns no state of the program but the last usage snapshot, which threads take when somebody looks.
+The only state of the class is the last usage snapshot, which a thread takes when an operator asks for the status.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Operator:
             now=self._now(),
             started_at=self._started_at,
             state=state,
-            loop_lag=self._pool.loop_monitor.lag,
+            loop_lag=pool.loop_monitor.lag,
             claims=pool.claims(boottime(), state if self._is_ending else None),
             code=self._components.handler_loader.status,
             slots=pool.status(self._snapshot.usages),
@@ -221,7 +221,7 @@ class Operator:
 
     @property
     def _is_ending(self) -> bool:
-        return self._components.shutdown.stage is not Stage.SERVE
+        return self._components.shutdown.has_begun
 
     async def _dump(self, _: str) -> None:
         await dump(self._pool.attempts)

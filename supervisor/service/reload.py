@@ -23,7 +23,7 @@ from supervisor.reporting.report import Reporter
 from supervisor.service.derived_config import job_config, zygote_config
 from supervisor.service.handler_loader import HandlerLoader
 from supervisor.service.handler_watch import HandlerWatch
-from supervisor.service.shutdown import Shutdown, Stage
+from supervisor.service.shutdown import Shutdown
 from supervisor.service.systemd_notify import Notifier
 from supervisor.service.systemd_status import SystemdReporter
 from supervisor.settings.bounded_read import BoundedRead
@@ -126,7 +126,7 @@ class Reloader:
 
     async def _reload(self, by: str) -> str | None:
         parts = self._components
-        if parts.shutdown.stage is not Stage.SERVE:
+        if parts.shutdown.has_begun:
             log.info("request ignored: the program is ending", request="reload", by=by)
             return ENDING
         log.info("reloading", by=by)
@@ -173,7 +173,7 @@ class Reloader:
         parts.watch.use(settings.handlers)
         if (settings.log_level, settings.log_format) != (old.log_level, old.log_format):
             logging.configure(settings.log_level, settings.log_format, mask=self._sources.mask)
-        if settings.workers != old.workers and parts.shutdown.stage is Stage.SERVE:
+        if settings.workers != old.workers and not parts.shutdown.has_begun:
             parts.pool.resize(settings.workers)
 
 

@@ -33,6 +33,10 @@ class Shutdown:
         self.stage = Stage.SERVE
         self._changed: list[asyncio.Future[None]] = []
 
+    @property
+    def has_begun(self) -> bool:
+        return self.stage is not Stage.SERVE
+
     def signals(self) -> AbstractContextManager[None]:
         """Advance the stage at signals inside the block."""
         return signal_handlers(
