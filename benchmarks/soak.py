@@ -210,7 +210,7 @@ class Soak:
             count = self.supervisor.descriptors()
             counts = [*counts, count] if len(self.supervisor.children()) == FAMILY else []
             await asyncio.sleep(0.1)
-        return min(counts, default=self.supervisor.descriptors())
+        return min(counts or [self.supervisor.descriptors()])
 
     async def _active(self) -> list[str]:
         query = {"status": "active", "limit": "1000"}

@@ -1,6 +1,6 @@
 """The heartbeats of one attempt, by which its lease is kept.  Runs in the parent.
 
-Most jobs are over before their first beat is due: an attempt has a heart only from when somebody looks at its lease.
+Most jobs end before their first heartbeat is due: the loop starts only with the first check of the lease.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class JobOutput:
 FORWARD_DELAY = 0.25
 """Seconds for which lines are collected."""
 FORWARD_BYTES_PER_SECOND = 16 * 1024
-"""Characters a second that are forwarded for ever."""
+"""Characters a second that are forwarded without a limit of time."""
 FORWARD_BURST_BYTES = 64 * 1024
 """Characters that are forwarded at once."""
 STREAM = "output"
@@ -149,7 +149,7 @@ def _payloads(text: str) -> Iterator[bytes]:
 LOG_BURST_BYTES = 256 * 1024
 """Characters that may be said at once."""
 LOG_BYTES_PER_SECOND = 64 * 1024
-"""Characters a second that may be said for ever."""
+"""Characters a second that are logged without a limit of time."""
 LINE_OVERHEAD_BYTES = 100
 """Characters that each line counts for, beside its text: its time, its ids."""
 

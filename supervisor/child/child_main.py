@@ -171,9 +171,9 @@ class Worker:
                 descendants.shut_down_tracker(tracker)
                 ended += descendants.end_all()
         if ended.killed:
-            _print(f"killed {_processes(ended.killed)} that the handler left behind")
+            _print(f"killed {_counted(ended.killed, 'process', 'processes')} that the handler left behind")
         if ended.survived:
-            _print(f"{_processes(ended.survived)} that the handler left behind cannot be killed")
+            _print(f"{_counted(ended.survived, 'process', 'processes')} that the handler left behind cannot be killed")
         # With its tracker gone, the handler may hold names of objects that the tracker has unlinked.
         return ended.killed + ended.survived + (tracker is not None)
 
@@ -183,15 +183,14 @@ class Worker:
         while (left := running_threads() - self._snapshot.threads) > 0 and time.monotonic() < deadline:
             time.sleep(THREAD_POLL_INTERVAL)  # the thread may be about to end
         if left > 0:
-            threads = "1 thread" if left == 1 else f"{left} threads"
-            _print(f"the handler left {threads} running: its process takes no further job")
+            _print(f"the handler left {_counted(left, 'thread', 'threads')} running: its process takes no further job")
         return max(0, left)
 
     def _count_left_tasks(self) -> int:
         """Return how many asyncio tasks survived their cancellation, and print the number for the log."""
         left = self._runner.tasks_left
         if left:
-            tasks = "1 asyncio task" if left == 1 else f"{left} asyncio tasks"
+            tasks = _counted(left, "asyncio task", "asyncio tasks")
             _print(f"{tasks} of the handler did not end: its process takes no further job")
         return left
 
@@ -280,8 +279,8 @@ def _print(sentence: str) -> None:
     os.write(2, f"[{sentence}]\n".encode())
 
 
-def _processes(count: int) -> str:
-    return "1 process" if count == 1 else f"{count} processes"
+def _counted(count: int, singular: str, plural: str) -> str:
+    return f"{count} {singular if count == 1 else plural}"
 
 
 def _working_directory() -> str:

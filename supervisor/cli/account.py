@@ -22,7 +22,7 @@ ACCOUNT_OPTIONS = ("base_url", "project", "api_key_file", "allow_http", "proxy")
 def account(names: Iterable[str], answers: Mapping[str, Any]) -> tuple[dict[str, Any], Credential]:
     """Return the values of `names`, which include the server's address and the project, and the key."""
     values = values_of(names, answers)
-    _, credential = _credential(answers)
+    credential = _credential(answers)
     config.complete(values, has_key=credential is not None, key_project=credential.project if credential else None)
     assert credential is not None  # otherwise `complete` has raised `ConfigError`
     return values, credential
@@ -33,7 +33,7 @@ def proxy_for(values: Mapping[str, Any]) -> Proxy | None:
     return proxy_to(values["base_url"], values["proxy"], os.environ)
 
 
-def _credential(answers: Mapping[str, Any]) -> tuple[CredentialSource, Credential | None]:
-    """Return the source of the key and the key; None without a source, which the caller reports with other gaps."""
+def _credential(answers: Mapping[str, Any]) -> Credential | None:
+    """Return the key; None without a source, which the caller reports with other gaps."""
     source = CredentialSource(values_of(["api_key_file"], answers)["api_key_file"], os.environ)
-    return source, source.read() if source.is_given else None
+    return source.read() if source.is_given else None

@@ -10,15 +10,10 @@ import stat
 from contextlib import ExitStack
 from pathlib import Path
 
-import structlog
-
 from supervisor.control.socket_path import is_answered, too_long
 from supervisor.linux.directory import Directory
 from supervisor.settings.resolution import ConfigError
 from supervisor.text.printable import authority
-
-log = structlog.get_logger("control")
-
 
 BACKLOG = 64
 

@@ -9,16 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from aiohttp import web
 
 from supervisor.control.connection_limit import Connection, ConnectionLimit, Phase
 from supervisor.control.peer import Peer
 from supervisor.control.refusal_log import RefusalLog
 from supervisor.control.routes import ControlRoutes
-
-log = structlog.get_logger("control")
-
 
 HEAD_TIMEOUT = 5.0
 """Seconds from the connection to the end of the request head.  No body is ever read."""

@@ -102,13 +102,15 @@ def _text(file: Path) -> str:
 RECOVERY_FACTOR = 1.25
 """Times the least that must be available again: jobs that end and begin shall not open and shut by turns."""
 MAX_STALL_SHARE = 0.2
-"""Part of the time that everything may stand still for want of memory; half of that ends the shortage again."""
+"""Part of the time for which all processes may stall for lack of memory; below half of it the shortage ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """Bytes of memory that are available somewhere, of how many; and for what part of the last ten seconds all that
-    runs there stood still for want of it."""
+    """Bytes of memory that are available in one place, and of how many.
+
+    Also the part of the last ten seconds for which all processes there stalled for lack of memory.
+    """
 
     where: str
     available: int
