@@ -174,17 +174,19 @@ class Pool:
 
     def stall_reason(self, now: float) -> str | None:
         """Return what has stalled at `now` of the loop's clock; None while claims and heartbeats go on."""
-        has_missed_room = self._capacity is not None and self.gate.is_open and self.claimable_actions(MAX_TRIAL_DELAY)
+        has_missed_room = (
+            self._capacity is not None and self.gate.is_open and self.claimable_actions(boottime() - MAX_TRIAL_DELAY)
+        )
         if self._poll_limit.is_stuck or has_missed_room:
             return "nobody claims though somebody may"
         return next((said for slot in self._slots if (said := slot.stall_reason(now)) is not None), None)
 
-    def claimable_actions(self, trial_delay: float = 0.0) -> tuple[str, ...]:
+    def claimable_actions(self, now: float | None = None) -> tuple[str, ...]:
         """Return the actions of which one more job may run: below their `max_concurrent`, and not quarantined.
 
-        A trial counts from `trial_delay` seconds after it was due.
+        `now` is a time of `boottime`, the current time by default; trials count that are due then.
         """
-        zygote, trials = self.zygote, self.quarantine.limits(boottime() - trial_delay)
+        zygote, trials = self.zygote, self.quarantine.limits(boottime() if now is None else now)
         if not zygote.concurrency_limits and not trials:
             return zygote.actions
         limits = {**zygote.concurrency_limits, **trials}  # a limit is at least 1, and a trial allows no more
@@ -221,11 +223,12 @@ class Pool:
             self._capacity = None
 
     async def wait_for_capacity(self) -> None:
-        while not self.claimable_actions():
+        # One look at the clock for both questions: a trial that becomes due in between would wake no slot.
+        while not self.claimable_actions(now := boottime()):
             if self._capacity is None:
                 self._capacity = asyncio.Event()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.quarantine.next_trial_in(self.zygote.actions, boottime())):
+                async with asyncio.timeout(self.quarantine.next_trial_in(self.zygote.actions, now)):
                     await self._capacity.wait()
 
     async def run(self) -> None:
